@@ -1,0 +1,1026 @@
+//! Images, from registration to the Recycle Bin and back.
+
+use std::collections::BTreeSet;
+
+use chrono::{TimeDelta, Utc};
+
+use super::{Filters, check_id, done, page, snapshots, tag_values, tags, timestamp};
+use crate::form::Form;
+use crate::refusal::Refusal;
+use crate::world::{
+    BinnedImage, BlockDevice, Deregistered, Image, Invisible, SnapshotBilling, World,
+};
+use crate::xml::Xml;
+
+/// A page of the actions here has 1 to 1,000 items.
+const PAGE: std::ops::RangeInclusive<usize> = 1..=1000;
+
+pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let name = form.required("Name")?;
+    check_name(world, name)?;
+    let tags = tags::specified(form, "image")?;
+    if form.get("ImageLocation").is_some() {
+        return Err(Refusal::new(
+            "UnsupportedOperation",
+            "Only images whose root device is an EBS volume are simulated.",
+        ));
+    }
+    if !form.list("BillingProduct").is_empty() {
+        // The code that EC2 has for an account without the right to set them is not known.
+        return Err(Refusal::new(
+            "AuthFailure",
+            "Not authorized to set billing products.",
+        ));
+    }
+    let root_device_name = form.get("RootDeviceName").unwrap_or("/dev/sda1");
+    let mut block_devices = Vec::new();
+    for mapping in form.structures("BlockDeviceMapping") {
+        block_devices.push(block_device(world, &mapping, root_device_name)?);
+    }
+    let root = block_devices
+        .iter()
+        .find(|device| device.device_name == root_device_name)
+        .and_then(|device| device.snapshot_id.as_deref());
+    let Some(root) = root else {
+        return Err(Refusal::new(
+            "InvalidBlockDeviceMapping",
+            "No root snapshot specified in device mapping.",
+        ));
+    };
+    let (platform_details, usage_operation) = match &snapshots::find(world, root)?.billing {
+        SnapshotBilling::Known {
+            platform_details,
+            usage_operation,
+        } => (
+            Some(platform_details.clone()),
+            Some(usage_operation.clone()),
+        ),
+        SnapshotBilling::Missing => (Some("Linux/UNIX".into()), Some("RunInstances".into())),
+        SnapshotBilling::Empty => (None, None),
+    };
+    let text = |name| form.get(name).map(str::to_owned);
+    let image = Image {
+        name: name.to_owned(),
+        description: text("Description"),
+        owner: world.account.clone(),
+        creation_date: Utc::now(),
+        // The two defaults are the documented ones, old as they are.
+        architecture: form.get("Architecture").unwrap_or("i386").to_owned(),
+        virtualization_type: form
+            .get("VirtualizationType")
+            .unwrap_or("paravirtual")
+            .to_owned(),
+        root_device_name: Some(root_device_name.to_owned()),
+        block_devices,
+        platform: platform_details
+            .as_ref()
+            .filter(|details| details.starts_with("Windows"))
+            .map(|_| "windows".into()),
+        platform_details,
+        usage_operation,
+        tags,
+        ena_support: form.parse("EnaSupport")?,
+        sriov_net_support: text("SriovNetSupport"),
+        boot_mode: text("BootMode"),
+        imds_support: text("ImdsSupport"),
+        tpm_support: text("TpmSupport"),
+        kernel_id: text("KernelId"),
+        ramdisk_id: text("RamdiskId"),
+        image_location: format!("{}/{name}", world.account),
+        invisible_for: world.new_images_invisible_for,
+        ..Image::new(world.fresh_id("ami"))
+    };
+    let id = image.id.clone();
+    world.add_image(image);
+    Ok(Xml::fragment(|xml| xml.text("imageId", id)))
+}
+
+/// "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
+/// single quotes, at-signs, or underscores", and once in an account.
+fn check_name(world: &World, name: &str) -> Result<(), Refusal> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
+    if !(3..=128).contains(&name.chars().count()) || !name.chars().all(allowed) {
+        return Err(Refusal::new(
+            "InvalidAMIName.Malformed",
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, \
+             spaces and the characters ()[]./-'@_",
+        ));
+    }
+    match world
+        .images
+        .values()
+        .find(|image| image.name == name && image.owned_by(&world.account))
+    {
+        None => Ok(()),
+        Some(other) => Err(Refusal::new(
+            "InvalidAMIName.Duplicate",
+            format!("AMI name {name} is already in use by AMI {}", other.id),
+        )),
+    }
+}
+
+fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice, Refusal> {
+    let device_name = mapping.required("DeviceName")?;
+    let ebs = mapping.structure("Ebs");
+    let snapshot = match ebs.get("SnapshotId") {
+        Some(id) => Some(snapshots::find(world, id)?),
+        None => None,
+    };
+    let virtual_name = mapping.get("VirtualName").map(str::to_owned);
+    let given_size = ebs.parse("VolumeSize")?;
+    let size = given_size.or_else(|| snapshot.map(|snapshot| snapshot.volume_size));
+    let volume_size = match (size, &virtual_name) {
+        (Some(size), _) => size,
+        (None, Some(_)) => 0,
+        (None, None) => {
+            return Err(Refusal::new(
+                "MissingParameter",
+                "The request must contain the parameter size or snapshotId",
+            ));
+        }
+    };
+    Ok(BlockDevice {
+        device_name: device_name.to_owned(),
+        snapshot_id: snapshot.map(|snapshot| snapshot.id.clone()),
+        volume_size,
+        volume_type: ebs.get("VolumeType").unwrap_or("gp2").to_owned(),
+        iops: ebs.parse("Iops")?,
+        throughput: ebs.parse("Throughput")?,
+        delete_on_termination: ebs
+            .parse("DeleteOnTermination")?
+            .unwrap_or(device_name == root),
+        encrypted: ebs
+            .parse("Encrypted")?
+            .unwrap_or(snapshot.is_some_and(|snapshot| snapshot.encrypted)),
+        virtual_name,
+    })
+}
+
+pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let ids = form.list("ImageId");
+    for id in &ids {
+        check_id(id, "ami", "AMIID")?;
+    }
+    let owners = form.list("Owner");
+    let executable_by = form.list("ExecutableBy");
+    let include_disabled = form.flag("IncludeDisabled")?;
+    let filters = Filters::of(form, |name| values(&Image::new(""), name).is_some())?;
+
+    let shown = if ids.is_empty() {
+        all_visible(world)
+    } else {
+        named(world, &ids)?
+    };
+    let world = &*world;
+    let mut found = Vec::new();
+    for id in &shown {
+        let image = match (world.images.get(id), world.deregistered.get(id)) {
+            (Some(image), _) => image,
+            (None, Some(deregistered)) => &deregistered.image,
+            (None, None) => continue,
+        };
+        if (include_disabled || image.state != "disabled")
+            && (owners.is_empty() || owners.iter().any(|owner| has_owner(world, image, owner)))
+            && (executable_by.is_empty()
+                || executable_by
+                    .iter()
+                    .any(|by| is_shared_with(world, image, by)))
+            && filters.admit(|name| values(image, name))
+        {
+            found.push(image);
+        }
+    }
+    let (found, token) = page(form, PAGE, found, |image| image.id.clone())?;
+    Ok(Xml::fragment(|xml| {
+        xml.list("imagesSet", found, write);
+        xml.optional("nextToken", token);
+    }))
+}
+
+/// Which of the named images to show. Asking is what makes time pass for images that are not visible
+/// yet or were deregistered, so this counts.
+fn named(world: &mut World, ids: &[&str]) -> Result<BTreeSet<String>, Refusal> {
+    let mut shown = BTreeSet::new();
+    let mut missing = Vec::new();
+    for &id in BTreeSet::from_iter(ids) {
+        if let Some(image) = world.images.get_mut(id) {
+            if !image.visible_to(&world.account) {
+                missing.push(id);
+            } else if image.invisible_for == 0 {
+                shown.insert(id.to_owned());
+            } else {
+                image.invisible_for -= 1;
+                if image.invisible_as == Invisible::NotFound {
+                    missing.push(id);
+                }
+            }
+        } else if let Some(deregistered) = world.deregistered.get_mut(id) {
+            let lingering = &mut deregistered.lingering;
+            match (lingering.listed_for, lingering.empty_for) {
+                (0, None) => {}
+                (0, Some(0)) => missing.push(id),
+                (0, Some(calls)) => lingering.empty_for = Some(calls - 1),
+                (calls, _) => {
+                    lingering.listed_for = calls - 1;
+                    shown.insert(id.to_owned());
+                }
+            }
+        } else {
+            missing.push(id);
+        }
+    }
+    if missing.is_empty() {
+        Ok(shown)
+    } else {
+        Err(not_found(&missing))
+    }
+}
+
+fn all_visible(world: &mut World) -> BTreeSet<String> {
+    let account = &world.account;
+    let mut shown = BTreeSet::new();
+    for (id, image) in &mut world.images {
+        if !image.visible_to(account) {
+            continue;
+        }
+        if image.invisible_for == 0 {
+            shown.insert(id.clone());
+        } else {
+            image.invisible_for -= 1;
+        }
+    }
+    shown
+}
+
+fn has_owner(world: &World, image: &Image, owner: &str) -> bool {
+    match owner {
+        "self" => image.owned_by(&world.account),
+        account_or_alias => {
+            image.owned_by(account_or_alias)
+                || image.owner_alias.as_deref() == Some(account_or_alias)
+        }
+    }
+}
+
+fn is_shared_with(world: &World, image: &Image, by: &str) -> bool {
+    match by {
+        "all" => image.public,
+        "self" => image.shared_with.contains(&world.account),
+        account => image.shared_with.contains(account),
+    }
+}
+
+/// The values for the name of a filter; all names are in the API reference of `DescribeImages`, where
+/// neither platform details nor usage operation is one.
+fn values(image: &Image, filter: &str) -> Option<Vec<String>> {
+    let optional = |value: &Option<String>| value.iter().cloned().collect();
+    let devices = || image.block_devices.iter();
+    Some(match filter {
+        "architecture" => vec![image.architecture.clone()],
+        "block-device-mapping.device-name" => {
+            devices().map(|device| device.device_name.clone()).collect()
+        }
+        "block-device-mapping.snapshot-id" => image.snapshot_ids().map(str::to_owned).collect(),
+        "boot-mode" => optional(&image.boot_mode),
+        "creation-date" => vec![timestamp(image.creation_date)],
+        "description" => optional(&image.description),
+        "image-id" => vec![image.id.clone()],
+        "image-type" => vec!["machine".into()],
+        "is-public" => vec![image.public.to_string()],
+        "manifest-location" => vec![image.image_location.clone()],
+        "name" => vec![image.name.clone()],
+        "owner-alias" => optional(&image.owner_alias),
+        "owner-id" => vec![image.owner.clone()],
+        "platform" => optional(&image.platform),
+        "product-code" => image.product_codes.clone(),
+        "root-device-name" => optional(&image.root_device_name),
+        "root-device-type" => vec![image.root_device_type.clone()],
+        "source-image-id" => optional(&image.source_image_id),
+        "source-instance-id" => optional(&image.source_instance_id),
+        "state" => vec![image.state.clone()],
+        "virtualization-type" => vec![image.virtualization_type.clone()],
+        other => return tag_values(&image.tags, other),
+    })
+}
+
+/// EC2's words differ for one and for several.
+pub(super) fn not_found(ids: &[&str]) -> Refusal {
+    let message = match ids {
+        [id] => format!("The image id '[{id}]' does not exist"),
+        ids => format!("The image ids '[{}]' do not exist", ids.join(", ")),
+    };
+    Refusal::new("InvalidAMIID.NotFound", message)
+}
+
+/// The image that the request names, if the account may change it.
+fn own_image<'w>(world: &'w mut World, form: &Form) -> Result<&'w mut Image, Refusal> {
+    let id = form.required("ImageId")?;
+    check_id(id, "ami", "AMIID")?;
+    if world.deregistered.contains_key(id) {
+        return Err(Refusal::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{id}' is no longer available"),
+        ));
+    }
+    match world.images.get_mut(id) {
+        None => Err(not_found(&[id])),
+        Some(image) if image.owned_by(&world.account) => Ok(image),
+        Some(_) => Err(Refusal::new(
+            "AuthFailure",
+            format!("Not authorized for image:{id}"),
+        )),
+    }
+}
+
+pub(super) fn deregister(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let delete_snapshots = form.flag("DeleteAssociatedSnapshots")?;
+    let image = own_image(world, form)?.clone();
+    if image.tags.contains_key("aws:backup:source-resource") {
+        return Err(Refusal::new(
+            "AuthFailure",
+            "This image is managed by AWS Backup and cannot be deleted via EC2 APIs",
+        ));
+    }
+    if image
+        .deregistration_protection
+        .as_deref()
+        .is_some_and(|protection| protection.starts_with("enabled"))
+    {
+        // That EC2 refuses is documented. Neither the code nor the words are: both are a guess.
+        return Err(Refusal::new(
+            "OperationNotPermitted",
+            format!(
+                "The image '{}' can not be deregistered, because deregistration protection is enabled.",
+                image.id
+            ),
+        ));
+    }
+    let now = Utc::now();
+    let kept_for = world
+        .recycle_bin_rules
+        .iter()
+        .filter(|rule| image.tags.get(&rule.tag_key) == Some(&rule.tag_value))
+        .map(|rule| rule.retention_days)
+        .max();
+    if let (Some(days), "ebs") = (kept_for, image.root_device_type.as_str()) {
+        world.recycle_bin.insert(
+            image.id.clone(),
+            BinnedImage {
+                image: image.clone(),
+                entered: now,
+                exits: now + TimeDelta::days(i64::from(days)),
+            },
+        );
+    }
+    world.images.remove(&image.id);
+    world.deregistered.insert(
+        image.id.clone(),
+        Deregistered {
+            image: image.clone(),
+            lingering: world.after_deregistration,
+        },
+    );
+    let mut results = Vec::new();
+    if delete_snapshots {
+        for id in image.snapshot_ids() {
+            let in_use = world
+                .images
+                .values()
+                .any(|other| other.snapshot_ids().any(|used| used == id));
+            if !in_use {
+                world.snapshots.remove(id);
+            }
+            results.push((id, if in_use { "skipped" } else { "success" }));
+        }
+    }
+    Ok(Xml::fragment(|xml| {
+        xml.text("return", true);
+        if delete_snapshots {
+            xml.list("deleteSnapshotResultSet", results, |xml, (id, result)| {
+                xml.text("snapshotId", id);
+                xml.text("returnCode", result);
+            });
+        }
+    }))
+}
+
+/// "Sets the AMI state to disabled and removes all launch permissions."
+pub(super) fn disable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let image = own_image(world, form)?;
+    if !matches!(image.state.as_str(), "available" | "disabled") {
+        return Err(Refusal::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{}' is not available", image.id),
+        ));
+    }
+    image.state = "disabled".into();
+    image.public = false;
+    image.shared_with.clear();
+    Ok(done())
+}
+
+/// Launch permissions do not come back.
+pub(super) fn enable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let image = own_image(world, form)?;
+    if image.state == "disabled" {
+        image.state = "available".into();
+    }
+    Ok(done())
+}
+
+/// An id that is not in the bin is left out: whether EC2 refuses instead is not known.
+pub(super) fn list_in_recycle_bin(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let ids = form.list("ImageId");
+    for id in &ids {
+        check_id(id, "ami", "AMIID")?;
+    }
+    empty_recycle_bin(world);
+    let found: Vec<&BinnedImage> = world
+        .recycle_bin
+        .values()
+        .filter(|binned| ids.is_empty() || ids.contains(&binned.image.id.as_str()))
+        .collect();
+    let (found, token) = page(form, PAGE, found, |binned| binned.image.id.clone())?;
+    Ok(Xml::fragment(|xml| {
+        xml.list("imageSet", found, |xml, binned| {
+            xml.text("imageId", &binned.image.id);
+            xml.text("name", &binned.image.name);
+            xml.optional("description", binned.image.description.as_ref());
+            xml.text("recycleBinEnterTime", timestamp(binned.entered));
+            xml.text("recycleBinExitTime", timestamp(binned.exits));
+        });
+        xml.optional("nextToken", token);
+    }))
+}
+
+/// Only while its snapshots exist. The error codes here are a guess.
+pub(super) fn restore_from_recycle_bin(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let id = form.required("ImageId")?;
+    check_id(id, "ami", "AMIID")?;
+    empty_recycle_bin(world);
+    let Some(binned) = world.recycle_bin.get(id) else {
+        return Err(not_found(&[id]));
+    };
+    if let Some(gone) = binned
+        .image
+        .snapshot_ids()
+        .find(|snapshot| !world.snapshots.contains_key(*snapshot))
+    {
+        return Err(snapshots::not_found(gone));
+    }
+    let image = binned.image.clone();
+    world.recycle_bin.remove(id);
+    world.deregistered.remove(id);
+    world.add_image(image);
+    Ok(done())
+}
+
+fn empty_recycle_bin(world: &mut World) {
+    let now = Utc::now();
+    world.recycle_bin.retain(|_, binned| binned.exits > now);
+}
+
+fn write(xml: &mut Xml, image: &Image) {
+    xml.text("imageId", &image.id);
+    xml.text("imageLocation", &image.image_location);
+    xml.text("imageState", &image.state);
+    if !image.owner.is_empty() {
+        xml.text("imageOwnerId", &image.owner);
+    }
+    xml.optional("imageOwnerAlias", image.owner_alias.as_ref());
+    xml.text("creationDate", timestamp(image.creation_date));
+    xml.text("isPublic", image.public);
+    xml.text("architecture", &image.architecture);
+    xml.text("imageType", "machine");
+    xml.optional("kernelId", image.kernel_id.as_ref());
+    xml.optional("ramdiskId", image.ramdisk_id.as_ref());
+    xml.optional("platform", image.platform.as_ref());
+    xml.optional("platformDetails", image.platform_details.as_ref());
+    xml.optional("usageOperation", image.usage_operation.as_ref());
+    xml.text("name", &image.name);
+    xml.optional("description", image.description.as_ref());
+    xml.text("rootDeviceType", &image.root_device_type);
+    xml.optional("rootDeviceName", image.root_device_name.as_ref());
+    xml.list("blockDeviceMapping", &image.block_devices, write_device);
+    xml.text("virtualizationType", &image.virtualization_type);
+    xml.text("hypervisor", "xen");
+    xml.optional("enaSupport", image.ena_support);
+    xml.optional("sriovNetSupport", image.sriov_net_support.as_ref());
+    xml.optional("bootMode", image.boot_mode.as_ref());
+    xml.optional("imdsSupport", image.imds_support.as_ref());
+    xml.optional("tpmSupport", image.tpm_support.as_ref());
+    xml.optional("sourceInstanceId", image.source_instance_id.as_ref());
+    xml.optional("sourceImageId", image.source_image_id.as_ref());
+    xml.optional("sourceImageRegion", image.source_image_region.as_ref());
+    xml.optional(
+        "deregistrationProtection",
+        image.deregistration_protection.as_ref(),
+    );
+    if let Some((code, message)) = &image.state_reason {
+        xml.element("stateReason", |xml| {
+            xml.text("code", code);
+            xml.text("message", message);
+        });
+    }
+    if !image.product_codes.is_empty() {
+        xml.list("productCodes", &image.product_codes, |xml, code| {
+            xml.text("productCode", code);
+            xml.text("type", "marketplace");
+        });
+    }
+    tags::write(xml, &image.tags);
+}
+
+fn write_device(xml: &mut Xml, device: &BlockDevice) {
+    xml.text("deviceName", &device.device_name);
+    if let Some(virtual_name) = &device.virtual_name {
+        xml.text("virtualName", virtual_name);
+        return;
+    }
+    xml.element("ebs", |xml| {
+        xml.optional("snapshotId", device.snapshot_id.as_ref());
+        xml.text("volumeSize", device.volume_size);
+        xml.text("volumeType", &device.volume_type);
+        xml.optional("iops", device.iops);
+        xml.optional("throughput", device.throughput);
+        xml.text("deleteOnTermination", device.delete_on_termination);
+        xml.text("encrypted", device.encrypted);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{act, texts};
+    use super::*;
+    use crate::world::{Lingering, RecycleBinRule, Snapshot};
+
+    const IMAGE: &str = "ami-0123456789abcdef0";
+    const OTHER_ACCOUNT: &str = "210987654321";
+
+    fn register(
+        world: &mut World,
+        snapshot: &str,
+        more: &[(&str, &str)],
+    ) -> Result<String, String> {
+        let mut parameters = vec![
+            ("Name", "an image"),
+            ("RootDeviceName", "/dev/sda1"),
+            ("BlockDeviceMapping.1.DeviceName", "/dev/sda1"),
+            ("BlockDeviceMapping.1.Ebs.SnapshotId", snapshot),
+        ];
+        // A parameter with an empty value takes one of these away.
+        parameters.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
+        parameters.extend(more.iter().filter(|(_, value)| !value.is_empty()));
+        act(world, "RegisterImage", &parameters).map(|answer| texts(&answer, "imageId").remove(0))
+    }
+
+    fn describe(world: &mut World, parameters: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        act(world, "DescribeImages", parameters).map(|answer| texts(&answer, "imageId"))
+    }
+
+    fn with_image(change: impl FnOnce(&mut Image)) -> World {
+        let mut world = World::default();
+        let mut image = Image::new(IMAGE);
+        change(&mut image);
+        world.add_snapshot(Snapshot::new("snap-0123456789abcdef0"));
+        world.add_image(image);
+        world
+    }
+
+    #[test]
+    fn billing_is_derived_from_the_root_snapshot() {
+        for (snapshot, platform, details, operation) in [
+            (
+                "snap-0000000000000a001",
+                Some("windows"),
+                Some("Windows"),
+                Some("RunInstances:0002"),
+            ),
+            (
+                "snap-0000000000000a002",
+                None,
+                Some("Red Hat Enterprise Linux"),
+                Some("RunInstances:0010"),
+            ),
+            (
+                "snap-0000000000000a003",
+                None,
+                Some("Linux/UNIX"),
+                Some("RunInstances"),
+            ),
+            ("snap-0000000000000a004", None, None, None),
+        ] {
+            let mut world = World::example();
+            // A data volume of another platform says nothing.
+            let second = [
+                ("BlockDeviceMapping.2.DeviceName", "/dev/sdf"),
+                (
+                    "BlockDeviceMapping.2.Ebs.SnapshotId",
+                    "snap-0000000000000a001",
+                ),
+            ];
+            let id = register(&mut world, snapshot, &second).unwrap();
+            let image = &world.images[&id];
+            assert_eq!(image.platform.as_deref(), platform, "{snapshot}");
+            assert_eq!(image.platform_details.as_deref(), details, "{snapshot}");
+            assert_eq!(image.usage_operation.as_deref(), operation, "{snapshot}");
+            assert_eq!(image.block_devices.len(), 2);
+            assert!(image.block_devices[0].delete_on_termination);
+            assert!(!image.block_devices[1].delete_on_termination);
+        }
+    }
+
+    #[test]
+    fn a_registration_keeps_all_that_is_needed_to_repeat_it() {
+        let mut world = World::example();
+        let id = register(
+            &mut world,
+            "snap-0000000000000a001",
+            &[
+                ("Description", "a description"),
+                ("Architecture", "arm64"),
+                ("VirtualizationType", "hvm"),
+                ("EnaSupport", "true"),
+                ("SriovNetSupport", "simple"),
+                ("BootMode", "uefi"),
+                ("ImdsSupport", "v2.0"),
+                ("TpmSupport", "v2.0"),
+                ("BlockDeviceMapping.1.Ebs.VolumeSize", "40"),
+                ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
+                ("BlockDeviceMapping.1.Ebs.Iops", "4000"),
+                ("BlockDeviceMapping.1.Ebs.Throughput", "250"),
+                ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "false"),
+                ("BlockDeviceMapping.2.DeviceName", "/dev/sdb"),
+                ("BlockDeviceMapping.2.VirtualName", "ephemeral0"),
+                ("TagSpecification.1.ResourceType", "image"),
+                ("TagSpecification.1.Tag.1.Key", "ami-billing-guard:expect"),
+                ("TagSpecification.1.Tag.1.Value", "Windows"),
+            ],
+        )
+        .unwrap();
+        let image = &world.images[&id];
+        assert_eq!(image.image_location, "123456789012/an image");
+        assert_eq!(image.tags["ami-billing-guard:expect"], "Windows");
+        let answer = act(&mut world, "DescribeImages", &[("ImageId.1", &id)]).unwrap();
+        for (element, expected) in [
+            ("description", "a description"),
+            ("architecture", "arm64"),
+            ("virtualizationType", "hvm"),
+            ("enaSupport", "true"),
+            ("sriovNetSupport", "simple"),
+            ("bootMode", "uefi"),
+            ("imdsSupport", "v2.0"),
+            ("tpmSupport", "v2.0"),
+            ("volumeSize", "40"),
+            ("volumeType", "gp3"),
+            ("iops", "4000"),
+            ("throughput", "250"),
+            ("deleteOnTermination", "false"),
+            ("virtualName", "ephemeral0"),
+        ] {
+            assert_eq!(texts(&answer, element), [expected], "{element}");
+        }
+    }
+
+    #[test]
+    fn registrations_that_can_not_be_are_refused() {
+        let windows = "snap-0000000000000a001";
+        for (snapshot, more, expected) in [
+            (windows, ("Name", ""), "MissingParameter"),
+            (windows, ("Name", "ab"), "InvalidAMIName.Malformed"),
+            (windows, ("Name", "a\nb c"), "InvalidAMIName.Malformed"),
+            (windows, ("Name", "taken"), "InvalidAMIName.Duplicate"),
+            (
+                windows,
+                ("RootDeviceName", "/dev/xvda"),
+                "InvalidBlockDeviceMapping",
+            ),
+            (
+                "snap-0aaaaaaaaaaaaaaaa",
+                ("Description", "x"),
+                "InvalidSnapshot.NotFound",
+            ),
+            (
+                windows,
+                ("TagSpecification.1.ResourceType", "snapshot"),
+                "InvalidParameterValue",
+            ),
+            (windows, ("BillingProduct.1", "bp-6ba54002"), "AuthFailure"),
+        ] {
+            let mut world = World::example();
+            world.add_image(Image {
+                name: "taken".into(),
+                ..Image::new(IMAGE)
+            });
+            let code = register(&mut world, snapshot, &[more]).unwrap_err();
+            assert_eq!(code, expected, "{more:?}");
+            assert_eq!(world.images.len(), 1);
+        }
+    }
+
+    #[test]
+    fn another_accounts_image_may_have_the_same_name() {
+        let mut world = World::example();
+        world.add_image(Image {
+            name: "an image".into(),
+            owner: OTHER_ACCOUNT.into(),
+            ..Image::new(IMAGE)
+        });
+        assert!(register(&mut world, "snap-0000000000000a001", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_new_image_is_invisible_for_the_calls_that_were_asked_for() {
+        let mut world = World {
+            new_images_invisible_for: 2,
+            ..World::example()
+        };
+        let id = register(&mut world, "snap-0000000000000a001", &[]).unwrap();
+        let by_id = [("ImageId.1", id.as_str())];
+        assert_eq!(
+            describe(&mut world, &by_id).unwrap_err(),
+            "InvalidAMIID.NotFound"
+        );
+        assert_eq!(describe(&mut world, &[]).unwrap(), Vec::<String>::new());
+        assert_eq!(describe(&mut world, &by_id).unwrap()[0], id);
+    }
+
+    #[test]
+    fn an_invisible_image_can_answer_with_an_empty_list() {
+        let mut world = with_image(|image| {
+            image.invisible_for = 1;
+            image.invisible_as = Invisible::Empty;
+        });
+        let by_id = [("ImageId.1", IMAGE)];
+        assert_eq!(describe(&mut world, &by_id).unwrap(), Vec::<String>::new());
+        assert_eq!(describe(&mut world, &by_id).unwrap(), [IMAGE]);
+    }
+
+    #[test]
+    fn one_unknown_id_fails_the_whole_call() {
+        let mut world = with_image(|_| {});
+        let both = [("ImageId.1", IMAGE), ("ImageId.2", "ami-0aaaaaaaaaaaaaaaa")];
+        assert_eq!(
+            describe(&mut world, &both).unwrap_err(),
+            "InvalidAMIID.NotFound"
+        );
+        assert_eq!(
+            describe(&mut world, &[("ImageId.1", "ami-1")]).unwrap_err(),
+            "InvalidAMIID.Malformed"
+        );
+    }
+
+    #[test]
+    fn a_foreign_image_is_visible_only_if_public_or_shared() {
+        let by_id = [("ImageId.1", IMAGE)];
+        let mut foreign = with_image(|image| image.owner = OTHER_ACCOUNT.into());
+        assert_eq!(
+            describe(&mut foreign, &by_id).unwrap_err(),
+            "InvalidAMIID.NotFound"
+        );
+        assert!(describe(&mut foreign, &[]).unwrap().is_empty());
+        for change in [
+            (|image: &mut Image| image.public = true) as fn(&mut Image),
+            |image| {
+                image.shared_with.insert("123456789012".into());
+            },
+        ] {
+            let mut world = with_image(|image| {
+                image.owner = OTHER_ACCOUNT.into();
+                change(image);
+            });
+            assert_eq!(describe(&mut world, &by_id).unwrap(), [IMAGE]);
+            assert!(
+                describe(&mut world, &[("Owner.1", "self")])
+                    .unwrap()
+                    .is_empty()
+            );
+            assert_eq!(
+                describe(&mut world, &[("Owner.1", OTHER_ACCOUNT)]).unwrap(),
+                [IMAGE]
+            );
+            assert_eq!(
+                act(&mut world, "DeregisterImage", &[("ImageId", IMAGE)]).unwrap_err(),
+                "AuthFailure"
+            );
+        }
+    }
+
+    #[test]
+    fn images_are_found_by_filters() {
+        let mut world = with_image(|image| {
+            image.name = "win2022-base".into();
+            image.platform = Some("windows".into());
+            image.tags.insert("Team".into(), "Platform".into());
+        });
+        world.add_image(Image::new("ami-0aaaaaaaaaaaaaaaa"));
+        for (name, value) in [
+            ("image-id", IMAGE),
+            ("name", "win20??-*"),
+            ("platform", "windows"),
+            ("tag:Team", "Plat*"),
+            ("tag-key", "Team"),
+            ("block-device-mapping.snapshot-id", "snap-0123456789abcdef0"),
+        ] {
+            let found = describe(
+                &mut world,
+                &[("Filter.1.Name", name), ("Filter.1.Value.1", value)],
+            );
+            assert_eq!(found.unwrap(), [IMAGE], "{name}");
+        }
+        let all_must_hold = [
+            ("Filter.1.Name", "state"),
+            ("Filter.1.Value.1", "failed"),
+            ("Filter.1.Value.2", "available"),
+            ("Filter.2.Name", "owner-id"),
+            ("Filter.2.Value.1", OTHER_ACCOUNT),
+        ];
+        assert!(describe(&mut world, &all_must_hold).unwrap().is_empty());
+        for unknown in ["platform-details", "usage-operation", "State"] {
+            assert_eq!(
+                describe(&mut World::default(), &[("Filter.1.Name", unknown)]).unwrap_err(),
+                "InvalidParameterValue"
+            );
+        }
+    }
+
+    #[test]
+    fn a_discarded_image_goes_to_the_recycle_bin_and_comes_back() {
+        let mut world = with_image(|image| {
+            image
+                .tags
+                .insert("ami-billing-guard:discard".into(), "true".into());
+        });
+        let id = [("ImageId", IMAGE)];
+        let by_id = [("ImageId.1", IMAGE)];
+        act(&mut world, "DeregisterImage", &id).unwrap();
+        assert!(world.snapshots.contains_key("snap-0123456789abcdef0"));
+        assert!(describe(&mut world, &by_id).unwrap().is_empty());
+        let listed = act(&mut world, "ListImagesInRecycleBin", &by_id).unwrap();
+        assert_eq!(texts(&listed, "imageId"), [IMAGE]);
+        let binned = &world.recycle_bin[IMAGE];
+        assert_eq!(binned.exits - binned.entered, TimeDelta::days(30));
+        assert_eq!(
+            act(&mut world, "DeregisterImage", &id).unwrap_err(),
+            "InvalidAMIID.Unavailable"
+        );
+        act(&mut world, "RestoreImageFromRecycleBin", &id).unwrap();
+        assert_eq!(describe(&mut world, &by_id).unwrap(), [IMAGE]);
+        assert!(world.recycle_bin.is_empty());
+        act(&mut world, "DeregisterImage", &id).unwrap();
+    }
+
+    #[test]
+    fn the_recycle_bin_wants_key_and_value_and_keeps_for_its_time() {
+        let mut world = with_image(|image| {
+            image
+                .tags
+                .insert("ami-billing-guard:discard".into(), "no".into());
+        });
+        let id = [("ImageId", IMAGE)];
+        act(&mut world, "DeregisterImage", &id).unwrap();
+        assert!(world.recycle_bin.is_empty());
+        assert_eq!(
+            act(&mut world, "RestoreImageFromRecycleBin", &id).unwrap_err(),
+            "InvalidAMIID.NotFound"
+        );
+
+        let mut world = with_image(|image| {
+            image.tags.insert("a".into(), "b".into());
+        });
+        world.recycle_bin_rules.push(RecycleBinRule {
+            tag_key: "a".into(),
+            tag_value: "b".into(),
+            retention_days: 1,
+        });
+        act(&mut world, "DeregisterImage", &id).unwrap();
+        world.recycle_bin.get_mut(IMAGE).unwrap().exits = Utc::now() - TimeDelta::seconds(1);
+        let listed = act(&mut world, "ListImagesInRecycleBin", &[]).unwrap();
+        assert!(texts(&listed, "imageId").is_empty());
+    }
+
+    #[test]
+    fn an_image_whose_snapshot_is_gone_can_not_be_restored() {
+        let mut world = with_image(|image| {
+            image
+                .tags
+                .insert("ami-billing-guard:discard".into(), "true".into());
+        });
+        let answer = act(
+            &mut world,
+            "DeregisterImage",
+            &[("ImageId", IMAGE), ("DeleteAssociatedSnapshots", "true")],
+        )
+        .unwrap();
+        assert_eq!(texts(&answer, "returnCode"), ["success"]);
+        assert!(world.snapshots.is_empty());
+        assert_eq!(
+            act(
+                &mut world,
+                "RestoreImageFromRecycleBin",
+                &[("ImageId", IMAGE)]
+            )
+            .unwrap_err(),
+            "InvalidSnapshot.NotFound"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_that_another_image_uses_is_never_deleted() {
+        let mut world = with_image(|_| {});
+        world.add_image(Image {
+            block_devices: world.images[IMAGE].block_devices.clone(),
+            ..Image::new("ami-0aaaaaaaaaaaaaaaa")
+        });
+        let answer = act(
+            &mut world,
+            "DeregisterImage",
+            &[("ImageId", IMAGE), ("DeleteAssociatedSnapshots", "true")],
+        )
+        .unwrap();
+        assert_eq!(texts(&answer, "returnCode"), ["skipped"]);
+        assert_eq!(world.snapshots.len(), 1);
+    }
+
+    #[test]
+    fn a_deregistered_image_is_listed_then_empty_then_unknown() {
+        let mut world = with_image(|_| {});
+        world.after_deregistration = Lingering {
+            listed_for: 1,
+            empty_for: Some(1),
+        };
+        act(&mut world, "DeregisterImage", &[("ImageId", IMAGE)]).unwrap();
+        let by_id = [("ImageId.1", IMAGE)];
+        assert_eq!(describe(&mut world, &by_id).unwrap(), [IMAGE]);
+        assert!(describe(&mut world, &by_id).unwrap().is_empty());
+        assert_eq!(
+            describe(&mut world, &by_id).unwrap_err(),
+            "InvalidAMIID.NotFound"
+        );
+    }
+
+    #[test]
+    fn protected_and_managed_and_foreign_and_unknown_images_can_not_be_deregistered() {
+        type Change = fn(&mut Image);
+        let cases: [(Change, &str); 4] = [
+            (
+                |image| image.deregistration_protection = Some("enabled-with-cooldown".into()),
+                "OperationNotPermitted",
+            ),
+            (
+                |image| {
+                    image
+                        .tags
+                        .insert("aws:backup:source-resource".into(), "x".into());
+                },
+                "AuthFailure",
+            ),
+            (|image| image.owner = OTHER_ACCOUNT.into(), "AuthFailure"),
+            (
+                |image| image.id = "ami-0aaaaaaaaaaaaaaaa".into(),
+                "InvalidAMIID.NotFound",
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut world = with_image(change);
+            assert_eq!(
+                act(&mut world, "DeregisterImage", &[("ImageId", IMAGE)]).unwrap_err(),
+                expected
+            );
+            assert_eq!(world.images.len(), 1);
+        }
+        let mut world =
+            with_image(|image| image.deregistration_protection = Some("disabled".into()));
+        assert!(act(&mut world, "DeregisterImage", &[("ImageId", IMAGE)]).is_ok());
+    }
+
+    #[test]
+    fn a_disabled_image_is_private_and_hidden_until_it_is_enabled() {
+        let mut world = with_image(|image| image.public = true);
+        let by_id = [("ImageId.1", IMAGE)];
+        act(&mut world, "DisableImage", &[("ImageId", IMAGE)]).unwrap();
+        assert!(describe(&mut world, &by_id).unwrap().is_empty());
+        assert_eq!(
+            describe(
+                &mut world,
+                &[("ImageId.1", IMAGE), ("IncludeDisabled", "true")]
+            )
+            .unwrap(),
+            [IMAGE]
+        );
+        act(&mut world, "EnableImage", &[("ImageId", IMAGE)]).unwrap();
+        assert_eq!(describe(&mut world, &by_id).unwrap(), [IMAGE]);
+        assert!(!world.images[IMAGE].public);
+    }
+
+    #[test]
+    fn an_image_without_billing_fields_has_no_such_elements() {
+        let mut world = with_image(|image| {
+            image.platform_details = None;
+            image.usage_operation = Some(String::new());
+        });
+        let answer = act(&mut world, "DescribeImages", &[]).unwrap();
+        assert!(!answer.contains("platformDetails"));
+        assert_eq!(texts(&answer, "usageOperation"), [""]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Instances, and what else refers to an image.
+
+use super::{Filters, check_id, page, tag_values, tags, timestamp};
+use crate::form::Form;
+use crate::refusal::Refusal;
+use crate::world::{Instance, Reference, World};
+use crate::xml::Xml;
+
+/// A page of either action has 5 to 1,000 items.
+const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
+
+/// Most ids that `DescribeImageReferences` takes.
+const MOST_IMAGES: usize = 10;
+
+pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let ids = form.list("InstanceId");
+    if !ids.is_empty() && form.get("MaxResults").is_some() {
+        return Err(Refusal::new(
+            "InvalidParameterCombination",
+            "The parameter instancesSet cannot be used with the parameter maxResults",
+        ));
+    }
+    for id in &ids {
+        check_id(id, "i", "InstanceID")?;
+        if !world.instances.contains_key(*id) {
+            return Err(not_found(id));
+        }
+    }
+    let filters = Filters::of(form, |name| values(&Instance::new("", ""), name).is_some())?;
+    let mut found = Vec::new();
+    for instance in world.instances.values() {
+        if (ids.is_empty() || ids.contains(&instance.id.as_str()))
+            && filters.admit(|name| values(instance, name))
+        {
+            found.push(instance);
+        }
+    }
+    let (found, token) = page(form, PAGE, found, |instance| instance.id.clone())?;
+    Ok(Xml::fragment(|xml| {
+        xml.list("reservationSet", found, |xml, instance| {
+            xml.text("reservationId", instance.id.replacen("i-", "r-", 1));
+            xml.text("ownerId", &instance.owner);
+            xml.list("instancesSet", [instance], write);
+        });
+        xml.optional("nextToken", token);
+    }))
+}
+
+pub(super) fn not_found(id: &str) -> Refusal {
+    Refusal::new(
+        "InvalidInstanceID.NotFound",
+        format!("The instance ID '{id}' does not exist"),
+    )
+}
+
+fn values(instance: &Instance, filter: &str) -> Option<Vec<String>> {
+    let of_volumes = |value: fn(&crate::world::AttachedVolume) -> &String| {
+        instance.volumes.iter().map(value).cloned().collect()
+    };
+    let optional = |value: &Option<String>| value.iter().cloned().collect();
+    Some(match filter {
+        "instance-id" => vec![instance.id.clone()],
+        "image-id" => vec![instance.image_id.clone()],
+        "instance-state-name" => vec![instance.state.clone()],
+        "instance-type" => vec![instance.instance_type.clone()],
+        "architecture" => vec![instance.architecture.clone()],
+        "owner-id" => vec![instance.owner.clone()],
+        "platform" => optional(&instance.platform),
+        "platform-details" => optional(&instance.platform_details),
+        "usage-operation" => optional(&instance.usage_operation),
+        "root-device-name" => optional(&instance.root_device_name),
+        "block-device-mapping.volume-id" => of_volumes(|volume| &volume.volume_id),
+        "block-device-mapping.device-name" => of_volumes(|volume| &volume.device_name),
+        other => return tag_values(&instance.tags, other),
+    })
+}
+
+fn write(xml: &mut Xml, instance: &Instance) {
+    xml.text("instanceId", &instance.id);
+    xml.text("imageId", &instance.image_id);
+    xml.element("instanceState", |xml| {
+        xml.text("code", state_code(&instance.state));
+        xml.text("name", &instance.state);
+    });
+    xml.text("instanceType", &instance.instance_type);
+    xml.text("launchTime", timestamp(instance.launch_time));
+    xml.text("architecture", &instance.architecture);
+    xml.optional("platform", instance.platform.as_ref());
+    xml.optional("platformDetails", instance.platform_details.as_ref());
+    xml.optional("usageOperation", instance.usage_operation.as_ref());
+    xml.text("rootDeviceType", "ebs");
+    xml.optional("rootDeviceName", instance.root_device_name.as_ref());
+    xml.list("blockDeviceMapping", &instance.volumes, |xml, volume| {
+        xml.text("deviceName", &volume.device_name);
+        xml.element("ebs", |xml| {
+            xml.text("volumeId", &volume.volume_id);
+            xml.text("status", "attached");
+            xml.text("attachTime", timestamp(volume.attach_time));
+            xml.text("deleteOnTermination", volume.delete_on_termination);
+        });
+    });
+    tags::write(xml, &instance.tags);
+}
+
+/// The numbers that EC2 has for the states.
+fn state_code(state: &str) -> u16 {
+    match state {
+        "running" => 16,
+        "shutting-down" => 32,
+        "terminated" => 48,
+        "stopping" => 64,
+        "stopped" => 80,
+        _ => 0,
+    }
+}
+
+pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let ids = form.list("ImageId");
+    if ids.is_empty() {
+        form.required("ImageId.1")?;
+    }
+    if ids.len() > MOST_IMAGES {
+        return Err(Refusal::invalid(format!(
+            "At most {MOST_IMAGES} images can be asked for."
+        )));
+    }
+    for id in &ids {
+        check_id(id, "ami", "AMIID")?;
+    }
+    let types: Vec<&str> = form
+        .structures("ResourceType")
+        .iter()
+        .map(|wanted| wanted.required("ResourceType"))
+        .collect::<Result<_, _>>()?;
+    let all = form.flag("IncludeAllResourceTypes")?;
+    if !all && types.is_empty() {
+        return Err(Refusal::new(
+            "MissingParameter",
+            "Either IncludeAllResourceTypes or ResourceTypes must be specified.",
+        ));
+    }
+    let mut found: Vec<(&str, Reference)> = Vec::new();
+    for id in ids {
+        let instances = world
+            .instances
+            .values()
+            .filter(|instance| instance.image_id == id && instance.state != "terminated")
+            .map(|instance| Reference {
+                resource_type: "ec2:Instance".into(),
+                arn: format!(
+                    "arn:aws:ec2:{}:{}:instance/{}",
+                    world.region, instance.owner, instance.id
+                ),
+            });
+        let others = world.references.get(id).into_iter().flatten().cloned();
+        found.extend(
+            instances
+                .chain(others)
+                .filter(|reference| all || types.contains(&reference.resource_type.as_str()))
+                .map(|reference| (id, reference)),
+        );
+    }
+    let key = |(id, reference): &(&str, Reference)| format!("{id} {}", reference.arn);
+    found.sort_by_key(key);
+    let (found, token) = page(form, PAGE, found, key)?;
+    Ok(Xml::fragment(|xml| {
+        xml.list("imageReferenceSet", found, |xml, (id, reference)| {
+            xml.text("imageId", id);
+            xml.text("resourceType", reference.resource_type);
+            xml.text("arn", reference.arn);
+        });
+        xml.optional("nextToken", token);
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{act, texts};
+    use super::*;
+    use crate::world::AttachedVolume;
+
+    const IMAGE: &str = "ami-0123456789abcdef0";
+
+    fn world() -> World {
+        let mut world = World::default();
+        for number in 0..7 {
+            world.add_instance(Instance {
+                state: if number == 0 { "terminated" } else { "running" }.into(),
+                volumes: vec![AttachedVolume::new(
+                    "/dev/xvda",
+                    format!("vol-0000000{number}"),
+                )],
+                ..Instance::new(format!("i-0000000{number}"), IMAGE)
+            });
+        }
+        world.references.insert(
+            IMAGE.into(),
+            vec![Reference {
+                resource_type: "ssm:Parameter".into(),
+                arn: "arn:aws:ssm:eu-west-1:123456789012:parameter/golden".into(),
+            }],
+        );
+        world
+    }
+
+    #[test]
+    fn an_instance_is_found_by_id_and_by_its_volume() {
+        let mut world = world();
+        for parameters in [
+            vec![("InstanceId.1", "i-00000003")],
+            vec![
+                ("Filter.1.Name", "block-device-mapping.volume-id"),
+                ("Filter.1.Value.1", "vol-00000003"),
+            ],
+        ] {
+            let answer = act(&mut world, "DescribeInstances", &parameters).unwrap();
+            assert_eq!(texts(&answer, "instanceId"), ["i-00000003"]);
+            assert_eq!(texts(&answer, "platformDetails"), ["Linux/UNIX"]);
+            assert_eq!(texts(&answer, "volumeId"), ["vol-00000003"]);
+        }
+    }
+
+    #[test]
+    fn instances_come_in_pages() {
+        let mut world = world();
+        let first = act(&mut world, "DescribeInstances", &[("MaxResults", "5")]).unwrap();
+        assert_eq!(texts(&first, "instanceId").len(), 5);
+        let token = texts(&first, "nextToken").remove(0);
+        let second = act(
+            &mut world,
+            "DescribeInstances",
+            &[("MaxResults", "5"), ("NextToken", &token)],
+        )
+        .unwrap();
+        assert_eq!(texts(&second, "instanceId"), ["i-00000005", "i-00000006"]);
+        assert!(texts(&second, "nextToken").is_empty());
+    }
+
+    #[test]
+    fn wrong_questions_for_instances_are_refused() {
+        for (parameters, expected) in [
+            (vec![("InstanceId.1", "i-x")], "InvalidInstanceID.Malformed"),
+            (
+                vec![("InstanceId.1", "i-12345678")],
+                "InvalidInstanceID.NotFound",
+            ),
+            (
+                vec![("InstanceId.1", "i-00000003"), ("MaxResults", "5")],
+                "InvalidParameterCombination",
+            ),
+        ] {
+            assert_eq!(
+                act(&mut world(), "DescribeInstances", &parameters).unwrap_err(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn running_instances_and_declared_references_refer_to_an_image() {
+        let mut world = world();
+        let mut references = |parameter| {
+            act(
+                &mut world,
+                "DescribeImageReferences",
+                &[("ImageId.1", IMAGE), parameter],
+            )
+            .map(|answer| texts(&answer, "arn"))
+        };
+        assert_eq!(
+            references(("IncludeAllResourceTypes", "true"))
+                .unwrap()
+                .len(),
+            7
+        );
+        assert_eq!(
+            references(("ResourceType.1.ResourceType", "ssm:Parameter")).unwrap(),
+            ["arn:aws:ssm:eu-west-1:123456789012:parameter/golden"]
+        );
+        assert_eq!(
+            references(("IncludeAllResourceTypes", "false")).unwrap_err(),
+            "MissingParameter"
+        );
+    }
+}

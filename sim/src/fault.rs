@@ -1,0 +1,204 @@
+//! The log of calls, and the faults that a test can ask for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Which of the two services a call was meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Amazon EC2, the `ec2Query` protocol, API version 2016-11-15.
+    Ec2,
+    /// Amazon SNS, the `awsQuery` protocol, API version 2010-03-31.
+    Sns,
+}
+
+/// One request that reached the server, whether it was served, refused or disturbed by a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The service it was meant for.
+    pub service: Service,
+    /// The action, such as `DescribeImages`.
+    pub action: String,
+    /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them.
+    pub params: BTreeMap<String, String>,
+    /// What the server did with it.
+    pub answer: Answer,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Served.
+    Ok,
+    /// Refused for a reason that lies in the request or the world, with this error code.
+    Refused(String),
+    /// Disturbed by an injected fault. Whether it took effect is the kind's to say:
+    /// see [`FaultKind::takes_effect`].
+    Fault(FaultKind),
+}
+
+/// A disturbance of some calls of one action.
+///
+/// If several faults apply to a call, the one that was injected first wins; all of them count the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The action whose calls are counted and disturbed.
+    pub action: String,
+    /// Which of them.
+    pub calls: Calls,
+    /// How.
+    pub kind: FaultKind,
+}
+
+impl Fault {
+    /// Disturbs the `n`th call (1 is the next one) of `action`.
+    pub fn nth(action: impl Into<String>, n: usize, kind: FaultKind) -> Fault {
+        Fault {
+            action: action.into(),
+            calls: Calls::Nth(n),
+            kind,
+        }
+    }
+
+    /// Disturbs every call of `action` from now on.
+    pub fn always(action: impl Into<String>, kind: FaultKind) -> Fault {
+        Fault {
+            action: action.into(),
+            calls: Calls::From(1),
+            kind,
+        }
+    }
+}
+
+/// Calls of one action, counted from the injection of the fault; 1 is the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// This one alone.
+    Nth(usize),
+    /// This one and all later ones.
+    From(usize),
+}
+
+impl Calls {
+    fn include(self, ordinal: usize) -> bool {
+        match self {
+            Calls::Nth(n) => ordinal == n,
+            Calls::From(n) => ordinal >= n,
+        }
+    }
+}
+
+/// How a call is disturbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's `Throttling` (400).
+    Throttle,
+    /// `InternalError` (500).
+    InternalError,
+    /// The connection is closed without an answer, and nothing was done.
+    ResetBefore,
+    /// The call takes effect, then the connection is closed without an answer.
+    ResetAfter,
+    /// The call takes effect at once, and the answer comes this much later.
+    Slow(Duration),
+    /// The call takes effect; of the answer only the first half comes, then the connection closes.
+    CutBody,
+    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403).
+    AccessDenied,
+    /// Any other refusal of the service's (400); nothing was done.
+    Refuse {
+        /// The error code.
+        code: String,
+        /// The sentence that comes with it.
+        message: String,
+    },
+}
+
+impl FaultKind {
+    /// Whether a call that is disturbed in this way changes the world as if nothing had happened.
+    pub fn takes_effect(&self) -> bool {
+        match self {
+            FaultKind::ResetAfter | FaultKind::Slow(_) | FaultKind::CutBody => true,
+            FaultKind::Throttle
+            | FaultKind::InternalError
+            | FaultKind::ResetBefore
+            | FaultKind::AccessDenied
+            | FaultKind::Refuse { .. } => false,
+        }
+    }
+}
+
+/// The calls so far, and the faults still to come.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    calls: Vec<Call>,
+    faults: Vec<(Fault, usize)>,
+}
+
+impl Log {
+    pub(crate) fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    pub(crate) fn forget_calls(&mut self) {
+        self.calls.clear();
+    }
+
+    pub(crate) fn inject(&mut self, fault: Fault) {
+        self.faults.push((fault, 0));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Counts a call of `action` and says which fault, if any, disturbs it.
+    pub(crate) fn fault_for(&mut self, action: &str) -> Option<FaultKind> {
+        let mut found = None;
+        for (fault, seen) in &mut self.faults {
+            if fault.action == action {
+                *seen += 1;
+                if found.is_none() && fault.calls.include(*seen) {
+                    found = Some(fault.kind.clone());
+                }
+            }
+        }
+        found
+    }
+
+    pub(crate) fn record(&mut self, call: Call) {
+        self.calls.push(call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_counts_only_calls_of_its_action_after_its_injection() {
+        let mut log = Log::default();
+        assert_eq!(log.fault_for("DescribeImages"), None);
+        log.inject(Fault::nth("DescribeImages", 2, FaultKind::Throttle));
+        assert_eq!(log.fault_for("CreateTags"), None);
+        assert_eq!(log.fault_for("DescribeImages"), None);
+        assert_eq!(log.fault_for("DescribeImages"), Some(FaultKind::Throttle));
+        assert_eq!(log.fault_for("DescribeImages"), None);
+    }
+
+    #[test]
+    fn the_fault_injected_first_wins_and_the_others_still_count() {
+        let mut log = Log::default();
+        log.inject(Fault::nth("Publish", 1, FaultKind::Throttle));
+        log.inject(Fault {
+            action: "Publish".into(),
+            calls: Calls::From(1),
+            kind: FaultKind::InternalError,
+        });
+        log.inject(Fault::nth("Publish", 2, FaultKind::CutBody));
+        assert_eq!(log.fault_for("Publish"), Some(FaultKind::Throttle));
+        assert_eq!(log.fault_for("Publish"), Some(FaultKind::InternalError));
+        log.heal();
+        assert_eq!(log.fault_for("Publish"), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
+//!
+//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15) and SNS's (`awsQuery`, 2010-03-31), so the real
+//! SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value, [`World`],
+//! that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs calls
+//! in the ways in which life does.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use sim::{Fault, FaultKind, Image, Sim, World};
+//!
+//! let mut world = World::default();
+//! world.add_image(Image::new("ami-0123456789abcdef0"));
+//! let sim = Sim::start(world).await?;
+//! sim.inject(Fault::nth("DescribeImages", 1, FaultKind::Throttle));
+//! // … point an SDK at sim.endpoint(), let it work, then look:
+//! assert!(sim.calls().iter().all(|call| call.action != "DeregisterImage"));
+//! assert!(sim.world().images.contains_key("ami-0123456789abcdef0"));
+//! # Ok(()) }
+//! ```
+//!
+//! # What it is faithful to
+//! - `RegisterImage` derives platform details and usage operation from the metadata of the root snapshot,
+//!   and loses them where the metadata is missing: see [`SnapshotBilling`].
+//! - Names of parameters and elements are those of the services' API models; error codes and statuses are
+//!   theirs as well, and most of the sentences.
+//! - Eventual consistency: late visibility of new images ([`Image::invisible_for`]), and the three phases
+//!   after a deregistration ([`Lingering`]).
+//! - Deregistering: only by the owner, not if protected or managed by AWS Backup; the Recycle Bin keeps what
+//!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
+//! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and
+//!   names, the sizes of pages, SNS's rules for subjects, for `MessageStructure` and for the size of a message.
+//!
+//! # Where the truth is not known
+//! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
+//! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
+//! that of `BillingProducts` without the right to set them, and the state in which a deregistered image is
+//! still listed for a while (here: as it was). [`FaultKind::Refuse`] can play any other answer.
+//!
+//! # What it does not do
+//! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
+//! to anybody, makes no events, and has no quotas. Images and snapshots are complete at once. `DryRun` is
+//! answered before the request is looked at. An instance-store image can not be registered. Tags that one
+//! account puts on another's public image are visible to both.
+//!
+//! # The actions
+//! EC2: `RegisterImage`, `DescribeImages`, `DeregisterImage`, `DisableImage`, `EnableImage`,
+//! `ListImagesInRecycleBin`, `RestoreImageFromRecycleBin`, `DescribeImageReferences`, `CreateTags`,
+//! `DeleteTags`, `CreateVolume`, `CreateSnapshot`, `DescribeSnapshots`, `DescribeInstances`.
+//! SNS: `Publish`, `GetTopicAttributes`.
+
+mod ec2;
+mod fault;
+mod form;
+mod refusal;
+mod server;
+mod sns;
+mod world;
+mod xml;
+
+pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
+pub use server::Sim;
+pub use world::{
+    AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Lingering,
+    Message, MessageAttribute, RecycleBinRule, Reference, Snapshot, SnapshotBilling, Topic, Volume,
+    World,
+};

@@ -1,0 +1,38 @@
+//! How a service says no.
+
+/// A refusal of a request: what becomes the error document of either service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// A refusal with the status 400, as most have.
+    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Refusal {
+        Refusal {
+            status: 400,
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn with_status(self, status: u16) -> Refusal {
+        Refusal { status, ..self }
+    }
+
+    /// `InvalidParameterValue`.
+    pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
+        Refusal::new("InvalidParameterValue", message)
+    }
+
+    /// `InvalidAction`: no such action, or none that is simulated.
+    pub(crate) fn unknown_action(action: &str) -> Refusal {
+        Refusal::new(
+            "InvalidAction",
+            format!("The action {action} is not valid for this web service."),
+        )
+    }
+}

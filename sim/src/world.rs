@@ -1,0 +1,604 @@
+//! What exists in the simulated account: a plain value, that tests may look at and change as they like.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// The account that owns everything unless a test says otherwise.
+const ACCOUNT: &str = "123456789012";
+
+/// One account in one Region.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The account that makes the calls.
+    pub account: String,
+    /// The Region they are made in.
+    pub region: String,
+    /// Volumes by id; those that are attached to an instance need not be here.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Snapshots by id.
+    pub snapshots: BTreeMap<String, Snapshot>,
+    /// Images by id, disabled ones among them.
+    pub images: BTreeMap<String, Image>,
+    /// Images that were deregistered, by id, also those that went to the Recycle Bin.
+    pub deregistered: BTreeMap<String, Deregistered>,
+    /// Images in the Recycle Bin by id.
+    pub recycle_bin: BTreeMap<String, BinnedImage>,
+    /// Which deregistered images the Recycle Bin keeps, and for how long.
+    pub recycle_bin_rules: Vec<RecycleBinRule>,
+    /// Instances by id. Each that is not terminated counts as a reference to its image.
+    pub instances: BTreeMap<String, Instance>,
+    /// What else refers to an image, by image id: `DescribeImageReferences` answers from here.
+    pub references: BTreeMap<String, Vec<Reference>>,
+    /// SNS topics by ARN.
+    pub topics: BTreeMap<String, Topic>,
+    /// All messages that were published, in order.
+    pub messages: Vec<Message>,
+    /// For how many `DescribeImages` calls an image registered from now on is not visible yet.
+    pub new_images_invisible_for: u32,
+    /// How `DescribeImages` speaks of an image deregistered from now on.
+    pub after_deregistration: Lingering,
+    /// The number behind the last generated id. Ids are the same in every run.
+    pub ids: u64,
+}
+
+impl Default for World {
+    /// Account 123456789012 in eu-west-1, with the topic
+    /// `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, that has one confirmed subscription,
+    /// and a Recycle Bin rule that keeps images tagged `ami-billing-guard:discard` = `true` for 30 days.
+    fn default() -> World {
+        World {
+            account: ACCOUNT.into(),
+            region: "eu-west-1".into(),
+            volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            images: BTreeMap::new(),
+            deregistered: BTreeMap::new(),
+            recycle_bin: BTreeMap::new(),
+            recycle_bin_rules: vec![RecycleBinRule {
+                tag_key: "ami-billing-guard:discard".into(),
+                tag_value: "true".into(),
+                retention_days: 30,
+            }],
+            instances: BTreeMap::new(),
+            references: BTreeMap::new(),
+            topics: BTreeMap::from([(
+                format!("arn:aws:sns:eu-west-1:{ACCOUNT}:ami-billing-guard"),
+                Topic {
+                    confirmed: 1,
+                    pending: 0,
+                },
+            )]),
+            messages: Vec::new(),
+            new_images_invisible_for: 0,
+            after_deregistration: Lingering::default(),
+            ids: 0,
+        }
+    }
+}
+
+impl World {
+    /// The default world with something in it to play with from a shell: snapshots that know what they
+    /// bill (`snap-0000000000000a001` Windows, `…a002` Red Hat Enterprise Linux), one that lost it
+    /// (`…a003`) and one whose images come out with no platform details at all (`…a004`), and a Windows
+    /// instance `i-0000000000000c001` with the root volume `vol-0000000000000b001`.
+    pub fn example() -> World {
+        let mut world = World::default();
+        let known = |platform_details: &str, usage_operation: &str| SnapshotBilling::Known {
+            platform_details: platform_details.into(),
+            usage_operation: usage_operation.into(),
+        };
+        for (number, description, billing) in [
+            (1, "Windows Server", known("Windows", "RunInstances:0002")),
+            (
+                2,
+                "Red Hat Enterprise Linux",
+                known("Red Hat Enterprise Linux", "RunInstances:0010"),
+            ),
+            (
+                3,
+                "Windows Server, billing metadata lost",
+                SnapshotBilling::Missing,
+            ),
+            (
+                4,
+                "Windows Server, comes out with nothing",
+                SnapshotBilling::Empty,
+            ),
+        ] {
+            world.add_snapshot(Snapshot {
+                description: description.into(),
+                billing,
+                ..Snapshot::new(format!("snap-0000000000000a00{number}"))
+            });
+        }
+        world.add_instance(Instance {
+            platform: Some("windows".into()),
+            platform_details: Some("Windows".into()),
+            usage_operation: Some("RunInstances:0002".into()),
+            root_device_name: Some("/dev/sda1".into()),
+            volumes: vec![AttachedVolume::new("/dev/sda1", "vol-0000000000000b001")],
+            ..Instance::new("i-0000000000000c001", "ami-0000000000000d001")
+        });
+        world
+    }
+
+    /// Puts an image into the world.
+    pub fn add_image(&mut self, image: Image) {
+        self.images.insert(image.id.clone(), image);
+    }
+
+    /// Puts a snapshot into the world.
+    pub fn add_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshots.insert(snapshot.id.clone(), snapshot);
+    }
+
+    /// Puts an instance into the world.
+    pub fn add_instance(&mut self, instance: Instance) {
+        self.instances.insert(instance.id.clone(), instance);
+    }
+
+    /// A fresh id such as `ami-0…`, 17 digits as EC2 makes them.
+    pub(crate) fn fresh_id(&mut self, prefix: &str) -> String {
+        self.ids += 1;
+        // An odd factor makes different numbers differ in all digits, as real ids do.
+        let digits = self.ids.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        format!("{prefix}-0{digits:016x}")
+    }
+}
+
+/// What EC2 knows of the billing of a volume or snapshot.
+///
+/// "The RegisterImage operation derives the correct billing information from the snapshot's metadata,
+/// but this requires the appropriate metadata to be present" (API reference of `RegisterImage`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SnapshotBilling {
+    /// The metadata is there: an image registered from the snapshot bills this.
+    Known {
+        /// Such as `Windows`.
+        platform_details: String,
+        /// Such as `RunInstances:0002`.
+        usage_operation: String,
+    },
+    /// The metadata is missing: an image comes out as `Linux/UNIX` with `RunInstances`, as public
+    /// reports say is the rule (packer issue 4922, aminator issue 219). Right for plain Linux.
+    #[default]
+    Missing,
+    /// The metadata is missing, and an image comes out with neither field, the other case that the
+    /// reference of `RegisterImage` names.
+    Empty,
+}
+
+/// An EBS volume that stands alone. `CreateVolume` makes one.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// `vol-…`
+    pub id: String,
+    /// In GiB.
+    pub size: u32,
+    /// Whether it, and so a snapshot of it, is encrypted.
+    pub encrypted: bool,
+    /// Handed on to its snapshots.
+    pub billing: SnapshotBilling,
+}
+
+/// An EBS snapshot.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// `snap-…`
+    pub id: String,
+    /// The account that owns it. Another account's snapshot is not visible unless it is public.
+    pub owner: String,
+    /// Whether everybody may use it.
+    pub public: bool,
+    /// The volume that it was taken from; `vol-ffffffff` for copied and imported ones.
+    pub volume_id: String,
+    /// Free text.
+    pub description: String,
+    /// When it was begun.
+    pub start_time: DateTime<Utc>,
+    /// `pending`, `completed`, `error`.
+    pub state: String,
+    /// In GiB.
+    pub volume_size: u32,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// What an image that is registered from it will bill. No API shows this.
+    pub billing: SnapshotBilling,
+}
+
+impl Snapshot {
+    /// A completed snapshot of 8 GiB of the default account, an hour old, without billing metadata.
+    pub fn new(id: impl Into<String>) -> Snapshot {
+        Snapshot {
+            id: id.into(),
+            owner: ACCOUNT.into(),
+            public: false,
+            volume_id: "vol-ffffffff".into(),
+            description: String::new(),
+            start_time: Utc::now() - TimeDelta::hours(1),
+            state: "completed".into(),
+            volume_size: 8,
+            encrypted: false,
+            tags: BTreeMap::new(),
+            billing: SnapshotBilling::Missing,
+        }
+    }
+
+    pub(crate) fn visible_to(&self, account: &str) -> bool {
+        self.public || self.owner == account
+    }
+}
+
+/// An Amazon Machine Image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `ami-…`
+    pub id: String,
+    /// Unique among the images of its owner.
+    pub name: String,
+    /// Free text.
+    pub description: Option<String>,
+    /// The account that owns it. An empty text leaves the field out of the answer.
+    pub owner: String,
+    /// `amazon`, `aws-marketplace`, …: the `imageOwnerAlias`.
+    pub owner_alias: Option<String>,
+    /// `available`, `pending`, `failed`, `disabled`, `deregistered`, `invalid`, `transient`, `error`.
+    pub state: String,
+    /// Why the state is what it is: a code and a sentence.
+    pub state_reason: Option<(String, String)>,
+    /// When it was registered.
+    pub creation_date: DateTime<Utc>,
+    /// `x86_64`, `arm64`, …
+    pub architecture: String,
+    /// The device whose snapshot is the root volume.
+    pub root_device_name: Option<String>,
+    /// `ebs` or `instance-store`.
+    pub root_device_type: String,
+    /// All volumes of an instance that would be launched from it.
+    pub block_devices: Vec<BlockDevice>,
+    /// `windows` for Windows images, absent for all others.
+    pub platform: Option<String>,
+    /// The billing field that people read.
+    pub platform_details: Option<String>,
+    /// The billing field that bills.
+    pub usage_operation: Option<String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Whether everybody may launch it.
+    pub public: bool,
+    /// The accounts that may launch it besides its owner.
+    pub shared_with: BTreeSet<String>,
+    /// Set by CreateImage only.
+    pub source_instance_id: Option<String>,
+    /// Set by CopyImage and CreateRestoreImageTask (and by CreateImage) only.
+    pub source_image_id: Option<String>,
+    /// The Region of `source_image_id`.
+    pub source_image_region: Option<String>,
+    /// `disabled`, `enabled-without-cooldown`, `enabled-with-cooldown`. Anything that begins with
+    /// `enabled` makes DeregisterImage refuse.
+    pub deregistration_protection: Option<String>,
+    /// `hvm` or `paravirtual`.
+    pub virtualization_type: String,
+    /// Enhanced networking with ENA.
+    pub ena_support: Option<bool>,
+    /// `simple` for enhanced networking with the Intel 82599 interface.
+    pub sriov_net_support: Option<String>,
+    /// `legacy-bios`, `uefi`, `uefi-preferred`.
+    pub boot_mode: Option<String>,
+    /// `v2.0`
+    pub imds_support: Option<String>,
+    /// `v2.0`
+    pub tpm_support: Option<String>,
+    /// Of paravirtual images.
+    pub kernel_id: Option<String>,
+    /// Of paravirtual images.
+    pub ramdisk_id: Option<String>,
+    /// Marketplace product codes.
+    pub product_codes: Vec<String>,
+    /// `ACCOUNT/NAME` for images that were registered from a snapshot.
+    pub image_location: String,
+    /// So many `DescribeImages` calls that would show it answer as if it were not there: EC2 is
+    /// eventually consistent, and about one new image in ten is not found at first (aminator issue 73).
+    pub invisible_for: u32,
+    /// How those calls answer when they name its id.
+    pub invisible_as: Invisible,
+}
+
+impl Image {
+    /// An available image of the default account, ten minutes old, x86_64, hvm, with one root volume
+    /// `/dev/xvda` whose snapshot has the same digits as the image (`ami-0…` has `snap-0…`; the snapshot
+    /// itself is not made). It bills as plain Linux, and its name is its id.
+    pub fn new(id: impl Into<String>) -> Image {
+        let id = id.into();
+        let digits = id.strip_prefix("ami-").unwrap_or(&id);
+        Image {
+            block_devices: vec![BlockDevice::new("/dev/xvda", format!("snap-{digits}"))],
+            name: id.clone(),
+            description: None,
+            owner: ACCOUNT.into(),
+            owner_alias: None,
+            state: "available".into(),
+            state_reason: None,
+            creation_date: Utc::now() - TimeDelta::minutes(10),
+            architecture: "x86_64".into(),
+            root_device_name: Some("/dev/xvda".into()),
+            root_device_type: "ebs".into(),
+            platform: None,
+            platform_details: Some("Linux/UNIX".into()),
+            usage_operation: Some("RunInstances".into()),
+            tags: BTreeMap::new(),
+            public: false,
+            shared_with: BTreeSet::new(),
+            source_instance_id: None,
+            source_image_id: None,
+            source_image_region: None,
+            deregistration_protection: None,
+            virtualization_type: "hvm".into(),
+            ena_support: Some(true),
+            sriov_net_support: None,
+            boot_mode: None,
+            imds_support: None,
+            tpm_support: None,
+            kernel_id: None,
+            ramdisk_id: None,
+            product_codes: Vec::new(),
+            image_location: format!("{ACCOUNT}/{id}"),
+            invisible_for: 0,
+            invisible_as: Invisible::NotFound,
+            id,
+        }
+    }
+
+    /// The snapshots of its volumes.
+    pub fn snapshot_ids(&self) -> impl Iterator<Item = &str> {
+        self.block_devices
+            .iter()
+            .filter_map(|device| device.snapshot_id.as_deref())
+    }
+
+    pub(crate) fn visible_to(&self, account: &str) -> bool {
+        self.public || self.owned_by(account) || self.shared_with.contains(account)
+    }
+
+    pub(crate) fn owned_by(&self, account: &str) -> bool {
+        self.owner == account
+    }
+}
+
+/// How `DescribeImages` answers when it is asked for an image by id that is not visible yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Invisible {
+    /// With the error `InvalidAMIID.NotFound`.
+    #[default]
+    NotFound,
+    /// With no error and no image.
+    Empty,
+}
+
+/// One volume of an image.
+#[derive(Debug, Clone)]
+pub struct BlockDevice {
+    /// Such as `/dev/sda1`.
+    pub device_name: String,
+    /// What the volume is made from; `None` for an empty one.
+    pub snapshot_id: Option<String>,
+    /// In GiB.
+    pub volume_size: u32,
+    /// `gp2`, `gp3`, …
+    pub volume_type: String,
+    /// Provisioned operations per second.
+    pub iops: Option<u32>,
+    /// In MiB per second.
+    pub throughput: Option<u32>,
+    /// Whether the volume goes when its instance is terminated.
+    pub delete_on_termination: bool,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// `ephemeral0` and so on: an instance-store volume. All else but the device's name is void then.
+    pub virtual_name: Option<String>,
+}
+
+impl BlockDevice {
+    /// A gp3 volume of 8 GiB from this snapshot, deleted on termination, not encrypted.
+    pub fn new(device_name: impl Into<String>, snapshot_id: impl Into<String>) -> BlockDevice {
+        BlockDevice {
+            device_name: device_name.into(),
+            snapshot_id: Some(snapshot_id.into()),
+            volume_size: 8,
+            volume_type: "gp3".into(),
+            iops: None,
+            throughput: None,
+            delete_on_termination: true,
+            encrypted: false,
+            virtual_name: None,
+        }
+    }
+}
+
+/// An image that was deregistered, and what `DescribeImages` still says of it.
+#[derive(Debug, Clone)]
+pub struct Deregistered {
+    /// The image as it last was.
+    pub image: Image,
+    /// Counted down by the calls that name it.
+    pub lingering: Lingering,
+}
+
+/// "Recently deregistered images appear in the returned results for a short interval and then return
+/// empty results", and eventually an error says that there is no such id (API reference of
+/// `DescribeImages`). All three phases here are counted in calls that name the image's id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lingering {
+    /// So many calls still show the image as it was.
+    pub listed_for: u32,
+    /// So many calls after those answer with no image and no error; then `InvalidAMIID.NotFound`.
+    /// `None`, the default: all of them.
+    pub empty_for: Option<u32>,
+}
+
+/// An image in the Recycle Bin.
+#[derive(Debug, Clone)]
+pub struct BinnedImage {
+    /// As it was when it was deregistered.
+    pub image: Image,
+    /// When that was.
+    pub entered: DateTime<Utc>,
+    /// When it is deleted for good.
+    pub exits: DateTime<Utc>,
+}
+
+/// A tag-level retention rule of the Recycle Bin for images. It matches key *and* value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecycleBinRule {
+    /// The tag's key.
+    pub tag_key: String,
+    /// The tag's value.
+    pub tag_value: String,
+    /// How long an image is kept.
+    pub retention_days: u32,
+}
+
+/// An instance.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// `i-…`
+    pub id: String,
+    /// The account that owns it.
+    pub owner: String,
+    /// What it was launched from.
+    pub image_id: String,
+    /// `pending`, `running`, `stopping`, `stopped`, `shutting-down`, `terminated`.
+    pub state: String,
+    /// Such as `t3.micro`.
+    pub instance_type: String,
+    /// `x86_64`, `arm64`, …
+    pub architecture: String,
+    /// When it was launched.
+    pub launch_time: DateTime<Utc>,
+    /// `windows` for Windows instances, absent for all others.
+    pub platform: Option<String>,
+    /// The billing field that people read.
+    pub platform_details: Option<String>,
+    /// The billing field that bills.
+    pub usage_operation: Option<String>,
+    /// The device of its root volume.
+    pub root_device_name: Option<String>,
+    /// Its volumes.
+    pub volumes: Vec<AttachedVolume>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// A running t3.micro of the default account, launched an hour ago from `image_id`, plain Linux,
+    /// root device `/dev/xvda`, no volume yet.
+    pub fn new(id: impl Into<String>, image_id: impl Into<String>) -> Instance {
+        Instance {
+            id: id.into(),
+            owner: ACCOUNT.into(),
+            image_id: image_id.into(),
+            state: "running".into(),
+            instance_type: "t3.micro".into(),
+            architecture: "x86_64".into(),
+            launch_time: Utc::now() - TimeDelta::hours(1),
+            platform: None,
+            platform_details: Some("Linux/UNIX".into()),
+            usage_operation: Some("RunInstances".into()),
+            root_device_name: Some("/dev/xvda".into()),
+            volumes: Vec::new(),
+            tags: BTreeMap::new(),
+        }
+    }
+}
+
+/// A volume of an instance.
+#[derive(Debug, Clone)]
+pub struct AttachedVolume {
+    /// Such as `/dev/sda1`; it is the root volume if the instance's `root_device_name` says the same.
+    pub device_name: String,
+    /// `vol-…`
+    pub volume_id: String,
+    /// In GiB.
+    pub size: u32,
+    /// Since when it is attached.
+    pub attach_time: DateTime<Utc>,
+    /// Whether it goes when its instance is terminated.
+    pub delete_on_termination: bool,
+}
+
+impl AttachedVolume {
+    /// A volume of 8 GiB, attached an hour ago.
+    pub fn new(device_name: impl Into<String>, volume_id: impl Into<String>) -> AttachedVolume {
+        AttachedVolume {
+            device_name: device_name.into(),
+            volume_id: volume_id.into(),
+            size: 8,
+            attach_time: Utc::now() - TimeDelta::hours(1),
+            delete_on_termination: true,
+        }
+    }
+}
+
+/// Something that refers to an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// `ec2:Instance`, `ec2:LaunchTemplate`, `ssm:Parameter`, `imagebuilder:ImageRecipe`,
+    /// `imagebuilder:ContainerRecipe`.
+    pub resource_type: String,
+    /// The ARN of what refers to it.
+    pub arn: String,
+}
+
+/// An SNS topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Topic {
+    /// Subscriptions that were confirmed: those that get messages.
+    pub confirmed: u32,
+    /// Subscriptions that nobody has confirmed yet.
+    pub pending: u32,
+}
+
+/// A message that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its id.
+    pub id: String,
+    /// The topic.
+    pub topic_arn: String,
+    /// The subject of an e-mail.
+    pub subject: Option<String>,
+    /// The parameter `Message` as it came.
+    pub message: String,
+    /// `json`, if the message says something else to each protocol.
+    pub message_structure: Option<String>,
+    /// Message attributes by name.
+    pub attributes: BTreeMap<String, MessageAttribute>,
+}
+
+impl Message {
+    /// What a subscriber of this protocol (`email`, `sqs`, `https`, …) is sent: with the structure
+    /// `json` the text of that key, or of `default`, else the message itself.
+    pub fn body(&self, protocol: &str) -> String {
+        if self.message_structure.is_none() {
+            return self.message.clone();
+        }
+        let bodies: serde_json::Value = serde_json::from_str(&self.message).unwrap_or_default();
+        [protocol, "default"]
+            .iter()
+            .find_map(|key| bodies.get(key)?.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// One attribute of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageAttribute {
+    /// `String`, `String.Array`, `Number` or `Binary`.
+    pub data_type: String,
+    /// The value; base64 if it is binary.
+    pub value: String,
+}

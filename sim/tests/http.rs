@@ -1,0 +1,333 @@
+//! The server as a client meets it: real requests, real faults.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use sim::{Answer, Calls, Fault, FaultKind, Image, Service, Sim, World};
+
+const IMAGE: &str = "ami-0123456789abcdef0";
+const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
+
+/// What a client received: the status, the length that was promised, and what came.
+#[derive(Debug)]
+struct Received {
+    status: u16,
+    promised: usize,
+    body: String,
+}
+
+fn sim_with_image() -> impl Future<Output = io::Result<Sim>> {
+    let mut world = World::default();
+    world.add_image(Image::new(IMAGE));
+    Sim::start(world)
+}
+
+fn send(sim: &Sim, request: &[u8]) -> io::Result<Received> {
+    let address = sim.endpoint().replace("http://", "");
+    let mut stream = TcpStream::connect(address)?;
+    // A server that never answers should fail a test, not hang it.
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(request)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).unwrap();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let promised = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .expect("a content length");
+    Ok(Received {
+        status: head[9..12].parse().unwrap(),
+        promised: promised.parse().unwrap(),
+        body: body.to_owned(),
+    })
+}
+
+fn post(sim: &Sim, parameters: &[(&str, &str)]) -> io::Result<Received> {
+    let body = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(parameters)
+        .finish();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    send(sim, (head + &body).as_bytes())
+}
+
+fn ec2(sim: &Sim, action: &str, parameters: &[(&str, &str)]) -> io::Result<Received> {
+    let mut all = vec![("Action", action), ("Version", "2016-11-15")];
+    all.extend(parameters);
+    post(sim, &all)
+}
+
+fn describe(sim: &Sim) -> io::Result<Received> {
+    ec2(sim, "DescribeImages", &[("ImageId.1", IMAGE)])
+}
+
+fn deregister(sim: &Sim) -> io::Result<Received> {
+    ec2(sim, "DeregisterImage", &[("ImageId", IMAGE)])
+}
+
+fn publish(sim: &Sim, message: &str) -> io::Result<Received> {
+    post(
+        sim,
+        &[
+            ("Action", "Publish"),
+            ("Version", "2010-03-31"),
+            ("TopicArn", TOPIC),
+            ("Message", message),
+        ],
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ec2_answers_in_its_own_xml() {
+    let sim = sim_with_image().await.unwrap();
+    let answer = describe(&sim).unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.promised, answer.body.len());
+    assert!(answer.body.contains(
+        "<DescribeImagesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>"
+    ));
+    assert!(
+        answer
+            .body
+            .contains(&format!("<imagesSet><item><imageId>{IMAGE}</imageId>"))
+    );
+
+    let refused = ec2(
+        &sim,
+        "DescribeImages",
+        &[("ImageId.1", "ami-0aaaaaaaaaaaaaaaa")],
+    )
+    .unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains(
+        "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>The image id \
+         &apos;[ami-0aaaaaaaaaaaaaaaa]&apos; does not exist</Message></Error></Errors><RequestID>"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sns_answers_in_its_own_xml() {
+    let sim = Sim::start(World::default()).await.unwrap();
+    let answer = publish(&sim, "hello").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(
+        "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>"
+    ));
+    assert_eq!(sim.world().messages[0].message, "hello");
+
+    let refused = publish(&sim, "").unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused
+            .body
+            .contains("<Error><Type>Sender</Type><Code>InvalidParameter</Code>")
+    );
+
+    let attributes = post(
+        &sim,
+        &[
+            ("Action", "GetTopicAttributes"),
+            ("Version", "2010-03-31"),
+            ("TopicArn", TOPIC),
+        ],
+    )
+    .unwrap();
+    assert!(
+        attributes
+            .body
+            .contains("<entry><key>SubscriptionsConfirmed</key><value>1</value></entry>")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_is_logged_in_order_with_its_answer() {
+    let sim = sim_with_image().await.unwrap();
+    sim.inject(Fault::nth("Publish", 1, FaultKind::Throttle));
+    describe(&sim).unwrap();
+    publish(&sim, "hello").unwrap();
+    deregister(&sim).unwrap();
+    deregister(&sim).unwrap();
+    ec2(&sim, "RunInstances", &[]).unwrap();
+    let calls = sim.calls();
+    let summary: Vec<_> = calls
+        .iter()
+        .map(|call| (call.service, call.action.as_str(), call.answer.clone()))
+        .collect();
+    assert_eq!(
+        summary,
+        [
+            (Service::Ec2, "DescribeImages", Answer::Ok),
+            (Service::Sns, "Publish", Answer::Fault(FaultKind::Throttle)),
+            (Service::Ec2, "DeregisterImage", Answer::Ok),
+            (
+                Service::Ec2,
+                "DeregisterImage",
+                Answer::Refused("InvalidAMIID.Unavailable".into())
+            ),
+            (
+                Service::Ec2,
+                "RunInstances",
+                Answer::Refused("InvalidAction".into())
+            ),
+        ]
+    );
+    assert_eq!(calls[0].params["ImageId.1"], IMAGE);
+    sim.forget_calls();
+    assert!(sim.calls().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_that_refuse_change_nothing() {
+    for (kind, status, code) in [
+        (FaultKind::Throttle, 503, "RequestLimitExceeded"),
+        (FaultKind::InternalError, 500, "InternalError"),
+        (FaultKind::AccessDenied, 403, "UnauthorizedOperation"),
+        (
+            FaultKind::Refuse {
+                code: "OperationNotPermitted".into(),
+                message: "Not now.".into(),
+            },
+            400,
+            "OperationNotPermitted",
+        ),
+    ] {
+        let sim = sim_with_image().await.unwrap();
+        sim.inject(Fault::nth("DeregisterImage", 1, kind));
+        let refused = deregister(&sim).unwrap();
+        assert_eq!(refused.status, status);
+        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+        assert!(sim.world().images.contains_key(IMAGE));
+        assert_eq!(deregister(&sim).unwrap().status, 200);
+    }
+    for (kind, status, code) in [
+        (FaultKind::Throttle, 400, "Throttling"),
+        (FaultKind::InternalError, 500, "InternalError"),
+        (FaultKind::AccessDenied, 403, "AuthorizationError"),
+    ] {
+        let sim = Sim::start(World::default()).await.unwrap();
+        sim.inject(Fault::nth("Publish", 1, kind));
+        let refused = publish(&sim, "hello").unwrap();
+        assert_eq!(refused.status, status);
+        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+        assert!(sim.world().messages.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_before_does_nothing_and_a_reset_after_does_all() {
+    for (kind, image_is_left) in [
+        (FaultKind::ResetBefore, true),
+        (FaultKind::ResetAfter, false),
+    ] {
+        let sim = sim_with_image().await.unwrap();
+        sim.inject(Fault::nth("DeregisterImage", 1, kind.clone()));
+        let error = deregister(&sim).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(sim.world().images.contains_key(IMAGE), image_is_left);
+        assert_eq!(sim.calls()[0].answer, Answer::Fault(kind));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_body_promises_the_whole_and_brings_half() {
+    let sim = sim_with_image().await.unwrap();
+    let whole = describe(&sim).unwrap();
+    sim.inject(Fault::nth("DescribeImages", 1, FaultKind::CutBody));
+    let cut = describe(&sim).unwrap();
+    assert_eq!(cut.status, 200);
+    assert_eq!(cut.promised, whole.body.len());
+    assert_eq!(cut.body.len(), cut.promised / 2);
+
+    sim.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
+    deregister(&sim).unwrap();
+    assert!(!sim.world().images.contains_key(IMAGE));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_answer_comes_late_and_takes_effect_at_once() {
+    let sim = sim_with_image().await.unwrap();
+    let delay = Duration::from_millis(300);
+    sim.inject(Fault::nth("DeregisterImage", 1, FaultKind::Slow(delay)));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| deregister(&sim).unwrap().status);
+        while sim.calls().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!sim.world().images.contains_key(IMAGE));
+        assert!(start.elapsed() < delay);
+        // Others are served meanwhile.
+        assert_eq!(describe(&sim).unwrap().status, 200);
+        assert!(start.elapsed() < delay);
+        assert_eq!(slow.join().unwrap(), 200);
+    });
+    assert!(start.elapsed() >= delay);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lasting_fault_lasts_until_it_is_healed() {
+    let sim = sim_with_image().await.unwrap();
+    sim.inject(Fault {
+        action: "DescribeImages".into(),
+        calls: Calls::From(2),
+        kind: FaultKind::InternalError,
+    });
+    let statuses: Vec<_> = (0..4).map(|_| describe(&sim).unwrap().status).collect();
+    assert_eq!(statuses, [200, 500, 500, 500]);
+    sim.heal();
+    assert_eq!(describe(&sim).unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_is_refused_and_the_next_request_is_served() {
+    let sim = sim_with_image().await.unwrap();
+    assert_eq!(post(&sim, &[]).unwrap().status, 400);
+    let head = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\ncontent-length: 4\r\n\r\n";
+    let mut request = head.as_bytes().to_vec();
+    request.extend(b"\xff%&=");
+    assert_eq!(send(&sim, &request).unwrap().status, 400);
+    let too_large = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
+                     content-length: 99999999\r\n\r\n";
+    assert_eq!(send(&sim, too_large.as_bytes()).unwrap().status, 413);
+    assert_eq!(describe(&sim).unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_in_the_address_is_served_like_a_form() {
+    let sim = sim_with_image().await.unwrap();
+    let request = "GET /?Action=DescribeImages&Version=2016-11-15 HTTP/1.1\r\n\
+                   host: sim\r\nconnection: close\r\n\r\n";
+    assert!(send(&sim, request.as_bytes()).unwrap().body.contains(IMAGE));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_the_server_frees_its_port() {
+    let sim = sim_with_image().await.unwrap();
+    let port: u16 = sim.endpoint().rsplit(':').next().unwrap().parse().unwrap();
+    drop(sim);
+    let mut again = Sim::start_on(port, World::default()).await;
+    for _ in 0..100 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        again = Sim::start_on(port, World::default()).await;
+    }
+    assert_eq!(
+        again.unwrap().endpoint(),
+        format!("http://127.0.0.1:{port}")
+    );
+}

@@ -1,0 +1,403 @@
+//! The only place that names the SDK: calls to EC2 and SNS, their answers as the guard's own types,
+//! and the one decision which of the SDK's errors means what.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_sdk_ec2::config::Credentials;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types as ec2;
+use chrono::{DateTime, Utc};
+
+use crate::error::Error;
+use crate::event::{AmiId, Registration};
+use crate::observation::Image;
+
+/// EC2 and SNS.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    ec2: aws_sdk_ec2::Client,
+    sns: aws_sdk_sns::Client,
+}
+
+/// What DescribeImages answered about one id.
+#[derive(Clone, Debug)]
+pub enum Described {
+    /// The image, `available`.
+    Available(Box<Image>),
+    /// The image, in a state in which it is not there any more.
+    Gone(String),
+    /// The image, in a state that says that its registration failed.
+    Failed(String),
+    /// The image, in a state that passes (or that is new to us).
+    Underway(String),
+    /// HTTP 200 with no image: deregistered a short while ago, or not visible yet.
+    NoImage,
+    /// `InvalidAMIID.NotFound`: not visible yet, or deregistered long ago.
+    NotFound,
+}
+
+/// What is published: one text for people, one for programs.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The subject of a mail: ASCII, one line, below 100 characters.
+    pub subject: String,
+    /// SNS's JSON with a body for each protocol.
+    pub bodies: String,
+}
+
+/// The SDK's own defaults, with the guard's retries and time limits.
+fn sdk_defaults() -> ConfigLoader {
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .retry_config(
+            // Three attempts, at most about three seconds of pauses: whatever lasts longer is the
+            // queue's to retry.
+            RetryConfig::standard()
+                .with_max_attempts(3)
+                .with_initial_backoff(Duration::from_millis(250))
+                .with_max_backoff(Duration::from_secs(2)),
+        )
+        .timeout_config(
+            // EC2 answers these calls within a second or two as a rule; three attempts fit an
+            // invocation of 60 seconds several times over.
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(2))
+                .operation_attempt_timeout(Duration::from_secs(5))
+                .operation_timeout(Duration::from_secs(15))
+                .build(),
+        );
+    // Appears in the user agent, and so in CloudTrail.
+    match AppName::new("ami-billing-guard") {
+        Ok(name) => loader.app_name(name),
+        Err(_) => loader,
+    }
+}
+
+impl Aws {
+    /// EC2 and SNS with the endpoints, Region and credentials that the SDK finds by itself.
+    pub async fn connect() -> Aws {
+        Aws::of(&sdk_defaults().load().await)
+    }
+
+    /// EC2 and SNS as a simulator on loopback serves them, with credentials that open nothing else.
+    pub async fn connect_to_simulator(endpoint: &str, region: &str) -> Aws {
+        let credentials = Credentials::new("testing", "testing", None, None, "simulator");
+        let loader = sdk_defaults()
+            .endpoint_url(endpoint)
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(credentials);
+        Aws::of(&loader.load().await)
+    }
+
+    fn of(config: &SdkConfig) -> Aws {
+        Aws {
+            ec2: aws_sdk_ec2::Client::new(config),
+            sns: aws_sdk_sns::Client::new(config),
+        }
+    }
+
+    /// DescribeImages for one id, disabled images too.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer to judge by.
+    pub async fn describe_image(&self, id: &AmiId) -> Result<Described, Error> {
+        let answer = self
+            .ec2
+            .describe_images()
+            .image_ids(id.as_str())
+            .include_disabled(true)
+            .send()
+            .await;
+        let images = match answer {
+            Ok(answer) => answer.images.unwrap_or_default(),
+            Err(error) => {
+                return match error.code() {
+                    Some("InvalidAMIID.NotFound") => Ok(Described::NotFound),
+                    Some("InvalidAMIID.Unavailable") => {
+                        Ok(Described::Gone("EC2 says InvalidAMIID.Unavailable".into()))
+                    }
+                    // DescribeImages knows no resource in IAM.
+                    _ => Err(classify("ec2:DescribeImages", "*", &error)),
+                };
+            }
+        };
+        let image = images
+            .into_iter()
+            .find(|image| image.image_id.as_deref() == Some(id.as_str()));
+        Ok(image.map_or(Described::NoImage, described))
+    }
+
+    /// CreateTags on an image.
+    ///
+    /// # Errors
+    /// [`Error`]: then none of the tags, or all, were written.
+    pub async fn tag_image(
+        &self,
+        image: &ImageName<'_>,
+        tags: &[(&str, String)],
+    ) -> Result<(), Error> {
+        let tags = tags
+            .iter()
+            .map(|(key, value)| ec2::Tag::builder().key(*key).value(value).build())
+            .collect();
+        self.ec2
+            .create_tags()
+            .resources(image.id.as_str())
+            .set_tags(Some(tags))
+            .send()
+            .await
+            .map_err(|error| classify("ec2:CreateTags", image.arn(), &error))?;
+        Ok(())
+    }
+
+    /// DeregisterImage. The image's snapshots stay.
+    ///
+    /// # Errors
+    /// [`Error`]: `Refused` and `AccessDenied` mean that the image stands; after `Unavailable` it may
+    /// be gone.
+    pub async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+        let answer = self
+            .ec2
+            .deregister_image()
+            .image_id(image.id.as_str())
+            // The default, said aloud: a snapshot is never deleted.
+            .delete_associated_snapshots(false)
+            .send()
+            .await;
+        already_gone_is_gone(answer)
+            .map_err(|error| classify("ec2:DeregisterImage", image.arn(), &error))
+    }
+
+    /// DisableImage.
+    ///
+    /// # Errors
+    /// As [`Aws::deregister_image`].
+    pub async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+        let answer = self
+            .ec2
+            .disable_image()
+            .image_id(image.id.as_str())
+            .send()
+            .await;
+        already_gone_is_gone(answer)
+            .map_err(|error| classify("ec2:DisableImage", image.arn(), &error))
+    }
+
+    /// ListImagesInRecycleBin for one id: `None` if it is not there, else until when it is
+    /// (`None` inside if EC2 does not say).
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    #[allow(clippy::option_option)]
+    pub async fn recycle_bin(&self, id: &AmiId) -> Result<Option<Option<DateTime<Utc>>>, Error> {
+        let answer = self
+            .ec2
+            .list_images_in_recycle_bin()
+            .image_ids(id.as_str())
+            .send()
+            .await;
+        let images = match answer {
+            Ok(answer) => answer.images.unwrap_or_default(),
+            // Asked for an id that is not there, EC2 may as well say so.
+            Err(error) if is_invalid_image_id(error.code()) => Vec::new(),
+            Err(error) => return Err(classify("ec2:ListImagesInRecycleBin", "*", &error)),
+        };
+        let image = images
+            .iter()
+            .find(|image| image.image_id() == Some(id.as_str()));
+        Ok(image.map(|image| {
+            let exit = image.recycle_bin_exit_time()?;
+            DateTime::from_timestamp(exit.secs(), exit.subsec_nanos())
+        }))
+    }
+
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// [`Error`]: then nobody may have been told.
+    pub async fn publish(&self, topic: &str, message: &Message) -> Result<(), Error> {
+        self.sns
+            .publish()
+            .topic_arn(topic)
+            .subject(&message.subject)
+            .message_structure("json")
+            .message(&message.bodies)
+            .send()
+            .await
+            .map_err(|error| classify("sns:Publish", topic, &error))?;
+        Ok(())
+    }
+}
+
+/// An image with what its ARN is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageName<'a> {
+    /// The id.
+    pub id: &'a AmiId,
+    /// The Region.
+    pub region: &'a str,
+    /// The partition (`aws`, `aws-cn`, `aws-us-gov`).
+    pub partition: &'a str,
+}
+
+impl<'a> ImageName<'a> {
+    /// The image of a registration; its partition is that of the alert topic.
+    pub fn new(registration: &'a Registration, topic: &'a str) -> ImageName<'a> {
+        ImageName {
+            id: &registration.image_id,
+            region: &registration.region,
+            partition: topic.split(':').nth(1).unwrap_or("aws"),
+        }
+    }
+
+    /// The ARN, as IAM policies name it: an image's has no account.
+    pub fn arn(&self) -> String {
+        format!(
+            "arn:{}:ec2:{}::image/{}",
+            self.partition, self.region, self.id
+        )
+    }
+}
+
+fn described(image: ec2::Image) -> Described {
+    let state = match &image.state {
+        Some(state) => state.as_str().to_owned(),
+        None => return Described::Underway("EC2 does not say the image's state".into()),
+    };
+    let said = format!("the image's state is {state}");
+    match image.state {
+        Some(ec2::ImageState::Available) => Described::Available(Box::new(observed(image))),
+        Some(ec2::ImageState::Deregistered | ec2::ImageState::Disabled) => Described::Gone(said),
+        Some(ec2::ImageState::Failed | ec2::ImageState::Error | ec2::ImageState::Invalid) => {
+            Described::Failed(match image.state_reason.and_then(|reason| reason.message) {
+                Some(message) => format!("{said}: {}", crate::event::quoted(&message)),
+                None => said,
+            })
+        }
+        _ => Described::Underway(said),
+    }
+}
+
+fn observed(image: ec2::Image) -> Image {
+    let root = image.root_device_name.as_deref();
+    let root_snapshot = image
+        .block_device_mappings
+        .iter()
+        .flatten()
+        .find(|mapping| root.is_some() && mapping.device_name.as_deref() == root)
+        .and_then(|mapping| mapping.ebs.as_ref()?.snapshot_id.clone());
+    Image {
+        platform_details: image.platform_details,
+        usage_operation: image.usage_operation,
+        name: image.name,
+        owner: image.owner_id,
+        created: image
+            .creation_date
+            .and_then(|date| DateTime::parse_from_rfc3339(&date).ok())
+            .map(|date| date.to_utc()),
+        tags: image
+            .tags
+            .into_iter()
+            .flatten()
+            .filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
+            .collect(),
+        root_snapshot,
+        root_device_type: image.root_device_type.map(|kind| kind.as_str().to_owned()),
+        source_instance: image.source_instance_id.filter(|id| !id.is_empty()),
+        source_image: image.source_image_id.filter(|id| !id.is_empty()),
+        deregistration_protection: image.deregistration_protection,
+    }
+}
+
+fn is_invalid_image_id(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some("InvalidAMIID.NotFound" | "InvalidAMIID.Unavailable")
+    )
+}
+
+/// A second attempt after an answer that was lost on its way finds the image gone: that is what was
+/// wanted.
+fn already_gone_is_gone<T, E: ProvideErrorMetadata, R>(
+    answer: Result<T, SdkError<E, R>>,
+) -> Result<(), SdkError<E, R>> {
+    match answer {
+        Err(SdkError::ServiceError(refusal)) if is_invalid_image_id(refusal.err().code()) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Which error of the SDK means what. What is not known to be final may pass, and is tried again.
+fn classify<E, R>(call: &'static str, resource: impl Into<String>, error: &SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata,
+    SdkError<E, R>: ProvideErrorMetadata,
+{
+    let resource = resource.into();
+    let unavailable = |message: String| Error::Unavailable {
+        call,
+        resource: resource.clone(),
+        message,
+    };
+    match error {
+        SdkError::ServiceError(refusal) => {
+            let code = refusal.err().code().unwrap_or_default();
+            let message = refusal
+                .err()
+                .message()
+                .unwrap_or("no message")
+                .chars()
+                // An encoded authorisation message can be thousands of characters long.
+                .take(1000)
+                .collect::<String>();
+            match code {
+                // EC2's, SNS's and the other services' words for the same thing.
+                "UnauthorizedOperation"
+                | "AuthorizationError"
+                | "AccessDenied"
+                | "AccessDeniedException" => Error::AccessDenied {
+                    permission: call,
+                    resource,
+                    message,
+                },
+                // No code: the body was not the service's.
+                "" => unavailable(format!("an error without a code: {message}")),
+                // EC2 API reference, "Error codes": server errors and throttling; credentials that
+                // are being renewed.
+                "RequestLimitExceeded"
+                | "Throttling"
+                | "ThrottlingException"
+                | "Throttled"
+                | "TooManyRequests"
+                | "InternalError"
+                | "InternalFailure"
+                | "Unavailable"
+                | "ServiceUnavailable"
+                | "InsufficientCapacity"
+                | "RequestExpired"
+                | "ExpiredToken"
+                | "ExpiredTokenException"
+                | "InvalidClientTokenId"
+                | "Server.InternalError" => unavailable(format!("{code}: {message}")),
+                _ => Error::Refused {
+                    call,
+                    resource,
+                    code: code.to_owned(),
+                    message,
+                },
+            }
+        }
+        SdkError::TimeoutError(_) => unavailable("timed out".into()),
+        SdkError::DispatchFailure(failure) => {
+            let cause = failure.as_connector_error().map_or_else(
+                || "the request was not sent".to_owned(),
+                ToString::to_string,
+            );
+            unavailable(cause)
+        }
+        SdkError::ResponseError(_) => unavailable("the answer could not be read".into()),
+        _ => unavailable("the request could not be made".into()),
+    }
+}

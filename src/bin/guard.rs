@@ -1,0 +1,61 @@
+//! The Lambda function: settings, clients, and the runtime's loop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ami_billing_guard::config::{self, Config, ConfigError};
+use ami_billing_guard::policy::Policy;
+use ami_billing_guard::{Aws, Deadline, Guard, telemetry};
+use chrono::Utc;
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::Value;
+
+// One event at a time, and below 1,769 MB not even one processor: worker threads would only cost.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    telemetry::init();
+    let (config, policy) = match settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            tracing::error!(
+                error.r#type = "Settings",
+                "the guard does not start: {error}"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let aws = Aws::connect().await;
+    let guard = Arc::new(Guard::new(config, policy, aws, telemetry::write_record));
+    let handler = service_fn(|event: LambdaEvent<Value>| {
+        let guard = Arc::clone(&guard);
+        async move {
+            let deadline = deadline(event.context.deadline);
+            // Failures are logged where they are returned: by the runtime.
+            let answer = guard.handle(event.payload, deadline).await;
+            answer.map_err(|error| Diagnostic {
+                error_type: error.error_type().to_owned(),
+                error_message: error.to_string(),
+            })
+        }
+    });
+    match lambda_runtime::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error.r#type = "Runtime", "the runtime ended: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings() -> Result<(Config, Policy), ConfigError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let policy = config::read_policy(variable("GUARD_POLICY_PATH"))?;
+    Ok((Config::read(variable)?, policy))
+}
+
+/// Lambda's deadline, milliseconds since the epoch, on the clock that timers use.
+fn deadline(epoch_ms: u64) -> Deadline {
+    let now_ms = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(u64::MAX);
+    Deadline::now() + Duration::from_millis(epoch_ms.saturating_sub(now_ms))
+}

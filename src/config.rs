@@ -1,0 +1,249 @@
+//! Environment → [`Config`] and [`Policy`]. A wrong setting names the variable, the value and what is accepted.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::event::Scope;
+use crate::policy::{Policy, PolicyError};
+
+/// Whether the guard discards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    Enforce,
+    /// It judges and tells, and changes nothing.
+    Observe,
+}
+
+/// The settings of the function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `GUARD_MODE`; `observe` unless it is set.
+    pub mode: Mode,
+    /// `GUARD_ALERT_TOPIC_ARN`.
+    pub alert_topic: String,
+    /// `GUARD_ACCOUNT_ID` and `AWS_REGION`.
+    pub scope: Scope,
+    /// `GUARD_WAIT_SECONDS`: how long to wait inside one invocation for an image to become visible.
+    pub wait: Duration,
+    /// `GUARD_SETTLE_SECONDS`: how old an image must be before anything but `verified` counts.
+    pub settle: Duration,
+}
+
+/// Why the function does not start.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A setting that must be there is not.
+    #[error("{variable} is not set; accepted is {accepted}")]
+    Missing {
+        /// The environment variable.
+        variable: &'static str,
+        /// What can be written there.
+        accepted: &'static str,
+    },
+    /// A setting is not what is accepted.
+    #[error("{variable} is {value:?}; accepted is {accepted}")]
+    Unaccepted {
+        /// The environment variable.
+        variable: &'static str,
+        /// What stands there.
+        value: String,
+        /// What can be written there.
+        accepted: &'static str,
+    },
+    /// The policy file can not be read.
+    #[error(
+        "GUARD_POLICY_PATH is {path:?}, which can not be read: {error}; accepted is the path of a policy file"
+    )]
+    UnreadablePolicy {
+        /// The path.
+        path: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The policy file is not a policy.
+    #[error("GUARD_POLICY_PATH names a policy that is not accepted:\n{0}")]
+    Policy(#[from] PolicyError),
+}
+
+impl Config {
+    /// Reads the settings from `variable`, which gives the value of an environment variable.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a setting that is missing or not accepted.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+        // A template passes on a parameter that was left empty as an empty string.
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mode = match variable("GUARD_MODE").as_deref() {
+            None | Some("observe") => Mode::Observe,
+            Some("enforce") => Mode::Enforce,
+            Some(other) => {
+                return Err(ConfigError::Unaccepted {
+                    variable: "GUARD_MODE",
+                    value: other.to_owned(),
+                    accepted: "`enforce` or `observe`",
+                });
+            }
+        };
+        let accepted = "the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)";
+        let alert_topic = variable("GUARD_ALERT_TOPIC_ARN").ok_or(ConfigError::Missing {
+            variable: "GUARD_ALERT_TOPIC_ARN",
+            accepted,
+        })?;
+        let parts: Vec<&str> = alert_topic.split(':').collect();
+        if !matches!(parts.as_slice(), ["arn", _, "sns", _, _, name] if !name.is_empty()) {
+            return Err(ConfigError::Unaccepted {
+                variable: "GUARD_ALERT_TOPIC_ARN",
+                value: alert_topic,
+                accepted,
+            });
+        }
+        let account = match variable("GUARD_ACCOUNT_ID") {
+            None => None,
+            Some(value) => Some(value.parse().map_err(|_| ConfigError::Unaccepted {
+                variable: "GUARD_ACCOUNT_ID",
+                value,
+                accepted: "an account id of twelve digits",
+            })?),
+        };
+        let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
+            let Some(value) = variable(name) else {
+                return Ok(Duration::from_secs(default));
+            };
+            match value.parse() {
+                Ok(seconds) if seconds <= most => Ok(Duration::from_secs(seconds)),
+                _ => Err(ConfigError::Unaccepted {
+                    variable: name,
+                    value,
+                    accepted,
+                }),
+            }
+        };
+        Ok(Config {
+            mode,
+            alert_topic,
+            scope: Scope {
+                account,
+                region: variable("AWS_REGION"),
+            },
+            // A longer wait is the queue's business: see DESIGN, "The wait is a queue's".
+            wait: seconds("GUARD_WAIT_SECONDS", 5, "whole seconds from 0 to 30", 30)?,
+            // An SQS delay is at most 900 seconds.
+            settle: seconds(
+                "GUARD_SETTLE_SECONDS",
+                300,
+                "whole seconds from 0 to 900",
+                900,
+            )?,
+        })
+    }
+}
+
+/// Reads the policy that `GUARD_POLICY_PATH` names; the built-in one if it names none.
+///
+/// # Errors
+/// [`ConfigError`] if the file can not be read, or has any fault.
+pub fn read_policy(path: Option<String>) -> Result<Policy, ConfigError> {
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return Ok(Policy::default());
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Policy::parse(&path, &text)?),
+        Err(error) => Err(ConfigError::UnreadablePolicy { path, error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: (&str, &str) = (
+        "GUARD_ALERT_TOPIC_ARN",
+        "arn:aws:sns:eu-west-1:123456789012:alerts",
+    );
+
+    fn read(settings: &[(&str, &str)]) -> Result<Config, String> {
+        Config::read(|name| {
+            settings
+                .iter()
+                .find(|setting| setting.0 == name)
+                .map(|setting| setting.1.to_owned())
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_design() {
+        let config = read(&[TOPIC]).unwrap();
+        assert_eq!(config.mode, Mode::Observe);
+        assert_eq!(config.wait, Duration::from_secs(5));
+        assert_eq!(config.settle, Duration::from_secs(300));
+        assert_eq!(config.scope, Scope::default());
+        assert_eq!(
+            read(&[TOPIC, ("GUARD_MODE", ""), ("GUARD_ACCOUNT_ID", "")]).unwrap(),
+            config
+        );
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let config = read(&[
+            TOPIC,
+            ("GUARD_MODE", "enforce"),
+            ("GUARD_ACCOUNT_ID", "123456789012"),
+            ("AWS_REGION", "eu-west-1"),
+            ("GUARD_WAIT_SECONDS", "0"),
+            ("GUARD_SETTLE_SECONDS", "900"),
+        ])
+        .unwrap();
+        assert_eq!(config.mode, Mode::Enforce);
+        assert_eq!(config.scope.account.unwrap().as_str(), "123456789012");
+        assert_eq!(config.scope.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(
+            (config.wait, config.settle),
+            (Duration::ZERO, Duration::from_secs(900))
+        );
+    }
+
+    #[test]
+    fn a_wrong_setting_names_variable_value_and_what_is_accepted() {
+        let cases = [
+            (
+                vec![],
+                "GUARD_ALERT_TOPIC_ARN is not set; accepted is the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)",
+            ),
+            (
+                vec![("GUARD_ALERT_TOPIC_ARN", "alerts")],
+                "GUARD_ALERT_TOPIC_ARN is \"alerts\"; accepted is the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)",
+            ),
+            (
+                vec![TOPIC, ("GUARD_MODE", "Enforce")],
+                "GUARD_MODE is \"Enforce\"; accepted is `enforce` or `observe`",
+            ),
+            (
+                vec![TOPIC, ("GUARD_ACCOUNT_ID", "12345")],
+                "GUARD_ACCOUNT_ID is \"12345\"; accepted is an account id of twelve digits",
+            ),
+            (
+                vec![TOPIC, ("GUARD_WAIT_SECONDS", "5s")],
+                "GUARD_WAIT_SECONDS is \"5s\"; accepted is whole seconds from 0 to 30",
+            ),
+            (
+                vec![TOPIC, ("GUARD_SETTLE_SECONDS", "3600")],
+                "GUARD_SETTLE_SECONDS is \"3600\"; accepted is whole seconds from 0 to 900",
+            ),
+        ];
+        for (settings, words) in cases {
+            assert_eq!(read(&settings).unwrap_err(), words);
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_not_there_is_an_error_and_no_path_is_the_built_in_policy() {
+        let error = read_policy(Some("/nowhere/policy.toml".into())).unwrap_err();
+        let words = "GUARD_POLICY_PATH is \"/nowhere/policy.toml\", which can not be read";
+        assert!(error.to_string().starts_with(words), "{error}");
+        assert_eq!(read_policy(None).unwrap(), Policy::default());
+    }
+}

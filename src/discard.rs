@@ -1,0 +1,701 @@
+//! The discard: [`plan`] decides, in the light of every interlock, whether there is to be one.
+//! Its procedure is in the flow, [`Guard`](crate::Guard).
+
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::billing::{Billing, Parsed, parse_platform_details, parse_usage_operation};
+use crate::config::Mode;
+use crate::event::{RegisteredBy, Registration};
+use crate::expectation::{Expectation, Source, Standing};
+use crate::observation::{Image, Observation};
+use crate::policy::{AlertOn, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
+use crate::verdict::{Mismatch, Verdict};
+
+/// The tag by which the guard marks an image that it discards. The template's Recycle Bin rule and
+/// the IAM condition for deregistering name the pair of this key and [`DISCARD_VALUE`].
+pub const DISCARD_TAG: &str = "ami-billing-guard:discard";
+/// The value of [`DISCARD_TAG`] on an image that is being discarded.
+pub const DISCARD_VALUE: &str = "true";
+/// Its value on an image that turned out right after it was marked: neither the Recycle Bin rule nor
+/// the IAM condition names this pair, and taking a tag away would need a permission more.
+pub const WITHDRAWN_VALUE: &str = "withdrawn";
+/// The tag with the verdict (`mismatch/wrong`).
+pub const VERDICT_TAG: &str = "ami-billing-guard:verdict";
+/// The tag with what the image should bill.
+pub const SHOULD_BE_TAG: &str = "ami-billing-guard:should-be";
+/// The tag with the id of the event that the image was judged for.
+pub const RECORD_TAG: &str = "ami-billing-guard:record";
+
+/// What is done about an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// People are told.
+    Alert,
+    /// A discard was due, interlocks stopped it; people are told.
+    Hold,
+    /// The image is deregistered.
+    Deregister,
+    /// The image is disabled.
+    Disable,
+}
+
+impl Action {
+    /// Whether the action takes the image away.
+    pub fn is_discard(&self) -> bool {
+        matches!(self, Action::Deregister | Action::Disable)
+    }
+}
+
+/// A reason not to discard although the verdict says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interlock {
+    /// The guard only observes.
+    ObserveMode,
+    /// The policy's action is `none`.
+    ActionNone,
+    /// The word of the source that decides does not suffice for a discard.
+    Inferred,
+    /// The image was not made by RegisterImage.
+    NotRegistered,
+    /// A stronger source could not be asked.
+    SourceFailed,
+    /// The platform details are known, the usage operation is not.
+    UnrecognisedOperation,
+    /// The image is not the event's account's.
+    NotOwner,
+    /// The image is older than the policy allows.
+    TooOld,
+    /// The image has deregistration protection.
+    Protected,
+    /// AWS Backup manages the image.
+    BackupManaged,
+    /// An AWS service made the image.
+    ServiceRegistered,
+    /// Something depends on who registered the image, and the event does not say.
+    IdentityUnknown,
+    /// The image can not be tagged, and so could not be brought back.
+    Untaggable,
+}
+
+impl Interlock {
+    /// What it means, for a person.
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Interlock::ObserveMode => "the guard runs in observe mode and changes nothing",
+            Interlock::ActionNone => "the policy's discard.action is none",
+            Interlock::Inferred => {
+                "nobody declared what the image should bill, and the policy's discard.from wants more than this source's word"
+            }
+            Interlock::NotRegistered => "the image was made by CreateImage or CopyImage",
+            Interlock::SourceFailed => "a stronger source of evidence could not be asked",
+            Interlock::UnrecognisedOperation => {
+                "EC2's usage operation is not known to this version"
+            }
+            Interlock::NotOwner => "the image is not known to belong to the account of the event",
+            Interlock::TooOld => {
+                "the image is older than the policy's discard.max_age_hours, and may be in use"
+            }
+            Interlock::Protected => "the image has deregistration protection",
+            Interlock::BackupManaged => "the image is managed by AWS Backup",
+            Interlock::ServiceRegistered => {
+                "an AWS service registered the image, and a recovery or migration may depend on it"
+            }
+            Interlock::IdentityUnknown => {
+                "the event does not say who registered the image, and the policy asks whether an AWS service did"
+            }
+            Interlock::Untaggable => {
+                "the image could not be tagged, and without the tag neither may it be deregistered nor does the Recycle Bin keep it"
+            }
+        }
+    }
+}
+
+/// Shown as in records (`observe-mode`).
+impl fmt::Display for Interlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// Everything that [`plan`] looks at besides verdict and policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Whether the guard discards at all.
+    pub mode: Mode,
+    /// The time.
+    pub now: DateTime<Utc>,
+    /// The registration.
+    pub registration: &'a Registration,
+    /// What EC2 says of the image.
+    pub observation: &'a Observation,
+    /// What it should bill.
+    pub expectation: &'a Expectation,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The action.
+    pub action: Action,
+    /// Whether people are told. A discard always tells.
+    pub tell: bool,
+    /// Why a discard that is due is held.
+    pub held_by: Vec<Interlock>,
+}
+
+/// Chooses what to do about a verdict. Pure. A discard comes from nothing but a mismatch of the
+/// kinds empty, missing and wrong, and only if no interlock holds.
+pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy) -> Plan {
+    let tell = match verdict {
+        Verdict::Mismatch(_) => policy.alert_on.contains(&AlertOn::Mismatch),
+        Verdict::Conflict => policy.alert_on.contains(&AlertOn::Conflict),
+        Verdict::Unverifiable => policy.alert_on.contains(&AlertOn::Unverifiable),
+        Verdict::Verified
+        | Verdict::Exempt
+        | Verdict::Gone
+        | Verdict::Failed
+        | Verdict::Ignored => false,
+    };
+    let (
+        Verdict::Mismatch(kind @ (Mismatch::Empty | Mismatch::Missing | Mismatch::Wrong)),
+        Observation::Available(image),
+    ) = (verdict, circumstances.observation)
+    else {
+        return Plan {
+            action: if tell { Action::Alert } else { Action::None },
+            tell,
+            held_by: Vec::new(),
+        };
+    };
+    let held_by = interlocks(kind, image, circumstances, policy);
+    let action = match policy.action {
+        _ if !held_by.is_empty() => Action::Hold,
+        DiscardAction::Deregister => Action::Deregister,
+        DiscardAction::Disable => Action::Disable,
+        // `action-none` is an interlock: see below.
+        DiscardAction::None => Action::Hold,
+    };
+    Plan {
+        action,
+        tell: tell || action.is_discard(),
+        held_by,
+    }
+}
+
+/// Every reason not to discard that needs no further call, all at once.
+fn interlocks(
+    kind: Mismatch,
+    image: &Image,
+    circumstances: &Circumstances<'_>,
+    policy: &Policy,
+) -> Vec<Interlock> {
+    let Circumstances {
+        mode,
+        now,
+        registration,
+        expectation,
+        ..
+    } = circumstances;
+    let details = parse_platform_details(image.platform_details.as_deref());
+    let operation = parse_usage_operation(image.usage_operation.as_deref());
+    let tag = |key: &str| image.tags.contains_key(key);
+    let service = match &registration.registered_by {
+        RegisteredBy::Identity { service, .. } => service.is_some(),
+        RegisteredBy::Unknown => false,
+    };
+    let too_old = match image.created {
+        Some(created) => *now - created > TimeDelta::hours(policy.max_age_hours.into()),
+        // Of an age that is not known, nobody can say that it is young enough.
+        None => true,
+    };
+    // EC2 writes `disabled`, or `enabled` with or without a cool-down.
+    let protected = image
+        .deregistration_protection
+        .as_deref()
+        .is_some_and(|protection| !protection.is_empty() && protection != "disabled");
+    let asks_for_services = policy.service_registered == HoldOrDiscard::Hold;
+    [
+        (Interlock::ObserveMode, *mode == Mode::Observe),
+        (Interlock::ActionNone, policy.action == DiscardAction::None),
+        (
+            Interlock::Inferred,
+            kind != Mismatch::Empty && !suffices(expectation, kind, &details, policy),
+        ),
+        (
+            Interlock::NotRegistered,
+            image.source_instance.is_some() || image.source_image.is_some(),
+        ),
+        (
+            Interlock::SourceFailed,
+            expectation.failed_stronger_source().is_some(),
+        ),
+        (
+            Interlock::UnrecognisedOperation,
+            matches!(details, Parsed::Known(_)) && !matches!(operation, Parsed::Known(_)),
+        ),
+        (
+            Interlock::NotOwner,
+            image.owner.as_deref() != Some(registration.account.as_str()),
+        ),
+        (Interlock::TooOld, too_old),
+        (Interlock::Protected, protected),
+        (Interlock::BackupManaged, tag("aws:backup:source-resource")),
+        (
+            Interlock::ServiceRegistered,
+            asks_for_services && (service || made_by_a_service(image)),
+        ),
+        (
+            Interlock::IdentityUnknown,
+            asks_for_services && registration.registered_by == RegisteredBy::Unknown,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(interlock, holds)| holds.then_some(interlock))
+    .collect()
+}
+
+/// Whether the word of the deciding source suffices for a discard.
+fn suffices(expectation: &Expectation, kind: Mismatch, details: &Parsed, policy: &Policy) -> bool {
+    let Some(decisive) = expectation.decisive() else {
+        return false;
+    };
+    let asked_for = match decisive.source {
+        Source::ImageTag | Source::SnapshotTag | Source::Policy => DiscardFrom::Declared,
+        Source::Lineage => DiscardFrom::Lineage,
+        Source::Disk => DiscardFrom::Disk,
+        Source::Default => return false,
+    };
+    let observed = decisive.source.standing() == Standing::Observed;
+    // What the guard only saw may take an image away that bills too little, never one that bills
+    // something else that is paid for.
+    let bills_less = kind == Mismatch::Missing || *details == Parsed::Known(Billing::PLAIN_LINUX);
+    policy.discard_from.contains(&asked_for) && (!observed || bills_less)
+}
+
+/// Whether an image bears a tag of an AWS service that registers images for its own purposes:
+/// Elastic Disaster Recovery, Application Migration Service, Data Lifecycle Manager, Image Builder.
+fn made_by_a_service(image: &Image) -> bool {
+    const KEYS: [&str; 5] = [
+        "AWSElasticDisasterRecovery",
+        "AWSApplicationMigrationService",
+        "aws:dlm:",
+        "Ec2ImageBuilderArn",
+        "aws:imagebuilder:",
+    ];
+    image.tags.iter().any(|(key, value)| {
+        KEYS.iter().any(|prefix| key.starts_with(prefix))
+            || (key == "CreatedBy" && value == "EC2 Image Builder")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::billing::Platforms;
+    use crate::expectation::{Evidence, Says};
+    use proptest::prelude::*;
+
+    /// Everything that `plan` looks at, in a state in which nothing holds a discard.
+    #[derive(Clone, Debug)]
+    struct Case {
+        mode: Mode,
+        verdict: Verdict,
+        image: Image,
+        registration: Registration,
+        evidence: Vec<Evidence>,
+        policy: Policy,
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::parse_from_rfc3339("2026-11-20T12:00:00Z")
+            .unwrap()
+            .to_utc()
+    }
+
+    fn spoke(source: Source, platform: &str) -> Evidence {
+        Evidence {
+            source,
+            says: Says::Platforms(Platforms::parse([platform]).unwrap()),
+            detail: String::new(),
+        }
+    }
+
+    fn failed(source: Source) -> Evidence {
+        Evidence {
+            source,
+            says: Says::Failed("throttled".into()),
+            detail: String::new(),
+        }
+    }
+
+    impl Default for Case {
+        fn default() -> Case {
+            Case {
+                mode: Mode::Enforce,
+                verdict: Verdict::Mismatch(Mismatch::Wrong),
+                image: Image {
+                    platform_details: Some("Linux/UNIX".into()),
+                    usage_operation: Some("RunInstances".into()),
+                    owner: Some("123456789012".into()),
+                    created: Some(now() - TimeDelta::minutes(6)),
+                    ..Image::default()
+                },
+                registration: Registration {
+                    image_id: "ami-0a1b2c3d4e5f60001".parse().unwrap(),
+                    account: "123456789012".parse().unwrap(),
+                    region: "eu-west-1".into(),
+                    event_id: "e".into(),
+                    time: now() - TimeDelta::minutes(6),
+                    registered_by: RegisteredBy::Identity {
+                        caller: "arn:aws:iam::123456789012:user/builder".into(),
+                        service: None,
+                    },
+                },
+                evidence: vec![spoke(Source::ImageTag, "Windows")],
+                policy: Policy::default(),
+            }
+        }
+    }
+
+    impl Case {
+        fn with(mut self, change: impl FnOnce(&mut Case)) -> Case {
+            change(&mut self);
+            self
+        }
+
+        fn plan(&self) -> Plan {
+            let observation = Observation::Available(Box::new(self.image.clone()));
+            let expectation = Expectation {
+                exemption: None,
+                evidence: self.evidence.clone(),
+            };
+            let circumstances = Circumstances {
+                mode: self.mode,
+                now: now(),
+                registration: &self.registration,
+                observation: &observation,
+                expectation: &expectation,
+            };
+            plan(self.verdict, &circumstances, &self.policy)
+        }
+    }
+
+    fn case(change: impl FnOnce(&mut Case)) -> Case {
+        Case::default().with(change)
+    }
+
+    fn tagged(key: &str, value: &str) -> Case {
+        case(|case| {
+            case.image.tags.insert(key.into(), value.into());
+        })
+    }
+
+    /// The whole matrix: what is different from a clean discard → the interlocks that hold it.
+    #[test]
+    fn the_matrix_of_interlocks() {
+        use Interlock::*;
+        let lineage = |case: &mut Case| {
+            case.evidence = vec![spoke(Source::Lineage, "Windows")];
+            case.policy.discard_from = BTreeSet::from([DiscardFrom::Lineage]);
+        };
+        let protection = |value: &str| {
+            let value = value.to_owned();
+            case(|case| case.image.deregistration_protection = Some(value))
+        };
+        let matrix = [
+            ("nothing", case(|_| {}), vec![]),
+            ("an image-tag", case(|_| {}), vec![]),
+            (
+                "a snapshot tag",
+                case(|c| c.evidence = vec![spoke(Source::SnapshotTag, "Windows")]),
+                vec![],
+            ),
+            (
+                "a rule",
+                case(|c| c.evidence = vec![spoke(Source::Policy, "Windows")]),
+                vec![],
+            ),
+            (
+                "observe mode",
+                case(|c| c.mode = Mode::Observe),
+                vec![ObserveMode],
+            ),
+            (
+                "action none",
+                case(|c| c.policy.action = DiscardAction::None),
+                vec![ActionNone],
+            ),
+            (
+                "the default alone",
+                case(|c| c.evidence = vec![spoke(Source::Default, "Windows")]),
+                vec![Inferred],
+            ),
+            (
+                "the default alone, and everything that can be allowed is",
+                case(|c| {
+                    c.evidence = vec![spoke(Source::Default, "Windows")];
+                    c.policy.discard_from = BTreeSet::from([
+                        DiscardFrom::Declared,
+                        DiscardFrom::Lineage,
+                        DiscardFrom::Disk,
+                    ]);
+                }),
+                vec![Inferred],
+            ),
+            (
+                "lineage, not allowed",
+                case(|c| c.evidence = vec![spoke(Source::Lineage, "Windows")]),
+                vec![Inferred],
+            ),
+            (
+                "disk, not allowed",
+                case(|c| c.evidence = vec![spoke(Source::Disk, "Windows")]),
+                vec![Inferred],
+            ),
+            ("lineage, allowed", case(lineage), vec![]),
+            (
+                "lineage, allowed, but the image bills for more",
+                case(lineage).with(|c| {
+                    c.evidence = vec![spoke(Source::Lineage, "RedHat")];
+                    c.image.platform_details = Some("Windows".into());
+                    c.image.usage_operation = Some("RunInstances:0002".into());
+                }),
+                vec![Inferred],
+            ),
+            (
+                "a declaration, not allowed",
+                case(|c| c.policy.discard_from.clear()),
+                vec![Inferred],
+            ),
+            (
+                "made by CreateImage",
+                case(|c| c.image.source_instance = Some("i-1".into())),
+                vec![NotRegistered],
+            ),
+            (
+                "made by CopyImage",
+                case(|c| c.image.source_image = Some("ami-1".into())),
+                vec![NotRegistered],
+            ),
+            (
+                "a stronger source failed",
+                case(|c| {
+                    c.evidence = vec![failed(Source::ImageTag), spoke(Source::Policy, "Windows")]
+                }),
+                vec![SourceFailed],
+            ),
+            (
+                "a weaker source failed",
+                case(|c| c.evidence.push(failed(Source::Disk))),
+                vec![],
+            ),
+            (
+                "an unknown operation",
+                case(|c| c.image.usage_operation = Some("RunInstances:vvvv".into())),
+                vec![UnrecognisedOperation],
+            ),
+            (
+                "no operation",
+                case(|c| c.image.usage_operation = None),
+                vec![UnrecognisedOperation],
+            ),
+            (
+                "another owner",
+                case(|c| c.image.owner = Some("210987654321".into())),
+                vec![NotOwner],
+            ),
+            ("no owner", case(|c| c.image.owner = None), vec![NotOwner]),
+            (
+                "a day and a minute old",
+                case(|c| c.image.created = Some(now() - TimeDelta::minutes(24 * 60 + 1))),
+                vec![TooOld],
+            ),
+            (
+                "a day old",
+                case(|c| c.image.created = Some(now() - TimeDelta::hours(24))),
+                vec![],
+            ),
+            (
+                "of no known age",
+                case(|c| c.image.created = None),
+                vec![TooOld],
+            ),
+            (
+                "protected",
+                protection("enabled-without-cooldown"),
+                vec![Protected],
+            ),
+            (
+                "protected with a cool-down",
+                protection("enabled-with-cooldown"),
+                vec![Protected],
+            ),
+            (
+                "protected in words to come",
+                protection("disabled-until-tomorrow"),
+                vec![Protected],
+            ),
+            ("not protected", protection("disabled"), vec![]),
+            (
+                "AWS Backup's",
+                tagged("aws:backup:source-resource", "i-1"),
+                vec![BackupManaged],
+            ),
+            (
+                "Elastic Disaster Recovery's by tag",
+                tagged("AWSElasticDisasterRecoveryManaged", "drs"),
+                vec![ServiceRegistered],
+            ),
+            (
+                "Application Migration Service's by tag",
+                tagged("AWSApplicationMigrationServiceManaged", "mgn"),
+                vec![ServiceRegistered],
+            ),
+            (
+                "Data Lifecycle Manager's by tag",
+                tagged("aws:dlm:lifecycle-policy-id", "policy-1"),
+                vec![ServiceRegistered],
+            ),
+            (
+                "Image Builder's by tag",
+                tagged("CreatedBy", "EC2 Image Builder"),
+                vec![ServiceRegistered],
+            ),
+            ("somebody's by tag", tagged("CreatedBy", "Packer"), vec![]),
+            (
+                "a service's by the event",
+                case(|c| {
+                    c.registration.registered_by = RegisteredBy::Identity {
+                        caller: "drs".into(),
+                        service: Some("drs.amazonaws.com".into()),
+                    };
+                }),
+                vec![ServiceRegistered],
+            ),
+            (
+                "a service's, and the policy does not mind",
+                tagged("AWSElasticDisasterRecoveryManaged", "drs")
+                    .with(|c| c.policy.service_registered = HoldOrDiscard::Discard),
+                vec![],
+            ),
+            (
+                "nobody known",
+                case(|c| c.registration.registered_by = RegisteredBy::Unknown),
+                vec![IdentityUnknown],
+            ),
+            (
+                "nobody known, and nothing asks",
+                case(|c| {
+                    c.registration.registered_by = RegisteredBy::Unknown;
+                    c.policy.service_registered = HoldOrDiscard::Discard;
+                }),
+                vec![],
+            ),
+            (
+                "several at once",
+                case(|c| {
+                    c.mode = Mode::Observe;
+                    c.image.owner = None;
+                    c.image.created = None;
+                }),
+                vec![ObserveMode, NotOwner, TooOld],
+            ),
+        ];
+        for (what, case, held_by) in matrix {
+            let plan = case.plan();
+            let action = if held_by.is_empty() {
+                Action::Deregister
+            } else {
+                Action::Hold
+            };
+            assert_eq!(
+                (plan.action, plan.tell, plan.held_by),
+                (action, true, held_by),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_field_needs_no_source() {
+        let empty = case(|case| {
+            case.verdict = Verdict::Mismatch(Mismatch::Empty);
+            case.image.platform_details = None;
+            case.image.usage_operation = None;
+            case.evidence.clear();
+        });
+        assert_eq!(empty.plan().action, Action::Deregister);
+    }
+
+    #[test]
+    fn only_the_mismatches_that_lack_something_are_discarded() {
+        for (verdict, action) in [
+            (Verdict::Mismatch(Mismatch::Wrong), Action::Deregister),
+            (Verdict::Mismatch(Mismatch::Missing), Action::Deregister),
+            (Verdict::Mismatch(Mismatch::Extra), Action::Alert),
+            (Verdict::Conflict, Action::Alert),
+            (Verdict::Unverifiable, Action::None),
+            (Verdict::Verified, Action::None),
+            (Verdict::Exempt, Action::None),
+            (Verdict::Gone, Action::None),
+            (Verdict::Failed, Action::None),
+            (Verdict::Ignored, Action::None),
+        ] {
+            assert_eq!(
+                case(|case| case.verdict = verdict).plan().action,
+                action,
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_policy_chooses_what_is_told_and_a_discard_is_told_whatever_it_says() {
+        let silent = |case: &mut Case| case.policy.alert_on.clear();
+        assert!(case(silent).plan().tell);
+        let held = case(silent).with(|case| case.mode = Mode::Observe).plan();
+        assert_eq!((held.action, held.tell), (Action::Hold, false));
+        let unverifiable = case(|case| {
+            case.verdict = Verdict::Unverifiable;
+            case.policy.alert_on = BTreeSet::from([AlertOn::Unverifiable]);
+        });
+        assert_eq!(unverifiable.plan().action, Action::Alert);
+    }
+
+    #[test]
+    fn the_policy_may_disable_rather_than_deregister() {
+        let plan = case(|case| case.policy.action = DiscardAction::Disable).plan();
+        assert_eq!(plan.action, Action::Disable);
+    }
+
+    proptest! {
+        #[test]
+        fn no_discard_without_a_declaration_unless_the_field_is_empty(
+            kind in prop::sample::select(vec![Mismatch::Empty, Mismatch::Missing, Mismatch::Wrong, Mismatch::Extra]),
+            source in prop::sample::select(vec![
+                Source::ImageTag, Source::SnapshotTag, Source::Policy, Source::Lineage, Source::Disk, Source::Default,
+            ]),
+            observe in any::<bool>(),
+        ) {
+            let plan = case(|case| {
+                case.verdict = Verdict::Mismatch(kind);
+                case.evidence = vec![spoke(source, "Windows")];
+                case.mode = if observe { Mode::Observe } else { Mode::Enforce };
+            })
+            .plan();
+            if plan.action.is_discard() {
+                prop_assert!(!observe && kind != Mismatch::Extra);
+                prop_assert!(kind == Mismatch::Empty || source.standing() == Standing::Declared);
+            }
+        }
+    }
+}

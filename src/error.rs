@@ -1,0 +1,99 @@
+//! What keeps the guard from answering. Each of these goes back to Lambda, so that the queue brings
+//! the event again and in the end keeps it in the dead-letter queue; none changes an image.
+
+use thiserror::Error;
+
+/// Why a registration could not be judged, or not be dealt with to the end, this time.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The input claims to be what it is not. Trying again does not help: a person must look.
+    #[error("malformed event: {0}")]
+    MalformedEvent(String),
+    /// The image, or what was just written to it, can not be seen yet.
+    #[error("{image} is not visible yet ({why}); the event will be tried again")]
+    NotVisibleYet {
+        /// The image.
+        image: String,
+        /// What EC2 said.
+        why: String,
+    },
+    /// The image is so young that its tags may still be on their way.
+    #[error(
+        "{image} is {age_seconds} s old and is judged when it is {settle_seconds} s old (GUARD_SETTLE_SECONDS); \
+         the event will be tried again"
+    )]
+    NotSettled {
+        /// The image.
+        image: String,
+        /// Its age.
+        age_seconds: i64,
+        /// The age from which it is judged.
+        settle_seconds: u64,
+    },
+    /// The invocation's time is nearly over.
+    #[error("no time left in this invocation for {image}: {doing}; the event will be tried again")]
+    OutOfTime {
+        /// The image, or the event.
+        image: String,
+        /// What there was no time for, and what is known of the image.
+        doing: String,
+    },
+    /// AWS said no, and a permission would turn it into a yes.
+    #[error("access denied: {permission} on {resource} is missing: {message}")]
+    AccessDenied {
+        /// The IAM action (`ec2:DescribeImages`).
+        permission: &'static str,
+        /// The resource on which it is missing.
+        resource: String,
+        /// What AWS said.
+        message: String,
+    },
+    /// AWS said no, for good.
+    #[error("{call} on {resource} was refused: {code}: {message}")]
+    Refused {
+        /// The IAM action of the call.
+        call: &'static str,
+        /// What it was about.
+        resource: String,
+        /// AWS's error code.
+        code: String,
+        /// What AWS said.
+        message: String,
+    },
+    /// No answer, or one that a later try may turn into a better one: throttled, 5xx, network.
+    #[error("{call} on {resource} did not get through: {message}")]
+    Unavailable {
+        /// The IAM action of the call.
+        call: &'static str,
+        /// What it was about.
+        resource: String,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+impl Error {
+    /// The stable name of this kind of error, for Lambda's `errorType`, logs and metrics.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Error::MalformedEvent(_) => "MalformedEvent",
+            Error::NotVisibleYet { .. } => "NotVisibleYet",
+            Error::NotSettled { .. } => "NotSettled",
+            Error::OutOfTime { .. } => "OutOfTime",
+            Error::AccessDenied { .. } => "AccessDenied",
+            Error::Refused { .. } => "Refused",
+            Error::Unavailable { .. } => "Unavailable",
+        }
+    }
+
+    /// Whether trying again does not help by itself.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Error::MalformedEvent(_) | Error::AccessDenied { .. } | Error::Refused { .. } => true,
+            Error::NotVisibleYet { .. }
+            | Error::NotSettled { .. }
+            | Error::OutOfTime { .. }
+            | Error::Unavailable { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! EventBridge JSON → [`Registration`], or why there is nothing to judge.
+//!
+//! Two triggers tell of a new AMI: the CloudTrail record of `RegisterImage`, and the
+//! "EC2 AMI State Change" event with State `available` (Amazon EC2 User Guide, "Monitor AMI events
+//! using Amazon EventBridge"), which also covers CreateImage, CopyImage and restores.
+//! What an event says of tags is never read: a tag that was set is on the image.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lambda_events::event::eventbridge::EventBridgeEvent;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// The id of an AMI: `ami-` and 8 or 17 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct AmiId(String);
+
+impl FromStr for AmiId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let well_formed = text.strip_prefix("ami-").is_some_and(|digits| {
+            matches!(digits.len(), 8 | 17)
+                && digits
+                    .bytes()
+                    .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if well_formed {
+            Ok(AmiId(text.to_owned()))
+        } else {
+            Err(format!(
+                "{} is no AMI id: `ami-` and 8 or 17 hexadecimal digits are accepted",
+                quoted(text)
+            ))
+        }
+    }
+}
+
+impl AmiId {
+    /// The id as EC2 writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AmiId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The id of an AWS account: twelve digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct AccountId(String);
+
+impl FromStr for AccountId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit()) {
+            Ok(AccountId(text.to_owned()))
+        } else {
+            Err(format!(
+                "{} is no account id: twelve digits are accepted",
+                quoted(text)
+            ))
+        }
+    }
+}
+
+impl AccountId {
+    /// The id as AWS writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Text from outside for an error message: quoted, its control characters escaped, cut when long.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut shown: String = text.chars().take(LONGEST).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("{shown:?}")
+}
+
+/// One AMI that came to be, as an event told us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The new image.
+    pub image_id: AmiId,
+    /// The account in which it was registered.
+    pub account: AccountId,
+    /// The Region in which it was registered.
+    pub region: String,
+    /// EventBridge's id of the event; the same for each delivery of it.
+    pub event_id: String,
+    /// When it happened.
+    pub time: DateTime<Utc>,
+    /// Who registered it, where the event says so.
+    pub registered_by: RegisteredBy,
+}
+
+/// Who registered an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegisteredBy {
+    /// CloudTrail's `userIdentity`.
+    Identity {
+        /// The caller's ARN, or what else names the caller.
+        caller: String,
+        /// The AWS service that made the call on somebody's behalf (`drs.amazonaws.com`).
+        service: Option<String>,
+    },
+    /// A state change does not say.
+    Unknown,
+}
+
+/// What an event is to the guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A successful registration.
+    Registration(Registration),
+    /// Anything else.
+    Ignored(Ignored),
+}
+
+/// An event that is not a successful registration here, with what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// EventBridge's id of the event.
+    pub event_id: Option<String>,
+    /// The account that the event came from.
+    pub account: Option<String>,
+    /// The Region that the event came from.
+    pub region: Option<String>,
+    /// Why it is ignored.
+    pub reason: String,
+}
+
+/// Whose events are meant. `None`: anybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The account (`GUARD_ACCOUNT_ID`).
+    pub account: Option<AccountId>,
+    /// The Region (`AWS_REGION`).
+    pub region: Option<String>,
+}
+
+/// The few members of a CloudTrail record that the guard reads.
+/// (`aws_lambda_events` has such a type, but without `errorCode`, and with required members that
+/// real records often lack.)
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiCall {
+    event_name: String,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    aws_region: Option<String>,
+    recipient_account_id: Option<String>,
+    #[serde(rename = "sourceIPAddress")]
+    source_ip_address: Option<String>,
+    user_identity: Option<UserIdentity>,
+    response_elements: Option<ResponseElements>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserIdentity {
+    r#type: Option<String>,
+    arn: Option<String>,
+    principal_id: Option<String>,
+    invoked_by: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResponseElements {
+    image_id: Option<String>,
+}
+
+/// `detail` of "EC2 AMI State Change".
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StateChange {
+    image_id: Option<String>,
+    state: Option<String>,
+}
+
+/// Reads one event.
+///
+/// # Errors
+/// [`Error::MalformedEvent`] for what is no EventBridge event, and for an event that claims to be a
+/// successful registration and lacks what is needed.
+pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
+    let event: EventBridgeEvent<Value> = serde_json::from_value(event)
+        .map_err(|error| malformed(format!("not an EventBridge event: {error}")))?;
+    let ignored = |reason: String| {
+        Ok(Incoming::Ignored(Ignored {
+            event_id: event.id.clone(),
+            account: event.account.clone(),
+            region: event.region.clone(),
+            reason,
+        }))
+    };
+    let elsewhere = |what: &str, given: &Option<String>, meant: Option<&str>| match (given, meant) {
+        (Some(given), Some(meant)) if given != meant => Some(format!(
+            "the event is of {what} {}, this guard is for {meant}",
+            quoted(given)
+        )),
+        _ => None,
+    };
+    if let Some(reason) = elsewhere(
+        "account",
+        &event.account,
+        scope.account.as_ref().map(AccountId::as_str),
+    )
+    .or_else(|| elsewhere("Region", &event.region, scope.region.as_deref()))
+    {
+        return ignored(reason);
+    }
+
+    let (image_id, registered_by) = match (event.source.as_str(), event.detail_type.as_str()) {
+        ("aws.ec2", "AWS API Call via CloudTrail") => {
+            let name = event.detail.get("eventName").and_then(Value::as_str);
+            if let Some(name) = name.filter(|name| *name != "RegisterImage") {
+                return ignored(format!("the call was {}, not RegisterImage", quoted(name)));
+            }
+            let call: ApiCall = serde_json::from_value(event.detail.clone())
+                .map_err(|error| malformed(format!("the CloudTrail record: {error}")))?;
+            if let Some(code) = &call.error_code {
+                let message = call.error_message.as_deref().unwrap_or_default();
+                return ignored(format!(
+                    "{} did not register anything: {} {}",
+                    call.event_name,
+                    quoted(code),
+                    quoted(message)
+                ));
+            }
+            for (what, inside, outside) in [
+                (
+                    "recipientAccountId",
+                    &call.recipient_account_id,
+                    &event.account,
+                ),
+                ("awsRegion", &call.aws_region, &event.region),
+            ] {
+                if inside.is_some() && inside != outside {
+                    return Err(malformed(format!(
+                        "the CloudTrail record's {what} is not that of the event around it"
+                    )));
+                }
+            }
+            let image_id = call.response_elements.and_then(|answer| answer.image_id);
+            (
+                image_id,
+                identity(call.user_identity, call.source_ip_address),
+            )
+        }
+        ("aws.ec2", "EC2 AMI State Change") => {
+            let change: StateChange = serde_json::from_value(event.detail.clone())
+                .map_err(|error| malformed(format!("the state change: {error}")))?;
+            match change.state.as_deref() {
+                Some("available") => (change.image_id, RegisteredBy::Unknown),
+                Some(state) => {
+                    return ignored(format!("the image's state is {}", quoted(state)));
+                }
+                None => return Err(malformed("the state change has no State".into())),
+            }
+        }
+        (source, detail_type) => {
+            return ignored(format!(
+                "the event is {} from {}, not a registration",
+                quoted(detail_type),
+                quoted(source)
+            ));
+        }
+    };
+
+    let needed = |what: &str, value: Option<String>| {
+        value
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| malformed(format!("a registration without {what}")))
+    };
+    let image_id = needed("an image id", image_id)?
+        .parse()
+        .map_err(malformed)?;
+    let account = needed("an account", event.account)?
+        .parse()
+        .map_err(malformed)?;
+    let region = name_of("Region", needed("a Region", event.region)?)?;
+    let event_id = name_of("event id", needed("an event id", event.id)?)?;
+    let time = event
+        .time
+        .ok_or_else(|| malformed("a registration without a time".into()))?;
+    Ok(Incoming::Registration(Registration {
+        image_id,
+        account,
+        region,
+        event_id,
+        time,
+        registered_by,
+    }))
+}
+
+fn malformed(what: String) -> Error {
+    Error::MalformedEvent(what)
+}
+
+/// A Region or an event id: it goes into ARNs, commands and a tag, so nothing but what such a name
+/// is made of.
+fn name_of(what: &str, name: String) -> Result<String, Error> {
+    let fits = name.len() <= 64
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if fits {
+        Ok(name)
+    } else {
+        Err(malformed(format!(
+            "{} is no {what}: at most 64 letters, digits and hyphens are accepted",
+            quoted(&name)
+        )))
+    }
+}
+
+/// Who made the call. When an AWS service did, CloudTrail gives the service's name as `invokedBy`
+/// and as the source address (CloudTrail User Guide, "CloudTrail userIdentity element").
+fn identity(user: Option<UserIdentity>, source_address: Option<String>) -> RegisteredBy {
+    let Some(user) = user else {
+        return RegisteredBy::Unknown;
+    };
+    // An ARN has at most 2,048 characters (IAM); what is longer is none.
+    let short = |text: Option<String>| text.map(|text| text.chars().take(2048).collect::<String>());
+    let service = short(user.invoked_by).or(source_address
+        .filter(|address| address.ends_with(".amazonaws.com") || address == "AWS Internal"));
+    let caller = short(user.arn)
+        .or(service.clone())
+        .or(short(user.principal_id))
+        .or(short(user.r#type));
+    match caller {
+        Some(caller) => RegisteredBy::Identity { caller, service },
+        None => RegisteredBy::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn registration() -> Value {
+        json!({
+            "version": "0", "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+            "detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
+            "account": "123456789012", "region": "eu-west-1", "time": "2026-11-20T10:00:00Z",
+            "resources": [],
+            "detail": {
+                "eventSource": "ec2.amazonaws.com", "eventName": "RegisterImage",
+                "awsRegion": "eu-west-1", "recipientAccountId": "123456789012",
+                "sourceIPAddress": "198.51.100.7",
+                "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/builder" },
+                "requestParameters": { "name": "base" },
+                "responseElements": { "imageId": "ami-0a1b2c3d4e5f60001" }
+            }
+        })
+    }
+
+    fn state_change(state: &str) -> Value {
+        json!({
+            "version": "0", "id": "e1", "detail-type": "EC2 AMI State Change", "source": "aws.ec2",
+            "account": "123456789012", "region": "eu-west-1", "time": "2026-11-20T10:00:00Z",
+            "resources": ["arn:aws:ec2:eu-west-1::image/ami-0a1b2c3d4e5f60001"],
+            "detail": { "RequestId": "r", "ImageId": "ami-0a1b2c3d4e5f60001", "State": state, "ErrorMessage": "" }
+        })
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut event = registration();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        event
+            .pointer_mut(parent)
+            .and_then(Value::as_object_mut)
+            .unwrap()
+            .insert(key.into(), value);
+        event
+    }
+
+    fn here() -> Scope {
+        Scope {
+            account: Some("123456789012".parse().unwrap()),
+            region: Some("eu-west-1".into()),
+        }
+    }
+
+    fn ignored_because(event: Value, part: &str) {
+        match parse(event, &here()) {
+            Ok(Incoming::Ignored(ignored)) => {
+                assert!(ignored.reason.contains(part), "{}", ignored.reason)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn malformed_because(event: Value, part: &str) {
+        match parse(event, &here()) {
+            Err(Error::MalformedEvent(why)) => assert!(why.contains(part), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_register_image_call_is_a_registration() {
+        let Ok(Incoming::Registration(found)) = parse(registration(), &here()) else {
+            panic!()
+        };
+        assert_eq!(found.image_id.as_str(), "ami-0a1b2c3d4e5f60001");
+        assert_eq!(found.account.as_str(), "123456789012");
+        assert_eq!(found.region, "eu-west-1");
+        assert_eq!(found.event_id, "7bf73129-1428-4cd3-a780-95db273d1602");
+        assert_eq!(found.time.to_rfc3339(), "2026-11-20T10:00:00+00:00");
+        assert_eq!(
+            found.registered_by,
+            RegisteredBy::Identity {
+                caller: "arn:aws:iam::123456789012:user/builder".into(),
+                service: None
+            }
+        );
+    }
+
+    #[test]
+    fn an_image_that_became_available_is_a_registration_by_nobody_known() {
+        let Ok(Incoming::Registration(found)) = parse(state_change("available"), &here()) else {
+            panic!()
+        };
+        assert_eq!(found.image_id.as_str(), "ami-0a1b2c3d4e5f60001");
+        assert_eq!(found.registered_by, RegisteredBy::Unknown);
+    }
+
+    #[test]
+    fn other_states_are_ignored() {
+        for state in ["failed", "deregistered", "disabled", "pending"] {
+            ignored_because(state_change(state), state);
+        }
+    }
+
+    #[test]
+    fn failed_calls_and_dry_runs_are_ignored() {
+        for code in [
+            "Client.DryRunOperation",
+            "Client.InvalidSnapshot.NotFound",
+            "Server.InternalError",
+        ] {
+            let mut event = with("/detail/errorCode", json!(code));
+            event["detail"]["responseElements"] = Value::Null;
+            ignored_because(event, code);
+        }
+    }
+
+    #[test]
+    fn other_calls_are_ignored() {
+        for call in [
+            "CreateImage",
+            "CopyImage",
+            "DeregisterImage",
+            "ModifyImageAttribute",
+        ] {
+            ignored_because(with("/detail/eventName", json!(call)), call);
+        }
+    }
+
+    #[test]
+    fn events_of_other_accounts_and_regions_are_ignored() {
+        ignored_because(with("/account", json!("210987654321")), "account");
+        ignored_because(with("/region", json!("us-east-1")), "Region");
+    }
+
+    #[test]
+    fn events_of_other_kinds_are_ignored() {
+        ignored_because(
+            with(
+                "/detail-type",
+                json!("EC2 Instance State-change Notification"),
+            ),
+            "not a registration",
+        );
+        ignored_because(with("/source", json!("my.app")), "my.app");
+    }
+
+    #[test]
+    fn a_registration_that_lacks_what_is_needed_is_malformed() {
+        malformed_because(with("/detail/responseElements", Value::Null), "image id");
+        malformed_because(with("/detail/responseElements", json!({})), "image id");
+        malformed_because(
+            with("/detail/responseElements", json!({"imageId": "ami-XYZ"})),
+            "no AMI id",
+        );
+        malformed_because(
+            with("/detail/responseElements", json!({"imageId": 7})),
+            "CloudTrail record",
+        );
+        malformed_because(with("/account", Value::Null), "recipientAccountId");
+        let mut event = with("/account", Value::Null);
+        event["detail"]["recipientAccountId"] = Value::Null;
+        malformed_because(event, "account");
+        let mut event = with("/region", Value::Null);
+        event["detail"]["awsRegion"] = Value::Null;
+        malformed_because(event, "Region");
+        malformed_because(with("/id", Value::Null), "event id");
+        malformed_because(with("/id", json!("a\nb")), "event id");
+        malformed_because(with("/time", Value::Null), "time");
+        malformed_because(with("/detail/eventName", Value::Null), "CloudTrail record");
+        malformed_because(json!({"foo": 1}), "not an EventBridge event");
+        malformed_because(json!([1, 2]), "not an EventBridge event");
+        malformed_because(json!("text"), "not an EventBridge event");
+    }
+
+    #[test]
+    fn a_record_of_another_account_inside_this_accounts_event_is_malformed() {
+        malformed_because(
+            with("/detail/recipientAccountId", json!("210987654321")),
+            "recipientAccountId",
+        );
+        malformed_because(with("/detail/awsRegion", json!("us-east-1")), "awsRegion");
+    }
+
+    #[test]
+    fn a_call_by_a_service_names_the_service() {
+        for event in [
+            with("/detail/userIdentity/invokedBy", json!("drs.amazonaws.com")),
+            with("/detail/sourceIPAddress", json!("drs.amazonaws.com")),
+        ] {
+            match parse(event, &here()) {
+                Ok(Incoming::Registration(Registration {
+                    registered_by: RegisteredBy::Identity { service, .. },
+                    ..
+                })) => {
+                    assert_eq!(service.as_deref(), Some("drs.amazonaws.com"))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn ids_are_checked_letter_by_letter() {
+        for good in ["ami-0a1b2c3d", "ami-0a1b2c3d4e5f60001"] {
+            assert_eq!(good.parse::<AmiId>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "",
+            "ami-",
+            "ami-0a1b2c3",
+            "AMI-0a1b2c3d",
+            "ami-0A1B2C3D",
+            "ami-0a1b2c3d\n",
+            "snap-0a1b2c3d",
+        ] {
+            assert!(bad.parse::<AmiId>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "12345678901", "1234567890123", "12345678901x"] {
+            assert!(bad.parse::<AccountId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_error_quotes_is_one_short_line() {
+        let quoted = quoted(&"evil\r\n\u{1b}[2J".repeat(1000));
+        assert!(quoted.len() < 400 && !quoted.contains(['\n', '\r', '\u{1b}']));
+    }
+}

@@ -1,0 +1,38 @@
+//! ami-billing-guard: every AMI that is registered gets the question "does it bill for what it is?"
+//! answered; one that does not is discarded, reversibly, and people are told how to make it right.
+//!
+//! One way through the house, a module a room:
+//!
+//! | step | what it is | where |
+//! | --- | --- | --- |
+//! | event → registration | what was registered, or why the event is ignored | [`event`] |
+//! | → observation | what EC2 says it bills | [`observation`] |
+//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`] |
+//! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
+//! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
+//! | → outcome | tag, alert, deregister or disable, look again | `procedure` |
+//! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
+//!
+//! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
+
+pub mod alert;
+mod aws;
+pub mod billing;
+pub mod config;
+pub mod discard;
+mod error;
+pub mod event;
+pub mod expectation;
+mod guard;
+pub mod observation;
+pub mod policy;
+mod procedure;
+pub mod record;
+pub mod telemetry;
+pub mod verdict;
+
+pub use aws::Aws;
+pub use discard::plan;
+pub use error::Error;
+pub use guard::{Answer, Deadline, Guard};
+pub use verdict::judge;

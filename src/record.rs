@@ -1,0 +1,253 @@
+//! The record: the versioned account of one registration, from event to outcome. The log line, the
+//! alert's body for programs and the function's answer are all this one value.
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::discard::{Action, Interlock, Plan};
+use crate::event::{Ignored, RegisteredBy, Registration};
+use crate::expectation::{Evidence, Expectation, Says, Source};
+use crate::observation::{Image, Observation};
+use crate::verdict::{Judgement, Mismatch, Verdict};
+
+/// The version of the record's keys. New keys may come; those that are there do not change.
+pub const SCHEMA: u32 = 1;
+
+/// The account of one registration.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The image.
+    pub image_id: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The account in which it was registered.
+    pub account: Option<String>,
+    /// The Region in which it was registered.
+    pub region: Option<String>,
+    /// Who registered it, where the event says so.
+    pub registered_by: Option<String>,
+    /// When.
+    pub registered_at: Option<DateTime<Utc>>,
+    /// EventBridge's id of the event.
+    pub event_id: Option<String>,
+    /// The snapshot of the root device.
+    pub snapshot_id: Option<String>,
+    /// The verdict.
+    #[serde(serialize_with = "verdict_name")]
+    pub verdict: Verdict,
+    /// The kind of a mismatch.
+    pub kind: Option<Mismatch>,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// What EC2 bills.
+    pub actual: Option<Actual>,
+    /// What it should bill.
+    pub expected: Option<Expected>,
+    /// What every source said.
+    pub evidence: Vec<Statement>,
+    /// What was decided.
+    pub action: Action,
+    /// What became of a discard.
+    pub outcome: Option<Outcome>,
+    /// What AWS said when it refused, or what went wrong.
+    pub error: Option<String>,
+    /// The interlocks that held a discard.
+    pub held_by: Vec<Interlock>,
+    /// Until when a deregistered image can be restored.
+    pub recoverable_until: Option<DateTime<Utc>>,
+    /// What the look after a discard showed.
+    pub looked_again: Option<LookedAgain>,
+    /// Whether a deregistered image is in the Recycle Bin.
+    pub recycle_bin: Option<RecycleBin>,
+    /// The command that takes a discard back.
+    pub undo: Option<String>,
+    /// How to get an image that bills what it should.
+    pub fix: Vec<String>,
+}
+
+/// What EC2 bills, as it says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Actual {
+    /// `PlatformDetails`.
+    pub platform_details: Option<String>,
+    /// `UsageOperation`.
+    pub usage_operation: Option<String>,
+}
+
+/// What an image should bill, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Any of these is right.
+    pub platform: Vec<String>,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// One source's statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statement {
+    /// Who.
+    pub source: Source,
+    /// `spoke`, `silent`, `not-asked`, `failed` or `no-platform`.
+    pub state: &'static str,
+    /// The platforms that it names.
+    pub says: Vec<String>,
+    /// Where it was read, or why it was not.
+    pub detail: String,
+}
+
+/// What became of a discard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It follows the alert that says so.
+    Planned,
+    /// The image is discarded.
+    Done,
+    /// EC2 said no. The image stands.
+    Refused,
+    /// It did not get through; it is tried again. The image stands as far as is known.
+    Failed,
+}
+
+/// What the look after a discard showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookedAgain {
+    /// The image is not there any more.
+    Gone,
+    /// EC2 lists it yet, as it does for a short while.
+    StillListed,
+    /// Looking did not succeed.
+    Unknown,
+}
+
+/// Whether a deregistered image is in the Recycle Bin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecycleBin {
+    /// It is.
+    In,
+    /// It is not.
+    Absent,
+    /// Looking did not succeed.
+    Unknown,
+}
+
+fn verdict_name<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(verdict.name())
+}
+
+impl Record {
+    /// The record of an event that is not a registration here.
+    pub fn ignored(ignored: Ignored) -> Record {
+        Record {
+            account: ignored.account,
+            region: ignored.region,
+            event_id: ignored.event_id,
+            ..Record::blank(Judgement {
+                verdict: Verdict::Ignored,
+                reason: ignored.reason,
+            })
+        }
+    }
+
+    /// The record of a registration, up to the plan.
+    pub fn new(
+        registration: &Registration,
+        observation: &Observation,
+        expectation: &Expectation,
+        judgement: Judgement,
+        plan: &Plan,
+    ) -> Record {
+        let mut record = Record {
+            image_id: Some(registration.image_id.to_string()),
+            account: Some(registration.account.to_string()),
+            region: Some(registration.region.clone()),
+            registered_by: match &registration.registered_by {
+                RegisteredBy::Identity { caller, .. } => Some(caller.clone()),
+                RegisteredBy::Unknown => None,
+            },
+            registered_at: Some(registration.time),
+            event_id: Some(registration.event_id.clone()),
+            expected: expectation
+                .decisive()
+                .and_then(|decisive| match &decisive.says {
+                    Says::Platforms(platforms) => Some(Expected {
+                        platform: platforms.names(),
+                        source: decisive.source,
+                    }),
+                    _ => None,
+                }),
+            evidence: expectation.evidence.iter().map(Statement::from).collect(),
+            action: plan.action,
+            held_by: plan.held_by.clone(),
+            ..Record::blank(judgement)
+        };
+        if let Observation::Available(image) = observation {
+            record.observe(image);
+        }
+        record
+    }
+
+    fn observe(&mut self, image: &Image) {
+        self.name = image.name.clone();
+        self.snapshot_id = image.root_snapshot.clone();
+        self.actual = Some(Actual {
+            platform_details: image.platform_details.clone(),
+            usage_operation: image.usage_operation.clone(),
+        });
+    }
+
+    fn blank(judgement: Judgement) -> Record {
+        Record {
+            schema: SCHEMA,
+            image_id: None,
+            name: None,
+            account: None,
+            region: None,
+            registered_by: None,
+            registered_at: None,
+            event_id: None,
+            snapshot_id: None,
+            verdict: judgement.verdict,
+            kind: judgement.verdict.kind(),
+            reason: judgement.reason,
+            actual: None,
+            expected: None,
+            evidence: Vec::new(),
+            action: Action::None,
+            outcome: None,
+            error: None,
+            held_by: Vec::new(),
+            recoverable_until: None,
+            looked_again: None,
+            recycle_bin: None,
+            undo: None,
+            fix: Vec::new(),
+        }
+    }
+}
+
+impl From<&Evidence> for Statement {
+    fn from(evidence: &Evidence) -> Statement {
+        let (state, says, why) = match &evidence.says {
+            Says::NotAsked => ("not-asked", Vec::new(), None),
+            Says::Silent => ("silent", Vec::new(), None),
+            Says::Failed(why) => ("failed", Vec::new(), Some(why)),
+            Says::NoPlatform(_) => ("no-platform", Vec::new(), None),
+            Says::Platforms(platforms) => ("spoke", platforms.names(), None),
+        };
+        Statement {
+            source: evidence.source,
+            state,
+            says,
+            detail: match why {
+                Some(why) => format!("{}: {why}", evidence.detail),
+                None => evidence.detail.clone(),
+            },
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! The judgement: does an image bill for what it is? [`judge`] is pure, and complete.
+
+use serde::Serialize;
+
+use crate::billing::{
+    ACCEPTED_PLATFORMS, Billing, Difference, Parsed, parse_platform_details, parse_usage_operation,
+};
+use crate::event::quoted;
+use crate::expectation::{EXPECT_TAG, Expectation, Says};
+use crate::observation::{Image, Observation};
+
+/// The outcome of comparing an observation with an expectation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The billing is what is expected.
+    Verified,
+    /// It is not.
+    Mismatch(Mismatch),
+    /// The evidence contradicts itself, or EC2's two billing fields do.
+    Conflict,
+    /// Nothing says what to expect, or EC2's value is not recognised.
+    Unverifiable,
+    /// A policy rule exempts the image.
+    Exempt,
+    /// There is no such image any more.
+    Gone,
+    /// The registration itself failed.
+    Failed,
+    /// The event is not a successful registration here.
+    Ignored,
+}
+
+/// How a billing differs from what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mismatch {
+    /// An available image without platform details.
+    Empty,
+    /// The right operating system, but something paid that is expected is not billed.
+    Missing,
+    /// Another operating system.
+    Wrong,
+    /// The right operating system, and something paid more.
+    Extra,
+}
+
+impl Verdict {
+    /// The verdict's name in records, tags and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Verified => "verified",
+            Verdict::Mismatch(_) => "mismatch",
+            Verdict::Conflict => "conflict",
+            Verdict::Unverifiable => "unverifiable",
+            Verdict::Exempt => "exempt",
+            Verdict::Gone => "gone",
+            Verdict::Failed => "failed",
+            Verdict::Ignored => "ignored",
+        }
+    }
+
+    /// The kind of a mismatch.
+    pub fn kind(&self) -> Option<Mismatch> {
+        match self {
+            Verdict::Mismatch(kind) => Some(*kind),
+            _ => None,
+        }
+    }
+}
+
+impl Mismatch {
+    /// The kind's name in records, tags and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Mismatch::Empty => "empty",
+            Mismatch::Missing => "missing",
+            Mismatch::Wrong => "wrong",
+            Mismatch::Extra => "extra",
+        }
+    }
+}
+
+/// A verdict, and the sentence that explains it to a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+}
+
+/// Compares what EC2 bills with what it should bill. The first rule that holds decides:
+/// failed, gone, exempt, details against operation, empty, unrecognised, evidence against evidence,
+/// nothing expected, comparison. What is not known is never a mismatch.
+pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement {
+    let (verdict, reason) = match observation {
+        Observation::Failed { why } => (Verdict::Failed, why.clone()),
+        Observation::Gone { why } => (Verdict::Gone, why.clone()),
+        Observation::Available(image) => match &expectation.exemption {
+            Some(reason) => (Verdict::Exempt, reason.clone()),
+            None => judge_billing(image, expectation),
+        },
+    };
+    Judgement { verdict, reason }
+}
+
+fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) {
+    let details = image.platform_details.as_deref();
+    let operation = image.usage_operation.as_deref();
+    let actual = match (
+        parse_platform_details(details),
+        parse_usage_operation(operation),
+    ) {
+        (Parsed::Known(by_details), Parsed::Known(by_operation)) if by_details != by_operation => {
+            return (
+                Verdict::Conflict,
+                format!(
+                    "EC2 contradicts itself: platform details `{by_details}`, but usage operation `{}`, \
+                     which means `{by_operation}`",
+                    operation.unwrap_or_default()
+                ),
+            );
+        }
+        // An operation that says anything but plain Linux says more than the absent details do,
+        // also where we can not read what.
+        (Parsed::Absent, Parsed::Absent)
+        | (Parsed::Absent, Parsed::Known(Billing::PLAIN_LINUX)) => {
+            return (
+                Verdict::Mismatch(Mismatch::Empty),
+                "the image has no platform details: its registration was unsuccessful".into(),
+            );
+        }
+        (Parsed::Absent, _) => {
+            return (
+                Verdict::Conflict,
+                format!(
+                    "EC2 contradicts itself: no platform details, but usage operation {}",
+                    quoted(operation.unwrap_or_default())
+                ),
+            );
+        }
+        (Parsed::Unrecognised, _) => {
+            return (
+                Verdict::Unverifiable,
+                format!(
+                    "the platform details {} are not known to this version",
+                    quoted(details.unwrap_or_default())
+                ),
+            );
+        }
+        (Parsed::Known(actual), _) => actual,
+    };
+
+    if let Some((stronger, observed)) = expectation.contradiction() {
+        return (
+            Verdict::Conflict,
+            format!(
+                "the evidence contradicts itself: {} says {}, but {} says {}",
+                stronger.source.name(),
+                stronger.says,
+                observed.source.name(),
+                observed.says
+            ),
+        );
+    }
+    let Some(decisive) = expectation.decisive() else {
+        return (
+            Verdict::Unverifiable,
+            format!(
+                "nothing says what the image should bill; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
+            ),
+        );
+    };
+    let (source, says) = (decisive.source.name(), &decisive.says);
+    let Says::Platforms(platforms) = says else {
+        return (
+            Verdict::Unverifiable,
+            format!("{source} says {says}; accepted are {ACCEPTED_PLATFORMS}"),
+        );
+    };
+    let verdict = match platforms.difference(&actual) {
+        Difference::None => {
+            return (
+                Verdict::Verified,
+                format!("the image bills `{actual}`, as {source} says"),
+            );
+        }
+        Difference::Extra => Mismatch::Extra,
+        Difference::Missing => Mismatch::Missing,
+        Difference::Wrong => Mismatch::Wrong,
+    };
+    (
+        Verdict::Mismatch(verdict),
+        format!("{source} says {says}, but the image bills `{actual}`"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::billing::Platforms;
+    use crate::expectation::{Evidence, Source};
+    use proptest::prelude::*;
+
+    const NOTHING: &str = "";
+
+    fn observed(details: &str, operation: &str) -> Observation {
+        let field = |text: &str| (text != NOTHING).then(|| text.to_owned());
+        Observation::Available(Box::new(Image {
+            platform_details: field(details),
+            usage_operation: field(operation),
+            ..Image::default()
+        }))
+    }
+
+    /// `image-tag: RedHat, RedHatHa; disk: Windows` and the like.
+    fn expecting(text: &str) -> Expectation {
+        let statement = |text: &str| {
+            let (source, says) = text.split_once(':').unwrap();
+            let source = match source.trim() {
+                "image-tag" => Source::ImageTag,
+                "snapshot-tag" => Source::SnapshotTag,
+                "policy" => Source::Policy,
+                "lineage" => Source::Lineage,
+                "disk" => Source::Disk,
+                "default" => Source::Default,
+                other => panic!("{other}"),
+            };
+            let says = match says.trim() {
+                "silent" => Says::Silent,
+                "not asked" => Says::NotAsked,
+                "failed" => Says::Failed("throttled".into()),
+                list => match Platforms::parse(list.split(',')) {
+                    Ok(platforms) => Says::Platforms(platforms),
+                    Err(text) => Says::NoPlatform(text.to_owned()),
+                },
+            };
+            Evidence {
+                source,
+                says,
+                detail: String::new(),
+            }
+        };
+        Expectation {
+            exemption: None,
+            evidence: text
+                .split(';')
+                .filter(|text| !text.is_empty())
+                .map(statement)
+                .collect(),
+        }
+    }
+
+    /// The whole matrix: platform details, usage operation, evidence → verdict.
+    #[test]
+    fn the_matrix_of_verdicts() {
+        use super::Mismatch as Kind;
+        use Verdict::*;
+        const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
+        const WINDOWS: (&str, &str) = ("Windows", "RunInstances:0002");
+        const RHEL: (&str, &str) = ("Red Hat Enterprise Linux", "RunInstances:0010");
+        const RHEL_HA: (&str, &str) = ("Red Hat Enterprise Linux with HA", "RunInstances:1010");
+        const RHEL_BYOL: (&str, &str) = ("Red Hat BYOL Linux", "RunInstances:00g0");
+        const WINDOWS_WEB: (&str, &str) = ("Windows with SQL Server Web", "RunInstances:0202");
+        const PRO: (&str, &str) = ("Ubuntu Pro", "RunInstances:0g00");
+        const NEITHER: (&str, &str) = (NOTHING, NOTHING);
+        let matrix = [
+            // what is expected is billed
+            (WINDOWS, "image-tag: Windows", Verified),
+            (LINUX, "image-tag: Linux", Verified),
+            (RHEL_HA, "image-tag: RedHat, RedHatHa", Verified),
+            (RHEL, "snapshot-tag: RedHat", Verified),
+            (RHEL, "policy: RedHat", Verified),
+            (RHEL, "lineage: RedHat", Verified),
+            (RHEL, "disk: RedHat, RedHatByol, Linux", Verified),
+            (RHEL, "default: RedHat", Verified),
+            (WINDOWS_WEB, "image-tag: SQL", Verified),
+            // empty needs no expectation, and outranks what the evidence says
+            (NEITHER, "", Mismatch(Kind::Empty)),
+            ((NOTHING, "RunInstances"), "", Mismatch(Kind::Empty)),
+            (NEITHER, "image-tag: Linux", Mismatch(Kind::Empty)),
+            (NEITHER, "image-tag: nonsense", Mismatch(Kind::Empty)),
+            (
+                NEITHER,
+                "image-tag: Linux; disk: Windows",
+                Mismatch(Kind::Empty),
+            ),
+            // something paid is missing
+            (RHEL, "image-tag: RedHatHa", Mismatch(Kind::Missing)),
+            (RHEL_BYOL, "image-tag: RedHat", Mismatch(Kind::Missing)),
+            (WINDOWS, "image-tag: SQL", Mismatch(Kind::Missing)),
+            (
+                WINDOWS_WEB,
+                "image-tag: Windows with SQL Server Standard",
+                Mismatch(Kind::Missing),
+            ),
+            (LINUX, "image-tag: UbuntuPro", Mismatch(Kind::Missing)),
+            // another operating system
+            (LINUX, "image-tag: Windows", Mismatch(Kind::Wrong)),
+            (LINUX, "image-tag: RedHat", Mismatch(Kind::Wrong)),
+            (LINUX, "image-tag: SUSE", Mismatch(Kind::Wrong)),
+            (WINDOWS, "image-tag: Linux", Mismatch(Kind::Wrong)),
+            (LINUX, "lineage: Windows", Mismatch(Kind::Wrong)),
+            (LINUX, "default: Windows", Mismatch(Kind::Wrong)),
+            // something paid more
+            (RHEL_HA, "image-tag: RedHat", Mismatch(Kind::Extra)),
+            (RHEL, "image-tag: RedHatByol", Mismatch(Kind::Extra)),
+            (WINDOWS_WEB, "image-tag: Windows", Mismatch(Kind::Extra)),
+            (PRO, "image-tag: Linux", Mismatch(Kind::Extra)),
+            // the mildest of a list counts
+            (RHEL_HA, "image-tag: Windows, RedHat", Mismatch(Kind::Extra)),
+            (
+                RHEL,
+                "image-tag: Windows, RedHatHa",
+                Mismatch(Kind::Missing),
+            ),
+            // the strongest source that speaks decides
+            (WINDOWS, "image-tag: Windows; default: Linux", Verified),
+            (WINDOWS, "image-tag: silent; default: Windows", Verified),
+            (WINDOWS, "image-tag: not asked; default: Windows", Verified),
+            (WINDOWS, "image-tag: failed; policy: Windows", Verified),
+            (
+                LINUX,
+                "image-tag: failed; policy: Windows",
+                Mismatch(Kind::Wrong),
+            ),
+            (WINDOWS, "image-tag: Windows; policy: Linux", Verified),
+            (WINDOWS, "policy: Windows; image-tag: silent", Verified),
+            // EC2 contradicts itself
+            (
+                ("Windows", "RunInstances:0010"),
+                "image-tag: Windows",
+                Conflict,
+            ),
+            (("Linux/UNIX", "RunInstances:0002"), "", Conflict),
+            ((NOTHING, "RunInstances:0002"), "", Conflict),
+            ((NOTHING, "RunInstances:vvvv"), "", Conflict),
+            // the evidence contradicts itself
+            (LINUX, "image-tag: Linux; disk: Windows", Conflict),
+            (WINDOWS, "image-tag: Windows; lineage: RedHat", Conflict),
+            (RHEL, "policy: RedHat; disk: SUSE", Conflict),
+            (RHEL, "lineage: RedHat; disk: Windows", Conflict),
+            (
+                LINUX,
+                "image-tag: silent; policy: Linux; lineage: silent; disk: Windows",
+                Conflict,
+            ),
+            // more or less detail, a list in common, a weak default: no contradiction
+            (RHEL, "image-tag: RedHat; lineage: RedHatHa", Verified),
+            (
+                RHEL,
+                "image-tag: RedHat; disk: RedHat, RedHatByol, Linux",
+                Verified,
+            ),
+            (
+                LINUX,
+                "image-tag: Linux; disk: RedHat, RedHatByol, Linux",
+                Verified,
+            ),
+            (
+                WINDOWS_WEB,
+                "image-tag: SQL; disk: Windows, WindowsByol",
+                Verified,
+            ),
+            (LINUX, "image-tag: Linux; default: Windows", Verified),
+            (WINDOWS, "disk: Windows; default: Linux", Verified),
+            // not knowing is never a mismatch
+            (LINUX, "", Unverifiable),
+            (
+                LINUX,
+                "image-tag: silent; lineage: silent; disk: failed",
+                Unverifiable,
+            ),
+            (LINUX, "image-tag: RHEL", Unverifiable),
+            (LINUX, "image-tag: RHEL; default: Windows", Unverifiable),
+            (
+                ("Solaris", "RunInstances"),
+                "image-tag: Windows",
+                Unverifiable,
+            ),
+            (("Solaris", "RunInstances:vvvv"), "", Unverifiable),
+            // details known, operation not: details judge (and nothing is discarded)
+            (
+                ("Windows", "RunInstances:vvvv"),
+                "image-tag: Windows",
+                Verified,
+            ),
+            (
+                ("Linux/UNIX", "RunInstances:vvvv"),
+                "image-tag: Windows",
+                Mismatch(Kind::Wrong),
+            ),
+            (
+                ("Linux/UNIX", NOTHING),
+                "image-tag: Windows",
+                Mismatch(Kind::Wrong),
+            ),
+        ];
+        for ((details, operation), evidence, verdict) in matrix {
+            let judgement = judge(&observed(details, operation), &expecting(evidence));
+            assert_eq!(
+                judgement.verdict, verdict,
+                "{details:?} {operation:?} with {evidence:?}: {}",
+                judgement.reason
+            );
+            assert!(!judgement.reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_precedes_any_billing() {
+        let expectation = expecting("image-tag: Windows");
+        let exempt = Expectation {
+            exemption: Some("on purpose".into()),
+            ..expectation.clone()
+        };
+        let gone = Observation::Gone {
+            why: "deregistered".into(),
+        };
+        let failed = Observation::Failed {
+            why: "invalid".into(),
+        };
+        for expectation in [&expectation, &exempt] {
+            assert_eq!(judge(&gone, expectation).verdict, Verdict::Gone);
+            assert_eq!(judge(&failed, expectation).verdict, Verdict::Failed);
+        }
+        for (details, operation) in [
+            ("Linux/UNIX", "RunInstances"),
+            ("Windows", "RunInstances:0002"),
+            (NOTHING, NOTHING),
+            ("Windows", "RunInstances:0010"),
+            ("Solaris", "RunInstances:vvvv"),
+        ] {
+            let judgement = judge(&observed(details, operation), &exempt);
+            assert_eq!(
+                judgement,
+                Judgement {
+                    verdict: Verdict::Exempt,
+                    reason: "on purpose".into()
+                }
+            );
+        }
+    }
+
+    const DETAILS: [&str; 9] = [
+        "Linux/UNIX",
+        "Windows",
+        "Windows BYOL",
+        "Red Hat Enterprise Linux",
+        "Red Hat Enterprise Linux with HA",
+        "Windows with SQL Server Web",
+        "SUSE Linux",
+        "Ubuntu Pro",
+        NOTHING,
+    ];
+    const OPERATIONS: [&str; 9] = [
+        "RunInstances",
+        "RunInstances:0002",
+        "RunInstances:0800",
+        "RunInstances:0010",
+        "RunInstances:1010",
+        "RunInstances:0202",
+        "RunInstances:000g",
+        "RunInstances:0g00",
+        NOTHING,
+    ];
+
+    fn any_says() -> impl Strategy<Value = Says> {
+        let codes: Vec<&'static str> = crate::billing::Platform::codes().collect();
+        prop_oneof![
+            Just(Says::NotAsked),
+            Just(Says::Silent),
+            Just(Says::Failed("throttled".into())),
+            Just(Says::NoPlatform("RHEL".into())),
+            prop::collection::vec(prop::sample::select(codes), 1..4)
+                .prop_map(|codes| Says::Platforms(Platforms::parse(codes).unwrap())),
+        ]
+    }
+
+    fn any_expectation() -> impl Strategy<Value = Expectation> {
+        let sources = [
+            Source::ImageTag,
+            Source::SnapshotTag,
+            Source::Policy,
+            Source::Lineage,
+            Source::Disk,
+            Source::Default,
+        ];
+        let evidence = sources.map(|source| {
+            any_says().prop_map(move |says| Evidence {
+                source,
+                says,
+                detail: String::new(),
+            })
+        });
+        (
+            evidence,
+            prop::option::weighted(0.1, Just("on purpose".to_owned())),
+        )
+            .prop_map(|(evidence, exemption)| Expectation {
+                exemption,
+                evidence: evidence.into(),
+            })
+    }
+
+    fn any_observation() -> impl Strategy<Value = Observation> {
+        prop_oneof![
+            1 => "\\PC*".prop_map(|why| Observation::Gone { why }),
+            1 => "\\PC*".prop_map(|why| Observation::Failed { why }),
+            6 => (0..DETAILS.len(), 0..OPERATIONS.len())
+                .prop_map(|(details, operation)| observed(DETAILS[details], OPERATIONS[operation])),
+            6 => (0..DETAILS.len()).prop_map(|row| observed(DETAILS[row], OPERATIONS[row])),
+            2 => "\\PC*".prop_map(|details| observed(&details, "RunInstances")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_a_mismatch_without_an_available_image(
+            observation in any_observation(), expectation in any_expectation()
+        ) {
+            let judgement = judge(&observation, &expectation);
+            if matches!(judgement.verdict, Verdict::Mismatch(_)) {
+                prop_assert!(matches!(observation, Observation::Available(_)));
+                prop_assert!(expectation.exemption.is_none());
+            }
+            prop_assert!(judgement.verdict != Verdict::Ignored);
+        }
+
+        #[test]
+        fn unrecognised_details_never_mismatch(
+            details in "[A-Za-z /]{1,30}", operation in 0..OPERATIONS.len(), expectation in any_expectation()
+        ) {
+            prop_assume!(!DETAILS.contains(&details.as_str()));
+            prop_assume!(parse_platform_details(Some(&details)) == Parsed::Unrecognised);
+            let judgement = judge(&observed(&details, OPERATIONS[operation]), &expectation);
+            prop_assert!(matches!(judgement.verdict, Verdict::Unverifiable | Verdict::Exempt));
+        }
+
+        #[test]
+        fn verified_exactly_when_the_billing_satisfies_the_expectation(
+            row in 0..DETAILS.len() - 1, expectation in any_expectation()
+        ) {
+            let judgement = judge(&observed(DETAILS[row], OPERATIONS[row]), &expectation);
+            let Parsed::Known(actual) = parse_platform_details(Some(DETAILS[row])) else { panic!() };
+            let satisfied = expectation
+                .platforms()
+                .is_some_and(|platforms| platforms.difference(&actual) == Difference::None);
+            let judged = expectation.exemption.is_none() && expectation.contradiction().is_none();
+            prop_assert_eq!(judgement.verdict == Verdict::Verified, satisfied && judged);
+        }
+
+        #[test]
+        fn a_mismatch_other_than_empty_has_a_source_that_says_otherwise(
+            observation in any_observation(), expectation in any_expectation()
+        ) {
+            let judgement = judge(&observation, &expectation);
+            if let Verdict::Mismatch(kind) = judgement.verdict
+                && kind != Mismatch::Empty
+            {
+                prop_assert!(expectation.platforms().is_some());
+            }
+        }
+    }
+}
