@@ -1,0 +1,924 @@
+//! The whole flow through the public surface: the real SDK talks to `sim` over HTTP, and what the
+//! guard did is read from the server's side.
+
+#![allow(clippy::unwrap_used)] // Clippy takes helpers of tests for no tests.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ami_billing_guard::config::{Config, Mode};
+use ami_billing_guard::event::Scope;
+use ami_billing_guard::policy::Policy;
+use ami_billing_guard::{Aws, Deadline, Error, Guard};
+use chrono::{TimeDelta, Utc};
+use serde_json::{Value, json};
+use sim::{Answer, Fault, FaultKind, Image, Invisible, Lingering, Sim, Snapshot, World};
+
+const AMI: &str = "ami-0a1b2c3d4e5f60001";
+const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
+
+/// The guard before a simulated EC2 and SNS.
+struct House {
+    sim: Sim,
+    guard: Arc<Guard>,
+    journal: Arc<Mutex<Vec<Value>>>,
+}
+
+struct Settings {
+    mode: Mode,
+    policy: Policy,
+    wait: Duration,
+    settle: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            mode: Mode::Enforce,
+            policy: Policy::default(),
+            wait: Duration::from_secs(2),
+            settle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Settings {
+    fn policy(text: &str) -> Settings {
+        Settings {
+            policy: Policy::parse("policy.toml", &format!("version = 1\n{text}")).unwrap(),
+            ..Settings::default()
+        }
+    }
+}
+
+impl House {
+    async fn with(image: Image, settings: Settings) -> House {
+        let mut world = World::default();
+        for snapshot in image.snapshot_ids() {
+            world.add_snapshot(Snapshot::new(snapshot));
+        }
+        world.add_image(image);
+        let sim = Sim::start(world).await.unwrap();
+        let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
+        let config = Config {
+            mode: settings.mode,
+            alert_topic: TOPIC.into(),
+            scope: Scope {
+                account: Some("123456789012".parse().unwrap()),
+                region: Some("eu-west-1".into()),
+            },
+            wait: settings.wait,
+            settle: settings.settle,
+        };
+        let journal = Arc::new(Mutex::new(Vec::new()));
+        let pages = Arc::clone(&journal);
+        let guard = Guard::new(config, settings.policy, aws, move |record| {
+            pages.lock().unwrap().push(json!(record));
+        });
+        House {
+            sim,
+            guard: Arc::new(guard),
+            journal,
+        }
+    }
+
+    async fn of(image: Image) -> House {
+        House::with(image, Settings::default()).await
+    }
+
+    async fn give(&self, event: Value) -> Result<Value, Error> {
+        let answer = self.guard.handle(event, in_a_minute()).await?;
+        Ok(json!(answer))
+    }
+
+    /// The record of an event that is dealt with.
+    async fn record(&self, event: Value) -> Value {
+        self.give(event).await.unwrap()
+    }
+
+    /// The actions that were called, in order.
+    fn calls(&self) -> Vec<String> {
+        self.sim
+            .calls()
+            .into_iter()
+            .map(|call| call.action)
+            .collect()
+    }
+
+    /// The records of the alerts that were published, in order.
+    fn alerts(&self) -> Vec<Value> {
+        let world = self.sim.world();
+        let bodies = world.messages.iter().map(|message| message.body("sqs"));
+        bodies
+            .map(|body| serde_json::from_str(&body).unwrap())
+            .collect()
+    }
+
+    fn image_stands(&self) -> bool {
+        self.sim
+            .world()
+            .images
+            .get(AMI)
+            .is_some_and(|image| image.state == "available")
+    }
+
+    fn inject(&self, fault: Fault) {
+        self.sim.inject(fault);
+    }
+}
+
+fn in_a_minute() -> Deadline {
+    Deadline::now() + Duration::from_secs(60)
+}
+
+/// A registration that CloudTrail tells of, six minutes ago.
+fn registered() -> Value {
+    registered_at(Utc::now() - TimeDelta::minutes(6))
+}
+
+fn registered_at(time: chrono::DateTime<Utc>) -> Value {
+    json!({
+        "version": "0", "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+        "detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
+        "account": "123456789012", "region": "eu-west-1", "time": time.to_rfc3339(), "resources": [],
+        "detail": {
+            "eventSource": "ec2.amazonaws.com", "eventName": "RegisterImage", "awsRegion": "eu-west-1",
+            "recipientAccountId": "123456789012", "sourceIPAddress": "198.51.100.7",
+            "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/builder" },
+            "responseElements": { "imageId": AMI }
+        }
+    })
+}
+
+fn became_available() -> Value {
+    json!({
+        "version": "0", "id": "e-2", "detail-type": "EC2 AMI State Change", "source": "aws.ec2",
+        "account": "123456789012", "region": "eu-west-1", "resources": [],
+        "time": (Utc::now() - TimeDelta::minutes(6)).to_rfc3339(),
+        "detail": { "RequestId": "r", "ImageId": AMI, "State": "available", "ErrorMessage": "" }
+    })
+}
+
+/// A Linux/UNIX image.
+fn image() -> Image {
+    Image::new(AMI)
+}
+
+fn expecting(expectation: &str) -> Image {
+    tagged(image(), "ami-billing-guard:expect", expectation)
+}
+
+fn tagged(mut image: Image, key: &str, value: &str) -> Image {
+    image.tags.insert(key.into(), value.into());
+    image
+}
+
+fn billing(mut image: Image, details: &str, operation: &str) -> Image {
+    image.platform_details = Some(details.into()).filter(|details: &String| !details.is_empty());
+    image.usage_operation =
+        Some(operation.into()).filter(|operation: &String| !operation.is_empty());
+    image
+}
+
+const CLEAN_DISCARD: [&str; 7] = [
+    "DescribeImages",
+    "CreateTags",
+    "DescribeImages",
+    "Publish",
+    "DeregisterImage",
+    "DescribeImages",
+    "ListImagesInRecycleBin",
+];
+
+#[tokio::test]
+async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregistered() {
+    let house = House::of(expecting("Windows")).await;
+    let record = house.record(registered()).await;
+
+    assert_eq!(house.calls(), CLEAN_DISCARD);
+    assert_eq!(record["verdict"], "mismatch");
+    assert_eq!(record["kind"], "wrong");
+    assert_eq!(record["action"], "deregister");
+    assert_eq!(record["outcome"], "done");
+    assert_eq!(record["recycle_bin"], "in");
+    assert_eq!(record["looked_again"], "gone");
+    assert!(record["recoverable_until"].is_string());
+
+    let world = house.sim.world();
+    assert!(!world.images.contains_key(AMI));
+    let binned = &world.recycle_bin[AMI].image;
+    assert_eq!(binned.tags["ami-billing-guard:discard"], "true");
+    assert_eq!(binned.tags["ami-billing-guard:verdict"], "mismatch/wrong");
+    assert_eq!(binned.tags["ami-billing-guard:should-be"], "Windows");
+    assert_eq!(
+        binned.tags["ami-billing-guard:record"],
+        "7bf73129-1428-4cd3-a780-95db273d1602"
+    );
+    assert_eq!(world.snapshots.len(), 1, "the snapshot stays");
+    drop(world);
+
+    let alerts = house.alerts();
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(alerts[0]["outcome"], "planned");
+    assert_eq!(alerts[0]["expected"]["platform"], json!(["Windows"]));
+    assert_eq!(*house.journal.lock().unwrap(), [record]);
+}
+
+#[tokio::test]
+async fn a_verified_image_costs_one_call() {
+    let house = House::of(billing(
+        expecting("Windows"),
+        "Windows",
+        "RunInstances:0002",
+    ))
+    .await;
+    let record = house.record(registered()).await;
+    assert_eq!(house.calls(), ["DescribeImages"]);
+    assert_eq!(
+        (&record["verdict"], &record["action"]),
+        (&json!("verified"), &json!("none"))
+    );
+}
+
+#[tokio::test]
+async fn an_image_without_platform_details_is_discarded_without_any_expectation() {
+    let house = House::of(billing(image(), "", "")).await;
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["kind"], &record["outcome"]),
+        (&json!("empty"), &json!("done"))
+    );
+    assert!(!house.image_stands());
+}
+
+#[tokio::test]
+async fn verdicts_that_do_not_discard_leave_the_image_alone() {
+    let cases = [
+        (image(), "unverifiable", 0),
+        (expecting("RHEL"), "unverifiable", 0),
+        (
+            billing(expecting("Windows"), "Solaris", "RunInstances"),
+            "unverifiable",
+            0,
+        ),
+        (
+            billing(expecting("Windows"), "Windows", "RunInstances:0010"),
+            "conflict",
+            1,
+        ),
+        (
+            billing(
+                expecting("RedHat"),
+                "Red Hat Enterprise Linux with HA",
+                "RunInstances:1010",
+            ),
+            "mismatch",
+            1,
+        ),
+    ];
+    for (image, verdict, alerts) in cases {
+        let house = House::of(image).await;
+        let record = house.record(registered()).await;
+        assert_eq!(record["verdict"], verdict);
+        assert_eq!(house.alerts().len(), alerts, "{verdict}");
+        assert!(
+            house
+                .calls()
+                .iter()
+                .all(|call| call == "DescribeImages" || call == "Publish")
+        );
+        assert!(house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn a_second_delivery_does_no_harm_and_says_gone() {
+    let house = House::of(expecting("Windows")).await;
+    let event = registered_at(Utc::now() - TimeDelta::minutes(11));
+    house.record(event.clone()).await;
+    house.sim.forget_calls();
+    let record = house.record(event).await;
+    assert_eq!(
+        (&record["verdict"], &record["action"]),
+        (&json!("gone"), &json!("none"))
+    );
+    assert_eq!(house.calls(), ["DescribeImages"]);
+    assert_eq!(house.alerts().len(), 1);
+}
+
+#[tokio::test]
+async fn observe_mode_only_looks_and_tells() {
+    let settings = Settings {
+        mode: Mode::Observe,
+        ..Settings::default()
+    };
+    let house = House::with(expecting("Windows"), settings).await;
+    let record = house.record(registered()).await;
+    assert_eq!(house.calls(), ["DescribeImages", "Publish"]);
+    assert_eq!(record["action"], "hold");
+    assert_eq!(record["held_by"], json!(["observe-mode"]));
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
+    let protected = {
+        let mut image = expecting("Windows");
+        image.deregistration_protection = Some("enabled-without-cooldown".into());
+        image
+    };
+    let another_owners = {
+        let mut image = expecting("Windows");
+        image.owner = "210987654321".into();
+        image.public = true;
+        image
+    };
+    let old = {
+        let mut image = expecting("Windows");
+        image.creation_date = Utc::now() - TimeDelta::hours(25);
+        image
+    };
+    let created = {
+        let mut image = expecting("Windows");
+        image.source_instance_id = Some("i-0a1b2c3d4e5f60001".into());
+        image
+    };
+    let backup = tagged(expecting("Windows"), "aws:backup:source-resource", "i-1");
+    let strange = billing(expecting("Windows"), "Linux/UNIX", "RunInstances:vvvv");
+    let by_service = {
+        let mut event = registered();
+        event["detail"]["userIdentity"]["invokedBy"] = json!("drs.amazonaws.com");
+        event
+    };
+    let cases = [
+        (protected, registered(), "protected"),
+        (another_owners, registered(), "not-owner"),
+        (old, registered(), "too-old"),
+        (created, registered(), "not-registered"),
+        (backup, registered(), "backup-managed"),
+        (strange, registered(), "unrecognised-operation"),
+        (expecting("Windows"), by_service, "service-registered"),
+        (expecting("Windows"), became_available(), "identity-unknown"),
+    ];
+    for (image, event, interlock) in cases {
+        let house = House::of(image).await;
+        let record = house.record(event).await;
+        assert_eq!(record["held_by"], json!([interlock]));
+        assert_eq!(record["action"], "hold");
+        assert_eq!(house.calls(), ["DescribeImages", "Publish"], "{interlock}");
+        assert!(house.image_stands(), "{interlock}");
+    }
+}
+
+#[tokio::test]
+async fn the_default_of_the_policy_tells_and_never_discards() {
+    let settings = Settings::policy("[defaults]\nexpect = \"Windows\"");
+    let house = House::with(image(), settings).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["inferred"]));
+    assert_eq!(
+        record["expected"],
+        json!({"platform": ["Windows"], "source": "default"})
+    );
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn action_none_tells_and_disable_disables() {
+    let settings = Settings::policy("[discard]\naction = \"none\"");
+    let house = House::with(expecting("Windows"), settings).await;
+    assert_eq!(
+        house.record(registered()).await["held_by"],
+        json!(["action-none"])
+    );
+    assert!(house.image_stands());
+
+    let settings = Settings::policy("[discard]\naction = \"disable\"");
+    let house = House::with(expecting("Windows"), settings).await;
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["action"], &record["outcome"]),
+        (&json!("disable"), &json!("done"))
+    );
+    assert_eq!(
+        house.calls()[3..],
+        ["Publish", "DisableImage", "DescribeImages"]
+    );
+    assert_eq!(house.sim.world().images[AMI].state, "disabled");
+    assert_eq!(
+        record["undo"],
+        "aws ec2 enable-image --image-id ami-0a1b2c3d4e5f60001 --region eu-west-1"
+    );
+}
+
+#[tokio::test]
+async fn a_young_image_comes_again_unless_a_tag_verifies_it() {
+    let young = |mut image: Image| {
+        image.creation_date = Utc::now() - TimeDelta::seconds(30);
+        image
+    };
+    for image in [expecting("Windows"), image(), billing(image(), "", "")] {
+        let house = House::of(young(image)).await;
+        let error = house.give(registered()).await.unwrap_err();
+        assert_eq!(error.error_type(), "NotSettled");
+        assert_eq!(house.calls(), ["DescribeImages"]);
+    }
+    let house = House::of(young(expecting("Linux"))).await;
+    assert_eq!(house.record(registered()).await["verdict"], "verified");
+
+    // What verifies is a declaration: a default does not, as a tag may yet say otherwise.
+    let settings = Settings::policy("[defaults]\nexpect = \"Linux\"");
+    let house = House::with(young(image()), settings).await;
+    assert_eq!(
+        house.give(registered()).await.unwrap_err().error_type(),
+        "NotSettled"
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_becomes_visible_late_is_waited_for_within_the_budget() {
+    for invisible_as in [Invisible::NotFound, Invisible::Empty] {
+        let mut image = expecting("Linux");
+        (image.invisible_for, image.invisible_as) = (2, invisible_as);
+        let house = House::of(image).await;
+        assert_eq!(house.record(registered()).await["verdict"], "verified");
+        assert_eq!(house.calls().len(), 3);
+
+        let mut image = expecting("Linux");
+        (image.invisible_for, image.invisible_as) = (1000, invisible_as);
+        let wait = Duration::from_millis(300);
+        let house = House::with(
+            image,
+            Settings {
+                wait,
+                ..Settings::default()
+            },
+        )
+        .await;
+        let error = house.give(registered()).await.unwrap_err();
+        assert_eq!(error.error_type(), "NotVisibleYet");
+        assert!(error.to_string().contains(AMI), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn pending_is_waited_for_and_failed_states_are_failed_not_empty() {
+    let in_state = |state: &str| {
+        let mut image = billing(expecting("Windows"), "", "");
+        image.state = state.into();
+        image
+    };
+    for state in ["pending", "transient", "state-to-come"] {
+        let settings = Settings {
+            wait: Duration::ZERO,
+            ..Settings::default()
+        };
+        let house = House::with(in_state(state), settings).await;
+        assert_eq!(
+            house.give(registered()).await.unwrap_err().error_type(),
+            "NotVisibleYet"
+        );
+    }
+    for (state, verdict) in [
+        ("failed", "failed"),
+        ("error", "failed"),
+        ("invalid", "failed"),
+        ("disabled", "gone"),
+        ("deregistered", "gone"),
+    ] {
+        let house = House::of(in_state(state)).await;
+        assert_eq!(
+            house.record(registered()).await["verdict"],
+            verdict,
+            "{state}"
+        );
+        assert_eq!(house.calls(), ["DescribeImages"]);
+    }
+}
+
+#[tokio::test]
+async fn a_recently_deregistered_image_is_gone_not_empty() {
+    for empty_for in [None, Some(0)] {
+        let house = House::of(expecting("Windows")).await;
+        {
+            let mut world = house.sim.world();
+            let image = world.images.remove(AMI).unwrap();
+            let lingering = Lingering {
+                listed_for: 0,
+                empty_for,
+            };
+            world
+                .deregistered
+                .insert(AMI.into(), sim::Deregistered { image, lingering });
+        }
+        let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+        assert_eq!(house.record(old).await["verdict"], "gone");
+        // Not knowing whether it is not there yet or no more is no verdict.
+        let error = house.give(registered()).await.unwrap_err();
+        assert_eq!(error.error_type(), "NotVisibleYet");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DeregisterImage",
+        FaultKind::Refuse {
+            code: "OperationNotPermitted".into(),
+            message: "Not this one.".into(),
+        },
+    ));
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "refused");
+    assert!(record["error"].as_str().unwrap().contains("Not this one."));
+    let outcomes: Vec<_> = house
+        .alerts()
+        .iter()
+        .map(|alert| alert["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["planned", "refused"]);
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn a_denied_deregistration_names_permission_and_resource() {
+    let settings = Settings {
+        wait: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let house = House::with(expecting("Windows"), settings).await;
+    house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "refused");
+    let error = record["error"].as_str().unwrap();
+    let words =
+        "ec2:DeregisterImage on arn:aws:ec2:eu-west-1::image/ami-0a1b2c3d4e5f60001 is missing";
+    assert!(error.contains(words), "{error}");
+    assert_eq!(house.alerts().len(), 2);
+}
+
+#[tokio::test]
+async fn a_denial_right_after_tagging_may_pass() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::AccessDenied));
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+    assert_eq!(house.alerts().len(), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_can_not_be_tagged_is_held() {
+    let mut full = expecting("Windows");
+    (1..50).for_each(|n| {
+        full.tags.insert(format!("tag-{n}"), String::new());
+    });
+    let house = House::of(full).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["untaggable"]));
+    assert!(
+        record["error"]
+            .as_str()
+            .unwrap()
+            .contains("TagLimitExceeded")
+    );
+    assert_eq!(house.alerts().len(), 1);
+
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["untaggable"]));
+    assert!(
+        record["error"]
+            .as_str()
+            .unwrap()
+            .contains("ec2:CreateTags on arn:aws:ec2:")
+    );
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn without_an_alert_nothing_is_discarded_and_a_retry_completes_it() {
+    for fault in [
+        FaultKind::AccessDenied,
+        FaultKind::Throttle,
+        FaultKind::ResetBefore,
+    ] {
+        let house = House::of(expecting("Windows")).await;
+        house.inject(Fault::always("Publish", fault.clone()));
+        let error = house.give(registered()).await.unwrap_err();
+        assert!(error.to_string().contains(TOPIC), "{error}");
+        assert!(house.calls().iter().all(|call| call != "DeregisterImage"));
+        assert!(house.image_stands());
+
+        house.sim.heal();
+        assert_eq!(
+            house.record(registered()).await["outcome"],
+            "done",
+            "{fault:?}"
+        );
+        assert_eq!(house.alerts().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_deregistration_is_cleared_up_by_looking() {
+    for fault in [FaultKind::ResetAfter, FaultKind::CutBody] {
+        let house = House::of(expecting("Windows")).await;
+        house.inject(Fault::always("DeregisterImage", fault.clone()));
+        let record = house.record(registered()).await;
+        assert_eq!(record["outcome"], "done", "{fault:?}: {record}");
+        assert_eq!(house.alerts().len(), 1);
+        assert!(!house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn a_deregistration_that_does_not_get_through_is_told_of_and_tried_again() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always("DeregisterImage", FaultKind::Throttle));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "Unavailable");
+    let outcomes: Vec<_> = house
+        .alerts()
+        .iter()
+        .map(|alert| alert["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["planned", "failed"]);
+    assert_eq!(house.journal.lock().unwrap()[0]["outcome"], "failed");
+    assert!(house.image_stands());
+
+    house.sim.heal();
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+}
+
+#[tokio::test]
+async fn passing_faults_are_retried_by_the_sdk_and_lasting_ones_by_the_queue() {
+    for action in ["DescribeImages", "CreateTags", "Publish", "DeregisterImage"] {
+        for fault in [
+            FaultKind::Throttle,
+            FaultKind::InternalError,
+            FaultKind::ResetBefore,
+        ] {
+            let house = House::of(expecting("Windows")).await;
+            house.inject(Fault::nth(action, 1, fault.clone()));
+            let record = house.record(registered()).await;
+            assert_eq!(record["outcome"], "done", "{action} {fault:?}");
+        }
+    }
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always("DescribeImages", FaultKind::AccessDenied));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "AccessDenied");
+    assert!(
+        error
+            .to_string()
+            .starts_with("access denied: ec2:DescribeImages on * is missing")
+    );
+}
+
+#[tokio::test]
+async fn a_look_that_fails_is_not_a_failed_discard() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "ListImagesInRecycleBin",
+        FaultKind::AccessDenied,
+    ));
+    house.inject(Fault {
+        action: "DescribeImages".into(),
+        calls: sim::Calls::From(3),
+        kind: FaultKind::AccessDenied,
+    });
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "done");
+    assert_eq!(
+        (&record["recycle_bin"], &record["looked_again"]),
+        (&json!("unknown"), &json!("unknown"))
+    );
+    assert!(record["recoverable_until"].is_null());
+    assert!(
+        record["error"]
+            .as_str()
+            .unwrap()
+            .contains("ec2:ListImagesInRecycleBin")
+    );
+}
+
+#[tokio::test]
+async fn without_a_recycle_bin_rule_the_record_does_not_promise_a_way_back() {
+    let settings = Settings {
+        wait: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let house = House::with(expecting("Windows"), settings).await;
+    house.sim.world().recycle_bin_rules.clear();
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["recycle_bin"]),
+        (&json!("done"), &json!("absent"))
+    );
+    assert!(record["undo"].is_null() && record["recoverable_until"].is_null());
+}
+
+/// Runs the guard, and changes the image while CreateTags is under way.
+async fn with_a_change_on_the_way(image: Image, change: impl FnOnce(&mut World)) -> (House, Value) {
+    let house = House::of(image).await;
+    house.inject(Fault::nth(
+        "CreateTags",
+        1,
+        FaultKind::Slow(Duration::from_millis(500)),
+    ));
+    let guard = Arc::clone(&house.guard);
+    let run = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await });
+    while house
+        .sim
+        .calls()
+        .iter()
+        .all(|call| call.action != "CreateTags")
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    change(&mut house.sim.world());
+    let record = json!(run.await.unwrap().unwrap());
+    (house, record)
+}
+
+#[tokio::test]
+async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
+    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+        let image = world.images.get_mut(AMI).unwrap();
+        image
+            .tags
+            .insert("ami-billing-guard:expect".into(), "Linux".into());
+    })
+    .await;
+    assert_eq!(
+        (&record["verdict"], &record["action"]),
+        (&json!("verified"), &json!("none"))
+    );
+    assert_eq!(
+        house.calls(),
+        [
+            "DescribeImages",
+            "CreateTags",
+            "DescribeImages",
+            "CreateTags"
+        ]
+    );
+    assert!(house.image_stands());
+    let world = house.sim.world();
+    assert_eq!(
+        world.images[AMI].tags["ami-billing-guard:discard"],
+        "withdrawn"
+    );
+    assert_eq!(
+        world.images[AMI].tags["ami-billing-guard:verdict"],
+        "verified"
+    );
+}
+
+#[tokio::test]
+async fn protection_that_comes_between_judgement_and_act_holds_the_discard() {
+    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+        let image = world.images.get_mut(AMI).unwrap();
+        image.deregistration_protection = Some("enabled-without-cooldown".into());
+    })
+    .await;
+    assert_eq!(record["held_by"], json!(["protected"]));
+    assert_eq!(house.alerts().len(), 1);
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_deregisters_on_the_way_is_gone() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::nth(
+        "CreateTags",
+        1,
+        FaultKind::Refuse {
+            code: "InvalidAMIID.Unavailable".into(),
+            message: "gone".into(),
+        },
+    ));
+    assert_eq!(
+        house.give(registered()).await.unwrap_err().error_type(),
+        "NotVisibleYet"
+    );
+    assert!(house.alerts().is_empty());
+}
+
+#[tokio::test]
+async fn without_time_left_no_discard_is_begun() {
+    let house = House::of(expecting("Windows")).await;
+    let soon = Deadline::now() + Duration::from_secs(10);
+    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    assert_eq!(error.error_type(), "OutOfTime");
+    assert_eq!(house.calls(), ["DescribeImages"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_ends_before_the_invocation_does() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DescribeImages",
+        FaultKind::Slow(Duration::from_secs(60)),
+    ));
+    let soon = Deadline::now() + Duration::from_millis(2_500);
+    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    assert_eq!(error.error_type(), "OutOfTime");
+}
+
+fn batch(bodies: &[String]) -> Value {
+    let messages = bodies.iter().enumerate().map(|(n, body)| {
+        json!({ "messageId": format!("m-{n}"), "receiptHandle": "r", "body": body, "eventSource": "aws:sqs" })
+    });
+    json!({ "Records": messages.collect::<Vec<_>>() })
+}
+
+#[tokio::test]
+async fn of_a_batch_only_the_failed_messages_come_back() {
+    let house = House::of(expecting("Windows")).await;
+    let mut other = registered();
+    other["detail"]["responseElements"]["imageId"] = json!("ami-0a1b2c3d4e5f69999");
+    let mut ignored = registered();
+    ignored["account"] = json!("210987654321");
+    let answer = house
+        .record(batch(&[
+            registered().to_string(),
+            "{\"cut\": ".into(),
+            ignored.to_string(),
+            other.to_string(), // an image that EC2 does not know yet
+        ]))
+        .await;
+    assert_eq!(
+        answer,
+        json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }, { "itemIdentifier": "m-3" }] })
+    );
+    assert!(!house.image_stands());
+    assert_eq!(house.journal.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_whose_messages_can_not_be_named_comes_back_whole() {
+    let house = House::of(expecting("Windows")).await;
+    for input in [
+        json!({ "Records": 7 }),
+        json!({ "Records": [{ "body": registered().to_string() }] }),
+    ] {
+        assert_eq!(
+            house.give(input).await.unwrap_err().error_type(),
+            "MalformedEvent"
+        );
+    }
+    assert!(house.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_ignored_event_costs_no_call_and_is_on_record() {
+    let house = House::of(expecting("Windows")).await;
+    let mut event = registered();
+    event["detail"]["errorCode"] = json!("Client.DryRunOperation");
+    let record = house.record(event).await;
+    assert_eq!(
+        (&record["verdict"], &record["action"]),
+        (&json!("ignored"), &json!("none"))
+    );
+    assert!(
+        record["reason"]
+            .as_str()
+            .unwrap()
+            .contains("DryRunOperation")
+    );
+    assert!(house.calls().is_empty());
+    assert_eq!(house.journal.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn tags_that_an_event_claims_are_no_evidence() {
+    let house = House::of(image()).await;
+    let mut event = registered();
+    event["detail"]["requestParameters"] = json!({ "tagSpecificationSet": { "items": [
+        { "resourceType": "image", "tags": [{ "key": "ami-billing-guard:expect", "value": "Windows" }] }
+    ] } });
+    assert_eq!(house.record(event).await["verdict"], "unverifiable");
+}
+
+#[tokio::test]
+async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
+    let house = House::of(expecting("Windows")).await;
+    house.record(registered()).await;
+    for call in house.sim.calls() {
+        assert_eq!(call.answer, Answer::Ok);
+        for (name, value) in &call.params {
+            if name.starts_with("Tag.") && name.ends_with(".Key") {
+                assert!(value.starts_with("ami-billing-guard:"), "{value}");
+            }
+        }
+        if call.action == "DeregisterImage" {
+            let asked = call
+                .params
+                .get("DeleteAssociatedSnapshots")
+                .map(String::as_str);
+            assert_eq!(asked, Some("false"));
+        }
+    }
+}
