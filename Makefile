@@ -1,0 +1,58 @@
+# `make test` is all that testing needs, from a fresh clone: a Rust toolchain, a C compiler, Python 3.11
+# with venv, and make.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_READY := $(VENV)/.ready
+
+# One selection for every debug build. Another one would unify the dependencies' features in another
+# way, and so compile the AWS SDK, which takes minutes, a second time.
+CARGO_SELECTION := --workspace --all-targets --locked
+
+# The release build is for this machine's processor, so that the tests can run it.
+ARCHITECTURE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
+
+# SAM takes the build from target/lambda and from nowhere else.
+unexport CARGO_TARGET_DIR
+
+# Nothing here may reach a real account.
+export AWS_ACCESS_KEY_ID := testing
+export AWS_SECRET_ACCESS_KEY := testing
+export AWS_DEFAULT_REGION := eu-west-1
+export AWS_CONFIG_FILE := /dev/null
+export AWS_SHARED_CREDENTIALS_FILE := /dev/null
+unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_REGION AWS_ENDPOINT_URL
+export SAM_CLI_TELEMETRY := 0
+
+# Where the Python tests find what was built.
+export GUARD_BINARY := $(CURDIR)/target/debug/guard
+export SIM_BINARY := $(CURDIR)/target/debug/sim
+export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction/bootstrap
+
+.PHONY: test
+test: rust-test build
+	$(VENV)/bin/pytest tests
+
+# Also builds target/debug/guard and target/debug/sim, which the Python tests run.
+.PHONY: rust-test
+rust-test:
+	cargo test $(CARGO_SELECTION)
+	cargo test --workspace --doc --locked
+
+# Compiles what rust-test runs, and runs nothing.
+.PHONY: rust-compile
+rust-compile:
+	cargo test $(CARGO_SELECTION) --no-run
+
+# What `sam deploy` deploys. SAM finds cargo-lambda, and the zig that it links with, on the PATH. Where CI
+# has clippy wrap the compiler of debug builds, this build is left alone.
+.PHONY: build
+build: $(VENV_READY)
+	@echo 'Building the function for $(ARCHITECTURE); the first time takes minutes.'
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS \
+		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+$(VENV_READY): tests/requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@

@@ -1,0 +1,297 @@
+"""What the SAM template promises: who may send events, what the guard may do, and what it is told."""
+
+import fnmatch
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import cfnlint.decode.cfn_yaml
+import pytest
+from cfnlint.data import AdditionalSpecs
+from cfnlint.helpers import load_resource
+
+ROOT = pathlib.Path(__file__).parents[2]
+TEMPLATE = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))
+RESOURCES = TEMPLATE["Resources"]
+PARAMETERS = TEMPLATE["Parameters"]
+
+# The mark of the guard: the Recycle Bin rule, the role and the code must all mean the same pair.
+MARK = ("ami-billing-guard:discard", "true")
+IMAGES = {"Fn::Sub": "arn:${AWS::Partition}:ec2:${AWS::Region}::image/*"}
+
+
+def of_type(kind):
+    return {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == kind}
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def role_statements(effect="Allow"):
+    statements = [
+        statement
+        for policy in RESOURCES["GuardRole"]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == effect
+    ]
+    assert statements, f"the role has no {effect} at all"
+    return statements
+
+
+def statement_for(action):
+    found = [s for s in role_statements() if action in listed(s["Action"])]
+    assert len(found) == 1, f"{action} is granted {len(found)} times"
+    return found[0]
+
+
+def queue_statements(queue):
+    (policy,) = (p for p in of_type("AWS::SQS::QueuePolicy").values() if p["Queues"] == [{"Ref": queue}])
+    return policy["PolicyDocument"]["Statement"]
+
+
+# --- The role ----------------------------------------------------------------------------------------
+
+
+def test_the_role_grants_the_calls_of_the_guard_and_no_others():
+    granted = {action for s in role_statements() for action in listed(s["Action"])}
+    assert granted == {
+        "ec2:CreateTags",
+        "ec2:DeregisterImage",
+        "ec2:DescribeImages",
+        "ec2:DisableImage",
+        "ec2:ListImagesInRecycleBin",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "sns:Publish",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    }
+
+
+def test_sam_adds_nothing_to_the_role():
+    function = RESOURCES["GuardFunction"]["Properties"]
+    assert function["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
+    assert "Policies" not in function
+    assert "ManagedPolicyArns" not in RESOURCES["GuardRole"]["Properties"]
+    assert list(of_type("AWS::IAM::Role")) == ["GuardRole"]
+
+
+def test_no_snapshot_can_be_deleted():
+    for statement in role_statements():
+        for action in listed(statement["Action"]):
+            assert not fnmatch.fnmatch("ec2:deletesnapshot", action.lower())
+        assert "NotAction" not in statement
+    denied = [s for s in role_statements("Deny") if "ec2:DeleteSnapshot" in listed(s["Action"])]
+    assert [s["Resource"] for s in denied] == ["*"]
+    assert "Condition" not in denied[0]
+
+
+def test_every_action_names_its_resource_where_iam_knows_one():
+    services = load_resource(AdditionalSpecs, "Policies.json")
+    for statement in role_statements():
+        for action in listed(statement["Action"]):
+            service, name = action.split(":")
+            known = {a.lower(): spec for a, spec in services[service]["Actions"].items()}[name.lower()]
+            anything = statement["Resource"] == "*"
+            assert anything != bool(known.get("Resources")), f"{action} on {statement['Resource']}"
+
+
+@pytest.mark.parametrize("action", ["ec2:DeregisterImage", "ec2:DisableImage"])
+def test_only_a_marked_image_can_be_discarded(action):
+    statement = statement_for(action)
+    assert statement["Resource"] == IMAGES
+    assert statement["Condition"] == {"StringEquals": {f"aws:ResourceTag/{MARK[0]}": MARK[1]}}
+
+
+def test_only_the_guards_own_tags_can_be_set_and_only_on_images():
+    statement = statement_for("ec2:CreateTags")
+    assert statement["Resource"] == IMAGES
+    keys = statement["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"]
+    assert sorted(keys) == [
+        "ami-billing-guard:discard",
+        "ami-billing-guard:record",
+        "ami-billing-guard:should-be",
+        "ami-billing-guard:verdict",
+    ]
+    # ForAllValues alone would also hold for a request that names no key.
+    assert statement["Condition"]["Null"] == {"aws:TagKeys": "false"}
+
+
+def test_alerts_go_to_the_one_topic():
+    assert statement_for("sns:Publish")["Resource"] == {"Ref": "AlertTopic"}
+    assert list(of_type("AWS::SNS::Topic")) == ["AlertTopic"]
+
+
+# --- The queues --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", ["EventQueue", "UndeliveredEventQueue"])
+def test_only_the_rules_may_send(queue):
+    (allow,) = (s for s in queue_statements(queue) if s["Effect"] == "Allow")
+    assert allow["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allow["Action"] == "sqs:SendMessage"
+    assert allow["Resource"] == {"Fn::GetAtt": [queue, "Arn"]}
+    senders = allow["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert list(allow["Condition"]) == ["ArnEquals"]
+    # Each rule while it exists, and nothing in its place while it does not.
+    assert [sender["Fn::If"] for sender in senders] == [
+        [rule["Condition"], {"Fn::GetAtt": [name, "Arn"]}, {"Ref": "AWS::NoValue"}]
+        for name, rule in RESOURCES.items()
+        if rule["Type"] == "AWS::Events::Rule"
+    ]
+
+
+def test_nobody_may_send_to_the_dead_letter_queue():
+    assert [s["Effect"] for s in queue_statements("DeadLetterQueue")] == ["Deny"]
+
+
+@pytest.mark.parametrize("queue", sorted(of_type("AWS::SQS::Queue")))
+def test_every_queue_refuses_what_comes_without_tls(queue):
+    (deny,) = (s for s in queue_statements(queue) if s["Effect"] == "Deny")
+    assert (deny["Principal"], deny["Action"]) == ("*", "sqs:*")
+    assert deny["Resource"] == {"Fn::GetAtt": [queue, "Arn"]}
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_a_message_stays_hidden_for_six_times_the_longest_timeout():
+    assert of_type("AWS::SQS::Queue")["EventQueue"]["VisibilityTimeout"] >= 6 * PARAMETERS["Timeout"]["MaxValue"]
+
+
+def test_the_queue_delays_by_what_the_guard_takes_for_settled():
+    queue = RESOURCES["EventQueue"]["Properties"]
+    assert queue["DelaySeconds"] == {"Ref": "SettleSeconds"}
+    assert settings()["GUARD_SETTLE_SECONDS"] == {"Ref": "SettleSeconds"}
+    assert (PARAMETERS["SettleSeconds"]["Default"], PARAMETERS["SettleSeconds"]["MaxValue"]) == (300, 900)
+
+
+def test_what_can_not_be_judged_is_kept_for_fourteen_days():
+    redrive = RESOURCES["EventQueue"]["Properties"]["RedrivePolicy"]
+    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
+    for queue in ("DeadLetterQueue", "UndeliveredEventQueue"):
+        assert RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+def test_lambda_takes_batches_and_returns_only_what_failed():
+    events = RESOURCES["GuardFunction"]["Properties"]["Events"]
+    (source,) = events.values()
+    assert source["Type"] == "SQS"
+    assert source["Properties"] == {
+        "Queue": {"Fn::GetAtt": ["EventQueue", "Arn"]},
+        "BatchSize": 10,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}},
+    }
+    assert PARAMETERS["MaximumConcurrency"]["MinValue"] == 2
+
+
+# --- The function ------------------------------------------------------------------------------------
+
+
+def settings():
+    return RESOURCES["GuardFunction"]["Properties"]["Environment"]["Variables"]
+
+
+def test_the_function_gets_settings_that_the_guard_knows():
+    assert set(settings()) <= {
+        "GUARD_MODE",
+        "GUARD_ALERT_TOPIC_ARN",
+        "GUARD_POLICY_PATH",
+        "GUARD_ACCOUNT_ID",
+        "GUARD_WAIT_SECONDS",
+        "GUARD_SETTLE_SECONDS",
+        "GUARD_LEDGER_TABLE",
+    }
+    assert settings()["GUARD_MODE"] == {"Ref": "Mode"}
+    assert settings()["GUARD_ALERT_TOPIC_ARN"] == {"Ref": "AlertTopic"}
+    assert settings()["GUARD_ACCOUNT_ID"] == {"Ref": "AWS::AccountId"}
+    assert PARAMETERS["Mode"]["AllowedValues"] == ["enforce", "observe"]
+    assert PARAMETERS["Mode"]["Default"] == "enforce"
+
+
+def test_the_policy_is_where_the_function_looks_for_it():
+    assert RESOURCES["GuardFunction"]["Properties"]["Layers"] == [{"Ref": "PolicyLayer"}]
+    content = ROOT / RESOURCES["PolicyLayer"]["Properties"]["ContentUri"]
+    # Lambda unpacks a layer's content below /opt.
+    path = pathlib.PurePosixPath(settings()["GUARD_POLICY_PATH"])
+    assert (content / path.relative_to("/opt")).is_file()
+    assert [f.name for f in content.iterdir()] == ["policy.toml"]
+
+
+def test_the_deployed_policy_is_the_defaults_written_out():
+    policy = tomllib.loads((ROOT / "policy" / "policy.toml").read_text())
+    assert policy == {
+        "version": 1,
+        "defaults": {},
+        "evidence": {"tags": True, "lineage": "always", "disk": "when-needed"},
+        "discard": {
+            "action": "deregister",
+            "from": ["declared"],
+            "max_per_hour": 10,
+            "max_age_hours": 24,
+            "in_use": "hold",
+            "service_registered": "hold",
+        },
+        "alert": {"on": ["mismatch", "conflict"]},
+    }
+
+
+def test_no_log_level_drops_the_records():
+    # Lambda counts a line of JSON without a level, as a record is, as INFO.
+    assert set(PARAMETERS["LogLevel"]["AllowedValues"]) <= {"TRACE", "DEBUG", "INFO"}
+    logging = RESOURCES["GuardFunction"]["Properties"]["LoggingConfig"]
+    assert logging["LogFormat"] == "JSON"
+    assert logging["ApplicationLogLevel"] == {"Ref": "LogLevel"}
+    assert logging["LogGroup"] == {"Ref": "GuardLogGroup"}
+
+
+def test_sam_builds_the_one_binary_of_the_guard():
+    function = RESOURCES["GuardFunction"]
+    assert function["Metadata"] == {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": "guard"}}
+    assert function["Properties"]["Runtime"] == "provided.al2023"
+    assert function["Properties"]["Architectures"] == [{"Ref": "Architecture"}]
+
+
+# --- The rest ----------------------------------------------------------------------------------------
+
+
+def test_the_recycle_bin_keeps_what_bears_the_guards_mark():
+    rule = RESOURCES["RecycleBinRule"]["Properties"]
+    assert rule["ResourceType"] == "EC2_IMAGE"
+    assert rule["ResourceTags"] == [{"ResourceTagKey": MARK[0], "ResourceTagValue": MARK[1]}]
+    assert rule["RetentionPeriod"]["RetentionPeriodValue"] == {"Ref": "RecycleBinDays"}
+    assert PARAMETERS["RecycleBinDays"]["Default"] == 30
+
+
+def test_every_parameter_says_what_it_takes_and_stands_in_a_group():
+    interface = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(PARAMETERS)
+    assert sorted(interface["ParameterLabels"]) == sorted(PARAMETERS)
+    for name, parameter in PARAMETERS.items():
+        assert parameter["Description"] and parameter["ConstraintDescription"], name
+        assert {"AllowedValues", "AllowedPattern", "MinValue"} & set(parameter), name
+
+
+def test_every_output_is_described():
+    assert TEMPLATE["Outputs"]
+    for name, output in TEMPLATE["Outputs"].items():
+        assert output["Description"], name
+
+
+def test_sam_finds_the_template_valid():
+    sam = pathlib.Path(sys.executable).parent / "sam"
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "SAM_CLI_TELEMETRY": "0",
+    }
+    run = subprocess.run(
+        [sam, "validate", "--lint"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "is a valid SAM Template" in run.stdout
