@@ -3,7 +3,6 @@
 //! Names, tags and ARNs come from outside: in the text each stands on one line, without control
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
 
-use crate::aws::Message;
 use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE};
 use crate::expectation::EXPECT_TAG;
 use crate::record::{Outcome, Record};
@@ -14,6 +13,15 @@ const SUBJECT: usize = 99;
 
 /// The longest piece of outside text that a line shows; the record has the whole of it.
 const SHOWN: usize = 300;
+
+/// What is published: one text for people, one for programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    /// The subject of a mail: ASCII, one line, below 100 characters.
+    pub(crate) subject: String,
+    /// SNS's JSON with a body for each protocol.
+    pub(crate) bodies: String,
+}
 
 /// The SNS message of a record: text where people read (`default`, `email`), the record where
 /// programs do.
@@ -123,10 +131,14 @@ pub fn text(record: &Record) -> String {
         text.line(match record.action {
             Action::Disable => "Launch permissions do not come back with it: set them again.",
             _ => {
-                "This needs the image's snapshots, which the guard never deletes. Correct what the image \
-                 is expected to bill first, or say so by the tag, if that was the mistake."
+                "This needs the image's snapshots, which the guard never deletes, and that the Recycle Bin \
+                 kept the image."
             }
         });
+        text.line(
+            "Then correct what the image is expected to bill, or protect it from deregistration, at once: \
+             an event that is delivered again could have it discarded again.",
+        );
     }
     text.0
 }
@@ -189,7 +201,16 @@ fn deeds(record: &Record) -> Vec<String> {
             "The image is deregistered right after this message. Its snapshots stay, and instances \
              that run from it go on."
                 .to_owned(),
-            format!("It was marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which a Recycle Bin rule keeps it."),
+            if record.undo.is_some() {
+                format!(
+                    "It was marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which the stack's \
+                     Recycle Bin rule keeps it."
+                )
+            } else {
+                "The Recycle Bin does not keep an instance-store-backed image. Its bundle in S3 stays, \
+                 and it can be registered from that again."
+                    .to_owned()
+            },
         ],
         (Action::Disable, _) => vec![
             "The image is disabled right after this message: nothing can be launched from it until it \
@@ -201,6 +222,21 @@ fn deeds(record: &Record) -> Vec<String> {
         deeds.push(format!("  {}", error()));
     }
     deeds
+}
+
+/// The command that takes a discard back; `None` where there is none.
+pub(crate) fn undo(record: &Record) -> Option<String> {
+    match record.action {
+        Action::Disable => Some(aws_ec2(record, "enable-image", "--image-id")),
+        // The Recycle Bin keeps EBS-backed images alone (EBS User Guide, "Recycle Bin").
+        Action::Deregister if record.instance_store => None,
+        Action::Deregister => Some(aws_ec2(
+            record,
+            "restore-image-from-recycle-bin",
+            "--image-id",
+        )),
+        Action::None | Action::Alert | Action::Hold => None,
+    }
 }
 
 /// The command that does what the guard could not.
@@ -241,12 +277,13 @@ pub fn fix(record: &Record) -> Vec<String> {
                     "3. aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone <the instance's>, and attach it in place of the root volume"
                 ),
                 format!(
-                    "4. aws ec2 create-image --region {region} --instance-id <the instance> --name {}",
+                    "4. aws ec2 create-image --region {region} --instance-id <the instance> --name {} (another name, as long as this image has it)",
                     shell_quoted(&plain(name))
                 ),
                 "Until then, a Reserved Instance for that platform does not apply to instances of this image.".into(),
             ];
-            if kind == Mismatch::Extra {
+            // An empty field is wrong whatever anybody declares.
+            if kind != Mismatch::Empty {
                 steps.push(format!("Or, if what it bills is right, say so: {declare}"));
             }
             steps
@@ -261,7 +298,7 @@ pub fn fix(record: &Record) -> Vec<String> {
 fn aws_ec2(record: &Record, command: &str, option: &str) -> String {
     let image = record.image_id.as_deref().unwrap_or("<image>");
     let region = record.region.as_deref().unwrap_or("<region>");
-    format!("aws ec2 {command} --region {region} {option} {image}")
+    format!("aws ec2 {command} {option} {image} --region {region}")
 }
 
 /// A text as one word of a POSIX shell.
@@ -387,7 +424,7 @@ mod tests {
             ..record()
         };
         assert!(super::text(&with_fix(unverifiable)).contains(
-            "aws ec2 create-tags --region eu-west-1 --resources ami-0a1b2c3d4e5f60001 --tags 'Key=ami-billing-guard:expect"
+            "aws ec2 create-tags --resources ami-0a1b2c3d4e5f60001 --region eu-west-1 --tags 'Key=ami-billing-guard:expect"
         ));
     }
 
@@ -460,7 +497,7 @@ mod tests {
             .find(|step| step.contains("create-image"))
             .unwrap();
         assert!(
-            command.ends_with(r"--name 'it'\''s; rm -rf $(HOME) `x`'"),
+            command.contains(r"--name 'it'\''s; rm -rf $(HOME) `x`' ("),
             "{command}"
         );
     }

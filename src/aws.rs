@@ -7,10 +7,12 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_ec2::config::Credentials;
+use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as ec2;
 use chrono::{DateTime, Utc};
 
+use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::observation::Image;
@@ -24,7 +26,7 @@ pub struct Aws {
 
 /// What DescribeImages answered about one id.
 #[derive(Clone, Debug)]
-pub enum Described {
+pub(crate) enum Described {
     /// The image, `available`.
     Available(Box<Image>),
     /// The image, in a state in which it is not there any more.
@@ -37,15 +39,6 @@ pub enum Described {
     NoImage,
     /// `InvalidAMIID.NotFound`: not visible yet, or deregistered long ago.
     NotFound,
-}
-
-/// What is published: one text for people, one for programs.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// The subject of a mail: ASCII, one line, below 100 characters.
-    pub subject: String,
-    /// SNS's JSON with a body for each protocol.
-    pub bodies: String,
 }
 
 /// The SDK's own defaults, with the guard's retries and time limits.
@@ -102,7 +95,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`], if there is no answer to judge by.
-    pub async fn describe_image(&self, id: &AmiId) -> Result<Described, Error> {
+    pub(crate) async fn describe_image(&self, id: &AmiId) -> Result<Described, Error> {
         let answer = self
             .ec2
             .describe_images()
@@ -133,7 +126,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`]: then none of the tags, or all, were written.
-    pub async fn tag_image(
+    pub(crate) async fn tag_image(
         &self,
         image: &ImageName<'_>,
         tags: &[(&str, String)],
@@ -155,9 +148,8 @@ impl Aws {
     /// DeregisterImage. The image's snapshots stay.
     ///
     /// # Errors
-    /// [`Error`]: `Refused` and `AccessDenied` mean that the image stands; after `Unavailable` it may
-    /// be gone.
-    pub async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+    /// [`Error`]: the image may be gone all the same, if an earlier attempt's answer was lost. Look.
+    pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
         let answer = self
             .ec2
             .deregister_image()
@@ -166,23 +158,21 @@ impl Aws {
             .delete_associated_snapshots(false)
             .send()
             .await;
-        already_gone_is_gone(answer)
-            .map_err(|error| classify("ec2:DeregisterImage", image.arn(), &error))
+        already_gone_is_gone("ec2:DeregisterImage", image, answer)
     }
 
     /// DisableImage.
     ///
     /// # Errors
     /// As [`Aws::deregister_image`].
-    pub async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+    pub(crate) async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
         let answer = self
             .ec2
             .disable_image()
             .image_id(image.id.as_str())
             .send()
             .await;
-        already_gone_is_gone(answer)
-            .map_err(|error| classify("ec2:DisableImage", image.arn(), &error))
+        already_gone_is_gone("ec2:DisableImage", image, answer)
     }
 
     /// ListImagesInRecycleBin for one id: `None` if it is not there, else until when it is
@@ -191,7 +181,10 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     #[allow(clippy::option_option)]
-    pub async fn recycle_bin(&self, id: &AmiId) -> Result<Option<Option<DateTime<Utc>>>, Error> {
+    pub(crate) async fn recycle_bin(
+        &self,
+        id: &AmiId,
+    ) -> Result<Option<Option<DateTime<Utc>>>, Error> {
         let answer = self
             .ec2
             .list_images_in_recycle_bin()
@@ -217,7 +210,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`]: then nobody may have been told.
-    pub async fn publish(&self, topic: &str, message: &Message) -> Result<(), Error> {
+    pub(crate) async fn publish(&self, topic: &str, message: &Message) -> Result<(), Error> {
         self.sns
             .publish()
             .topic_arn(topic)
@@ -233,18 +226,18 @@ impl Aws {
 
 /// An image with what its ARN is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct ImageName<'a> {
+pub(crate) struct ImageName<'a> {
     /// The id.
-    pub id: &'a AmiId,
+    pub(crate) id: &'a AmiId,
     /// The Region.
-    pub region: &'a str,
+    pub(crate) region: &'a str,
     /// The partition (`aws`, `aws-cn`, `aws-us-gov`).
-    pub partition: &'a str,
+    pub(crate) partition: &'a str,
 }
 
 impl<'a> ImageName<'a> {
     /// The image of a registration; its partition is that of the alert topic.
-    pub fn new(registration: &'a Registration, topic: &'a str) -> ImageName<'a> {
+    pub(crate) fn new(registration: &'a Registration, topic: &'a str) -> ImageName<'a> {
         ImageName {
             id: &registration.image_id,
             region: &registration.region,
@@ -253,7 +246,7 @@ impl<'a> ImageName<'a> {
     }
 
     /// The ARN, as IAM policies name it: an image's has no account.
-    pub fn arn(&self) -> String {
+    pub(crate) fn arn(&self) -> String {
         format!(
             "arn:{}:ec2:{}::image/{}",
             self.partition, self.region, self.id
@@ -318,23 +311,31 @@ fn is_invalid_image_id(code: Option<&str>) -> bool {
     )
 }
 
-/// A second attempt after an answer that was lost on its way finds the image gone: that is what was
-/// wanted.
-fn already_gone_is_gone<T, E: ProvideErrorMetadata, R>(
-    answer: Result<T, SdkError<E, R>>,
-) -> Result<(), SdkError<E, R>> {
+/// `InvalidAMIID.Unavailable` says that the image is gone already: that is what was wanted. A second
+/// attempt after an answer that was lost on its way hears it.
+fn already_gone_is_gone<T, E: ProvideErrorMetadata>(
+    call: &'static str,
+    image: &ImageName<'_>,
+    answer: Result<T, SdkError<E, HttpResponse>>,
+) -> Result<(), Error> {
     match answer {
-        Err(SdkError::ServiceError(refusal)) if is_invalid_image_id(refusal.err().code()) => Ok(()),
-        other => other.map(|_| ()),
+        Ok(_) => Ok(()),
+        Err(error) if error_code(&error) == Some("InvalidAMIID.Unavailable") => Ok(()),
+        Err(error) => Err(classify(call, image.arn(), &error)),
     }
 }
 
-/// Which error of the SDK means what. What is not known to be final may pass, and is tried again.
-fn classify<E, R>(call: &'static str, resource: impl Into<String>, error: &SdkError<E, R>) -> Error
-where
-    E: ProvideErrorMetadata,
-    SdkError<E, R>: ProvideErrorMetadata,
-{
+fn error_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error()?.code()
+}
+
+/// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may
+/// a request that was too many (429) or too slow (408); another code that is not known is final.
+fn classify<E: ProvideErrorMetadata>(
+    call: &'static str,
+    resource: impl Into<String>,
+    error: &SdkError<E, HttpResponse>,
+) -> Error {
     let resource = resource.into();
     let unavailable = |message: String| Error::Unavailable {
         call,
@@ -352,7 +353,9 @@ where
                 // An encoded authorisation message can be thousands of characters long.
                 .take(1000)
                 .collect::<String>();
+            let passing = matches!(refusal.raw().status().as_u16(), 408 | 429 | 500..);
             match code {
+                _ if passing => unavailable(format!("{code}: {message}")),
                 // EC2's, SNS's and the other services' words for the same thing.
                 "UnauthorizedOperation"
                 | "AuthorizationError"
@@ -364,23 +367,19 @@ where
                 },
                 // No code: the body was not the service's.
                 "" => unavailable(format!("an error without a code: {message}")),
-                // EC2 API reference, "Error codes": server errors and throttling; credentials that
-                // are being renewed.
+                // What EC2 and SNS say with other statuses when asked too often, and of credentials
+                // that are about to be renewed.
                 "RequestLimitExceeded"
                 | "Throttling"
                 | "ThrottlingException"
                 | "Throttled"
                 | "TooManyRequests"
-                | "InternalError"
-                | "InternalFailure"
-                | "Unavailable"
-                | "ServiceUnavailable"
-                | "InsufficientCapacity"
                 | "RequestExpired"
                 | "ExpiredToken"
                 | "ExpiredTokenException"
-                | "InvalidClientTokenId"
-                | "Server.InternalError" => unavailable(format!("{code}: {message}")),
+                | "InvalidClientTokenId" => unavailable(format!("{code}: {message}")),
+                // Of an image that was seen a moment ago: EC2 does not see it everywhere yet.
+                "InvalidAMIID.NotFound" => unavailable(format!("{code}: {message}")),
                 _ => Error::Refused {
                     call,
                     resource,
@@ -399,5 +398,50 @@ where
         }
         SdkError::ResponseError(_) => unavailable("the answer could not be read".into()),
         _ => unavailable("the request could not be made".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_ec2::error::ErrorMetadata;
+
+    fn classified(status: u16, code: &str) -> &'static str {
+        let metadata = ErrorMetadata::builder().code(code).message("m").build();
+        let response = HttpResponse::new(status.try_into().unwrap(), "".into());
+        let error = SdkError::service_error(metadata, response);
+        classify("ec2:DeregisterImage", "*", &error).error_type()
+    }
+
+    #[test]
+    fn an_error_means_one_thing_wherever_it_occurs() {
+        for (status, code, meaning) in [
+            (403, "UnauthorizedOperation", "AccessDenied"),
+            (403, "AuthorizationError", "AccessDenied"),
+            (400, "AccessDenied", "AccessDenied"),
+            (503, "RequestLimitExceeded", "Unavailable"),
+            (400, "Throttling", "Unavailable"),
+            (500, "InternalError", "Unavailable"),
+            (400, "ExpiredToken", "Unavailable"),
+            (400, "InvalidAMIID.NotFound", "Unavailable"),
+            (400, "", "Unavailable"),
+            (400, "InvalidParameterValue", "Refused"),
+            (400, "AuthFailure", "Refused"),
+            (400, "TagLimitExceeded", "Refused"),
+        ] {
+            assert_eq!(classified(status, code), meaning, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn regression_a_code_that_is_not_known_is_not_final_when_the_status_says_that_it_may_pass() {
+        for (status, code) in [
+            (503, "ServiceUnavailableException"),
+            (500, "InternalServerError"),
+            (429, "RequestThrottledException"),
+            (408, "RequestTimeout"),
+        ] {
+            assert_eq!(classified(status, code), "Unavailable", "{status} {code}");
+        }
     }
 }

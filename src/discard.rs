@@ -1,5 +1,5 @@
 //! The discard: [`plan`] decides, in the light of every interlock, whether there is to be one.
-//! Its procedure is in the flow, [`Guard`](crate::Guard).
+//! How it is carried out is in `procedure`.
 
 use std::fmt;
 
@@ -96,7 +96,7 @@ impl Interlock {
             Interlock::NotRegistered => "the image was made by CreateImage or CopyImage",
             Interlock::SourceFailed => "a stronger source of evidence could not be asked",
             Interlock::UnrecognisedOperation => {
-                "EC2's usage operation is not known to this version"
+                "EC2's usage operation is absent, or not known to this version"
             }
             Interlock::NotOwner => "the image is not known to belong to the account of the event",
             Interlock::TooOld => {
@@ -266,11 +266,11 @@ fn suffices(expectation: &Expectation, kind: Mismatch, details: &Parsed, policy:
     let Some(decisive) = expectation.decisive() else {
         return false;
     };
-    let asked_for = match decisive.source {
-        Source::ImageTag | Source::SnapshotTag | Source::Policy => DiscardFrom::Declared,
-        Source::Lineage => DiscardFrom::Lineage,
-        Source::Disk => DiscardFrom::Disk,
-        Source::Default => return false,
+    let asked_for = match (decisive.source.standing(), decisive.source) {
+        (Standing::Declared, _) => DiscardFrom::Declared,
+        (Standing::Observed, Source::Disk) => DiscardFrom::Disk,
+        (Standing::Observed, _) => DiscardFrom::Lineage,
+        (Standing::Default, _) => return false,
     };
     let observed = decisive.source.standing() == Standing::Observed;
     // What the guard only saw may take an image away that bills too little, never one that bills

@@ -1,5 +1,8 @@
 //! What keeps the guard from answering. Each of these goes back to Lambda, so that the queue brings
-//! the event again and in the end keeps it in the dead-letter queue; none changes an image.
+//! the event again and in the end keeps it in the dead-letter queue.
+//!
+//! Is the image gone? After [`Error::Unavailable`] from a discard and after [`Error::OutOfTime`] it may
+//! be, and people were told before; after every other error it stands, at most bearing the guard's tags.
 
 use thiserror::Error;
 

@@ -117,7 +117,7 @@ pub struct Registration {
 pub enum RegisteredBy {
     /// CloudTrail's `userIdentity`.
     Identity {
-        /// The caller's ARN, or what else names the caller.
+        /// The caller's ARN, or what else names the caller. At most 2,048 characters, as the service.
         caller: String,
         /// The AWS service that made the call on somebody's behalf (`drs.amazonaws.com`).
         service: Option<String>,
@@ -207,9 +207,9 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         .map_err(|error| malformed(format!("not an EventBridge event: {error}")))?;
     let ignored = |reason: String| {
         Ok(Incoming::Ignored(Ignored {
-            event_id: event.id.clone(),
-            account: event.account.clone(),
-            region: event.region.clone(),
+            event_id: event.id.as_deref().map(shortened),
+            account: event.account.as_deref().map(shortened),
+            region: event.region.as_deref().map(shortened),
             reason,
         }))
     };
@@ -230,61 +230,9 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         return ignored(reason);
     }
 
-    let (image_id, registered_by) = match (event.source.as_str(), event.detail_type.as_str()) {
-        ("aws.ec2", "AWS API Call via CloudTrail") => {
-            let name = event.detail.get("eventName").and_then(Value::as_str);
-            if let Some(name) = name.filter(|name| *name != "RegisterImage") {
-                return ignored(format!("the call was {}, not RegisterImage", quoted(name)));
-            }
-            let call: ApiCall = serde_json::from_value(event.detail.clone())
-                .map_err(|error| malformed(format!("the CloudTrail record: {error}")))?;
-            if let Some(code) = &call.error_code {
-                let message = call.error_message.as_deref().unwrap_or_default();
-                return ignored(format!(
-                    "{} did not register anything: {} {}",
-                    call.event_name,
-                    quoted(code),
-                    quoted(message)
-                ));
-            }
-            for (what, inside, outside) in [
-                (
-                    "recipientAccountId",
-                    &call.recipient_account_id,
-                    &event.account,
-                ),
-                ("awsRegion", &call.aws_region, &event.region),
-            ] {
-                if inside.is_some() && inside != outside {
-                    return Err(malformed(format!(
-                        "the CloudTrail record's {what} is not that of the event around it"
-                    )));
-                }
-            }
-            let image_id = call.response_elements.and_then(|answer| answer.image_id);
-            (
-                image_id,
-                identity(call.user_identity, call.source_ip_address),
-            )
-        }
-        ("aws.ec2", "EC2 AMI State Change") => {
-            let change: StateChange = serde_json::from_value(event.detail.clone())
-                .map_err(|error| malformed(format!("the state change: {error}")))?;
-            match change.state.as_deref() {
-                Some("available") => (change.image_id, RegisteredBy::Unknown),
-                Some(state) => {
-                    return ignored(format!("the image's state is {}", quoted(state)));
-                }
-                None => return Err(malformed("the state change has no State".into())),
-            }
-        }
-        (source, detail_type) => {
-            return ignored(format!(
-                "the event is {} from {}, not a registration",
-                quoted(detail_type),
-                quoted(source)
-            ));
-        }
+    let (image_id, registered_by) = match tells(&event)? {
+        Tells::Registered { image_id, by } => (image_id, by),
+        Tells::OfSomethingElse(what) => return ignored(what),
     };
 
     let needed = |what: &str, value: Option<String>| {
@@ -313,6 +261,80 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
     }))
 }
 
+/// What an event tells, wherever it comes from.
+enum Tells {
+    Registered {
+        image_id: Option<String>,
+        by: RegisteredBy,
+    },
+    OfSomethingElse(String),
+}
+
+fn tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
+    match (event.source.as_str(), event.detail_type.as_str()) {
+        ("aws.ec2", "AWS API Call via CloudTrail") => api_call_tells(event),
+        ("aws.ec2", "EC2 AMI State Change") => state_change_tells(event),
+        (source, detail_type) => Ok(Tells::OfSomethingElse(format!(
+            "the event is {} from {}, not a registration",
+            quoted(detail_type),
+            quoted(source)
+        ))),
+    }
+}
+
+fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
+    let name = event.detail.get("eventName").and_then(Value::as_str);
+    if let Some(name) = name.filter(|name| *name != "RegisterImage") {
+        let what = format!("the call was {}, not RegisterImage", quoted(name));
+        return Ok(Tells::OfSomethingElse(what));
+    }
+    let call = ApiCall::deserialize(&event.detail)
+        .map_err(|error| malformed(format!("the CloudTrail record: {error}")))?;
+    if let Some(code) = &call.error_code {
+        return Ok(Tells::OfSomethingElse(format!(
+            "{} did not register anything: {} {}",
+            call.event_name,
+            quoted(code),
+            quoted(call.error_message.as_deref().unwrap_or_default())
+        )));
+    }
+    let inside_and_outside = [
+        (
+            "recipientAccountId",
+            &call.recipient_account_id,
+            &event.account,
+        ),
+        ("awsRegion", &call.aws_region, &event.region),
+    ];
+    for (what, inside, outside) in inside_and_outside {
+        if inside.is_some() && inside != outside {
+            return Err(malformed(format!(
+                "the CloudTrail record's {what} is not that of the event around it"
+            )));
+        }
+    }
+    Ok(Tells::Registered {
+        image_id: call.response_elements.and_then(|answer| answer.image_id),
+        by: identity(call.user_identity, call.source_ip_address),
+    })
+}
+
+fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
+    let change = StateChange::deserialize(&event.detail)
+        .map_err(|error| malformed(format!("the state change: {error}")))?;
+    match change.state.as_deref() {
+        Some("available") => Ok(Tells::Registered {
+            image_id: change.image_id,
+            by: RegisteredBy::Unknown,
+        }),
+        Some(state) => Ok(Tells::OfSomethingElse(format!(
+            "the image's state is {}",
+            quoted(state)
+        ))),
+        None => Err(malformed("the state change has no State".into())),
+    }
+}
+
 fn malformed(what: String) -> Error {
     Error::MalformedEvent(what)
 }
@@ -335,23 +357,31 @@ fn name_of(what: &str, name: String) -> Result<String, Error> {
 }
 
 /// Who made the call. When an AWS service did, CloudTrail gives the service's name as `invokedBy`
-/// and as the source address (CloudTrail User Guide, "CloudTrail userIdentity element").
+/// and as the source address, and the type `AWSService` (CloudTrail User Guide, "CloudTrail
+/// userIdentity element"); a service that acts in an account does so by its service-linked role.
+/// One of these signs is enough: to take a service for a person could end a failover.
 fn identity(user: Option<UserIdentity>, source_address: Option<String>) -> RegisteredBy {
     let Some(user) = user else {
         return RegisteredBy::Unknown;
     };
-    // An ARN has at most 2,048 characters (IAM); what is longer is none.
-    let short = |text: Option<String>| text.map(|text| text.chars().take(2048).collect::<String>());
-    let service = short(user.invoked_by).or(source_address
-        .filter(|address| address.ends_with(".amazonaws.com") || address == "AWS Internal"));
-    let caller = short(user.arn)
-        .or(service.clone())
-        .or(short(user.principal_id))
-        .or(short(user.r#type));
-    match caller {
-        Some(caller) => RegisteredBy::Identity { caller, service },
+    let by_address = source_address
+        .filter(|address| address.ends_with(".amazonaws.com") || address == "AWS Internal");
+    let by_type = user.r#type.filter(|r#type| r#type == "AWSService");
+    let arn = user.arn.or(user.principal_id);
+    let by_role = arn.clone().filter(|arn| arn.contains("/AWSServiceRoleFor"));
+    let service = user.invoked_by.or(by_address).or(by_role).or(by_type);
+    match arn.or_else(|| service.clone()) {
+        Some(caller) => RegisteredBy::Identity {
+            caller: shortened(&caller),
+            service: service.as_deref().map(shortened),
+        },
         None => RegisteredBy::Unknown,
     }
+}
+
+/// An ARN has at most 2,048 characters (IAM); what is longer is none, and nothing to fill an alert with.
+fn shortened(text: &str) -> String {
+    text.chars().take(2048).collect()
 }
 
 #[cfg(test)]
@@ -534,21 +564,59 @@ mod tests {
         malformed_because(with("/detail/awsRegion", json!("us-east-1")), "awsRegion");
     }
 
+    fn registered_by(event: Value) -> RegisteredBy {
+        match parse(event, &here()) {
+            Ok(Incoming::Registration(registration)) => registration.registered_by,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn a_call_by_a_service_names_the_service() {
-        for event in [
+    fn any_sign_of_a_service_names_the_service() {
+        let role =
+            "arn:aws:sts::123456789012:assumed-role/AWSServiceRoleForElasticDisasterRecovery/s";
+        let events = [
             with("/detail/userIdentity/invokedBy", json!("drs.amazonaws.com")),
             with("/detail/sourceIPAddress", json!("drs.amazonaws.com")),
-        ] {
-            match parse(event, &here()) {
-                Ok(Incoming::Registration(Registration {
-                    registered_by: RegisteredBy::Identity { service, .. },
-                    ..
-                })) => {
-                    assert_eq!(service.as_deref(), Some("drs.amazonaws.com"))
-                }
-                other => panic!("{other:?}"),
+            with("/detail/sourceIPAddress", json!("AWS Internal")),
+            with("/detail/userIdentity/arn", json!(role)),
+            with("/detail/userIdentity", json!({ "type": "AWSService" })),
+        ];
+        for event in events {
+            match registered_by(event.clone()) {
+                RegisteredBy::Identity { service, .. } => assert!(service.is_some(), "{event}"),
+                RegisteredBy::Unknown => panic!("{event}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_identity_that_names_nobody_is_unknown() {
+        for identity in [json!({ "type": "AssumedRole" }), json!({}), Value::Null] {
+            let event = with("/detail/userIdentity", identity);
+            assert_eq!(registered_by(event), RegisteredBy::Unknown);
+        }
+    }
+
+    #[test]
+    fn outside_text_of_any_length_is_cut() {
+        let long = "x".repeat(1_000_000);
+        let mut event = with("/detail/userIdentity/arn", json!(long));
+        event["detail"]["sourceIPAddress"] = json!(format!("{long}.amazonaws.com"));
+        match registered_by(event) {
+            RegisteredBy::Identity { caller, service } => {
+                assert!(caller.len() + service.unwrap().len() <= 4096);
+            }
+            RegisteredBy::Unknown => panic!(),
+        }
+        let mut event = with("/account", json!(long));
+        event["id"] = json!(long);
+        match parse(event, &here()) {
+            Ok(Incoming::Ignored(ignored)) => {
+                assert!(ignored.event_id.unwrap().len() + ignored.account.unwrap().len() <= 4096);
+                assert!(ignored.reason.len() < 1000);
+            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -154,11 +154,11 @@ impl Guard {
         };
         // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
         let work = Box::pin(self.follow(&registration, deadline));
-        match tokio::time::timeout_at(deadline - RESERVE, work).await {
+        match tokio::time::timeout_at(answer_by(deadline), work).await {
             Ok(result) => result,
             Err(_) => Err(Error::OutOfTime {
                 image: registration.image_id.to_string(),
-                doing: "what was begun is finished the next time".into(),
+                doing: "nothing was discarded".into(),
             }),
         }
     }
@@ -168,12 +168,14 @@ impl Guard {
         registration: &Registration,
         deadline: Deadline,
     ) -> Result<Record, Error> {
-        let assessment = self.assess(registration, deadline).await?;
+        let mut patience = Patience::new(self.config.wait, deadline);
+        let assessment = self.assess(registration, &mut patience).await?;
         self.settled(registration, &assessment)?;
         let record = if assessment.plan.action.is_discard() {
-            self.discard(registration, assessment, deadline).await?
+            self.discard(registration, assessment, &mut patience)
+                .await?
         } else {
-            self.tell(registration, assessment).await?
+            self.leave(registration, assessment).await?
         };
         Ok(self.close(record))
     }
@@ -182,9 +184,9 @@ impl Guard {
     pub(crate) async fn assess(
         &self,
         registration: &Registration,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) -> Result<Assessment, Error> {
-        let observation = self.observe(registration, deadline).await?;
+        let observation = self.observe(registration, patience).await?;
         let expectation = match &observation {
             Observation::Available(image) => expectation::resolve(image, &self.policy),
             Observation::Gone { .. } | Observation::Failed { .. } => Expectation::default(),
@@ -210,11 +212,10 @@ impl Guard {
     async fn observe(
         &self,
         registration: &Registration,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) -> Result<Observation, Error> {
         let id = &registration.image_id;
         let old = Utc::now() - registration.time > OLD_EVENT;
-        let mut patience = self.patience(deadline);
         loop {
             let why = match self.aws.describe_image(id).await? {
                 Described::Available(image) => return Ok(Observation::Available(image)),
@@ -256,20 +257,7 @@ impl Guard {
         })
     }
 
-    /// Tells people what the policy wants told, of an image that is not discarded.
-    pub(crate) async fn tell(
-        &self,
-        registration: &Registration,
-        assessment: Assessment,
-    ) -> Result<Record, Error> {
-        let tell = assessment.plan.tell;
-        let record = assessment.record(registration);
-        if tell {
-            self.publish(&record).await?;
-        }
-        Ok(record)
-    }
-
+    /// Tells people, and programs, what the record says.
     pub(crate) async fn publish(&self, record: &Record) -> Result<(), Error> {
         let message = alert::message(record);
         self.aws.publish(&self.config.alert_topic, &message).await
@@ -279,14 +267,6 @@ impl Guard {
     pub(crate) fn close(&self, record: Record) -> Record {
         (self.journal)(&record);
         record
-    }
-
-    pub(crate) fn patience(&self, deadline: Deadline) -> Patience {
-        let until = Instant::now() + self.config.wait;
-        Patience {
-            until: until.min(deadline - RESERVE),
-            next: Duration::from_millis(200),
-        }
     }
 }
 
@@ -330,22 +310,43 @@ pub(crate) fn not_visible(id: &AmiId, why: impl Into<String>) -> Error {
     }
 }
 
-/// Pauses that double, with jitter, until the budget is used up.
+/// How long one event may wait for AWS to show what is true: `GUARD_WAIT_SECONDS` in all, in pauses
+/// that double, with jitter.
 pub(crate) struct Patience {
-    until: Instant,
+    left: Duration,
     next: Duration,
+    /// When the invocation ends.
+    pub(crate) deadline: Deadline,
 }
 
 impl Patience {
+    fn new(left: Duration, deadline: Deadline) -> Patience {
+        Patience {
+            left,
+            next: Duration::from_millis(200),
+            deadline,
+        }
+    }
+
     /// Sleeps, and says whether another look is worth it.
     pub(crate) async fn pause(&mut self) -> bool {
         // Half of the pause is left to chance, so that many images at once do not ask in step.
         let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
-        if Instant::now() + pause > self.until {
+        let Some(left) = self.left.checked_sub(pause) else {
             return false;
-        }
+        };
         tokio::time::sleep(pause).await;
+        self.left = left;
         self.next = (self.next * 2).min(Duration::from_secs(2));
         true
     }
+
+    /// When the answer must be ready to reach Lambda in time.
+    pub(crate) fn answer_by(&self) -> Deadline {
+        answer_by(self.deadline)
+    }
+}
+
+fn answer_by(deadline: Deadline) -> Deadline {
+    deadline.checked_sub(RESERVE).unwrap_or(deadline)
 }

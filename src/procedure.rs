@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::alert;
 use crate::aws::{Described, ImageName};
 use crate::discard::{
     Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
@@ -13,12 +14,13 @@ use crate::discard::{
 };
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Assessment, Deadline, Guard, not_visible};
-use crate::observation::Observation;
+use crate::guard::{Assessment, Guard, Patience, not_visible};
+use crate::observation::{Image, Observation};
 use crate::record::{LookedAgain, Outcome, Record, RecycleBin};
 
-/// What a discard may take at the worst, from tag to last look: with less time left it is not begun.
-const LONGEST: Duration = Duration::from_secs(15);
+/// With less time than this left in an invocation, a discard is not begun. Its seven calls take a
+/// second or two as a rule; this leaves room for one of them to be tried again.
+const ENOUGH: Duration = Duration::from_secs(15);
 
 /// A tag's value has at most 256 characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
@@ -32,22 +34,19 @@ impl Guard {
         &self,
         registration: &Registration,
         assessment: Assessment,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) -> Result<Record, Error> {
         let id = &registration.image_id;
-        if Instant::now() + LONGEST > deadline {
+        if Instant::now() + ENOUGH > patience.deadline {
             return Err(Error::OutOfTime {
                 image: id.to_string(),
                 doing: "the discard was not begun".into(),
             });
         }
-        let image = ImageName::new(registration, &self.config.alert_topic);
+        let image = self.name(registration);
 
-        match self
-            .aws
-            .tag_image(&image, &marks(registration, &assessment))
-            .await
-        {
+        let marks = marks(registration, &assessment, DISCARD_VALUE);
+        match self.aws.tag_image(&image, &marks).await {
             Ok(()) => {}
             // Nothing to tag: what became of the image shows when the event comes again.
             Err(Error::Refused { code, .. }) if code.starts_with("InvalidAMIID") => {
@@ -61,50 +60,48 @@ impl Guard {
             Err(error) => return Err(error),
         }
 
-        // Read back: the mark must be there, and everything else as it was, whatever people did
-        // meanwhile.
-        let assessment = self.marked(registration, deadline).await?;
+        // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
+        let assessment = self.marked(registration, patience).await?;
         if !assessment.plan.action.is_discard() {
-            return self.withdraw(registration, &image, assessment).await;
+            return self.leave(registration, assessment).await;
         }
         let mut record = assessment.record(registration);
-        record.undo = Some(undo(record.action, &image));
+        record.undo = alert::undo(&record);
         record.outcome = Some(Outcome::Planned);
         self.publish(&record).await?;
 
-        let answer = self.take_away(record.action, &image, deadline).await;
-        if let Err(error @ (Error::Refused { .. } | Error::AccessDenied { .. })) = answer {
-            return self.not_discarded(record, error).await;
+        // From here on the image may be gone: whatever happens, there is a record of it.
+        let answer_by = patience.answer_by();
+        let deed = self.take_away(registration, &mut record, patience);
+        match tokio::time::timeout_at(answer_by, deed).await {
+            Ok(Ok(())) => Ok(record),
+            Ok(Err(error)) => self.not_discarded(record, error).await,
+            Err(_) => {
+                record.outcome = Some(Outcome::Failed);
+                record.error = Some(
+                    "the invocation's time was over; whether the image is gone is not known".into(),
+                );
+                self.close(record);
+                Err(Error::OutOfTime {
+                    image: id.to_string(),
+                    doing: "whether it is gone shows the next time".into(),
+                })
+            }
         }
-        let look = self.look_again(registration).await;
-        // Where the answer was lost, the deed was not necessarily: then the look decides.
-        if let Err(error) = answer
-            && look != LookedAgain::Gone
-        {
-            return self.not_discarded(record, error).await;
-        }
-        record.outcome = Some(Outcome::Done);
-        record.looked_again = Some(look);
-        if record.action == Action::Deregister {
-            self.look_into_recycle_bin(registration, &mut record, deadline)
-                .await;
-        }
-        Ok(record)
     }
 
     /// Assesses the image again, when the mark can be read on it.
     async fn marked(
         &self,
         registration: &Registration,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) -> Result<Assessment, Error> {
-        let mut patience = self.patience(deadline);
         loop {
-            let assessment = self.assess(registration, deadline).await?;
+            let assessment = self.assess(registration, patience).await?;
             let Observation::Available(image) = &assessment.observation else {
                 return Ok(assessment);
             };
-            if image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE) {
+            if is_marked(image) {
                 return Ok(assessment);
             }
             if !patience.pause().await {
@@ -134,57 +131,50 @@ impl Guard {
         Ok(record)
     }
 
-    /// Something changed between judgement and act, and the image is not to be discarded any more:
-    /// takes the mark back and goes on with what is true now.
-    async fn withdraw(
-        &self,
-        registration: &Registration,
-        image: &ImageName<'_>,
-        assessment: Assessment,
-    ) -> Result<Record, Error> {
-        if let Observation::Available(_) = assessment.observation {
-            let verdict = assessment.judgement.verdict.name().to_owned();
-            let tags = [
-                (DISCARD_TAG, WITHDRAWN_VALUE.to_owned()),
-                (VERDICT_TAG, verdict),
-            ];
-            self.aws.tag_image(image, &tags).await?;
-        }
-        self.tell(registration, assessment).await
-    }
-
-    /// Deregisters or disables the image. IAM allows that by the tag that was written a moment ago,
-    /// and whether IAM sees it at once nobody promises: a denial is asked again for a while.
+    /// Deregisters or disables the image, and looks what came of it.
+    ///
+    /// # Errors
+    /// [`Error`], if the image is not known to be gone.
     async fn take_away(
         &self,
-        action: Action,
-        image: &ImageName<'_>,
-        deadline: Deadline,
+        registration: &Registration,
+        record: &mut Record,
+        patience: &mut Patience,
     ) -> Result<(), Error> {
-        let mut patience = self.patience(deadline);
-        loop {
-            let answer = match action {
-                Action::Disable => self.aws.disable_image(image).await,
-                _ => self.aws.deregister_image(image).await,
+        let image = self.name(registration);
+        let answer = loop {
+            let answer = match record.action {
+                Action::Disable => self.aws.disable_image(&image).await,
+                _ => self.aws.deregister_image(&image).await,
             };
             match answer {
+                // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
+                // once nobody promises.
                 Err(Error::AccessDenied { .. }) if patience.pause().await => {}
-                answer => return answer,
+                answer => break answer,
             }
-        }
-    }
-
-    async fn look_again(&self, registration: &Registration) -> LookedAgain {
-        match self.aws.describe_image(&registration.image_id).await {
+        };
+        let look = match self.aws.describe_image(image.id).await {
             Ok(Described::Gone(_) | Described::NoImage | Described::NotFound) => LookedAgain::Gone,
             Ok(_) => LookedAgain::StillListed,
             Err(_) => LookedAgain::Unknown,
+        };
+        // An attempt whose answer was lost may have done it: then the last answer says nothing.
+        if look != LookedAgain::Gone {
+            answer?;
         }
+        record.outcome = Some(Outcome::Done);
+        record.looked_again = Some(look);
+        if record.action == Action::Deregister {
+            self.look_into_recycle_bin(registration, record, patience)
+                .await;
+        }
+        Ok(())
     }
 
     /// EC2 said no, or nothing: a second alert says so. What may pass is an error, to be tried again.
     async fn not_discarded(&self, mut record: Record, error: Error) -> Result<Record, Error> {
-        let passing = matches!(error, Error::Unavailable { .. });
+        let passing = !error.needs_a_person();
         record.outcome = Some(if passing {
             Outcome::Failed
         } else {
@@ -206,18 +196,17 @@ impl Guard {
         &self,
         registration: &Registration,
         record: &mut Record,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) {
-        let mut patience = self.patience(deadline);
         let (state, until): (_, Option<DateTime<Utc>>) = loop {
             match self.aws.recycle_bin(&registration.image_id).await {
                 Ok(Some(until)) => break (RecycleBin::In, until),
-                Ok(None) if patience.pause().await => {}
+                // It may take a moment to get there.
+                Ok(None) if record.undo.is_some() && patience.pause().await => {}
                 Ok(None) => break (RecycleBin::Absent, None),
                 Err(error) => {
-                    record.error = Some(format!(
-                        "whether the image is in the Recycle Bin is not known: {error}"
-                    ));
+                    let why = "whether the image is in the Recycle Bin is not known";
+                    record.error = Some(format!("{why}: {error}"));
                     break (RecycleBin::Unknown, None);
                 }
             }
@@ -228,31 +217,59 @@ impl Guard {
             record.undo = None;
         }
     }
+
+    /// Leaves the image where it is: takes back a mark that an earlier delivery, or this one before
+    /// things changed, left on it, and tells people what the policy wants told.
+    pub(crate) async fn leave(
+        &self,
+        registration: &Registration,
+        assessment: Assessment,
+    ) -> Result<Record, Error> {
+        if let Observation::Available(image) = &assessment.observation
+            && is_marked(image)
+        {
+            let marks = marks(registration, &assessment, WITHDRAWN_VALUE);
+            // A mark alone discards nothing: not to get rid of it is no reason not to tell.
+            if let Err(error) = self.aws.tag_image(&self.name(registration), &marks).await {
+                tracing::warn!(image.id = %registration.image_id, "the mark stays: {error}");
+            }
+        }
+        let tell = assessment.plan.tell;
+        let record = assessment.record(registration);
+        if tell {
+            self.publish(&record).await?;
+        }
+        Ok(record)
+    }
+
+    fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {
+        ImageName::new(registration, &self.config.alert_topic)
+    }
 }
 
-/// The tags that mark an image for its discard.
-fn marks<'a>(registration: &Registration, assessment: &Assessment) -> [(&'a str, String); 4] {
+fn is_marked(image: &Image) -> bool {
+    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
+}
+
+/// The tags that mark an image for its discard, or take the mark back.
+fn marks<'a>(
+    registration: &Registration,
+    assessment: &Assessment,
+    discard: &str,
+) -> [(&'a str, String); 4] {
     let verdict = assessment.judgement.verdict;
-    let kind = verdict.kind().map_or("", |kind| kind.name());
+    let verdict = match verdict.kind() {
+        Some(kind) => format!("{}/{}", verdict.name(), kind.name()),
+        None => verdict.name().to_owned(),
+    };
     let should_be = match assessment.expectation.platforms() {
         Some(platforms) => platforms.to_string().chars().take(TAG_VALUE).collect(),
         None => "unknown".to_owned(),
     };
     [
-        (DISCARD_TAG, DISCARD_VALUE.to_owned()),
-        (VERDICT_TAG, format!("{}/{kind}", verdict.name())),
+        (DISCARD_TAG, discard.to_owned()),
+        (VERDICT_TAG, verdict),
         (SHOULD_BE_TAG, should_be),
         (RECORD_TAG, registration.event_id.clone()),
     ]
-}
-
-fn undo(action: Action, image: &ImageName<'_>) -> String {
-    let command = match action {
-        Action::Disable => "enable-image",
-        _ => "restore-image-from-recycle-bin",
-    };
-    format!(
-        "aws ec2 {command} --image-id {} --region {}",
-        image.id, image.region
-    )
 }

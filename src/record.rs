@@ -63,6 +63,9 @@ pub struct Record {
     pub recycle_bin: Option<RecycleBin>,
     /// The command that takes a discard back.
     pub undo: Option<String>,
+    /// Whether the image has no root snapshot, and so is nothing for the Recycle Bin.
+    #[serde(skip)]
+    pub instance_store: bool,
     /// How to get an image that bills what it should.
     pub fix: Vec<String>,
 }
@@ -195,6 +198,7 @@ impl Record {
     fn observe(&mut self, image: &Image) {
         self.name = image.name.clone();
         self.snapshot_id = image.root_snapshot.clone();
+        self.instance_store = image.root_device_type.as_deref() == Some("instance-store");
         self.actual = Some(Actual {
             platform_details: image.platform_details.clone(),
             usage_operation: image.usage_operation.clone(),
@@ -226,6 +230,7 @@ impl Record {
             looked_again: None,
             recycle_bin: None,
             undo: None,
+            instance_store: false,
             fix: Vec::new(),
         }
     }

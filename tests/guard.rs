@@ -922,3 +922,107 @@ async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
         }
     }
 }
+
+#[tokio::test]
+async fn regression_not_found_while_the_image_stands_is_no_discard() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DeregisterImage",
+        FaultKind::Refuse {
+            code: "InvalidAMIID.NotFound".into(),
+            message: "Not here.".into(),
+        },
+    ));
+    assert_eq!(
+        house.give(registered()).await.unwrap_err().error_type(),
+        "Unavailable"
+    );
+    let outcomes: Vec<_> = house
+        .alerts()
+        .iter()
+        .map(|alert| alert["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["planned", "failed"]);
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn regression_a_denial_after_an_attempt_whose_answer_was_lost_is_a_discard() {
+    let settings = Settings {
+        wait: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let house = House::with(expecting("Windows"), settings).await;
+    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
+    // The tag by which IAM allows it is gone with the image.
+    house.inject(Fault {
+        action: "DeregisterImage".into(),
+        calls: sim::Calls::From(2),
+        kind: FaultKind::AccessDenied,
+    });
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["looked_again"]),
+        (&json!("done"), &json!("gone"))
+    );
+    assert_eq!(house.alerts().len(), 1);
+}
+
+#[tokio::test]
+async fn regression_a_discard_that_time_cuts_off_is_on_record() {
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DeregisterImage",
+        FaultKind::Slow(Duration::from_secs(60)),
+    ));
+    let deadline = Deadline::now() + Duration::from_millis(15_500);
+    let error = house
+        .guard
+        .handle(registered(), deadline)
+        .await
+        .unwrap_err();
+    assert_eq!(error.error_type(), "OutOfTime");
+    let journal = house.journal.lock().unwrap();
+    assert_eq!(journal[0]["outcome"], "failed");
+    assert!(
+        journal[0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("is not known")
+    );
+}
+
+#[tokio::test]
+async fn regression_a_mark_that_an_earlier_delivery_left_is_taken_back() {
+    let marked = tagged(expecting("Linux"), "ami-billing-guard:discard", "true");
+    let house = House::of(marked.clone()).await;
+    assert_eq!(house.record(registered()).await["verdict"], "verified");
+    assert_eq!(house.calls(), ["DescribeImages", "CreateTags"]);
+    let tags = house.sim.world().images[AMI].tags.clone();
+    assert_eq!(tags["ami-billing-guard:discard"], "withdrawn");
+
+    // Not to get rid of it is no reason not to judge.
+    let house = House::of(marked).await;
+    house.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
+    assert_eq!(house.record(registered()).await["verdict"], "verified");
+}
+
+#[tokio::test]
+async fn an_instance_store_image_is_promised_no_way_back_that_it_does_not_have() {
+    let mut image = billing(image(), "", "");
+    image.root_device_type = "instance-store".into();
+    image.root_device_name = None;
+    image.block_devices.clear();
+    let house = House::of(image).await;
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["undo"]),
+        (&json!("done"), &Value::Null)
+    );
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(letter.contains("Its bundle in S3 stays"), "{letter}");
+    assert!(
+        !letter.contains("restore-image-from-recycle-bin"),
+        "{letter}"
+    );
+}
