@@ -158,7 +158,7 @@ impl Guard {
             Ok(result) => result,
             Err(_) => Err(Error::OutOfTime {
                 image: registration.image_id.to_string(),
-                doing: "nothing was discarded".into(),
+                doing: "how far it went shows the next time".into(),
             }),
         }
     }

@@ -182,12 +182,12 @@ impl Guard {
         });
         record.error = Some(error.to_string());
         record.undo = None;
-        self.publish(&record).await?;
-        if passing {
-            self.close(record);
-            return Err(error);
+        let told = self.publish(&record).await;
+        if told.is_ok() && !passing {
+            return Ok(record);
         }
-        Ok(record)
+        self.close(record);
+        told.and(Err(error))
     }
 
     /// Whether the image can be restored, and until when. A look that fails is not a failed
