@@ -114,6 +114,15 @@ impl House {
             .collect()
     }
 
+    /// The outcomes that the alerts told of, in order.
+    fn told(&self) -> Vec<Value> {
+        let alerts = self.alerts();
+        alerts
+            .iter()
+            .map(|alert| alert["outcome"].clone())
+            .collect()
+    }
+
     fn image_stands(&self) -> bool {
         self.sim
             .world()
@@ -532,12 +541,7 @@ async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again
     let record = house.record(registered()).await;
     assert_eq!(record["outcome"], "refused");
     assert!(record["error"].as_str().unwrap().contains("Not this one."));
-    let outcomes: Vec<_> = house
-        .alerts()
-        .iter()
-        .map(|alert| alert["outcome"].clone())
-        .collect();
-    assert_eq!(outcomes, ["planned", "refused"]);
+    assert_eq!(house.told(), ["planned", "refused"]);
     assert!(house.image_stands());
 }
 
@@ -638,12 +642,7 @@ async fn a_deregistration_that_does_not_get_through_is_told_of_and_tried_again()
     house.inject(Fault::always("DeregisterImage", FaultKind::Throttle));
     let error = house.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "Unavailable");
-    let outcomes: Vec<_> = house
-        .alerts()
-        .iter()
-        .map(|alert| alert["outcome"].clone())
-        .collect();
-    assert_eq!(outcomes, ["planned", "failed"]);
+    assert_eq!(house.told(), ["planned", "failed"]);
     assert_eq!(house.journal.lock().unwrap()[0]["outcome"], "failed");
     assert!(house.image_stands());
 
@@ -937,12 +936,7 @@ async fn regression_not_found_while_the_image_stands_is_no_discard() {
         house.give(registered()).await.unwrap_err().error_type(),
         "Unavailable"
     );
-    let outcomes: Vec<_> = house
-        .alerts()
-        .iter()
-        .map(|alert| alert["outcome"].clone())
-        .collect();
-    assert_eq!(outcomes, ["planned", "failed"]);
+    assert_eq!(house.told(), ["planned", "failed"]);
     assert!(house.image_stands());
 }
 
