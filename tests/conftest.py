@@ -1,0 +1,93 @@
+"""Fixtures: moto with the extension, an empty account for each test, the guard in the emulator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from e2e.emulator import Emulator
+from e2e.world import ACCOUNT, REGION, ROOT, TOPIC, Moto, World
+
+# A guard of the tests waits less than the default for an image that is not visible yet.
+SETTINGS = {
+    "AWS_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": "guard",
+    "AWS_SECRET_ACCESS_KEY": "guard",
+    "GUARD_MODE": "enforce",
+    "GUARD_ALERT_TOPIC_ARN": TOPIC,
+    "GUARD_ACCOUNT_ID": ACCOUNT,
+    "GUARD_WAIT_SECONDS": "2",
+}
+
+
+def binary(variable: str, default: str, made_by: str) -> Path:
+    """A program that has to be built before these tests run."""
+    path = Path(os.environ.get(variable, ROOT / default)).resolve()
+    if not path.is_file():
+        pytest.fail(f"{path} is missing: `{made_by}` makes it, {variable} can name another")
+    return path
+
+
+@pytest.fixture(scope="session")
+def guard_binary() -> Path:
+    return binary("GUARD_BINARY", "target/debug/guard", "cargo build --workspace --all-targets")
+
+
+@pytest.fixture(scope="session")
+def sim_binary() -> Path:
+    return binary("SIM_BINARY", "target/debug/sim", "cargo build --workspace --all-targets")
+
+
+@pytest.fixture(scope="session")
+def sam_bootstrap() -> Path:
+    return binary("SAM_BOOTSTRAP", ".aws-sam/build/GuardFunction/bootstrap", "sam build")
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def world(moto: Moto) -> World:
+    """The same server for all tests, emptied before each."""
+    return World(moto)
+
+
+@pytest.fixture(scope="session")
+def environment(moto: Moto) -> dict[str, str]:
+    """The settings of the guard that most tests talk to."""
+    return SETTINGS | {"AWS_ENDPOINT_URL": moto.endpoint}
+
+
+@pytest.fixture(scope="session")
+def guard(guard_binary: Path, environment: dict[str, str]) -> Iterator[Emulator]:
+    """The guard that most tests talk to: mode `enforce`, no policy file."""
+    with Emulator(guard_binary, environment) as emulator:
+        yield emulator
+        assert "panicked" not in "\n".join(emulator.output)
+
+
+@pytest.fixture
+def start(guard_binary: Path, environment: dict[str, str]) -> Iterator[Callable[..., Emulator]]:
+    """Starts a guard of a test's own, with settings beside or instead of the usual ones."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Emulator(guard_binary, environment | settings))
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a policy file, and gives its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "policy.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write

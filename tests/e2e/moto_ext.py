@@ -1,0 +1,373 @@
+"""moto's server with what it lacks for the guard: `python -m e2e.moto_ext` in the folder tests.
+
+What is added to moto's EC2:
+
+- RegisterImage keeps block device mappings, tags, architecture and root device, and derives
+  platform details and usage operation from the metadata of the root snapshot, as EC2 does;
+- DescribeImages refuses a call that names one unknown id, leaves disabled images out, and can be
+  told not to see an image for the first n calls;
+- DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
+  ListImagesInRecycleBin shows;
+- any action can be told to fail, and every call is logged in its order.
+
+The server prints its address, serves until its standard input closes, and takes orders from the
+tests beside the AWS protocols:
+
+    POST /_guard/reset                  an empty world
+    POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
+    POST /_guard/image                  {"id", any attribute of the image: value}
+    POST /_guard/rules                  [{"key", "value", "days"}]
+    POST /_guard/fault                  {"action", "code", "message", "status", "times"}
+    GET  /_guard/calls                  [{"action", "params", "caller", "status", "code", …}]
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+# Amazon's own images would make every reset slow, and no test looks at them.
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+
+from moto.core.responses import ActionResult  # noqa: E402
+from moto.ec2.exceptions import (  # noqa: E402
+    EC2ClientError,
+    InvalidAMIIdError,
+    InvalidSnapshotIdError,
+)
+from moto.ec2.models import ec2_backends  # noqa: E402
+from moto.ec2.models.amis import Ami  # noqa: E402
+from moto.ec2.responses import EC2Response  # noqa: E402
+from moto.moto_api._internal import moto_api_backend  # noqa: E402
+from moto.moto_server.werkzeug_app import (  # noqa: E402
+    DomainDispatcherApplication,
+    create_backend_app,
+)
+from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: E402
+
+ACCOUNT = "123456789012"
+REGION = "eu-west-1"
+
+# EC2 gives these to an image whose snapshot has lost its metadata.
+LOST = {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
+
+
+@dataclass
+class State:
+    """What the extension remembers beside moto's own models."""
+
+    billing: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    rules: list[dict[str, Any]] = field(default_factory=list)
+    recycle_bin: dict[str, dict[str, Any]] = field(default_factory=dict)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+STATE = State()
+LOCK = threading.RLock()
+
+
+class RegisteredImage(Ami):
+    """An image as RegisterImage leaves it. moto's class computes both attributes from others."""
+
+    # moto files every model under the service that its module's name says.
+    __module__ = Ami.__module__
+
+    block_device_mappings: list[dict[str, Any]] = []
+    source_instance_id: str | None = None
+
+    def __init__(self, backend: Any, **attributes: Any) -> None:
+        super().__init__(
+            backend,
+            f"ami-0{secrets.token_hex(8)}",
+            hypervisor="xen",
+            region_name=f"{REGION}a",
+            **attributes,
+        )
+        # moto takes a snapshot for every image; RegisterImage only refers to those that exist.
+        backend.snapshots.pop(self.ebs_snapshot.id)
+        self.platform_details: str | None = LOST["platform_details"]
+        self.usage_operation: str | None = LOST["usage_operation"]
+        self.ena_support = False
+        self.deregistration_protection = "disabled"
+        self.source_image_id: str | None = None
+        self.invisible_for = 0
+
+
+def register_image(self: EC2Response) -> ActionResult:
+    """RegisterImage: the billing comes from the snapshot behind the root device."""
+    get = self._get_param
+    name = get("Name")
+    if not name:
+        raise EC2ClientError("MissingParameter", "The request must contain the parameter name")
+    self.error_on_dryrun()
+    backend = self.ec2_backend
+    if any(image.name == name for image in backend.amis.values()):
+        raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
+
+    root = get("RootDeviceName")
+    mappings = []
+    metadata: dict[str, str | None] = dict(LOST)
+    for mapping in get("BlockDeviceMappings", []):
+        ebs = mapping.get("Ebs", {})
+        snapshot_id = ebs.get("SnapshotId")
+        if snapshot_id is not None:
+            if snapshot_id not in backend.snapshots:
+                raise InvalidSnapshotIdError()
+            snapshot = backend.snapshots[snapshot_id]
+            ebs = {
+                "VolumeSize": snapshot.volume_size,
+                "VolumeType": "standard",
+                "DeleteOnTermination": True,
+                "Encrypted": snapshot.encrypted,
+            } | dict(ebs)
+        if mapping["DeviceName"] == root:
+            metadata = STATE.billing.get(snapshot_id or "", metadata)
+        mappings.append({"DeviceName": mapping["DeviceName"], "Ebs": ebs})
+
+    image = RegisteredImage(
+        backend,
+        name=name,
+        description=get("Description"),
+        architecture=get("Architecture", "i386"),
+        virtualization_type=get("VirtualizationType", "paravirtual"),
+        boot_mode=get("BootMode"),
+        root_device_name=root,
+        root_device_type="ebs" if mappings else "instance-store",
+        image_location=get("ImageLocation", f"{ACCOUNT}/{name}"),
+    )
+    image.ena_support = bool(get("EnaSupport", False))
+    image.block_device_mappings = mappings
+    image.platform_details = metadata["platform_details"]
+    image.usage_operation = metadata["usage_operation"]
+    if (image.platform_details or "").startswith("Windows"):
+        image.platform = "windows"
+    for specification in get("TagSpecifications", []):
+        if specification["ResourceType"] == "image":
+            image.add_tags({tag["Key"]: tag["Value"] for tag in specification["Tags"]})
+    backend.amis[image.id] = image
+    return ActionResult({"ImageId": image.id})
+
+
+def describe_images(self: EC2Response) -> ActionResult:
+    """DescribeImages: one unknown id refuses the call, a recently deregistered one is left out."""
+    self.error_on_dryrun()
+    backend = self.ec2_backend
+    ids = self._get_param("ImageIds", [])
+    unseen = {image.id for image in backend.amis.values() if hidden(image, ids)}
+    unknown = [
+        image_id
+        for image_id in ids
+        if image_id.startswith("ami-")
+        and (image_id in unseen or image_id not in {*backend.amis, *backend.deleted_amis})
+    ]
+    if unknown:
+        raise InvalidAMIIdError(unknown)
+    images = backend.describe_images(
+        ami_ids=ids,
+        filters=self._filters_from_querystring(),
+        exec_users=self._get_param("ExecutableUsers", []),
+        owners=self._get_param("Owners", []),
+    )
+    if not self._get_param("IncludeDisabled", False):
+        images = [image for image in images if image.state != "disabled"]
+    return ActionResult({"Images": [image for image in images if image.id not in unseen]})
+
+
+def hidden(image: Ami, ids: list[str]) -> bool:
+    """Whether this call does not see the image yet; each call that asks for it uses one up."""
+    left = getattr(image, "invisible_for", 0)
+    if left and (not ids or image.id in ids):
+        image.invisible_for = left - 1
+    return left > 0
+
+
+def deregister_image(self: EC2Response) -> ActionResult:
+    """DeregisterImage: what EC2 refuses, the snapshots if the caller asks, the Recycle Bin."""
+    self.error_on_dryrun()
+    backend = self.ec2_backend
+    image_id = self._get_param("ImageId")
+    image = backend.amis.get(image_id)
+    tags = {tag["key"]: tag["value"] for tag in image.get_tags()} if image else {}
+    if image:
+        may_deregister(image, tags)
+    # Says itself that an image is unknown or gone.
+    backend.deregister_image(image_id)
+    if self._get_param("DeleteAssociatedSnapshots", False):
+        for mapping in image.block_device_mappings:
+            backend.snapshots.pop(mapping["Ebs"].get("SnapshotId"), None)
+    days = [rule["days"] for rule in STATE.rules if tags.get(rule["key"]) == rule["value"]]
+    if days:
+        now = datetime.now(UTC)
+        STATE.recycle_bin[image_id] = {
+            "ImageId": image_id,
+            "Name": image.name,
+            "Description": image.description,
+            "RecycleBinEnterTime": now,
+            "RecycleBinExitTime": now + timedelta(days=max(days)),
+        }
+    return ActionResult({"Return": True})
+
+
+def may_deregister(image: Ami, tags: dict[str, str]) -> None:
+    """Raises what EC2 answers for an image that it does not let go."""
+    if image.owner_id != ACCOUNT:
+        raise EC2ClientError("AuthFailure", f"Not authorized for image:{image.id}")
+    if "aws:backup:source-resource" in tags:
+        raise EC2ClientError(
+            "AuthFailure",
+            "This image is managed by AWS Backup and cannot be deleted via EC2 APIs. "
+            "To delete this image, please use the AWS Backup APIs, CLI, or console.",
+        )
+    # The real error code is not documented; this one is in the list of EC2's client errors.
+    if image.deregistration_protection != "disabled":
+        raise EC2ClientError(
+            "OperationNotPermitted", f"Image {image.id} has deregistration protection enabled"
+        )
+
+
+def list_images_in_recycle_bin(self: EC2Response) -> ActionResult:
+    """ListImagesInRecycleBin: with ids, only those of them that are there."""
+    self.error_on_dryrun()
+    ids = self._get_param("ImageIds", [])
+    images = [entry for key, entry in STATE.recycle_bin.items() if not ids or key in ids]
+    return ActionResult({"Images": images})
+
+
+# moto finds an action by the name of a method of this class.
+for action in (register_image, describe_images, deregister_image, list_images_in_recycle_bin):
+    setattr(EC2Response, action.__name__, action)
+
+
+def order(what: str, body: Any) -> Any:
+    """Does what a test asks for beside the AWS protocols."""
+    backend = ec2_backends[ACCOUNT][REGION]
+    if what == "reset":
+        moto_api_backend.reset()
+        STATE.__init__()  # type: ignore[misc]
+    elif what == "snapshot":
+        STATE.billing[body.pop("id")] = body
+    elif what == "image":
+        image = backend.amis[body.pop("id")]
+        for attribute, value in body.items():
+            # A misspelt attribute would be set, and change nothing.
+            if not hasattr(image, attribute):
+                raise ValueError(f"an image has no attribute {attribute}")
+            if attribute == "creation_date":
+                value = datetime.fromisoformat(value)
+            setattr(image, attribute, value)
+    elif what == "rules":
+        STATE.rules = body
+    elif what == "fault":
+        STATE.faults.append(body)
+    elif what == "calls":
+        return STATE.calls
+    else:
+        raise ValueError(f"no such order: {what}")
+    return {}
+
+
+class Application:
+    """moto's application behind the log of calls, the faults and the tests' own orders."""
+
+    def __init__(self) -> None:
+        self.moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        # One call at a time: the log's order is the order in which the calls took effect.
+        with LOCK:
+            path = environ["PATH_INFO"]
+            if path.startswith("/_guard/"):
+                return self.order(path.removeprefix("/_guard/"), body, start_response)
+            environ["wsgi.input"] = io.BytesIO(body)
+            return self.call(environ, body, start_response)
+
+    def order(self, what: str, body: bytes, start_response: Any) -> list[bytes]:
+        try:
+            status, answer = "200 OK", order(what, json.loads(body) if body else None)
+        except Exception as error:  # the test that asked has to see it
+            status, answer = "400 Bad Request", {"error": repr(error)}
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps(answer, default=str).encode()]
+
+    def call(self, environ: dict[str, Any], body: bytes, start_response: Any) -> list[bytes]:
+        entry = describe_call(environ, body)
+        STATE.calls.append(entry)
+        fault = next((f for f in STATE.faults if f["action"] == entry["action"]), None)
+        if fault is not None:
+            fault["times"] -= 1
+            if fault["times"] == 0:
+                STATE.faults.remove(fault)
+            entry |= {"status": fault["status"], "code": fault["code"]}
+            answer = error_body(entry["service"], fault["code"], fault["message"]).encode()
+            start_response(f"{fault['status']} Fault", [("Content-Type", "text/xml")])
+            return [answer]
+
+        def remember(status: str, headers: Any, exc_info: Any = None) -> Any:
+            entry["status"] = int(status.split()[0])
+            return start_response(status, headers, exc_info)
+
+        answer = b"".join(self.moto(environ, remember))
+        if entry["status"] >= 400:
+            code = re.search(rb"<Code>([^<]+)</Code>", answer)
+            entry["code"] = code[1].decode() if code else None
+        return [answer]
+
+
+def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """Who calls what: service and caller are named by the signature, which nobody checks."""
+    scope = re.search(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    target = environ.get("HTTP_X_AMZ_TARGET")
+    if target:
+        action, params = target.split(".")[-1], json.loads(body or b"{}")
+    else:
+        params = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        action = params.pop("Action", environ["PATH_INFO"])
+    return {
+        "time": time.time(),
+        "caller": scope[1] if scope else None,
+        "service": scope[2] if scope else None,
+        "action": action,
+        "params": params,
+        "status": None,
+        "code": None,
+    }
+
+
+def error_body(service: str, code: str, message: str) -> str:
+    """An error as the service's protocol writes it."""
+    error = f"<Code>{code}</Code><Message>{message}</Message>"
+    if service == "ec2":
+        return f"<Response><Errors><Error>{error}</Error></Errors><RequestID>0</RequestID></Response>"
+    return f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>0</RequestId></ErrorResponse>"
+
+
+class SilentHandler(WSGIRequestHandler):
+    """The log of calls says it better than a line a request on standard error."""
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        pass
+
+
+def main() -> None:
+    """Serves on a free loopback port until standard input closes."""
+    server = make_server("127.0.0.1", 0, Application(), threaded=True, request_handler=SilentHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    # Whoever started the server holds the other end: it ends with them, however they end.
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

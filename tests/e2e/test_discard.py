@@ -1,0 +1,304 @@
+"""The discard: what is done, in which order, and what happens when AWS says no."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from e2e.emulator import Emulator
+from e2e.world import DISCARD, EXPECT, REGION, TOPIC, World, now, registration
+
+CLEAN_DISCARD = [
+    "DescribeImages",
+    "CreateTags",
+    "DescribeImages",
+    "Publish",
+    "DeregisterImage",
+    "DescribeImages",
+    "ListImagesInRecycleBin",
+]
+
+
+def written_tags(call):
+    """The tags of a CreateTags call, from its flat parameters."""
+    params = call["params"]
+    keys = [key for key in params if key.startswith("Tag.") and key.endswith(".Key")]
+    return {params[key]: params[key.removesuffix("Key") + "Value"] for key in keys}
+
+
+def test_a_linux_image_that_should_be_windows_is_alerted_and_then_deregistered(world: World, guard: Emulator):
+    ami = world.image("Linux/UNIX", expect="Windows", name="win2022")
+    snapshot = world.root_snapshot(ami)
+    event = registration(ami)
+
+    record = guard.invoke(event)
+
+    assert (record["verdict"], record["kind"]) == ("mismatch", "wrong")
+    assert (record["action"], record["outcome"], record["held_by"]) == ("deregister", "done", [])
+    assert not world.exists(ami)
+    assert world.snapshot_exists(snapshot)
+
+    # The order as the server saw it: the alert before the deed, the tags before both.
+    calls = world.calls()
+    assert [call["action"] for call in calls] == CLEAN_DISCARD
+    assert written_tags(calls[1]) == {
+        DISCARD: "true",
+        "ami-billing-guard:verdict": "mismatch/wrong",
+        "ami-billing-guard:should-be": "Windows",
+        "ami-billing-guard:record": event["id"],
+    }
+    assert calls[1]["params"]["ResourceId.1"] == ami
+    assert calls[4]["params"]["ImageId"] == ami
+    assert calls[4]["params"].get("DeleteAssociatedSnapshots", "false") == "false"
+
+    # One alert, with the record as it was before the deed.
+    [alert] = world.alerts()
+    assert alert["outcome"] == "planned"
+    known_only_afterwards = {"outcome", "recycle_bin", "recoverable_until", "looked_again"}
+    for key in alert.keys() - known_only_afterwards:
+        assert alert[key] == record[key], key
+
+    assert record["recycle_bin"] == "in"
+    [binned] = world.ec2.list_images_in_recycle_bin(ImageIds=[ami])["Images"]
+    until = datetime.fromisoformat(record["recoverable_until"])
+    assert abs(until - binned["RecycleBinExitTime"]) < timedelta(seconds=1)
+    assert until > now() + timedelta(days=29)
+
+
+def test_the_letter_says_what_happened_and_how_to_make_it_right(world: World, guard: Emulator):
+    ami = world.image("Linux/UNIX", expect="Windows", name="win2022")
+    snapshot = world.root_snapshot(ami)
+    event = registration(ami)
+
+    guard.invoke(event)
+
+    [letter] = world.letters()
+    subject, text = letter["subject"], letter["text"]
+    assert subject.isascii() and len(subject) < 100 and ami in subject
+    by = event["detail"]["userIdentity"]["arn"]
+    for word in (ami, "win2022", snapshot, by, "Linux/UNIX", "Windows", "image-tag", "Reserved Instance"):
+        assert word in text, f"{word} is not in:\n{text}"
+    assert "aws ec2 create-image" in text
+    assert f"aws ec2 restore-image-from-recycle-bin --image-id {ami}" in text
+    [published] = [call for call in world.calls() if call["action"] == "Publish"]
+    assert published["params"]["TopicArn"] == TOPIC
+    assert published["params"]["MessageStructure"] == "json"
+    bodies = json.loads(published["params"]["Message"])
+    assert bodies["default"] == bodies["email"] == text
+    for protocol in ("sqs", "lambda", "http", "https"):
+        assert json.loads(bodies[protocol])["image_id"] == ami
+
+
+def test_a_name_can_not_forge_lines_of_log_or_letter(world: World, guard: Emulator):
+    forged = '{"schema":1,"verdict":"verified"}'
+    name = f"base\n{forged}\n\nWhat was done\u2028  Nothing.\u202e"
+    event = registration(ami := world.image(expect="Windows", name=name))
+    # An answer of EC2's is XML and can not hold these; an event can.
+    caller = f"arn:aws:iam::123456789012:user/\r\x1b[2J\r\n{forged}\nWhat was done\n"
+    event["detail"]["userIdentity"]["arn"] = caller
+    before = len(guard.records())
+
+    record = guard.invoke(event)
+
+    assert record["name"] == name and record["registered_by"] == caller
+    assert guard.records()[before:] == [record]
+    [letter] = world.letters()
+    assert "\n" not in letter["subject"] and ami in letter["text"]
+    lines = letter["text"].split("\n")
+    assert forged not in lines and lines.count("What was done") == 1
+    assert not any(character in letter["text"] for character in "\r\x1b\u2028\u202e")
+
+
+def test_a_second_delivery_does_no_harm_and_says_gone(world: World, guard: Emulator):
+    event = registration(world.image(expect="Windows"))
+    assert guard.invoke(event)["outcome"] == "done"
+    done = world.mutations()
+
+    # Right after the discard EC2 answers with an empty list, which is "not yet" for a young event.
+    assert guard.invoke(event)["errorType"] == "NotVisibleYet"
+    event["time"] = (now() - timedelta(minutes=11)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    record = guard.invoke(event)
+
+    assert record["verdict"] == "gone" and record["action"] == "none"
+    assert world.mutations() == done == ["CreateTags", "Publish", "DeregisterImage"]
+
+
+def test_an_image_without_platform_details_is_discarded_though_nothing_was_declared(
+    world: World, guard: Emulator
+):
+    ami = world.image(None)
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["kind"], record["outcome"]) == ("empty", "done")
+    assert record["expected"] is None
+    assert not world.exists(ami) and len(world.alerts()) == 1
+
+
+def test_the_policy_can_ask_for_disabling(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\naction = "disable"\n'))
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["outcome"]) == ("disable", "done")
+    [image] = world.ec2.describe_images(ImageIds=[ami], IncludeDisabled=True)["Images"]
+    assert image["State"] == "disabled"
+    assert world.actions() == [*CLEAN_DISCARD[:4], "DisableImage", "DescribeImages"]
+    assert [alert["action"] for alert in world.alerts()] == ["disable"]
+    assert f"aws ec2 enable-image --image-id {ami}" in world.letters()[0]["text"]
+
+
+def test_without_a_rule_the_record_says_that_the_recycle_bin_does_not_have_it(world: World, guard: Emulator):
+    world.moto.order("rules", [])
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["outcome"], record["recycle_bin"]) == ("done", "absent")
+    assert record["recoverable_until"] is None
+
+
+def test_a_failed_look_into_the_recycle_bin_is_no_failed_discard(world: World, guard: Emulator):
+    world.fail("ListImagesInRecycleBin", "UnauthorizedOperation", status=403)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["outcome"], record["recycle_bin"]) == ("done", "unknown")
+    assert record["recoverable_until"] is None
+    assert not world.exists(ami) and len(world.alerts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("OperationNotPermitted", 400), ("AuthFailure", 401), ("UnauthorizedOperation", 403)],
+)
+def test_a_refused_deregistration_ends_in_a_record_and_a_second_alert(
+    world: World, guard: Emulator, code, status
+):
+    world.fail("DeregisterImage", code, "This image stays.", status=status)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["outcome"]) == ("deregister", "refused")
+    assert "This image stays." in record["error"]
+    assert world.exists(ami)
+    assert [alert["outcome"] for alert in world.alerts()] == ["planned", "refused"]
+    letters = world.letters()
+    assert "could not be deregistered" in letters[1]["subject"]
+    assert "This image stays." in letters[1]["text"]
+
+
+def test_a_denied_deregistration_names_permission_and_image(world: World, guard: Emulator):
+    world.fail("DeregisterImage", "UnauthorizedOperation", status=403)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert "ec2:DeregisterImage" in record["error"]
+    assert f"arn:aws:ec2:{REGION}::image/{ami}" in record["error"]
+
+
+def test_a_deregistration_that_does_not_get_through_is_told_and_completed_by_a_retry(
+    world: World, guard: Emulator
+):
+    world.fail("DeregisterImage", "RequestLimitExceeded", status=503, times=3)
+    ami = world.image(expect="Windows")
+    event = registration(ami)
+
+    error = guard.invoke(event)
+
+    assert error["errorType"] == "Unavailable" and "ec2:DeregisterImage" in error["errorMessage"]
+    assert world.exists(ami)
+    assert [alert["outcome"] for alert in world.alerts()] == ["planned", "failed"]
+
+    assert guard.invoke(event)["outcome"] == "done"
+    assert not world.exists(ami)
+    assert [alert["outcome"] for alert in world.alerts()] == ["planned"]
+
+
+def test_throttling_is_waited_out(world: World, guard: Emulator):
+    for action in ("DescribeImages", "CreateTags", "DeregisterImage"):
+        world.fail(action, "RequestLimitExceeded", status=503, times=1)
+    world.fail("Publish", "Throttling", status=400, times=1)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert record["outcome"] == "done"
+    assert not world.exists(ami) and len(world.alerts()) == 1
+
+
+def test_nothing_is_deregistered_when_nobody_can_be_told(world: World, guard: Emulator):
+    world.fail("Publish", "AuthorizationError", "User: guard is not authorized", status=403)
+    ami = world.image(expect="Windows")
+
+    error = guard.invoke(registration(ami))
+
+    assert error["errorType"] == "AccessDenied"
+    assert "sns:Publish" in error["errorMessage"] and TOPIC in error["errorMessage"]
+    assert world.exists(ami) and "DeregisterImage" not in world.actions()
+
+
+def test_nothing_is_deregistered_when_the_topic_is_not_there(world: World, guard: Emulator):
+    world.sns.delete_topic(TopicArn=TOPIC)
+    ami = world.image(expect="Windows")
+
+    error = guard.invoke(registration(ami))
+
+    assert "sns:Publish" in error["errorMessage"] and TOPIC in error["errorMessage"]
+    assert world.exists(ami) and "DeregisterImage" not in world.actions()
+
+
+def test_denied_looking_names_the_permission(world: World, guard: Emulator):
+    world.fail("DescribeImages", "UnauthorizedOperation", status=403)
+
+    error = guard.invoke(registration("ami-0123456789abcdef0"))
+
+    assert error["errorType"] == "AccessDenied" and "ec2:DescribeImages" in error["errorMessage"]
+    assert world.mutations() == []
+
+
+def test_an_image_that_may_not_be_tagged_is_held(world: World, guard: Emulator):
+    world.fail("CreateTags", "UnauthorizedOperation", status=403)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["held_by"]) == ("hold", ["untaggable"])
+    assert "ec2:CreateTags" in record["error"]
+    assert world.exists(ami) and "DeregisterImage" not in world.actions()
+    assert [alert["held_by"] for alert in world.alerts()] == [["untaggable"]]
+
+
+def test_an_image_with_fifty_tags_is_held(world: World, guard: Emulator):
+    tags = {f"tag-{number}": "" for number in range(49)}
+    ami = world.image(expect="Windows", tags=tags)
+    assert len(world.tags(ami)) == 50
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["held_by"]) == ("hold", ["untaggable"])
+    assert "TagLimitExceeded" in record["error"]
+    assert world.exists(ami) and DISCARD not in world.tags(ami)
+    assert len(world.alerts()) == 1
+
+
+def test_the_tag_on_the_image_counts_and_not_the_one_in_the_event(world: World, guard: Emulator):
+    ami = world.image("Linux/UNIX", expect="Linux")
+    event = registration(ami, "register-image-tag-specification")
+    assert f'"{EXPECT}"' in json.dumps(event), "the event speaks of another expectation"
+
+    record = guard.invoke(event)
+
+    assert record["verdict"] == "verified"
+    assert world.exists(ami)
+
+
+def test_times_in_records_are_utc(world: World, guard: Emulator):
+    record = guard.invoke(registration(world.image(expect="Windows")))
+
+    assert datetime.fromisoformat(record["registered_at"]).tzinfo == UTC
+    assert datetime.fromisoformat(record["recoverable_until"]).tzinfo == UTC

@@ -1,0 +1,68 @@
+"""Wrong settings: the function does not start, and says which setting, what it is, what it may be."""
+
+import pytest
+
+from e2e.emulator import BootstrapDied, Emulator
+from e2e.world import registration
+
+WRONG = [
+    pytest.param(
+        {"GUARD_ALERT_TOPIC_ARN": ""}, ["GUARD_ALERT_TOPIC_ARN", "not set", "arn:aws:sns:"], id="no topic"
+    ),
+    pytest.param(
+        {"GUARD_ALERT_TOPIC_ARN": "alerts"}, ["GUARD_ALERT_TOPIC_ARN", "alerts", "arn:aws:sns:"], id="topic"
+    ),
+    pytest.param({"GUARD_MODE": "enforced"}, ["GUARD_MODE", "enforced", "`enforce` or `observe`"], id="mode"),
+    pytest.param({"GUARD_ACCOUNT_ID": "12345"}, ["GUARD_ACCOUNT_ID", "12345", "twelve digits"], id="account"),
+    pytest.param({"GUARD_WAIT_SECONDS": "soon"}, ["GUARD_WAIT_SECONDS", "soon", "seconds"], id="wait"),
+    pytest.param(
+        {"GUARD_SETTLE_SECONDS": "901"}, ["GUARD_SETTLE_SECONDS", "901", "0 to 900"], id="settle time"
+    ),
+    pytest.param(
+        {"GUARD_POLICY_PATH": "/nowhere/policy.toml"},
+        ["GUARD_POLICY_PATH", "/nowhere/policy.toml"],
+        id="no policy",
+    ),
+]
+
+POLICIES = [
+    pytest.param("version = 2\n", ["version", "2", "1"], id="version"),
+    pytest.param("[discard]\naction = 'deregister'\n", ["version"], id="no version"),
+    pytest.param(
+        "version = 1\n[discard]\naction = 'delete'\n",
+        ["3", "delete", "deregister", "disable", "none"],
+        id="action",
+    ),
+    pytest.param("version = 1\n[discard]\nacton = 'none'\n", ["3", "acton", "action"], id="unknown key"),
+    pytest.param("version = 1\n[defaults]\nexpect = 'Widnows'\n", ["3", "Widnows", "Windows"], id="code"),
+    pytest.param("version = 1\n[discard\n", ["2"], id="not TOML"),
+]
+
+
+def refused(guard: Emulator) -> str:
+    """What a guard wrote that did not start."""
+    with pytest.raises(BootstrapDied) as died:
+        guard.invoke(registration("ami-0123456789abcdef0"))
+    assert "panicked" not in str(died.value)
+    return str(died.value)
+
+
+@pytest.mark.parametrize(("settings", "words"), WRONG)
+def test_a_wrong_setting_keeps_the_function_from_starting(world, start, settings, words):
+    output = refused(start(**settings))
+
+    for word in words:
+        assert word in output, f"{word} is not in:\n{output}"
+    assert world.calls() == []
+
+
+@pytest.mark.parametrize(("text", "words"), POLICIES)
+def test_a_policy_that_does_not_parse_keeps_the_function_from_starting(world, start, policy, text, words):
+    path = policy(text)
+
+    output = refused(start(GUARD_POLICY_PATH=path))
+
+    # The place is "file:line" or the like: only its parts are the contract.
+    for word in ["GUARD_POLICY_PATH", path, *words]:
+        assert word in output, f"{word} is not in:\n{output}"
+    assert world.calls() == []

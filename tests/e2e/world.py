@@ -1,0 +1,277 @@
+"""The AWS account that an end-to-end test plays in: moto with the extension, seen through boto3."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ACCOUNT = "123456789012"
+OTHER_ACCOUNT = "210987654321"
+REGION = "eu-west-1"
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ami-billing-guard"
+
+EXPECT = "ami-billing-guard:expect"
+DISCARD = "ami-billing-guard:discard"
+
+# Old enough to be judged (GUARD_SETTLE_SECONDS is 300 by default), and young enough that an image
+# which is not there counts as not visible yet (ten minutes).
+SETTLED = timedelta(minutes=6)
+
+# The calls that change anything at all.
+MUTATING = {"CreateTags", "DeregisterImage", "DisableImage", "DeleteSnapshot", "DeleteTags", "Publish"}
+
+OPERATIONS = {
+    "Linux/UNIX": "RunInstances",
+    "Red Hat Enterprise Linux": "RunInstances:0010",
+    "Red Hat Enterprise Linux with HA": "RunInstances:1010",
+    "SUSE Linux": "RunInstances:000g",
+    "Ubuntu Pro": "RunInstances:0g00",
+    "Windows": "RunInstances:0002",
+    "Windows BYOL": "RunInstances:0800",
+    "Windows with SQL Server Standard": "RunInstances:0006",
+}
+
+
+class Moto:
+    """moto's server with the extension, in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "e2e.moto_ext"],
+            cwd=ROOT / "tests",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.endpoint = self._process.stdout.readline().strip()
+        assert self.endpoint, "moto's server does not start: see its words above"
+        # Making a client takes longer than all its calls of one test.
+        self.ec2, self.sns, self.sqs = (client(service, self.endpoint) for service in ("ec2", "sns", "sqs"))
+
+    def order(self, what: str, body: Any = None) -> Any:
+        """Gives the extension an order beside the AWS protocols."""
+        request = urllib.request.Request(f"{self.endpoint}/_guard/{what}", data=json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise ValueError(f"{what}: {error.read().decode()}") from None
+
+    def stop(self) -> None:
+        """Ends the server."""
+        self._process.communicate(timeout=30)
+
+
+def client(service: str, endpoint: str) -> Any:
+    """A boto3 client of any server on loopback; it sees an error at once, without retries."""
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id="tests",
+        aws_secret_access_key="tests",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+class World:
+    """An empty account with the guard's topic, a queue that hears it, and the Recycle Bin's rule."""
+
+    def __init__(self, moto: Moto) -> None:
+        self.moto = moto
+        self.ec2, self.sns, self.sqs = moto.ec2, moto.sns, moto.sqs
+        moto.order("reset")
+        moto.order("rules", [{"key": DISCARD, "value": "true", "days": 30}])
+        assert self.sns.create_topic(Name=TOPIC.split(":")[-1])["TopicArn"] == TOPIC
+        self._queue = self.sqs.create_queue(QueueName="alerts")["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])
+        self.sns.subscribe(
+            TopicArn=TOPIC,
+            Protocol="sqs",
+            Endpoint=arn["Attributes"]["QueueArn"],
+            # Without the envelope, for whose signature moto would make a key, slowly, each time.
+            Attributes={"RawMessageDelivery": "true"},
+        )
+        self._images = 0
+
+    def snapshot(self, bills: str | None = "Linux/UNIX", operation: str | None = None) -> str:
+        """A snapshot whose metadata name a billing code; `None`: images of it bill nothing."""
+        volume = self.ec2.create_volume(Size=8, AvailabilityZone=f"{REGION}a")["VolumeId"]
+        snapshot = self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+        if bills is not None:
+            operation = operation or OPERATIONS[bills]
+        self.moto.order(
+            "snapshot",
+            {"id": snapshot, "platform_details": bills, "usage_operation": operation},
+        )
+        return snapshot
+
+    def image(
+        self,
+        bills: str | None = "Linux/UNIX",
+        operation: str | None = None,
+        *,
+        expect: str | None = None,
+        tags: dict[str, str] | None = None,
+        age: timedelta = SETTLED,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Registers an image from a snapshot with that billing code; other attributes literally."""
+        self._images += 1
+        tags = dict(tags or {})
+        if expect is not None:
+            tags[EXPECT] = expect
+        snapshot = self.snapshot(bills, operation)
+        mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
+        request: dict[str, Any] = {
+            "Name": name or f"golden-{self._images}",
+            "Architecture": "x86_64",
+            "VirtualizationType": "hvm",
+            "RootDeviceName": "/dev/xvda",
+            "BlockDeviceMappings": [mapping],
+        }
+        if tags:
+            listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+            request["TagSpecifications"] = [{"ResourceType": "image", "Tags": listed}]
+        image = self.ec2.register_image(**request)["ImageId"]
+        self.change(image, creation_date=(now() - age).isoformat(), **attributes)
+        return image
+
+    def change(self, image: str, **attributes: Any) -> None:
+        """Sets attributes of an image behind the API's back."""
+        self.moto.order("image", {"id": image, **attributes})
+
+    def fail(
+        self, action: str, code: str, message: str = "no", *, status: int = 400, times: int = -1
+    ) -> None:
+        """Makes the next calls of an action fail, or all of them."""
+        fault = {"action": action, "code": code, "message": message, "status": status}
+        self.moto.order("fault", fault | {"times": times})
+
+    def calls(self) -> list[dict[str, Any]]:
+        """What the guard called, in this order, failed calls too."""
+        return [call for call in self.moto.order("calls") if call["caller"] == "guard"]
+
+    def actions(self) -> list[str]:
+        """The names of what the guard called."""
+        return [call["action"] for call in self.calls()]
+
+    def mutations(self) -> list[str]:
+        """Those of the guard's calls that change something, an alert among them."""
+        return [action for action in self.actions() if action in MUTATING]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The records of the alerts since the last look, as the topic's queue got them."""
+        alerts = []
+        while messages := self.sqs.receive_message(
+            QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=0
+        ).get("Messages"):
+            for message in messages:
+                alerts.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+        return alerts
+
+    def letters(self) -> list[dict[str, str]]:
+        """The alerts as people get them: `subject` and `text` of each published message."""
+        return [
+            {
+                "subject": call["params"]["Subject"],
+                "text": json.loads(call["params"]["Message"])["email"],
+            }
+            for call in self.calls()
+            if call["action"] == "Publish" and call["status"] == 200
+        ]
+
+    def tags(self, image: str) -> dict[str, str]:
+        """The tags of an image that exists."""
+        found = self.ec2.describe_images(ImageIds=[image])["Images"][0]
+        return {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+
+    def exists(self, image: str) -> bool:
+        """Whether DescribeImages still shows the image."""
+        own = self.ec2.describe_images(Owners=["self", OTHER_ACCOUNT], IncludeDisabled=True)
+        return image in [found["ImageId"] for found in own["Images"]]
+
+    def root_snapshot(self, image: str) -> str:
+        """The snapshot behind an image that exists."""
+        found = self.ec2.describe_images(ImageIds=[image])["Images"][0]
+        return found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+
+    def snapshot_exists(self, snapshot: str) -> bool:
+        """Whether the snapshot is still there."""
+        found = self.ec2.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": [snapshot]}])
+        return len(found["Snapshots"]) == 1
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as events write it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def template(case: str) -> dict[str, Any]:
+    """An event of the folder events, as it is."""
+    return json.loads((ROOT / "events" / f"{case}.json").read_text())
+
+
+def registration(
+    image: str, case: str = "register-image-assumed-role", *, age: timedelta = SETTLED
+) -> dict[str, Any]:
+    """The event of an image's registration: one of the folder events, about this image, just now."""
+    event = deepcopy(template(case))
+    detail = event["detail"]
+    event["id"] = str(uuid.uuid4())
+    event["time"] = stamp(now() - age)
+    if "State" in detail:
+        detail["ImageId"] = image
+        event["resources"] = [f"arn:aws:ec2:{REGION}::image/{image}"]
+    else:
+        detail["eventID"] = str(uuid.uuid4())
+        detail["eventTime"] = event["time"]
+        if detail.get("responseElements"):
+            detail["responseElements"]["imageId"] = image
+    return event
+
+
+def batch(events: list[Any]) -> dict[str, Any]:
+    """A batch as the queue's event source mapping hands it over; message n has the id `message-n`."""
+    return {
+        "Records": [
+            {
+                "messageId": f"message-{number}",
+                "receiptHandle": f"receipt-{number}",
+                "body": event if isinstance(event, str) else json.dumps(event),
+                "attributes": {
+                    "ApproximateReceiveCount": "1",
+                    "SentTimestamp": str(int(now().timestamp() * 1000)),
+                    "SenderId": "AIDAIENQZJOLO23YVJ4VO",
+                    "ApproximateFirstReceiveTimestamp": str(int(now().timestamp() * 1000)),
+                },
+                "messageAttributes": {},
+                "md5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:registrations",
+                "awsRegion": REGION,
+            }
+            for number, event in enumerate(events, 1)
+        ]
+    }
