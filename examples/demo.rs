@@ -18,23 +18,25 @@ use sim::{Image, Sim, Snapshot, World};
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 
-/// The images of the events: the last digit of the id, what their tag says they should bill, and
-/// what EC2 made of them.
-const IMAGES: [(u8, &str, &str, &str); 8] = [
-    (1, "Windows", "Linux/UNIX", "RunInstances"),
+/// The images of the events: the last digit of the id, the name, what their tag says they should
+/// bill, and what EC2 made of them.
+const IMAGES: [(u8, &str, &str, &str, &str); 8] = [
+    (1, "win2022-golden", "Windows", "Linux/UNIX", "RunInstances"),
     (
         2,
+        "rhel9-base",
         "RedHat,RedHatHa",
         "Red Hat Enterprise Linux",
         "RunInstances:0010",
     ),
-    (3, "Windows", "Linux/UNIX", "RunInstances"),
-    (4, "SUSE", "SUSE Linux", "RunInstances:000g"),
-    (5, "", "", ""),
-    (6, "", "Linux/UNIX", "RunInstances"),
-    (7, "SQL", "Windows", "RunInstances:0002"),
+    (3, "drs-launch", "Windows", "Linux/UNIX", "RunInstances"),
+    (4, "sles15-base", "SUSE", "SUSE Linux", "RunInstances:000g"),
+    (5, "from-a-bundle", "", "", ""),
+    (6, "by-hand", "", "Linux/UNIX", "RunInstances"),
+    (7, "sql2022", "SQL", "Windows", "RunInstances:0002"),
     (
         8,
+        "rhel9-ha",
         "RedHat",
         "Red Hat Enterprise Linux with HA",
         "RunInstances:1010",
@@ -44,8 +46,13 @@ const IMAGES: [(u8, &str, &str, &str); 8] = [
 fn world() -> World {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let mut world = World::default();
-    for (digit, expected, details, operation) in IMAGES {
+    for (digit, name, expected, details, operation) in IMAGES {
         let mut image = Image::new(format!("ami-0a1b2c3d4e5f6000{digit}"));
+        image.name = name.into();
+        if name == "from-a-bundle" {
+            image.root_device_type = "instance-store".into();
+            image.block_devices.clear();
+        }
         image.platform_details = some(details);
         image.usage_operation = some(operation);
         if let Some(expected) = some(expected) {
@@ -90,36 +97,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
             })
             .collect();
     files.sort();
-    let mut rows =
-        vec![["event", "image", "expected", "billed", "verdict", "action"].map(str::to_owned)];
+    let mut rows = vec![Row {
+        event: "event".into(),
+        image: "image".into(),
+        registered_as: "registered as".into(),
+        expected: "expected".into(),
+        billed: "billed".into(),
+        verdict: "verdict".into(),
+        action: "action".into(),
+    }];
     for (done, file) in files.iter().enumerate() {
         progress(&format!("event {} of {} …", done + 1, files.len()));
-        let name = file
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
         let event: Value = serde_json::from_str(&std::fs::read_to_string(file)?)?;
         let deadline = Deadline::now() + Duration::from_secs(60);
-        let blank = String::new;
-        rows.push(match guard.handle(event, deadline).await {
-            Ok(Answer::Record(record)) => row(name, &json!(record)),
-            Ok(Answer::Batch(answer)) => {
-                let back = answer.batch_item_failures.len();
-                let action = format!("{back} of its messages comes back");
-                [name, blank(), blank(), blank(), "(a batch)".into(), action]
-            }
-            Err(error) => {
-                let verdict = format!("error {}", error.error_type());
-                [
-                    name,
-                    blank(),
-                    blank(),
-                    blank(),
-                    verdict,
-                    "comes back".into(),
-                ]
-            }
+        let row = match guard.handle(event, deadline).await {
+            Ok(Answer::Record(record)) => Row::of_record(&json!(record)),
+            Ok(Answer::Batch(answer)) => Row {
+                verdict: "(a batch)".into(),
+                action: format!(
+                    "messages that come back: {}",
+                    answer.batch_item_failures.len()
+                ),
+                ..Row::default()
+            },
+            Err(error) => Row {
+                verdict: format!("error {}", error.error_type()),
+                action: "comes back".into(),
+                ..Row::default()
+            },
+        };
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        rows.push(Row {
+            event: name.into_owned(),
+            ..row
         });
     }
     progress("");
@@ -146,50 +156,68 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn row(name: String, record: &Value) -> [String; 6] {
-    let text = |pointer: &str| {
-        let value = record.pointer(pointer);
-        value.and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let list = |pointer: &str, separator: &str| {
-        let items = record.pointer(pointer).and_then(Value::as_array);
-        let words: Vec<_> = items
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        words.join(separator)
-    };
-    let join = |one: String, separator: &str, other: String| match other.is_empty() {
-        true => one,
-        false => format!("{one}{separator}{other}"),
-    };
-    [
-        name,
-        text("/image_id"),
-        list("/expected/platform", " or "),
-        text("/actual/platform_details"),
-        join(text("/verdict"), "/", text("/kind")),
-        join(
-            join(text("/action"), ": ", list("/held_by", ", ")),
-            ", ",
-            text("/outcome"),
-        ),
-    ]
+/// A line of the table.
+#[derive(Default)]
+struct Row {
+    event: String,
+    image: String,
+    registered_as: String,
+    expected: String,
+    billed: String,
+    verdict: String,
+    action: String,
 }
 
-fn print_table(rows: &[[String; 6]]) {
-    let widths: [usize; 6] = std::array::from_fn(|column| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    });
+impl Row {
+    fn of_record(record: &Value) -> Row {
+        let text = |pointer: &str| {
+            let value = record.pointer(pointer);
+            value.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let list = |pointer: &str, separator: &str| {
+            let items = record.pointer(pointer).and_then(Value::as_array);
+            let words = items.into_iter().flatten().filter_map(Value::as_str);
+            words.collect::<Vec<_>>().join(separator)
+        };
+        let join = |one: String, separator: &str, other: String| match other.is_empty() {
+            true => one,
+            false => format!("{one}{separator}{other}"),
+        };
+        let action = join(text("/action"), ": ", list("/held_by", ", "));
+        Row {
+            event: String::new(),
+            image: text("/image_id"),
+            registered_as: text("/name"),
+            expected: list("/expected/platform", " or "),
+            billed: text("/actual/platform_details"),
+            verdict: join(text("/verdict"), "/", text("/kind")),
+            action: join(action, ", ", text("/outcome")),
+        }
+    }
+
+    fn cells(&self) -> [&str; 7] {
+        [
+            &self.event,
+            &self.image,
+            &self.registered_as,
+            &self.expected,
+            &self.billed,
+            &self.verdict,
+            &self.action,
+        ]
+    }
+}
+
+fn print_table(rows: &[Row]) {
+    let mut widths = [0; 7];
     for row in rows {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(widths)
+        for (width, cell) in widths.iter_mut().zip(row.cells()) {
+            *width = cell.len().max(*width);
+        }
+    }
+    for row in rows {
+        let cells = row.cells().into_iter().zip(widths);
+        let cells: Vec<_> = cells
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
         println!("{}", cells.join("  ").trim_end());

@@ -3,6 +3,7 @@
 //! Names, tags and ARNs come from outside: in the text each stands on one line, without control
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
 
+use crate::billing::{Parsed, parse_platform_details, parse_usage_operation};
 use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE};
 use crate::expectation::EXPECT_TAG;
 use crate::record::{Outcome, Record};
@@ -193,18 +194,23 @@ fn deeds(record: &Record) -> Vec<String> {
         }
         (_, Some(Outcome::Failed)) => {
             return vec![
-                "Nothing that is known of: EC2 could not be reached. It will be tried again.".to_owned(),
+                "Nothing that is known of: it did not get through. It is tried again, five times in all.".to_owned(),
                 format!("  {}", error()),
             ];
         }
+        (Action::Deregister, Some(Outcome::Done)) => vec![
+            "The image was deregistered, and is NOT in the Recycle Bin: no active rule keeps it, and it can not be \
+             restored. Its snapshots stay: register a new image from them."
+                .to_owned(),
+        ],
         (Action::Deregister, _) => vec![
             "The image is deregistered right after this message. Its snapshots stay, and instances \
              that run from it go on."
                 .to_owned(),
             if record.undo.is_some() {
                 format!(
-                    "It was marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which the stack's \
-                     Recycle Bin rule keeps it."
+                    "It is marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which a Recycle Bin rule \
+                     keeps it, if one is active. If none has it, another message says so."
                 )
             } else {
                 "The Recycle Bin does not keep an instance-store-backed image. Its bundle in S3 stays, \
@@ -288,10 +294,29 @@ pub fn fix(record: &Record) -> Vec<String> {
             }
             steps
         }
-        Verdict::Conflict | Verdict::Unverifiable => {
+        Verdict::Conflict | Verdict::Unverifiable if ec2_is_clear(record) => {
             vec![format!("Say what the image should bill: {declare}")]
         }
+        Verdict::Conflict | Verdict::Unverifiable => vec![
+            "What EC2 says of the image contradicts itself, or is new to this version of the guard: no \
+             declaration helps. Ask AWS Support what the image bills, or look for a newer version."
+                .into(),
+        ],
         _ => Vec::new(),
+    }
+}
+
+/// Whether EC2's two billing fields are known, and say the same.
+fn ec2_is_clear(record: &Record) -> bool {
+    let Some(actual) = &record.actual else {
+        return false;
+    };
+    let details = parse_platform_details(actual.platform_details.as_deref());
+    let operation = parse_usage_operation(actual.usage_operation.as_deref());
+    match (details, operation) {
+        (Parsed::Known(details), Parsed::Known(operation)) => details == operation,
+        (Parsed::Known(_), Parsed::Absent | Parsed::Unrecognised) => true,
+        (Parsed::Absent | Parsed::Unrecognised, _) => false,
     }
 }
 

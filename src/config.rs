@@ -25,7 +25,7 @@ pub struct Config {
     pub alert_topic: String,
     /// `GUARD_ACCOUNT_ID` and `AWS_REGION`.
     pub scope: Scope,
-    /// `GUARD_WAIT_SECONDS`: how long to wait inside one invocation for an image to become visible.
+    /// `GUARD_WAIT_SECONDS`: how long one event may wait, in all, for AWS to show what is true.
     pub wait: Duration,
     /// `GUARD_SETTLE_SECONDS`: how old an image must be before anything but `verified` counts.
     pub settle: Duration,
@@ -127,7 +127,7 @@ impl Config {
                 account,
                 region: variable("AWS_REGION"),
             },
-            // A longer wait is the queue's business: see DESIGN, "The wait is a queue's".
+            // A longer wait is the queue's business.
             wait: seconds("GUARD_WAIT_SECONDS", 5, "whole seconds from 0 to 30", 30)?,
             // An SQS delay is at most 900 seconds.
             settle: seconds(

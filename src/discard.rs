@@ -93,7 +93,7 @@ impl Interlock {
             Interlock::Inferred => {
                 "nobody declared what the image should bill, and the policy's discard.from wants more than this source's word"
             }
-            Interlock::NotRegistered => "the image was made by CreateImage or CopyImage",
+            Interlock::NotRegistered => "the image was made by CreateImage, CopyImage or a restore",
             Interlock::SourceFailed => "a stronger source of evidence could not be asked",
             Interlock::UnrecognisedOperation => {
                 "EC2's usage operation is absent, or not known to this version"

@@ -2,7 +2,8 @@
 //! the event again and in the end keeps it in the dead-letter queue.
 //!
 //! Is the image gone? After [`Error::Unavailable`] from a discard and after [`Error::OutOfTime`] it may
-//! be, and people were told before; after every other error it stands, at most bearing the guard's tags.
+//! be, and people were told before. After every other error the guard did not take it away; at most it
+//! bears the guard's tags.
 
 use thiserror::Error;
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::alert;
 use crate::aws::{Aws, Described};
@@ -59,7 +60,8 @@ pub(crate) struct Assessment {
 }
 
 impl Guard {
-    /// A guard. `journal` is given each record once, when it is complete.
+    /// A guard. `journal` is given each record once, when it is complete, also that of an event that
+    /// must come again.
     pub fn new(
         config: Config,
         policy: Policy,
@@ -153,7 +155,12 @@ impl Guard {
             Incoming::Ignored(ignored) => return Ok(self.close(Record::ignored(ignored))),
         };
         // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
-        let work = Box::pin(self.follow(&registration, deadline));
+        let span = tracing::info_span!(
+            "registration",
+            image.id = %registration.image_id,
+            event.id = registration.event_id
+        );
+        let work = Box::pin(self.follow(&registration, deadline).instrument(span));
         match tokio::time::timeout_at(answer_by(deadline), work).await {
             Ok(result) => result,
             Err(_) => Err(Error::OutOfTime {
@@ -171,13 +178,11 @@ impl Guard {
         let mut patience = Patience::new(self.config.wait, deadline);
         let assessment = self.assess(registration, &mut patience).await?;
         self.settled(registration, &assessment)?;
-        let record = if assessment.plan.action.is_discard() {
-            self.discard(registration, assessment, &mut patience)
-                .await?
+        if assessment.plan.action.is_discard() {
+            self.discard(registration, assessment, &mut patience).await
         } else {
-            self.leave(registration, assessment).await?
-        };
-        Ok(self.close(record))
+            self.leave(registration, assessment).await
+        }
     }
 
     /// Observes the image, gathers what it should bill, judges and plans: afresh each time.

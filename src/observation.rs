@@ -22,8 +22,8 @@ pub enum Observation {
     },
 }
 
-/// An available image: the attributes that the guard judges by. What EC2 leaves out is `None`,
-/// never an empty string or `false`.
+/// An available image: the attributes that the guard judges by, as EC2 gives them. What EC2 leaves out
+/// is `None`, never made up to an empty string or `false`.
 /// (EC2 API reference, "Image".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::alert;
 use crate::aws::{Described, ImageName};
+use crate::config::Mode;
 use crate::discard::{
     Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
     WITHDRAWN_VALUE,
@@ -21,6 +22,9 @@ use crate::record::{LookedAgain, Outcome, Record, RecycleBin};
 /// With less time than this left in an invocation, a discard is not begun. Its seven calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
 const ENOUGH: Duration = Duration::from_secs(15);
+
+/// What is kept of that for the alert that says that it was not enough.
+const TO_TELL: Duration = Duration::from_secs(3);
 
 /// A tag's value has at most 256 characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
@@ -68,24 +72,30 @@ impl Guard {
         let mut record = assessment.record(registration);
         record.undo = alert::undo(&record);
         record.outcome = Some(Outcome::Planned);
-        self.publish(&record).await?;
+        if let Err(error) = self.publish(&record).await {
+            record.outcome = Some(Outcome::Failed);
+            return Err(self.close_with(record, error));
+        }
 
-        // From here on the image may be gone: whatever happens, there is a record of it.
-        let answer_by = patience.answer_by();
+        // From here on the image may be gone: whatever happens, there is a record of it, and people
+        // are told.
+        let cut_off = patience.answer_by() - TO_TELL;
         let deed = self.take_away(registration, &mut record, patience);
-        match tokio::time::timeout_at(answer_by, deed).await {
-            Ok(Ok(())) => Ok(record),
+        match tokio::time::timeout_at(cut_off, deed).await {
+            Ok(Ok(())) => Ok(self.close(record)),
             Ok(Err(error)) => self.not_discarded(record, error).await,
+            Err(_) if record.outcome == Some(Outcome::Done) => {
+                record.error = Some("no time was left to look at what came of it".into());
+                record.looked_again.get_or_insert(LookedAgain::Unknown);
+                record.recycle_bin.get_or_insert(RecycleBin::Unknown);
+                Ok(self.close(record))
+            }
             Err(_) => {
-                record.outcome = Some(Outcome::Failed);
-                record.error = Some(
-                    "the invocation's time was over; whether the image is gone is not known".into(),
-                );
-                self.close(record);
-                Err(Error::OutOfTime {
+                let error = Error::OutOfTime {
                     image: id.to_string(),
-                    doing: "whether it is gone shows the next time".into(),
-                })
+                    doing: "whether it is gone is not known".into(),
+                };
+                self.not_discarded(record, error).await
             }
         }
     }
@@ -127,8 +137,7 @@ impl Guard {
         };
         let mut record = assessment.record(registration);
         record.error = Some(refusal.to_string());
-        self.publish(&record).await?;
-        Ok(record)
+        self.tell(record, true).await
     }
 
     /// Deregisters or disables the image, and looks what came of it.
@@ -154,14 +163,33 @@ impl Guard {
                 answer => break answer,
             }
         };
-        let look = match self.aws.describe_image(image.id).await {
-            Ok(Described::Gone(_) | Described::NoImage | Described::NotFound) => LookedAgain::Gone,
-            Ok(_) => LookedAgain::StillListed,
-            Err(_) => LookedAgain::Unknown,
+        if answer.is_ok() {
+            record.outcome = Some(Outcome::Done);
+        }
+        let look = loop {
+            let look = match (self.aws.describe_image(image.id).await, &answer) {
+                (Ok(Described::Gone(_) | Described::NoImage), _) => LookedAgain::Gone,
+                (Ok(Described::NotFound), Ok(())) => LookedAgain::Gone,
+                // Said of an image that was seen a moment ago, this proves nothing.
+                (Ok(Described::NotFound) | Err(_), _) => LookedAgain::Unknown,
+                (Ok(_), _) => LookedAgain::StillListed,
+            };
+            // An attempt whose answer was lost may have done it, and then the last answer says nothing.
+            // EC2 lists a deregistered image for a short while yet.
+            if answer.is_ok() || look == LookedAgain::Gone || !patience.pause().await {
+                break look;
+            }
         };
-        // An attempt whose answer was lost may have done it: then the last answer says nothing.
-        if look != LookedAgain::Gone {
-            answer?;
+        match (answer, look) {
+            (Ok(()), _) | (Err(_), LookedAgain::Gone) => {}
+            (Err(error), LookedAgain::StillListed) => return Err(error),
+            (Err(error), LookedAgain::Unknown) => {
+                return Err(Error::Unavailable {
+                    call: "ec2:DescribeImages",
+                    resource: registration.image_id.to_string(),
+                    message: format!("whether it is gone is not known, after this: {error}"),
+                });
+            }
         }
         record.outcome = Some(Outcome::Done);
         record.looked_again = Some(look);
@@ -172,7 +200,8 @@ impl Guard {
         Ok(())
     }
 
-    /// EC2 said no, or nothing: a second alert says so. What may pass is an error, to be tried again.
+    /// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an
+    /// error, to be tried again.
     async fn not_discarded(&self, mut record: Record, error: Error) -> Result<Record, Error> {
         let passing = !error.needs_a_person();
         record.outcome = Some(if passing {
@@ -182,12 +211,16 @@ impl Guard {
         });
         record.error = Some(error.to_string());
         record.undo = None;
-        let told = self.publish(&record).await;
-        if told.is_ok() && !passing {
-            return Ok(record);
+        let record = self.close(record);
+        match (self.publish(&record).await, passing) {
+            (Ok(()), false) => Ok(record),
+            (Ok(()), true) => Err(error),
+            (Err(silence), false) => Err(silence),
+            (Err(silence), true) => {
+                tracing::error!("nobody could be told of this: {silence}");
+                Err(error)
+            }
         }
-        self.close(record);
-        told.and(Err(error))
     }
 
     /// Whether the image can be restored, and until when. A look that fails is not a failed
@@ -213,33 +246,51 @@ impl Guard {
         };
         record.recycle_bin = Some(state);
         record.recoverable_until = until;
-        if state == RecycleBin::Absent {
-            record.undo = None;
+        // The alert promised a way back.
+        if state == RecycleBin::Absent && record.undo.take().is_some() {
+            if let Err(silence) = self.publish(record).await {
+                tracing::error!("nobody could be told that there is no way back: {silence}");
+            }
         }
     }
 
-    /// Leaves the image where it is: takes back a mark that an earlier delivery, or this one before
-    /// things changed, left on it, and tells people what the policy wants told.
+    /// Leaves the image where it is: takes back the mark that this event left on it before things
+    /// changed, and tells people what the policy wants told. A discard that is only held keeps its
+    /// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
     pub(crate) async fn leave(
         &self,
         registration: &Registration,
         assessment: Assessment,
     ) -> Result<Record, Error> {
         if let Observation::Available(image) = &assessment.observation
+            && self.config.mode == Mode::Enforce
+            && assessment.plan.action != Action::Hold
             && is_marked(image)
+            && image.tags.get(RECORD_TAG) == Some(&registration.event_id)
         {
             let marks = marks(registration, &assessment, WITHDRAWN_VALUE);
             // A mark alone discards nothing: not to get rid of it is no reason not to tell.
             if let Err(error) = self.aws.tag_image(&self.name(registration), &marks).await {
-                tracing::warn!(image.id = %registration.image_id, "the mark stays: {error}");
+                tracing::warn!("the mark on {} stays: {error}", registration.image_id);
             }
         }
         let tell = assessment.plan.tell;
-        let record = assessment.record(registration);
-        if tell {
-            self.publish(&record).await?;
+        self.tell(assessment.record(registration), tell).await
+    }
+
+    /// Completes a record: tells people, if they are to be told, and closes it.
+    async fn tell(&self, record: Record, tell: bool) -> Result<Record, Error> {
+        if tell && let Err(silence) = self.publish(&record).await {
+            return Err(self.close_with(record, silence));
         }
-        Ok(record)
+        Ok(self.close(record))
+    }
+
+    /// Closes the record of an event that must come again.
+    fn close_with(&self, mut record: Record, error: Error) -> Error {
+        record.error = Some(error.to_string());
+        self.close(record);
+        error
     }
 
     fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {

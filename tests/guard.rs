@@ -716,6 +716,10 @@ async fn without_a_recycle_bin_rule_the_record_does_not_promise_a_way_back() {
         (&json!("done"), &json!("absent"))
     );
     assert!(record["undo"].is_null() && record["recoverable_until"].is_null());
+    // And people, who were promised one, are told.
+    assert_eq!(house.told(), ["planned", "done"]);
+    let letter = house.sim.world().messages[1].body("email");
+    assert!(letter.contains("is NOT in the Recycle Bin"), "{letter}");
 }
 
 /// Runs the guard, and changes the image while CreateTags is under way.
@@ -984,21 +988,125 @@ async fn regression_a_discard_that_time_cuts_off_is_on_record() {
             .unwrap()
             .contains("is not known")
     );
+    assert_eq!(house.told(), ["planned", "failed"]);
 }
+
+/// An image that bears the guard's mark for an event.
+fn marked_for(event_id: &str, image: Image) -> Image {
+    let marked = tagged(image, "ami-billing-guard:discard", "true");
+    tagged(marked, "ami-billing-guard:record", event_id)
+}
+
+const EVENT: &str = "7bf73129-1428-4cd3-a780-95db273d1602";
 
 #[tokio::test]
 async fn regression_a_mark_that_an_earlier_delivery_left_is_taken_back() {
-    let marked = tagged(expecting("Linux"), "ami-billing-guard:discard", "true");
+    let marked = marked_for(EVENT, expecting("Linux"));
     let house = House::of(marked.clone()).await;
     assert_eq!(house.record(registered()).await["verdict"], "verified");
     assert_eq!(house.calls(), ["DescribeImages", "CreateTags"]);
     let tags = house.sim.world().images[AMI].tags.clone();
     assert_eq!(tags["ami-billing-guard:discard"], "withdrawn");
+    assert_eq!(tags["ami-billing-guard:verdict"], "verified");
 
     // Not to get rid of it is no reason not to judge.
     let house = House::of(marked).await;
     house.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
     assert_eq!(house.record(registered()).await["verdict"], "verified");
+}
+
+#[tokio::test]
+async fn regression_another_events_mark_and_that_of_a_held_discard_and_any_in_observe_mode_stay() {
+    let observe = || Settings {
+        mode: Mode::Observe,
+        ..Settings::default()
+    };
+    let mut protected = marked_for(EVENT, expecting("Windows"));
+    protected.deregistration_protection = Some("enabled-without-cooldown".into());
+    for (image, settings) in [
+        (
+            marked_for("another", expecting("Linux")),
+            Settings::default(),
+        ),
+        (protected, Settings::default()),
+        (marked_for(EVENT, expecting("Linux")), observe()),
+        (marked_for(EVENT, expecting("Windows")), observe()),
+    ] {
+        let house = House::with(image, settings).await;
+        house.record(registered()).await;
+        assert!(house.calls().iter().all(|call| call != "CreateTags"));
+        let world = house.sim.world();
+        assert_eq!(world.images[AMI].tags["ami-billing-guard:discard"], "true");
+    }
+}
+
+#[tokio::test]
+async fn regression_a_slow_look_after_a_discard_does_not_turn_it_into_a_failure() {
+    for (action, looked_again) in [
+        ("ListImagesInRecycleBin", "gone"),
+        ("DescribeImages", "unknown"),
+    ] {
+        let house = House::of(expecting("Windows")).await;
+        house.inject(Fault {
+            action: action.into(),
+            calls: sim::Calls::From(if action == "DescribeImages" { 3 } else { 1 }),
+            kind: FaultKind::Slow(Duration::from_secs(60)),
+        });
+        let deadline = Deadline::now() + Duration::from_millis(15_500);
+        let answer = house.guard.handle(registered(), deadline).await.unwrap();
+        let record = json!(answer);
+        assert_eq!(record["outcome"], "done", "{action}");
+        assert_eq!(record["looked_again"], looked_again, "{action}");
+        assert_eq!(record["recycle_bin"], "unknown", "{action}");
+        assert_eq!(house.told(), ["planned"]);
+    }
+}
+
+#[tokio::test]
+async fn regression_a_verdict_that_nobody_could_be_told_of_is_on_record() {
+    let extra = billing(
+        expecting("Windows"),
+        "Windows with SQL Server Web",
+        "RunInstances:0202",
+    );
+    for (image, action) in [(extra, "alert"), (expecting("Windows"), "deregister")] {
+        let house = House::of(image).await;
+        house.inject(Fault::always("Publish", FaultKind::AccessDenied));
+        assert_eq!(
+            house.give(registered()).await.unwrap_err().error_type(),
+            "AccessDenied"
+        );
+        let journal = house.journal.lock().unwrap();
+        assert_eq!((journal.len(), &journal[0]["action"]), (1, &json!(action)));
+        assert!(
+            journal[0]["error"]
+                .as_str()
+                .unwrap()
+                .contains("sns:Publish")
+        );
+        assert!(house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn regression_a_lost_answer_is_cleared_up_also_while_ec2_still_lists_the_image() {
+    let house = House::of(expecting("Windows")).await;
+    house.sim.world().after_deregistration = Lingering {
+        listed_for: 2,
+        empty_for: None,
+    };
+    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
+    house.inject(Fault {
+        action: "DeregisterImage".into(),
+        calls: sim::Calls::From(2),
+        kind: FaultKind::Refuse {
+            code: "OperationNotPermitted".into(),
+            message: "It is not there.".into(),
+        },
+    });
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "done", "{record}");
+    assert_eq!(house.told(), ["planned"]);
 }
 
 #[tokio::test]
