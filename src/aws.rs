@@ -6,11 +6,13 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
-use aws_sdk_ec2::config::Credentials;
 use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_ec2::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
+use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as ec2;
 use chrono::{DateTime, Utc};
+use xmlparser::{ElementEnd, Token};
 
 use crate::alert::Message;
 use crate::error::Error;
@@ -85,8 +87,11 @@ impl Aws {
     }
 
     fn of(config: &SdkConfig) -> Aws {
+        let ec2 = aws_sdk_ec2::config::Builder::from(config)
+            .interceptor(WholeDocument)
+            .build();
         Aws {
-            ec2: aws_sdk_ec2::Client::new(config),
+            ec2: aws_sdk_ec2::Client::from_conf(ec2),
             sns: aws_sdk_sns::Client::new(config),
         }
     }
@@ -222,6 +227,60 @@ impl Aws {
             .map_err(|error| classify("sns:Publish", topic, &error))?;
         Ok(())
     }
+}
+
+/// Refuses an answer of EC2's that is not a whole XML document. The SDK reads as far as it can and
+/// takes what it has for all there is: an image whose platform details, tags or protection did not
+/// arrive would pass for one that has none.
+#[derive(Debug)]
+struct WholeDocument;
+
+impl Intercept for WholeDocument {
+    fn name(&self) -> &'static str {
+        "WholeDocument"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let whole = response.body().bytes().is_some_and(is_whole_document);
+        // What is in an error besides its code decides nothing.
+        if response.status().is_success() && !whole {
+            return Err("the answer is not a whole XML document".into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether every element of an XML document is closed, and nothing in it is broken.
+fn is_whole_document(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    let mut open = 0_usize;
+    let mut elements = 0_usize;
+    for token in xmlparser::Tokenizer::from(text) {
+        match token {
+            Ok(Token::ElementStart { .. }) => {
+                open += 1;
+                elements += 1;
+            }
+            Ok(Token::ElementEnd {
+                end: ElementEnd::Close(..) | ElementEnd::Empty,
+                ..
+            }) => match open.checked_sub(1) {
+                Some(left) => open = left,
+                None => return false,
+            },
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    elements > 0 && open == 0
 }
 
 /// An image with what its ARN is made of.
@@ -411,6 +470,19 @@ mod tests {
         let response = HttpResponse::new(status.try_into().unwrap(), "".into());
         let error = SdkError::service_error(metadata, response);
         classify("ec2:DeregisterImage", "*", &error).error_type()
+    }
+
+    #[test]
+    fn a_document_that_ends_early_or_is_broken_is_not_whole() {
+        let whole = "<?xml version=\"1.0\"?>\n<a b=\"c\"><d/><e>f &amp; g</e></a>";
+        assert!(is_whole_document(whole.as_bytes()));
+        for end in 0..whole.len() {
+            assert!(!is_whole_document(&whole.as_bytes()[..end]), "{end}");
+        }
+        for broken in ["<a></a></a>", "<a>\u{1}</a>", "text", "<a", "<a><b></a>"] {
+            assert!(!is_whole_document(broken.as_bytes()), "{broken}");
+        }
+        assert!(!is_whole_document(b"<a>\xff</a>"));
     }
 
     #[test]

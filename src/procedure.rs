@@ -247,10 +247,11 @@ impl Guard {
         record.recycle_bin = Some(state);
         record.recoverable_until = until;
         // The alert promised a way back.
-        if state == RecycleBin::Absent && record.undo.take().is_some() {
-            if let Err(silence) = self.publish(record).await {
-                tracing::error!("nobody could be told that there is no way back: {silence}");
-            }
+        if state == RecycleBin::Absent
+            && record.undo.take().is_some()
+            && let Err(silence) = self.publish(record).await
+        {
+            tracing::error!("nobody could be told that there is no way back: {silence}");
         }
     }
 

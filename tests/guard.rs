@@ -1128,3 +1128,28 @@ async fn an_instance_store_image_is_promised_no_way_back_that_it_does_not_have()
         "{letter}"
     );
 }
+
+#[tokio::test]
+async fn regression_an_answer_that_ends_early_is_no_answer_wherever_it_ends() {
+    // With details, tags and protection that a shortened answer could lack.
+    let mut image = billing(expecting("Windows"), "Windows", "RunInstances:0002");
+    image.deregistration_protection = Some("enabled-without-cooldown".into());
+    let settings = Settings {
+        wait: Duration::ZERO,
+        ..Settings::default()
+    };
+    let house = House::with(image, settings).await;
+    let mut kept = 1;
+    let verified = loop {
+        house.sim.heal();
+        house.inject(Fault::always("DescribeImages", FaultKind::CutShort(kept)));
+        match house.give(registered()).await {
+            Ok(record) => break record,
+            Err(error) => assert_eq!(error.error_type(), "Unavailable", "{kept} bytes: {error}"),
+        }
+        assert!(kept < 100_000, "the answer never came whole");
+        kept += 7;
+    };
+    assert_eq!(verified["verdict"], "verified", "{kept} bytes: {verified}");
+    assert!(house.calls().iter().all(|call| call == "DescribeImages"));
+}

@@ -103,6 +103,9 @@ pub enum FaultKind {
     Slow(Duration),
     /// The call takes effect; of the answer only the first half comes, then the connection closes.
     CutBody,
+    /// The call takes effect; of the answer only so many bytes come, and HTTP does not know that there
+    /// were more.
+    CutShort(usize),
     /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403).
     AccessDenied,
     /// Any other refusal of the service's (400); nothing was done.
@@ -118,7 +121,10 @@ impl FaultKind {
     /// Whether a call that is disturbed in this way changes the world as if nothing had happened.
     pub fn takes_effect(&self) -> bool {
         match self {
-            FaultKind::ResetAfter | FaultKind::Slow(_) | FaultKind::CutBody => true,
+            FaultKind::ResetAfter
+            | FaultKind::Slow(_)
+            | FaultKind::CutBody
+            | FaultKind::CutShort(_) => true,
             FaultKind::Throttle
             | FaultKind::InternalError
             | FaultKind::ResetBefore

@@ -177,6 +177,10 @@ async fn handle(
             response(reply, false)
         }
         (Some(reply), Some(FaultKind::CutBody)) => response(reply, true),
+        (Some(mut reply), Some(FaultKind::CutShort(bytes))) => {
+            reply.body.truncate(reply.body.floor_char_boundary(bytes));
+            response(reply, false)
+        }
         (Some(reply), _) => response(reply, false),
     }
 }
@@ -221,12 +225,16 @@ fn answer(state: &State, params: BTreeMap<String, String>) -> (Option<Reply>, Op
             Service::Sns => sns::denied(&world, &action, &form),
         })),
         Some(FaultKind::Refuse { code, message }) => Some(Err(Refusal::new(code, message))),
-        None | Some(FaultKind::ResetAfter | FaultKind::Slow(_) | FaultKind::CutBody) => {
-            Some(match service {
-                Service::Ec2 => ec2::call(&mut world, &action, &form),
-                Service::Sns => sns::call(&mut world, &action, &form),
-            })
-        }
+        None
+        | Some(
+            FaultKind::ResetAfter
+            | FaultKind::Slow(_)
+            | FaultKind::CutBody
+            | FaultKind::CutShort(_),
+        ) => Some(match service {
+            Service::Ec2 => ec2::call(&mut world, &action, &form),
+            Service::Sns => sns::call(&mut world, &action, &form),
+        }),
     };
     let answer = match (&fault, &result) {
         (Some(kind), _) => Answer::Fault(kind.clone()),
