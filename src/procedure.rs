@@ -87,7 +87,9 @@ impl Guard {
             Err(_) if record.outcome == Some(Outcome::Done) => {
                 record.error = Some("no time was left to look at what came of it".into());
                 record.looked_again.get_or_insert(LookedAgain::Unknown);
-                record.recycle_bin.get_or_insert(RecycleBin::Unknown);
+                if record.action == Action::Deregister {
+                    record.recycle_bin.get_or_insert(RecycleBin::Unknown);
+                }
                 Ok(self.close(record))
             }
             Err(_) => {
