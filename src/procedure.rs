@@ -166,6 +166,7 @@ impl Guard {
             }
         };
         if answer.is_ok() {
+            // Said at once: no look that is slow or cut off changes it.
             record.outcome = Some(Outcome::Done);
         }
         let look = loop {
@@ -183,7 +184,8 @@ impl Guard {
             }
         };
         match (answer, look) {
-            (Ok(()), _) | (Err(_), LookedAgain::Gone) => {}
+            (Ok(()), _) => {}
+            (Err(_), LookedAgain::Gone) => record.outcome = Some(Outcome::Done),
             (Err(error), LookedAgain::StillListed) => return Err(error),
             (Err(error), LookedAgain::Unknown) => {
                 return Err(Error::Unavailable {
@@ -193,7 +195,6 @@ impl Guard {
                 });
             }
         }
-        record.outcome = Some(Outcome::Done);
         record.looked_again = Some(look);
         if record.action == Action::Deregister {
             self.look_into_recycle_bin(registration, record, patience)

@@ -189,6 +189,13 @@ fn billing(mut image: Image, details: &str, operation: &str) -> Image {
     image
 }
 
+fn refuse(code: &str, message: &str) -> FaultKind {
+    FaultKind::Refuse {
+        code: code.into(),
+        message: message.into(),
+    }
+}
+
 const CLEAN_DISCARD: [&str; 7] = [
     "DescribeImages",
     "CreateTags",
@@ -533,10 +540,7 @@ async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
         "DeregisterImage",
-        FaultKind::Refuse {
-            code: "OperationNotPermitted".into(),
-            message: "Not this one.".into(),
-        },
+        refuse("OperationNotPermitted", "Not this one."),
     ));
     let record = house.record(registered()).await;
     assert_eq!(record["outcome"], "refused");
@@ -682,11 +686,11 @@ async fn a_look_that_fails_is_not_a_failed_discard() {
         "ListImagesInRecycleBin",
         FaultKind::AccessDenied,
     ));
-    house.inject(Fault {
-        action: "DescribeImages".into(),
-        calls: sim::Calls::From(3),
-        kind: FaultKind::AccessDenied,
-    });
+    house.inject(Fault::from_nth(
+        "DescribeImages",
+        3,
+        FaultKind::AccessDenied,
+    ));
     let record = house.record(registered()).await;
     assert_eq!(record["outcome"], "done");
     assert_eq!(
@@ -797,10 +801,7 @@ async fn an_image_that_somebody_deregisters_on_the_way_is_gone() {
     house.inject(Fault::nth(
         "CreateTags",
         1,
-        FaultKind::Refuse {
-            code: "InvalidAMIID.Unavailable".into(),
-            message: "gone".into(),
-        },
+        refuse("InvalidAMIID.Unavailable", "gone"),
     ));
     assert_eq!(
         house.give(registered()).await.unwrap_err().error_type(),
@@ -931,10 +932,7 @@ async fn regression_not_found_while_the_image_stands_is_no_discard() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
         "DeregisterImage",
-        FaultKind::Refuse {
-            code: "InvalidAMIID.NotFound".into(),
-            message: "Not here.".into(),
-        },
+        refuse("InvalidAMIID.NotFound", "Not here."),
     ));
     assert_eq!(
         house.give(registered()).await.unwrap_err().error_type(),
@@ -953,11 +951,11 @@ async fn regression_a_denial_after_an_attempt_whose_answer_was_lost_is_a_discard
     let house = House::with(expecting("Windows"), settings).await;
     house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
     // The tag by which IAM allows it is gone with the image.
-    house.inject(Fault {
-        action: "DeregisterImage".into(),
-        calls: sim::Calls::From(2),
-        kind: FaultKind::AccessDenied,
-    });
+    house.inject(Fault::from_nth(
+        "DeregisterImage",
+        2,
+        FaultKind::AccessDenied,
+    ));
     let record = house.record(registered()).await;
     assert_eq!(
         (&record["outcome"], &record["looked_again"]),
@@ -1040,24 +1038,26 @@ async fn regression_another_events_mark_and_that_of_a_held_discard_and_any_in_ob
     }
 }
 
+/// A discard in which `action` answers too late from its `n`th call on.
+async fn with_a_slow_look(action: &str, n: usize) -> (House, Value) {
+    let house = House::of(expecting("Windows")).await;
+    let slow = FaultKind::Slow(Duration::from_secs(60));
+    house.inject(Fault::from_nth(action, n, slow));
+    let deadline = Deadline::now() + Duration::from_millis(15_500);
+    let answer = house.guard.handle(registered(), deadline).await.unwrap();
+    (house, json!(answer))
+}
+
 #[tokio::test]
 async fn regression_a_slow_look_after_a_discard_does_not_turn_it_into_a_failure() {
-    for (action, looked_again) in [
-        ("ListImagesInRecycleBin", "gone"),
-        ("DescribeImages", "unknown"),
-    ] {
-        let house = House::of(expecting("Windows")).await;
-        house.inject(Fault {
-            action: action.into(),
-            calls: sim::Calls::From(if action == "DescribeImages" { 3 } else { 1 }),
-            kind: FaultKind::Slow(Duration::from_secs(60)),
-        });
-        let deadline = Deadline::now() + Duration::from_millis(15_500);
-        let answer = house.guard.handle(registered(), deadline).await.unwrap();
-        let record = json!(answer);
-        assert_eq!(record["outcome"], "done", "{action}");
-        assert_eq!(record["looked_again"], looked_again, "{action}");
-        assert_eq!(record["recycle_bin"], "unknown", "{action}");
+    let (bin, images) = tokio::join!(
+        with_a_slow_look("ListImagesInRecycleBin", 1),
+        with_a_slow_look("DescribeImages", 3)
+    );
+    for ((house, record), looked_again) in [(bin, "gone"), (images, "unknown")] {
+        assert_eq!(record["outcome"], "done", "{record}");
+        assert_eq!(record["looked_again"], looked_again, "{record}");
+        assert_eq!(record["recycle_bin"], "unknown", "{record}");
         assert_eq!(house.told(), ["planned"]);
     }
 }
@@ -1096,14 +1096,11 @@ async fn regression_a_lost_answer_is_cleared_up_also_while_ec2_still_lists_the_i
         empty_for: None,
     };
     house.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
-    house.inject(Fault {
-        action: "DeregisterImage".into(),
-        calls: sim::Calls::From(2),
-        kind: FaultKind::Refuse {
-            code: "OperationNotPermitted".into(),
-            message: "It is not there.".into(),
-        },
-    });
+    house.inject(Fault::from_nth(
+        "DeregisterImage",
+        2,
+        refuse("OperationNotPermitted", "It is not there."),
+    ));
     let record = house.record(registered()).await;
     assert_eq!(record["outcome"], "done", "{record}");
     assert_eq!(house.told(), ["planned"]);

@@ -60,13 +60,18 @@ impl Fault {
         }
     }
 
-    /// Disturbs every call of `action` from now on.
-    pub fn always(action: impl Into<String>, kind: FaultKind) -> Fault {
+    /// Disturbs the `n`th call (1 is the next one) of `action` and all later ones.
+    pub fn from_nth(action: impl Into<String>, n: usize, kind: FaultKind) -> Fault {
         Fault {
             action: action.into(),
-            calls: Calls::From(1),
+            calls: Calls::From(n),
             kind,
         }
+    }
+
+    /// Disturbs every call of `action` from now on.
+    pub fn always(action: impl Into<String>, kind: FaultKind) -> Fault {
+        Fault::from_nth(action, 1, kind)
     }
 }
 
@@ -196,11 +201,7 @@ mod tests {
     fn the_fault_injected_first_wins_and_the_others_still_count() {
         let mut log = Log::default();
         log.inject(Fault::nth("Publish", 1, FaultKind::Throttle));
-        log.inject(Fault {
-            action: "Publish".into(),
-            calls: Calls::From(1),
-            kind: FaultKind::InternalError,
-        });
+        log.inject(Fault::always("Publish", FaultKind::InternalError));
         log.inject(Fault::nth("Publish", 2, FaultKind::CutBody));
         assert_eq!(log.fault_for("Publish"), Some(FaultKind::Throttle));
         assert_eq!(log.fault_for("Publish"), Some(FaultKind::InternalError));
