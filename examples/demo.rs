@@ -74,7 +74,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "A simulated EC2 with {} new images; each event goes through the guard's real handler.\n",
         IMAGES.len()
     );
-    let sim = Sim::start(world()).await?;
+    let world = world();
+    let snapshots = world.snapshots.len();
+    let sim = Sim::start(world).await?;
     let config = Config {
         mode: Mode::Enforce,
         alert_topic: TOPIC.into(),
@@ -151,7 +153,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "Deregistered: {}, of which in the Recycle Bin: {}. Snapshots deleted: {}.",
         world.deregistered.len(),
         world.recycle_bin.len(),
-        IMAGES.len() - world.snapshots.len()
+        snapshots - world.snapshots.len()
     );
     Ok(())
 }
