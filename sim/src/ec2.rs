@@ -4,6 +4,7 @@ mod images;
 mod instances;
 mod snapshots;
 mod tags;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -32,9 +33,11 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
         "RestoreImageFromRecycleBin" => images::restore_from_recycle_bin,
         "DescribeImageReferences" => instances::describe_image_references,
         "DescribeInstances" => instances::describe,
-        "CreateVolume" => snapshots::create_volume,
+        "CreateVolume" => volumes::create,
+        "DescribeVolumes" => volumes::describe,
         "CreateSnapshot" => snapshots::create,
         "DescribeSnapshots" => snapshots::describe,
+        "DescribeSnapshotAttribute" => snapshots::describe_attribute,
         "CreateTags" => tags::create,
         "DeleteTags" => tags::delete,
         _ => return Err(Refusal::unknown_action(action)),
@@ -85,13 +88,16 @@ pub(crate) fn refused(refusal: &Refusal, request_id: &str) -> Reply {
 }
 
 /// `UnauthorizedOperation`, in the words that IAM has for an identity without the permission. As in
-/// life, the resource is named only where the permission can be limited to one: not for `Describe…`.
+/// life, the resource is named only where the permission can be limited to one: of all that describe, only
+/// for `DescribeSnapshotAttribute`.
 pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     let World {
         account, region, ..
     } = world;
-    let id = ["ImageId", "VolumeId", "ResourceId.1"]
+    let id = ["ImageId", "VolumeId", "ResourceId.1", "SnapshotId"]
         .iter()
+        // The permission for CreateVolume is one for the volume that would be made.
+        .filter(|_| action != "CreateVolume")
         .find_map(|name| form.get(name));
     let on = match id.and_then(|id| id.split_once('-').map(|(kind, _)| (kind, id))) {
         Some(("ami", id)) => format!(" on resource: arn:aws:ec2:{region}::image/{id}"),
@@ -100,6 +106,9 @@ pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
         Some(("i", id)) => format!(" on resource: arn:aws:ec2:{region}:{account}:instance/{id}"),
         _ if action == "RegisterImage" => {
             format!(" on resource: arn:aws:ec2:{region}::image/*")
+        }
+        _ if action == "CreateVolume" => {
+            format!(" on resource: arn:aws:ec2:{region}:{account}:volume/*")
         }
         _ => String::new(),
     };
@@ -202,6 +211,14 @@ fn glob(pattern: &str, text: &str) -> bool {
             text.next().is_some_and(|c| any || c == wanted) && glob(pattern.as_str(), text.as_str())
         }
     }
+}
+
+/// Writes `productCodes`; all that are simulated are AWS Marketplace's.
+fn write_product_codes(xml: &mut Xml, codes: &[String]) {
+    xml.list("productCodes", codes, |xml, code| {
+        xml.text("productCode", code);
+        xml.text("type", "marketplace");
+    });
 }
 
 /// What `NextToken`s begin with; the key of the last item that was shown follows.
@@ -382,5 +399,19 @@ mod tests {
         let params = BTreeMap::from([("ImageId.1".to_owned(), "ami-12345678".to_owned())]);
         let refusal = denied(&world, "DescribeImages", &Form::new(&params));
         assert!(!refusal.message.contains("on resource"));
+        let params = BTreeMap::from([("SnapshotId".to_owned(), "snap-12345678".to_owned())]);
+        for (action, resource) in [
+            (
+                "DescribeSnapshotAttribute",
+                "arn:aws:ec2:eu-west-1::snapshot/snap-12345678",
+            ),
+            (
+                "CreateVolume",
+                "arn:aws:ec2:eu-west-1:123456789012:volume/*",
+            ),
+        ] {
+            let refusal = denied(&world, action, &Form::new(&params));
+            assert!(refusal.message.contains(&format!("{resource} because")));
+        }
     }
 }

@@ -26,6 +26,8 @@
 //!   theirs as well, and most of the sentences.
 //! - Eventual consistency: late visibility of new images ([`Image::invisible_for`]), and the three phases
 //!   after a deregistration ([`Lingering`]).
+//! - Lineage: images, snapshots, volumes and instances say what they came from; what belongs to other
+//!   accounts is hidden as EC2 hides it, and so are their tags; a terminated instance has no volumes.
 //! - Deregistering: only by the owner, not if protected or managed by AWS Backup; the Recycle Bin keeps what
 //!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
 //! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and
@@ -34,19 +36,21 @@
 //! # Where the truth is not known
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
 //! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
-//! that of `BillingProducts` without the right to set them, and the state in which a deregistered image is
+//! that of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a
+//! snapshot of another account, and the state in which a deregistered image is
 //! still listed for a while (here: as it was). [`FaultKind::Refuse`] can play any other answer.
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
 //! to anybody, makes no events, and has no quotas. Images and snapshots are complete at once. `DryRun` is
-//! answered before the request is looked at. An instance-store image can not be registered. Tags that one
-//! account puts on another's public image are visible to both.
+//! answered before the request is looked at. An instance-store image can not be registered. Volumes are
+//! tagged only as they are made.
 //!
 //! # The actions
 //! EC2: `RegisterImage`, `DescribeImages`, `DeregisterImage`, `DisableImage`, `EnableImage`,
 //! `ListImagesInRecycleBin`, `RestoreImageFromRecycleBin`, `DescribeImageReferences`, `CreateTags`,
-//! `DeleteTags`, `CreateVolume`, `CreateSnapshot`, `DescribeSnapshots`, `DescribeInstances`.
+//! `DeleteTags`, `CreateVolume`, `DescribeVolumes`, `CreateSnapshot`, `DescribeSnapshots`,
+//! `DescribeSnapshotAttribute`, `DescribeInstances`.
 //! SNS: `Publish`, `GetTopicAttributes`.
 
 mod ec2;

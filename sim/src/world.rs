@@ -14,7 +14,8 @@ pub struct World {
     pub account: String,
     /// The Region they are made in.
     pub region: String,
-    /// Volumes by id; those that are attached to an instance need not be here.
+    /// Volumes by id. Those that are attached to an instance need not be here; for one that is, this says
+    /// all but how it is attached.
     pub volumes: BTreeMap<String, Volume>,
     /// Snapshots by id.
     pub snapshots: BTreeMap<String, Snapshot>,
@@ -133,6 +134,11 @@ impl World {
         self.snapshots.insert(snapshot.id.clone(), snapshot);
     }
 
+    /// Puts a volume into the world.
+    pub fn add_volume(&mut self, volume: Volume) {
+        self.volumes.insert(volume.id.clone(), volume);
+    }
+
     /// Puts an instance into the world.
     pub fn add_instance(&mut self, instance: Instance) {
         self.instances.insert(instance.id.clone(), instance);
@@ -169,17 +175,50 @@ pub enum SnapshotBilling {
     Empty,
 }
 
-/// An EBS volume that stands alone. `CreateVolume` makes one.
+/// An EBS volume. `CreateVolume` makes one. Whether it is attached is its instance's to say.
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// `vol-…`
     pub id: String,
+    /// The account that owns it, and alone sees it.
+    pub owner: String,
     /// In GiB.
     pub size: u32,
+    /// What it was made from; `None` for one that began empty.
+    pub snapshot_id: Option<String>,
+    /// Such as `eu-west-1a`.
+    pub availability_zone: String,
+    /// `gp2`, `gp3`, …
+    pub volume_type: String,
+    /// When it was made.
+    pub create_time: DateTime<Utc>,
     /// Whether it, and so a snapshot of it, is encrypted.
     pub encrypted: bool,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Marketplace product codes, handed on to its snapshots.
+    pub product_codes: Vec<String>,
     /// Handed on to its snapshots.
     pub billing: SnapshotBilling,
+}
+
+impl Volume {
+    /// An empty gp2 volume of 8 GiB of the default account in eu-west-1a, an hour old, not encrypted.
+    pub fn new(id: impl Into<String>) -> Volume {
+        Volume {
+            id: id.into(),
+            owner: ACCOUNT.into(),
+            size: 8,
+            snapshot_id: None,
+            availability_zone: "eu-west-1a".into(),
+            volume_type: "gp2".into(),
+            create_time: Utc::now() - TimeDelta::hours(1),
+            encrypted: false,
+            tags: BTreeMap::new(),
+            product_codes: Vec::new(),
+            billing: SnapshotBilling::Missing,
+        }
+    }
 }
 
 /// An EBS snapshot.
@@ -187,10 +226,12 @@ pub struct Volume {
 pub struct Snapshot {
     /// `snap-…`
     pub id: String,
-    /// The account that owns it. Another account's snapshot is not visible unless it is public.
+    /// The account that owns it. Another account's snapshot is not visible unless it is public or shared.
     pub owner: String,
     /// Whether everybody may use it.
     pub public: bool,
+    /// The accounts that may use it besides its owner.
+    pub shared_with: BTreeSet<String>,
     /// The volume that it was taken from; `vol-ffffffff` for copied and imported ones.
     pub volume_id: String,
     /// Free text.
@@ -203,8 +244,12 @@ pub struct Snapshot {
     pub volume_size: u32,
     /// Whether it is encrypted.
     pub encrypted: bool,
-    /// Its tags.
+    /// Its owner's tags, that only its owner sees.
     pub tags: BTreeMap<String, String>,
+    /// The tags that the calling account put on it without owning it.
+    pub callers_tags: BTreeMap<String, String>,
+    /// Marketplace product codes, handed on to the images that are registered from it.
+    pub product_codes: Vec<String>,
     /// What an image that is registered from it will bill. No API shows this.
     pub billing: SnapshotBilling,
 }
@@ -216,6 +261,7 @@ impl Snapshot {
             id: id.into(),
             owner: ACCOUNT.into(),
             public: false,
+            shared_with: BTreeSet::new(),
             volume_id: "vol-ffffffff".into(),
             description: String::new(),
             start_time: Utc::now() - TimeDelta::hours(1),
@@ -223,12 +269,34 @@ impl Snapshot {
             volume_size: 8,
             encrypted: false,
             tags: BTreeMap::new(),
+            callers_tags: BTreeMap::new(),
+            product_codes: Vec::new(),
             billing: SnapshotBilling::Missing,
         }
     }
 
     pub(crate) fn visible_to(&self, account: &str) -> bool {
-        self.public || self.owner == account
+        self.public || self.owned_by(account) || self.shared_with.contains(account)
+    }
+
+    pub(crate) fn owned_by(&self, account: &str) -> bool {
+        self.owner == account
+    }
+
+    pub(crate) fn tags_seen_by(&self, account: &str) -> &BTreeMap<String, String> {
+        if self.owned_by(account) {
+            &self.tags
+        } else {
+            &self.callers_tags
+        }
+    }
+
+    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut BTreeMap<String, String> {
+        if self.owned_by(account) {
+            &mut self.tags
+        } else {
+            &mut self.callers_tags
+        }
     }
 }
 
@@ -265,8 +333,10 @@ pub struct Image {
     pub platform_details: Option<String>,
     /// The billing field that bills.
     pub usage_operation: Option<String>,
-    /// Its tags.
+    /// Its owner's tags, that only its owner sees.
     pub tags: BTreeMap<String, String>,
+    /// The tags that the calling account put on it without owning it.
+    pub callers_tags: BTreeMap<String, String>,
     /// Whether everybody may launch it.
     pub public: bool,
     /// The accounts that may launch it besides its owner.
@@ -277,6 +347,9 @@ pub struct Image {
     pub source_image_id: Option<String>,
     /// The Region of `source_image_id`.
     pub source_image_region: Option<String>,
+    /// From when on it is deprecated: others than its owner then find it only by its id, or if they ask for
+    /// deprecated ones.
+    pub deprecation_time: Option<DateTime<Utc>>,
     /// `disabled`, `enabled-without-cooldown`, `enabled-with-cooldown`. Anything that begins with
     /// `enabled` makes DeregisterImage refuse.
     pub deregistration_protection: Option<String>,
@@ -330,11 +403,13 @@ impl Image {
             platform_details: Some("Linux/UNIX".into()),
             usage_operation: Some("RunInstances".into()),
             tags: BTreeMap::new(),
+            callers_tags: BTreeMap::new(),
             public: false,
             shared_with: BTreeSet::new(),
             source_instance_id: None,
             source_image_id: None,
             source_image_region: None,
+            deprecation_time: None,
             deregistration_protection: None,
             virtualization_type: "hvm".into(),
             ena_support: Some(true),
@@ -365,6 +440,22 @@ impl Image {
 
     pub(crate) fn owned_by(&self, account: &str) -> bool {
         self.owner == account
+    }
+
+    pub(crate) fn tags_seen_by(&self, account: &str) -> &BTreeMap<String, String> {
+        if self.owned_by(account) {
+            &self.tags
+        } else {
+            &self.callers_tags
+        }
+    }
+
+    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut BTreeMap<String, String> {
+        if self.owned_by(account) {
+            &mut self.tags
+        } else {
+            &mut self.callers_tags
+        }
     }
 }
 
@@ -466,7 +557,7 @@ pub struct RecycleBinRule {
 pub struct Instance {
     /// `i-…`
     pub id: String,
-    /// The account that owns it.
+    /// The account that owns it, and alone sees it.
     pub owner: String,
     /// What it was launched from.
     pub image_id: String,
@@ -484,10 +575,14 @@ pub struct Instance {
     pub platform_details: Option<String>,
     /// The billing field that bills.
     pub usage_operation: Option<String>,
+    /// When the usage operation was last changed; `None`: when it was launched.
+    pub usage_operation_update_time: Option<DateTime<Utc>>,
     /// The device of its root volume.
     pub root_device_name: Option<String>,
-    /// Its volumes.
+    /// Its volumes. If it is terminated it has none any more, and those that go with it are gone.
     pub volumes: Vec<AttachedVolume>,
+    /// Marketplace product codes.
+    pub product_codes: Vec<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }
@@ -507,14 +602,29 @@ impl Instance {
             platform: None,
             platform_details: Some("Linux/UNIX".into()),
             usage_operation: Some("RunInstances".into()),
+            usage_operation_update_time: None,
             root_device_name: Some("/dev/xvda".into()),
             volumes: Vec::new(),
+            product_codes: Vec::new(),
             tags: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.state == "terminated"
+    }
+
+    /// The volumes that it has at present.
+    pub(crate) fn attached(&self) -> &[AttachedVolume] {
+        if self.is_terminated() {
+            &[]
+        } else {
+            &self.volumes
         }
     }
 }
 
-/// A volume of an instance.
+/// A volume of an instance. If [`World::volumes`] has the same id, its size and snapshot are said there.
 #[derive(Debug, Clone)]
 pub struct AttachedVolume {
     /// Such as `/dev/sda1`; it is the root volume if the instance's `root_device_name` says the same.
@@ -523,6 +633,8 @@ pub struct AttachedVolume {
     pub volume_id: String,
     /// In GiB.
     pub size: u32,
+    /// What it was made from; `None` for one that began empty.
+    pub snapshot_id: Option<String>,
     /// Since when it is attached.
     pub attach_time: DateTime<Utc>,
     /// Whether it goes when its instance is terminated.
@@ -530,12 +642,13 @@ pub struct AttachedVolume {
 }
 
 impl AttachedVolume {
-    /// A volume of 8 GiB, attached an hour ago.
+    /// A volume of 8 GiB that began empty, attached an hour ago, that goes with its instance.
     pub fn new(device_name: impl Into<String>, volume_id: impl Into<String>) -> AttachedVolume {
         AttachedVolume {
             device_name: device_name.into(),
             volume_id: volume_id.into(),
             size: 8,
+            snapshot_id: None,
             attach_time: Utc::now() - TimeDelta::hours(1),
             delete_on_termination: true,
         }

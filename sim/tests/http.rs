@@ -292,6 +292,32 @@ async fn a_lasting_fault_lasts_until_it_is_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_disturbs_any_action_by_its_name() {
+    let sim = Sim::start(World::example()).await.unwrap();
+    for (action, parameters) in [
+        (
+            "DescribeVolumes",
+            vec![("VolumeId.1", "vol-0000000000000b001")],
+        ),
+        (
+            "DescribeInstances",
+            vec![("InstanceId.1", "i-0000000000000c001")],
+        ),
+        (
+            "DescribeSnapshotAttribute",
+            vec![
+                ("SnapshotId", "snap-0000000000000a001"),
+                ("Attribute", "productCodes"),
+            ],
+        ),
+    ] {
+        sim.inject(Fault::nth(action, 1, FaultKind::AccessDenied));
+        assert_eq!(ec2(&sim, action, &parameters).unwrap().status, 403);
+        assert_eq!(ec2(&sim, action, &parameters).unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_is_refused_and_the_next_request_is_served() {
     let sim = sim_with_image().await.unwrap();
     assert_eq!(post(&sim, &[]).unwrap().status, 400);

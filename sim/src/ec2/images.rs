@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use chrono::{TimeDelta, Utc};
 
-use super::{Filters, check_id, done, page, snapshots, tag_values, tags, timestamp};
+use super::{
+    Filters, check_id, done, page, snapshots, tag_values, tags, timestamp, write_product_codes,
+};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{
@@ -71,6 +73,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
             .unwrap_or("paravirtual")
             .to_owned(),
         root_device_name: Some(root_device_name.to_owned()),
+        product_codes: product_codes(world, &block_devices),
         block_devices,
         platform: platform_details
             .as_ref()
@@ -156,6 +159,17 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
     })
 }
 
+/// "If any snapshots have AWS Marketplace product codes, they are copied to the new AMI" (API reference of
+/// `RegisterImage`).
+fn product_codes(world: &World, devices: &[BlockDevice]) -> Vec<String> {
+    let codes: BTreeSet<&String> = devices
+        .iter()
+        .filter_map(|device| world.snapshots.get(device.snapshot_id.as_ref()?))
+        .flat_map(|snapshot| &snapshot.product_codes)
+        .collect();
+    codes.into_iter().cloned().collect()
+}
+
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("ImageId");
     for id in &ids {
@@ -164,7 +178,10 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let owners = form.list("Owner");
     let executable_by = form.list("ExecutableBy");
     let include_disabled = form.flag("IncludeDisabled")?;
-    let filters = Filters::of(form, |name| values(&Image::new(""), name).is_some())?;
+    // "For AMI users, the deprecated AMI does not appear in DescribeImages API calls unless you specify
+    // its ID or specify that deprecated AMIs must appear." (User Guide, "Deprecate an AMI")
+    let include_deprecated = form.flag("IncludeDeprecated")? || !ids.is_empty();
+    let filters = Filters::of(form, |name| values(&Image::new(""), "", name).is_some())?;
 
     let shown = if ids.is_empty() {
         all_visible(world)
@@ -172,6 +189,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         named(world, &ids)?
     };
     let world = &*world;
+    let account = world.account.as_str();
     let mut found = Vec::new();
     for id in &shown {
         let image = match (world.images.get(id), world.deregistered.get(id)) {
@@ -180,19 +198,20 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
             (None, None) => continue,
         };
         if (include_disabled || image.state != "disabled")
+            && (include_deprecated || image.owned_by(account) || !is_deprecated(image))
             && (owners.is_empty() || owners.iter().any(|owner| has_owner(world, image, owner)))
             && (executable_by.is_empty()
                 || executable_by
                     .iter()
                     .any(|by| is_shared_with(world, image, by)))
-            && filters.admit(|name| values(image, name))
+            && filters.admit(|name| values(image, account, name))
         {
             found.push(image);
         }
     }
     let (found, token) = page(form, PAGE, found, |image| image.id.clone())?;
     Ok(Xml::fragment(|xml| {
-        xml.list("imagesSet", found, write);
+        xml.list("imagesSet", found, |xml, image| write(xml, image, account));
         xml.optional("nextToken", token);
     }))
 }
@@ -252,6 +271,12 @@ fn all_visible(world: &mut World) -> BTreeSet<String> {
     shown
 }
 
+fn is_deprecated(image: &Image) -> bool {
+    image
+        .deprecation_time
+        .is_some_and(|time| time <= Utc::now())
+}
+
 fn has_owner(world: &World, image: &Image, owner: &str) -> bool {
     match owner {
         "self" => image.owned_by(&world.account),
@@ -272,7 +297,7 @@ fn is_shared_with(world: &World, image: &Image, by: &str) -> bool {
 
 /// The values for the name of a filter; all names are in the API reference of `DescribeImages`, where
 /// neither platform details nor usage operation is one.
-fn values(image: &Image, filter: &str) -> Option<Vec<String>> {
+fn values(image: &Image, account: &str, filter: &str) -> Option<Vec<String>> {
     let optional = |value: &Option<String>| value.iter().cloned().collect();
     let devices = || image.block_devices.iter();
     Some(match filter {
@@ -296,10 +321,11 @@ fn values(image: &Image, filter: &str) -> Option<Vec<String>> {
         "root-device-name" => optional(&image.root_device_name),
         "root-device-type" => vec![image.root_device_type.clone()],
         "source-image-id" => optional(&image.source_image_id),
+        "source-image-region" => optional(&image.source_image_region),
         "source-instance-id" => optional(&image.source_instance_id),
         "state" => vec![image.state.clone()],
         "virtualization-type" => vec![image.virtualization_type.clone()],
-        other => return tag_values(&image.tags, other),
+        other => return tag_values(image.tags_seen_by(account), other),
     })
 }
 
@@ -438,6 +464,7 @@ pub(super) fn list_in_recycle_bin(world: &mut World, form: &Form) -> Result<Xml,
     let found: Vec<&BinnedImage> = world
         .recycle_bin
         .values()
+        .filter(|binned| binned.image.owned_by(&world.account))
         .filter(|binned| ids.is_empty() || ids.contains(&binned.image.id.as_str()))
         .collect();
     let (found, token) = page(form, PAGE, found, |binned| binned.image.id.clone())?;
@@ -458,7 +485,8 @@ pub(super) fn restore_from_recycle_bin(world: &mut World, form: &Form) -> Result
     let id = form.required("ImageId")?;
     check_id(id, "ami", "AMIID")?;
     empty_recycle_bin(world);
-    let Some(binned) = world.recycle_bin.get(id) else {
+    let binned = world.recycle_bin.get(id);
+    let Some(binned) = binned.filter(|binned| binned.image.owned_by(&world.account)) else {
         return Err(not_found(&[id]));
     };
     if let Some(gone) = binned
@@ -480,7 +508,7 @@ fn empty_recycle_bin(world: &mut World) {
     world.recycle_bin.retain(|_, binned| binned.exits > now);
 }
 
-fn write(xml: &mut Xml, image: &Image) {
+fn write(xml: &mut Xml, image: &Image, account: &str) {
     xml.text("imageId", &image.id);
     xml.text("imageLocation", &image.image_location);
     xml.text("imageState", &image.state);
@@ -512,6 +540,7 @@ fn write(xml: &mut Xml, image: &Image) {
     xml.optional("sourceInstanceId", image.source_instance_id.as_ref());
     xml.optional("sourceImageId", image.source_image_id.as_ref());
     xml.optional("sourceImageRegion", image.source_image_region.as_ref());
+    xml.optional("deprecationTime", image.deprecation_time.map(timestamp));
     xml.optional(
         "deregistrationProtection",
         image.deregistration_protection.as_ref(),
@@ -523,12 +552,9 @@ fn write(xml: &mut Xml, image: &Image) {
         });
     }
     if !image.product_codes.is_empty() {
-        xml.list("productCodes", &image.product_codes, |xml, code| {
-            xml.text("productCode", code);
-            xml.text("type", "marketplace");
-        });
+        write_product_codes(xml, &image.product_codes);
     }
-    tags::write(xml, &image.tags);
+    tags::write(xml, image.tags_seen_by(account));
 }
 
 fn write_device(xml: &mut Xml, device: &BlockDevice) {
@@ -804,6 +830,119 @@ mod tests {
                 "AuthFailure"
             );
         }
+    }
+
+    #[test]
+    fn aliases_name_the_owners_that_aws_names_so() {
+        let mut world = with_image(|_| {});
+        for (id, alias) in [
+            ("ami-0000000000000001a", "amazon"),
+            ("ami-0000000000000002a", "aws-marketplace"),
+        ] {
+            world.add_image(Image {
+                owner: OTHER_ACCOUNT.into(),
+                owner_alias: Some(alias.into()),
+                public: true,
+                ..Image::new(id)
+            });
+            let found = act(&mut world, "DescribeImages", &[("Owner.1", alias)]).unwrap();
+            assert_eq!(texts(&found, "imageId"), [id]);
+            assert_eq!(texts(&found, "imageOwnerAlias"), [alias]);
+        }
+        let owners = [("Owner.1", "self"), ("Owner.2", "amazon")];
+        assert_eq!(describe(&mut world, &owners).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_deprecated_image_is_hidden_from_others_unless_they_ask_for_it() {
+        let change = |image: &mut Image| {
+            image.public = true;
+            image.deprecation_time = Some(Utc::now() - TimeDelta::days(1));
+        };
+        assert_eq!(describe(&mut with_image(change), &[]).unwrap(), [IMAGE]);
+        let mut foreign = with_image(|image| {
+            change(image);
+            image.owner = OTHER_ACCOUNT.into();
+        });
+        assert!(describe(&mut foreign, &[]).unwrap().is_empty());
+        for asking in [("IncludeDeprecated", "true"), ("ImageId.1", IMAGE)] {
+            let found = act(&mut foreign, "DescribeImages", &[asking]).unwrap();
+            assert_eq!(texts(&found, "deprecationTime").len(), 1, "{asking:?}");
+        }
+        let future = Utc::now() + TimeDelta::days(1);
+        foreign.images.get_mut(IMAGE).unwrap().deprecation_time = Some(future);
+        assert_eq!(describe(&mut foreign, &[]).unwrap(), [IMAGE]);
+    }
+
+    #[test]
+    fn nobody_sees_the_tags_of_another_account() {
+        let mut world = with_image(|image| {
+            image.owner = OTHER_ACCOUNT.into();
+            image.public = true;
+            image.tags.insert("theirs".into(), "x".into());
+        });
+        let answer = act(&mut world, "DescribeImages", &[]).unwrap();
+        assert!(!answer.contains("tagSet"));
+        let by_tag = [
+            ("Filter.1.Name", "tag-key"),
+            ("Filter.1.Value.1", "theirs"),
+            ("Filter.1.Value.2", "ours"),
+        ];
+        assert!(describe(&mut world, &by_tag).unwrap().is_empty());
+        let tag = [("ResourceId.1", IMAGE), ("Tag.1.Key", "ours")];
+        act(&mut world, "CreateTags", &tag).unwrap();
+        let answer = act(&mut world, "DescribeImages", &by_tag).unwrap();
+        assert_eq!(texts(&answer, "key"), ["ours"]);
+        assert!(!world.images[IMAGE].tags.contains_key("ours"));
+    }
+
+    #[test]
+    fn an_image_gets_the_product_codes_of_all_its_snapshots_once() {
+        let mut world = World::default();
+        for (id, codes) in [
+            ("snap-0000000000000001a", vec!["b".to_owned(), "a".into()]),
+            ("snap-0000000000000002a", vec!["b".into()]),
+        ] {
+            world.add_snapshot(Snapshot {
+                product_codes: codes,
+                ..Snapshot::new(id)
+            });
+        }
+        let second = [
+            ("BlockDeviceMapping.2.DeviceName", "/dev/sdf"),
+            (
+                "BlockDeviceMapping.2.Ebs.SnapshotId",
+                "snap-0000000000000002a",
+            ),
+        ];
+        register(&mut world, "snap-0000000000000001a", &second).unwrap();
+        let answer = act(&mut world, "DescribeImages", &[]).unwrap();
+        assert_eq!(texts(&answer, "productCode"), ["a", "b"]);
+        assert_eq!(texts(&answer, "type"), ["marketplace", "marketplace"]);
+    }
+
+    #[test]
+    fn another_accounts_image_in_the_recycle_bin_is_not_there() {
+        let mut world = World::default();
+        let image = Image {
+            owner: OTHER_ACCOUNT.into(),
+            ..Image::new(IMAGE)
+        };
+        let (entered, exits) = (Utc::now(), Utc::now() + TimeDelta::days(1));
+        let binned = BinnedImage {
+            image,
+            entered,
+            exits,
+        };
+        world.recycle_bin.insert(IMAGE.into(), binned);
+        let listed = act(&mut world, "ListImagesInRecycleBin", &[]).unwrap();
+        assert!(texts(&listed, "imageId").is_empty());
+        let restored = act(
+            &mut world,
+            "RestoreImageFromRecycleBin",
+            &[("ImageId", IMAGE)],
+        );
+        assert_eq!(restored.unwrap_err(), "InvalidAMIID.NotFound");
     }
 
     #[test]

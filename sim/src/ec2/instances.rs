@@ -1,6 +1,6 @@
 //! Instances, and what else refers to an image.
 
-use super::{Filters, check_id, page, tag_values, tags, timestamp};
+use super::{Filters, check_id, page, tag_values, tags, timestamp, write_product_codes};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Instance, Reference, World};
@@ -22,13 +22,13 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     }
     for id in &ids {
         check_id(id, "i", "InstanceID")?;
-        if !world.instances.contains_key(*id) {
+        if !own(world).any(|instance| instance.id == *id) {
             return Err(not_found(id));
         }
     }
     let filters = Filters::of(form, |name| values(&Instance::new("", ""), name).is_some())?;
     let mut found = Vec::new();
-    for instance in world.instances.values() {
+    for instance in own(world) {
         if (ids.is_empty() || ids.contains(&instance.id.as_str()))
             && filters.admit(|name| values(instance, name))
         {
@@ -46,6 +46,14 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     }))
 }
 
+/// No account ever sees another's instances.
+fn own(world: &World) -> impl Iterator<Item = &Instance> {
+    world
+        .instances
+        .values()
+        .filter(|instance| instance.owner == world.account)
+}
+
 pub(super) fn not_found(id: &str) -> Refusal {
     Refusal::new(
         "InvalidInstanceID.NotFound",
@@ -55,7 +63,7 @@ pub(super) fn not_found(id: &str) -> Refusal {
 
 fn values(instance: &Instance, filter: &str) -> Option<Vec<String>> {
     let of_volumes = |value: fn(&crate::world::AttachedVolume) -> &String| {
-        instance.volumes.iter().map(value).cloned().collect()
+        instance.attached().iter().map(value).cloned().collect()
     };
     let optional = |value: &Option<String>| value.iter().cloned().collect();
     Some(match filter {
@@ -68,7 +76,9 @@ fn values(instance: &Instance, filter: &str) -> Option<Vec<String>> {
         "platform" => optional(&instance.platform),
         "platform-details" => optional(&instance.platform_details),
         "usage-operation" => optional(&instance.usage_operation),
+        "product-code" => instance.product_codes.clone(),
         "root-device-name" => optional(&instance.root_device_name),
+        "root-device-type" => vec!["ebs".into()],
         "block-device-mapping.volume-id" => of_volumes(|volume| &volume.volume_id),
         "block-device-mapping.device-name" => of_volumes(|volume| &volume.device_name),
         other => return tag_values(&instance.tags, other),
@@ -88,9 +98,14 @@ fn write(xml: &mut Xml, instance: &Instance) {
     xml.optional("platform", instance.platform.as_ref());
     xml.optional("platformDetails", instance.platform_details.as_ref());
     xml.optional("usageOperation", instance.usage_operation.as_ref());
+    let updated = instance.usage_operation_update_time;
+    xml.text(
+        "usageOperationUpdateTime",
+        timestamp(updated.unwrap_or(instance.launch_time)),
+    );
     xml.text("rootDeviceType", "ebs");
     xml.optional("rootDeviceName", instance.root_device_name.as_ref());
-    xml.list("blockDeviceMapping", &instance.volumes, |xml, volume| {
+    xml.list("blockDeviceMapping", instance.attached(), |xml, volume| {
         xml.text("deviceName", &volume.device_name);
         xml.element("ebs", |xml| {
             xml.text("volumeId", &volume.volume_id);
@@ -99,6 +114,7 @@ fn write(xml: &mut Xml, instance: &Instance) {
             xml.text("deleteOnTermination", volume.delete_on_termination);
         });
     });
+    write_product_codes(xml, &instance.product_codes);
     tags::write(xml, &instance.tags);
 }
 
@@ -141,10 +157,8 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
     }
     let mut found: Vec<(&str, Reference)> = Vec::new();
     for id in ids {
-        let instances = world
-            .instances
-            .values()
-            .filter(|instance| instance.image_id == id && instance.state != "terminated")
+        let instances = own(world)
+            .filter(|instance| instance.image_id == id && !instance.is_terminated())
             .map(|instance| Reference {
                 resource_type: "ec2:Instance".into(),
                 arn: format!(
@@ -218,6 +232,75 @@ mod tests {
             assert_eq!(texts(&answer, "platformDetails"), ["Linux/UNIX"]);
             assert_eq!(texts(&answer, "volumeId"), ["vol-00000003"]);
         }
+    }
+
+    #[test]
+    fn an_instance_tells_since_when_it_bills_so_and_its_product_codes() {
+        let mut world = world();
+        let instance = world.instances.get_mut("i-00000003").unwrap();
+        instance.product_codes = vec!["code".into()];
+        let launched = timestamp(instance.launch_time);
+        let by_code = [
+            ("Filter.1.Name", "product-code"),
+            ("Filter.1.Value.1", "code"),
+        ];
+        let answer = act(&mut world, "DescribeInstances", &by_code).unwrap();
+        assert_eq!(texts(&answer, "instanceId"), ["i-00000003"]);
+        assert_eq!(texts(&answer, "productCode"), ["code"]);
+        assert_eq!(texts(&answer, "usageOperationUpdateTime"), [launched]);
+        let changed = chrono::Utc::now();
+        let instance = world.instances.get_mut("i-00000003").unwrap();
+        instance.usage_operation_update_time = Some(changed);
+        let answer = act(&mut world, "DescribeInstances", &by_code).unwrap();
+        assert_eq!(
+            texts(&answer, "usageOperationUpdateTime"),
+            [timestamp(changed)]
+        );
+    }
+
+    #[test]
+    fn a_terminated_instance_is_shown_without_volumes() {
+        let by_id = [("InstanceId.1", "i-00000000")];
+        let answer = act(&mut world(), "DescribeInstances", &by_id).unwrap();
+        assert_eq!(texts(&answer, "code"), ["48"]);
+        assert_eq!(texts(&answer, "imageId"), [IMAGE]);
+        assert_eq!(texts(&answer, "rootDeviceName"), ["/dev/xvda"]);
+        assert!(texts(&answer, "volumeId").is_empty());
+        let by_volume = [
+            ("Filter.1.Name", "block-device-mapping.volume-id"),
+            ("Filter.1.Value.1", "vol-00000000"),
+        ];
+        let answer = act(&mut world(), "DescribeInstances", &by_volume).unwrap();
+        assert!(texts(&answer, "instanceId").is_empty());
+    }
+
+    #[test]
+    fn another_accounts_instance_is_not_there() {
+        let mut world = world();
+        let instance = world.instances.get_mut("i-00000003").unwrap();
+        instance.owner = "210987654321".into();
+        let answer = act(&mut world, "DescribeInstances", &[]).unwrap();
+        assert_eq!(texts(&answer, "instanceId").len(), 6);
+        for (action, parameters, expected) in [
+            (
+                "DescribeInstances",
+                vec![("InstanceId.1", "i-00000003")],
+                "InvalidInstanceID.NotFound",
+            ),
+            (
+                "CreateTags",
+                vec![("ResourceId.1", "i-00000003"), ("Tag.1.Key", "k")],
+                "InvalidInstanceID.NotFound",
+            ),
+        ] {
+            assert_eq!(act(&mut world, action, &parameters).unwrap_err(), expected);
+        }
+        let references = act(
+            &mut world,
+            "DescribeImageReferences",
+            &[("ImageId.1", IMAGE), ("IncludeAllResourceTypes", "true")],
+        );
+        assert_eq!(texts(&references.unwrap(), "arn").len(), 6);
     }
 
     #[test]

@@ -1,69 +1,27 @@
-//! Snapshots, and the volumes that they are taken from.
+//! Snapshots.
 
 use chrono::Utc;
 
-use super::{Filters, check_id, page, tag_values, tags, timestamp};
+use super::{Filters, check_id, page, tag_values, tags, timestamp, volumes, write_product_codes};
 use crate::form::Form;
 use crate::refusal::Refusal;
-use crate::world::{Snapshot, SnapshotBilling, Volume, World};
+use crate::world::{Snapshot, World};
 use crate::xml::Xml;
 
 /// A page of `DescribeSnapshots` has 5 to 1,000 items.
 const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 
-/// An empty volume, or one made from a snapshot, that then inherits what the snapshot bills.
-pub(super) fn create_volume(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
-    let zone = form.required("AvailabilityZone")?;
-    let size = form.parse::<u32>("Size")?;
-    let from = match form.get("SnapshotId") {
-        Some(id) => Some(find(world, id)?.clone()),
-        None => None,
-    };
-    let Some(size) = size.or_else(|| from.as_ref().map(|snapshot| snapshot.volume_size)) else {
-        return Err(Refusal::new(
-            "MissingParameter",
-            "The request must contain the parameter size/snapshot",
-        ));
-    };
-    let volume = Volume {
-        id: world.fresh_id("vol"),
-        size,
-        encrypted: form.flag("Encrypted")? || from.as_ref().is_some_and(|from| from.encrypted),
-        billing: from
-            .as_ref()
-            .map(|snapshot| snapshot.billing.clone())
-            .unwrap_or_default(),
-    };
-    world.volumes.insert(volume.id.clone(), volume.clone());
-    Ok(Xml::fragment(|xml| {
-        xml.text("volumeId", &volume.id);
-        xml.text("size", volume.size);
-        xml.text("snapshotId", from.map(|from| from.id).unwrap_or_default());
-        xml.text("availabilityZone", zone);
-        xml.text("status", "creating");
-        xml.text("createTime", timestamp(Utc::now()));
-        xml.text("volumeType", form.get("VolumeType").unwrap_or("gp2"));
-        xml.text("encrypted", volume.encrypted);
-    }))
-}
-
-/// The snapshot knows what it bills if its volume does: because the volume came from such a snapshot,
-/// or because it is the root volume of an instance. No other volume gets anything from its instance.
+/// The snapshot knows what it bills if its volume does, and has its volume's product codes.
 pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let volume_id = form.required("VolumeId")?;
-    check_id(volume_id, "vol", "VolumeID")?;
     let tags = tags::specified(form, "snapshot")?;
-    let volume = volume(world, volume_id).ok_or_else(|| {
-        Refusal::new(
-            "InvalidVolume.NotFound",
-            format!("The volume '{volume_id}' does not exist."),
-        )
-    })?;
+    let volume = volumes::find(world, volume_id)?;
     let snapshot = Snapshot {
         owner: world.account.clone(),
         volume_id: volume.id,
         volume_size: volume.size,
         encrypted: volume.encrypted,
+        product_codes: volume.product_codes,
         billing: volume.billing,
         description: form.get("Description").unwrap_or_default().to_owned(),
         start_time: Utc::now(),
@@ -71,34 +29,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         ..Snapshot::new(world.fresh_id("snap"))
     };
     world.add_snapshot(snapshot.clone());
-    Ok(Xml::fragment(|xml| write(xml, &snapshot)))
-}
-
-fn volume(world: &World, id: &str) -> Option<Volume> {
-    let alone = world.volumes.get(id);
-    let attached = world.instances.values().find_map(|instance| {
-        let volume = instance
-            .volumes
-            .iter()
-            .find(|volume| volume.volume_id == id)?;
-        let is_root = instance.root_device_name.as_deref() == Some(&volume.device_name);
-        let billing = match (&instance.platform_details, &instance.usage_operation) {
-            (Some(details), Some(operation)) if is_root => SnapshotBilling::Known {
-                platform_details: details.clone(),
-                usage_operation: operation.clone(),
-            },
-            _ => alone
-                .map(|volume| volume.billing.clone())
-                .unwrap_or_default(),
-        };
-        Some(Volume {
-            id: id.to_owned(),
-            size: volume.size,
-            encrypted: alone.is_some_and(|volume| volume.encrypted),
-            billing,
-        })
-    });
-    attached.or_else(|| alone.cloned())
+    Ok(Xml::fragment(|xml| write(xml, &snapshot, &world.account)))
 }
 
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
@@ -107,29 +38,70 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         find(world, id)?;
     }
     let owners = form.list("Owner");
-    let filters = Filters::of(form, |name| value(&Snapshot::new(""), name).is_some())?;
+    let filters = Filters::of(form, |name| value(&Snapshot::new(""), "", name).is_some())?;
+    let account = world.account.as_str();
     let mut found = Vec::new();
     for snapshot in world.snapshots.values() {
         let owned_by = |owner: &&str| match *owner {
-            "self" => snapshot.owner == world.account,
-            account => snapshot.owner == account,
+            "self" => snapshot.owned_by(account),
+            other => snapshot.owned_by(other),
         };
-        if snapshot.visible_to(&world.account)
+        if snapshot.visible_to(account)
             && (ids.is_empty() || ids.contains(&snapshot.id.as_str()))
             && (owners.is_empty() || owners.iter().any(owned_by))
-            && filters.admit(|name| value(snapshot, name))
+            && filters.admit(|name| value(snapshot, account, name))
         {
             found.push(snapshot);
         }
     }
     let (found, token) = page(form, PAGE, found, |snapshot| snapshot.id.clone())?;
     Ok(Xml::fragment(|xml| {
-        xml.list("snapshotSet", found, write);
+        xml.list("snapshotSet", found, |xml, snapshot| {
+            write(xml, snapshot, account);
+        });
         xml.optional("nextToken", token);
     }))
 }
 
-fn value(snapshot: &Snapshot, filter: &str) -> Option<Vec<String>> {
+/// One attribute, which only the owner of the snapshot may ask for.
+pub(super) fn describe_attribute(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let id = form.required("SnapshotId")?;
+    let attribute = form.required("Attribute")?;
+    let snapshot = find(world, id)?;
+    if !snapshot.owned_by(&world.account) {
+        // Not documented. This is what DescribeImageAttribute says of another's image.
+        return Err(Refusal::new(
+            "AuthFailure",
+            format!("Not authorized for snapshot:{id}"),
+        ));
+    }
+    let write: fn(&mut Xml, &Snapshot) = match attribute {
+        "productCodes" => |xml, snapshot| write_product_codes(xml, &snapshot.product_codes),
+        "createVolumePermission" => write_permissions,
+        other => {
+            return Err(Refusal::invalid(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
+        }
+    };
+    Ok(Xml::fragment(|xml| {
+        xml.text("snapshotId", id);
+        write(xml, snapshot);
+    }))
+}
+
+fn write_permissions(xml: &mut Xml, snapshot: &Snapshot) {
+    let everybody = snapshot.public.then_some(("group", "all"));
+    let accounts = snapshot.shared_with.iter();
+    let permissions = everybody
+        .into_iter()
+        .chain(accounts.map(|account| ("userId", account.as_str())));
+    xml.list("createVolumePermission", permissions, |xml, (kind, who)| {
+        xml.text(kind, who);
+    });
+}
+
+fn value(snapshot: &Snapshot, account: &str, filter: &str) -> Option<Vec<String>> {
     let value = match filter {
         "snapshot-id" => snapshot.id.clone(),
         "volume-id" => snapshot.volume_id.clone(),
@@ -139,7 +111,7 @@ fn value(snapshot: &Snapshot, filter: &str) -> Option<Vec<String>> {
         "volume-size" => snapshot.volume_size.to_string(),
         "encrypted" => snapshot.encrypted.to_string(),
         "start-time" => timestamp(snapshot.start_time),
-        other => return tag_values(&snapshot.tags, other),
+        other => return tag_values(snapshot.tags_seen_by(account), other),
     };
     Some(vec![value])
 }
@@ -161,7 +133,7 @@ pub(super) fn not_found(id: &str) -> Refusal {
     )
 }
 
-fn write(xml: &mut Xml, snapshot: &Snapshot) {
+fn write(xml: &mut Xml, snapshot: &Snapshot, account: &str) {
     xml.text("snapshotId", &snapshot.id);
     xml.text("volumeId", &snapshot.volume_id);
     xml.text("status", &snapshot.state);
@@ -173,14 +145,14 @@ fn write(xml: &mut Xml, snapshot: &Snapshot) {
     xml.text("description", &snapshot.description);
     xml.text("encrypted", snapshot.encrypted);
     xml.text("storageTier", "standard");
-    tags::write(xml, &snapshot.tags);
+    tags::write(xml, snapshot.tags_seen_by(account));
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{act, texts};
     use super::*;
-    use crate::world::{AttachedVolume, Instance};
+    use crate::world::{AttachedVolume, Instance, SnapshotBilling};
 
     const INSTANCE: &str = "i-0123456789abcdef0";
     const ROOT: &str = "vol-0000000000000000a";
@@ -255,6 +227,98 @@ mod tests {
         let empty = snapshot_of(&mut world, &texts(&answer, "volumeId")[0]);
         assert_eq!(empty.billing, SnapshotBilling::Missing);
         assert_eq!(empty.volume_size, 3);
+    }
+
+    #[test]
+    fn a_snapshot_has_the_product_codes_of_its_volume() {
+        let mut world = world_with_windows_instance();
+        let instance = world.instances.get_mut(INSTANCE).unwrap();
+        instance.product_codes = vec!["code".into()];
+        let root = snapshot_of(&mut world, ROOT);
+        assert_eq!(root.product_codes, ["code"]);
+        assert!(snapshot_of(&mut world, SECOND).product_codes.is_empty());
+        let made = act(
+            &mut world,
+            "CreateVolume",
+            &[("AvailabilityZone", "eu-west-1a"), ("SnapshotId", &root.id)],
+        )
+        .unwrap();
+        let copy = snapshot_of(&mut world, &texts(&made, "volumeId")[0]);
+        assert_eq!(copy.product_codes, ["code"]);
+    }
+
+    const FOREIGN: &str = "snap-00000000000000f03";
+
+    fn world_with_shared_snapshot() -> World {
+        let mut world = World::example();
+        world.add_snapshot(Snapshot {
+            owner: "210987654321".into(),
+            shared_with: [world.account.clone()].into(),
+            tags: [("theirs".into(), "x".into())].into(),
+            ..Snapshot::new(FOREIGN)
+        });
+        world
+    }
+
+    #[test]
+    fn a_shared_snapshot_is_visible_but_not_its_owners_tags() {
+        let mut world = world_with_shared_snapshot();
+        let by_id = [("SnapshotId.1", FOREIGN)];
+        let answer = act(&mut world, "DescribeSnapshots", &by_id).unwrap();
+        assert_eq!(texts(&answer, "ownerId"), ["210987654321"]);
+        assert!(!answer.contains("tagSet"));
+        let tag = [("ResourceId.1", FOREIGN), ("Tag.1.Key", "ours")];
+        act(&mut world, "CreateTags", &tag).unwrap();
+        let answer = act(&mut world, "DescribeSnapshots", &by_id).unwrap();
+        assert_eq!(texts(&answer, "key"), ["ours"]);
+    }
+
+    #[test]
+    fn a_snapshot_tells_its_product_codes_and_who_may_use_it() {
+        const OWN: &str = "snap-0000000000000a001";
+        let mut world = World::example();
+        let snapshot = world.snapshots.get_mut(OWN).unwrap();
+        snapshot.product_codes = vec!["code".into()];
+        snapshot.public = true;
+        snapshot.shared_with.insert("210987654321".into());
+        let mut ask = |attribute| {
+            let parameters = [("SnapshotId", OWN), ("Attribute", attribute)];
+            act(&mut world, "DescribeSnapshotAttribute", &parameters).unwrap()
+        };
+        let answer = ask("productCodes");
+        assert_eq!(texts(&answer, "snapshotId"), [OWN]);
+        assert_eq!(texts(&answer, "productCode"), ["code"]);
+        assert_eq!(texts(&answer, "type"), ["marketplace"]);
+        assert!(!answer.contains("createVolumePermission"));
+        let answer = ask("createVolumePermission");
+        assert_eq!(texts(&answer, "group"), ["all"]);
+        assert_eq!(texts(&answer, "userId"), ["210987654321"]);
+        assert!(!answer.contains("productCodes"));
+    }
+
+    #[test]
+    fn wrong_questions_for_an_attribute_are_refused() {
+        for (id, attribute, expected) in [
+            (FOREIGN, "productCodes", "AuthFailure"),
+            (
+                "snap-0aaaaaaaaaaaaaaaa",
+                "productCodes",
+                "InvalidSnapshot.NotFound",
+            ),
+            ("snap-x", "productCodes", "InvalidSnapshotID.Malformed"),
+            (
+                "snap-0000000000000a001",
+                "nonsense",
+                "InvalidParameterValue",
+            ),
+        ] {
+            let code = act(
+                &mut world_with_shared_snapshot(),
+                "DescribeSnapshotAttribute",
+                &[("SnapshotId", id), ("Attribute", attribute)],
+            );
+            assert_eq!(code.unwrap_err(), expected, "{id} {attribute}");
+        }
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn check_number(tags: &Tags) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The tags that the account may change on a resource: its own, even if the resource is another's.
 fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> {
     let account = world.account.clone();
     match id.split_once('-') {
@@ -155,7 +156,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
                 .images
                 .get_mut(id)
                 .filter(|image| image.visible_to(&account))
-                .map(|image| &mut image.tags)
+                .map(|image| image.tags_set_by(&account))
                 .ok_or_else(|| super::images::not_found(&[id]))
         }
         Some(("snap", _)) => {
@@ -164,7 +165,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
                 .snapshots
                 .get_mut(id)
                 .filter(|snapshot| snapshot.visible_to(&account))
-                .map(|snapshot| &mut snapshot.tags)
+                .map(|snapshot| snapshot.tags_set_by(&account))
                 .ok_or_else(|| super::snapshots::not_found(id))
         }
         Some(("i", _)) => {
@@ -172,6 +173,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
             world
                 .instances
                 .get_mut(id)
+                .filter(|instance| instance.owner == account)
                 .map(|instance| &mut instance.tags)
                 .ok_or_else(|| super::instances::not_found(id))
         }

@@ -1,0 +1,485 @@
+//! Volumes, whether they stand alone or belong to an instance.
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+
+use super::{Filters, check_id, page, snapshots, tag_values, tags, timestamp};
+use crate::form::Form;
+use crate::refusal::Refusal;
+use crate::world::{AttachedVolume, Instance, Snapshot, SnapshotBilling, Volume, World};
+use crate::xml::Xml;
+
+/// A page of `DescribeVolumes` has 5 to 1,000 items.
+const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
+
+/// A volume, and what it is attached to.
+#[derive(Debug)]
+struct Found<'w> {
+    volume: Volume,
+    attachment: Option<(&'w Instance, &'w AttachedVolume)>,
+}
+
+impl Found<'_> {
+    fn alone(volume: Volume) -> Self {
+        Found {
+            volume,
+            attachment: None,
+        }
+    }
+
+    fn status(&self) -> &'static str {
+        if self.attachment.is_some() {
+            "in-use"
+        } else {
+            "available"
+        }
+    }
+}
+
+/// An empty volume, or one made from a snapshot, that then inherits what the snapshot bills.
+pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let zone = form.required("AvailabilityZone")?;
+    let size = form.parse::<u32>("Size")?;
+    let encrypted = form.flag("Encrypted")?;
+    let tags = tags::specified(form, "volume")?;
+    let from = match form.get("SnapshotId") {
+        Some(id) => Some(snapshots::find(world, id)?.clone()),
+        None => None,
+    };
+    let Some(size) = size.or_else(|| from.as_ref().map(|snapshot| snapshot.volume_size)) else {
+        return Err(Refusal::new(
+            "MissingParameter",
+            "The request must contain the parameter size/snapshot",
+        ));
+    };
+    let empty = Volume {
+        owner: world.account.clone(),
+        availability_zone: zone.to_owned(),
+        volume_type: form.get("VolumeType").unwrap_or("gp2").to_owned(),
+        create_time: Utc::now(),
+        tags,
+        ..Volume::new(world.fresh_id("vol"))
+    };
+    let volume = match from {
+        Some(snapshot) => made_from(&snapshot, empty),
+        None => empty,
+    };
+    let volume = Volume {
+        size,
+        encrypted: encrypted || volume.encrypted,
+        ..volume
+    };
+    world.add_volume(volume.clone());
+    Ok(Xml::fragment(|xml| write(xml, &volume, "creating")))
+}
+
+/// The volume with all that it gets from a snapshot.
+fn made_from(snapshot: &Snapshot, volume: Volume) -> Volume {
+    Volume {
+        size: snapshot.volume_size,
+        snapshot_id: Some(snapshot.id.clone()),
+        encrypted: snapshot.encrypted,
+        product_codes: snapshot.product_codes.clone(),
+        billing: snapshot.billing.clone(),
+        ..volume
+    }
+}
+
+pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let ids = form.list("VolumeId");
+    for id in &ids {
+        find(world, id)?;
+    }
+    let nothing = Found::alone(Volume::new(""));
+    let filters = Filters::of(form, |name| values(&nothing, name).is_some())?;
+    let found = own(world)
+        .into_values()
+        .filter(|found| ids.is_empty() || ids.contains(&found.volume.id.as_str()))
+        .filter(|found| filters.admit(|name| values(found, name)))
+        .collect();
+    let (found, token) = page(form, PAGE, found, |found| found.volume.id.clone())?;
+    Ok(Xml::fragment(|xml| {
+        xml.list("volumeSet", found, |xml, found| {
+            write(xml, &found.volume, found.status());
+            xml.list("attachmentSet", found.attachment, write_attachment);
+        });
+        xml.optional("nextToken", token);
+    }))
+}
+
+/// The volume of this id, if the account owns it.
+pub(super) fn find(world: &World, id: &str) -> Result<Volume, Refusal> {
+    check_id(id, "vol", "VolumeID")?;
+    match own(world).remove(id) {
+        Some(found) => Ok(found.volume),
+        None => Err(Refusal::new(
+            "InvalidVolume.NotFound",
+            format!("The volume '{id}' does not exist."),
+        )),
+    }
+}
+
+/// All volumes of the account by id. No account ever sees another's.
+fn own(world: &World) -> BTreeMap<&str, Found<'_>> {
+    let mut found: BTreeMap<&str, Found> = world
+        .volumes
+        .iter()
+        .map(|(id, volume)| (id.as_str(), Found::alone(volume.clone())))
+        .collect();
+    // What a terminated instance left may be another's by now, so those that live come last.
+    let (terminated, alive): (Vec<&Instance>, Vec<&Instance>) = world
+        .instances
+        .values()
+        .partition(|instance| instance.is_terminated());
+    for instance in terminated {
+        for attached in &instance.volumes {
+            let id = attached.volume_id.as_str();
+            if attached.delete_on_termination {
+                found.remove(id);
+            } else {
+                found.insert(id, Found::alone(volume_of(world, instance, attached)));
+            }
+        }
+    }
+    for instance in alive {
+        for attached in instance.attached() {
+            let volume = with_root_of(instance, attached, volume_of(world, instance, attached));
+            let attachment = Some((instance, attached));
+            found.insert(&attached.volume_id, Found { volume, attachment });
+        }
+    }
+    found.retain(|_, found| found.volume.owner == world.account);
+    found
+}
+
+/// An attached volume as the world describes it, or as much as its attachment tells.
+fn volume_of(world: &World, instance: &Instance, attached: &AttachedVolume) -> Volume {
+    if let Some(volume) = world.volumes.get(&attached.volume_id) {
+        return volume.clone();
+    }
+    let volume = Volume {
+        owner: instance.owner.clone(),
+        availability_zone: format!("{}a", world.region),
+        create_time: attached.attach_time,
+        ..Volume::new(&attached.volume_id)
+    };
+    let from = attached.snapshot_id.as_ref();
+    let volume = match from.and_then(|id| world.snapshots.get(id)) {
+        Some(snapshot) => made_from(snapshot, volume),
+        None => volume,
+    };
+    Volume {
+        size: attached.size,
+        // Its snapshot may be gone, or another's.
+        snapshot_id: attached.snapshot_id.clone(),
+        ..volume
+    }
+}
+
+/// A root volume bills what its instance does, and has its product codes. No other volume gets anything
+/// from its instance.
+fn with_root_of(instance: &Instance, attached: &AttachedVolume, volume: Volume) -> Volume {
+    if instance.root_device_name.as_deref() != Some(&attached.device_name) {
+        return volume;
+    }
+    let billing = match (&instance.platform_details, &instance.usage_operation) {
+        (Some(details), Some(operation)) => SnapshotBilling::Known {
+            platform_details: details.clone(),
+            usage_operation: operation.clone(),
+        },
+        _ => volume.billing,
+    };
+    let product_codes = if instance.product_codes.is_empty() {
+        volume.product_codes
+    } else {
+        instance.product_codes.clone()
+    };
+    Volume {
+        billing,
+        product_codes,
+        ..volume
+    }
+}
+
+/// The values for the name of a filter; all names are in the API reference of `DescribeVolumes`.
+fn values(found: &Found, filter: &str) -> Option<Vec<String>> {
+    let Found { volume, attachment } = found;
+    let attached = |value: fn(&Instance, &AttachedVolume) -> String| {
+        let value = attachment.map(|(instance, attached)| value(instance, attached));
+        value.into_iter().collect()
+    };
+    Some(match filter {
+        "volume-id" => vec![volume.id.clone()],
+        "snapshot-id" => volume.snapshot_id.iter().cloned().collect(),
+        "status" => vec![found.status().into()],
+        "size" => vec![volume.size.to_string()],
+        "availability-zone" => vec![volume.availability_zone.clone()],
+        "create-time" => vec![timestamp(volume.create_time)],
+        "encrypted" => vec![volume.encrypted.to_string()],
+        "volume-type" => vec![volume.volume_type.clone()],
+        "attachment.attach-time" => attached(|_, attached| timestamp(attached.attach_time)),
+        "attachment.delete-on-termination" => {
+            attached(|_, attached| attached.delete_on_termination.to_string())
+        }
+        "attachment.device" => attached(|_, attached| attached.device_name.clone()),
+        "attachment.instance-id" => attached(|instance, _| instance.id.clone()),
+        "attachment.status" => attached(|_, _| "attached".into()),
+        other => return tag_values(&volume.tags, other),
+    })
+}
+
+fn write(xml: &mut Xml, volume: &Volume, status: &str) {
+    xml.text("volumeId", &volume.id);
+    xml.text("size", volume.size);
+    // An empty element, not an absent one, if the volume was made from nothing.
+    xml.text("snapshotId", volume.snapshot_id.as_deref().unwrap_or(""));
+    xml.text("availabilityZone", &volume.availability_zone);
+    xml.text("status", status);
+    xml.text("createTime", timestamp(volume.create_time));
+    xml.text("volumeType", &volume.volume_type);
+    xml.text("encrypted", volume.encrypted);
+    tags::write(xml, &volume.tags);
+}
+
+fn write_attachment(xml: &mut Xml, (instance, attached): (&Instance, &AttachedVolume)) {
+    xml.text("volumeId", &attached.volume_id);
+    xml.text("instanceId", &instance.id);
+    xml.text("device", &attached.device_name);
+    xml.text("status", "attached");
+    xml.text("attachTime", timestamp(attached.attach_time));
+    xml.text("deleteOnTermination", attached.delete_on_termination);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{act, texts};
+    use super::*;
+
+    const INSTANCE: &str = "i-0123456789abcdef0";
+    const OTHER_ACCOUNT: &str = "210987654321";
+    const ALONE: &str = "vol-0000000000000000a";
+    const ROOT: &str = "vol-0000000000000000b";
+    const SECOND: &str = "vol-0000000000000000c";
+    const SNAPSHOT: &str = "snap-0123456789abcdef0";
+
+    /// One volume alone, a root volume that is only attached, and a second one that is also described.
+    fn world() -> World {
+        let mut world = World::default();
+        world.add_volume(Volume {
+            tags: [("Team".into(), "images".into())].into(),
+            ..Volume::new(ALONE)
+        });
+        world.add_volume(Volume {
+            size: 30,
+            snapshot_id: Some(SNAPSHOT.into()),
+            encrypted: true,
+            ..Volume::new(SECOND)
+        });
+        world.add_instance(Instance {
+            volumes: vec![
+                AttachedVolume {
+                    size: 40,
+                    snapshot_id: Some(SNAPSHOT.into()),
+                    ..AttachedVolume::new("/dev/xvda", ROOT)
+                },
+                AttachedVolume {
+                    delete_on_termination: false,
+                    ..AttachedVolume::new("/dev/sdf", SECOND)
+                },
+            ],
+            ..Instance::new(INSTANCE, "ami-0123456789abcdef0")
+        });
+        world
+    }
+
+    fn describe(world: &mut World, parameters: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        // The id of an attached volume comes twice: its own, and its attachment's.
+        act(world, "DescribeVolumes", parameters).map(|answer| {
+            let mut ids = texts(&answer, "volumeId");
+            ids.dedup();
+            ids
+        })
+    }
+
+    #[test]
+    fn volumes_are_described_wherever_they_live() {
+        let mut world = world();
+        assert_eq!(describe(&mut world, &[]).unwrap(), [ALONE, ROOT, SECOND]);
+        for (id, expected) in [
+            (
+                ALONE,
+                [
+                    ("size", "8"),
+                    ("snapshotId", ""),
+                    ("status", "available"),
+                    ("encrypted", "false"),
+                ],
+            ),
+            (
+                ROOT,
+                [
+                    ("size", "40"),
+                    ("snapshotId", SNAPSHOT),
+                    ("status", "in-use"),
+                    ("encrypted", "false"),
+                ],
+            ),
+            (
+                SECOND,
+                [
+                    ("size", "30"),
+                    ("snapshotId", SNAPSHOT),
+                    ("status", "in-use"),
+                    ("encrypted", "true"),
+                ],
+            ),
+        ] {
+            let answer = act(&mut world, "DescribeVolumes", &[("VolumeId.1", id)]).unwrap();
+            for (element, text) in expected {
+                assert_eq!(texts(&answer, element)[0], text, "{id} {element}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attached_volume_tells_to_what() {
+        let answer = act(&mut world(), "DescribeVolumes", &[("VolumeId.1", SECOND)]).unwrap();
+        for (element, expected) in [
+            ("instanceId", INSTANCE),
+            ("device", "/dev/sdf"),
+            ("deleteOnTermination", "false"),
+        ] {
+            assert_eq!(texts(&answer, element), [expected]);
+        }
+        assert_eq!(texts(&answer, "status"), ["in-use", "attached"]);
+        let answer = act(&mut world(), "DescribeVolumes", &[("VolumeId.1", ALONE)]).unwrap();
+        assert!(answer.contains("<attachmentSet></attachmentSet>"));
+    }
+
+    #[test]
+    fn volumes_are_found_by_filters() {
+        for (name, value, expected) in [
+            ("volume-id", ROOT, vec![ROOT]),
+            ("snapshot-id", SNAPSHOT, vec![ROOT, SECOND]),
+            ("status", "available", vec![ALONE]),
+            ("attachment.instance-id", INSTANCE, vec![ROOT, SECOND]),
+            ("attachment.device", "/dev/sd*", vec![SECOND]),
+            ("encrypted", "true", vec![SECOND]),
+            ("tag:Team", "images", vec![ALONE]),
+            ("volume-id", "vol-0aaaaaaaaaaaaaaaa", vec![]),
+        ] {
+            let filter = [("Filter.1.Name", name), ("Filter.1.Value.1", value)];
+            assert_eq!(describe(&mut world(), &filter).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_volumes_of_a_terminated_instance_are_gone_or_free() {
+        let mut world = world();
+        world.instances.get_mut(INSTANCE).unwrap().state = "terminated".into();
+        assert_eq!(describe(&mut world, &[]).unwrap(), [ALONE, SECOND]);
+        let free = [
+            ("Filter.1.Name", "status"),
+            ("Filter.1.Value.1", "available"),
+        ];
+        assert_eq!(describe(&mut world, &free).unwrap(), [ALONE, SECOND]);
+        assert_eq!(
+            act(&mut world, "CreateSnapshot", &[("VolumeId", ROOT)]).unwrap_err(),
+            "InvalidVolume.NotFound"
+        );
+    }
+
+    #[test]
+    fn another_accounts_volumes_are_not_there() {
+        let mut world = world();
+        world.volumes.get_mut(ALONE).unwrap().owner = OTHER_ACCOUNT.into();
+        world.instances.get_mut(INSTANCE).unwrap().owner = OTHER_ACCOUNT.into();
+        assert_eq!(describe(&mut world, &[]).unwrap(), [SECOND]);
+        for id in [ALONE, ROOT] {
+            assert_eq!(
+                describe(&mut world, &[("VolumeId.1", id)]).unwrap_err(),
+                "InvalidVolume.NotFound"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_questions_for_volumes_are_refused() {
+        for (parameter, expected) in [
+            (
+                ("VolumeId.1", "vol-0aaaaaaaaaaaaaaaa"),
+                "InvalidVolume.NotFound",
+            ),
+            (("VolumeId.1", "vol-x"), "InvalidVolumeID.Malformed"),
+            (("Filter.1.Name", "nonsense"), "InvalidParameterValue"),
+            (("MaxResults", "4"), "InvalidParameterValue"),
+        ] {
+            assert_eq!(describe(&mut world(), &[parameter]).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn volumes_come_in_pages() {
+        let mut world = World::default();
+        for number in 0..7 {
+            world.add_volume(Volume::new(format!("vol-0000000{number}")));
+        }
+        let first = act(&mut world, "DescribeVolumes", &[("MaxResults", "5")]).unwrap();
+        assert_eq!(texts(&first, "volumeId").len(), 5);
+        let token = texts(&first, "nextToken").remove(0);
+        let rest = [("MaxResults", "5"), ("NextToken", &token)];
+        assert_eq!(
+            describe(&mut world, &rest).unwrap(),
+            ["vol-00000005", "vol-00000006"]
+        );
+    }
+
+    #[test]
+    fn a_volume_remembers_what_it_was_made_from() {
+        let mut world = world();
+        world.add_snapshot(Snapshot::new(SNAPSHOT));
+        let answer = act(
+            &mut world,
+            "CreateVolume",
+            &[
+                ("AvailabilityZone", "eu-west-1b"),
+                ("SnapshotId", SNAPSHOT),
+                ("TagSpecification.1.ResourceType", "volume"),
+                ("TagSpecification.1.Tag.1.Key", "Team"),
+            ],
+        )
+        .unwrap();
+        let id = texts(&answer, "volumeId").remove(0);
+        let answer = act(&mut world, "DescribeVolumes", &[("VolumeId.1", &id)]).unwrap();
+        for (element, expected) in [
+            ("snapshotId", SNAPSHOT),
+            ("availabilityZone", "eu-west-1b"),
+            ("status", "available"),
+            ("key", "Team"),
+        ] {
+            assert_eq!(texts(&answer, element), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_volume_from_a_snapshot_bills_so_unless_it_is_the_root_of_an_instance() {
+        let mut world = world();
+        let windows = SnapshotBilling::Known {
+            platform_details: "Windows".into(),
+            usage_operation: "RunInstances:0002".into(),
+        };
+        world.add_snapshot(Snapshot {
+            billing: windows.clone(),
+            ..Snapshot::new(SNAPSHOT)
+        });
+        let linux = SnapshotBilling::Known {
+            platform_details: "Linux/UNIX".into(),
+            usage_operation: "RunInstances".into(),
+        };
+        assert_eq!(find(&world, ROOT).unwrap().billing, linux);
+        let instance = world.instances.get_mut(INSTANCE).unwrap();
+        instance.root_device_name = Some("/dev/sda1".into());
+        assert_eq!(find(&world, ROOT).unwrap().billing, windows);
+    }
+}
