@@ -33,8 +33,10 @@ export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction/bootstrap
 test: rust-test build
 	$(VENV)/bin/pytest tests
 
-# Also builds target/debug/guard and target/debug/sim, which the Python tests run.
+# Also builds target/debug/guard and target/debug/sim, which the Python tests run. More threads than
+# processors, as the longest tests wait for a time limit.
 .PHONY: rust-test
+rust-test: export RUST_TEST_THREADS := 8
 rust-test:
 	cargo test $(CARGO_SELECTION)
 	cargo test --workspace --doc --locked
@@ -51,6 +53,11 @@ build: $(VENV_READY)
 	@echo 'Building the function for $(ARCHITECTURE); the first time takes minutes.'
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS \
 		sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+# What policies add to the function's start. Timing is no test: it depends on the machine.
+.PHONY: bench
+bench: build
+	$(VENV)/bin/python benches/start.py
 
 $(VENV_READY): tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
