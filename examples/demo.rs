@@ -13,41 +13,64 @@ use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Answer, Aws, Deadline, Guard};
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use sim::{Image, Sim, Snapshot, World};
+use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, World};
+
+/// The root volume of a Windows server, of whose snapshot somebody registers an image by hand.
+const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 
-/// The images of the events: the last digit of the id, the name, what their tag says they should
+/// The images of the events: the last digits of the id, the name, what their tag says they should
 /// bill, and what EC2 made of them.
-const IMAGES: [(u8, &str, &str, &str, &str); 8] = [
-    (1, "win2022-golden", "Windows", "Linux/UNIX", "RunInstances"),
+const IMAGES: [(&str, &str, &str, &str, &str); 9] = [
     (
-        2,
+        "01",
+        "win2022-golden",
+        "Windows",
+        "Linux/UNIX",
+        "RunInstances",
+    ),
+    (
+        "02",
         "rhel9-base",
         "RedHat,RedHatHa",
         "Red Hat Enterprise Linux",
         "RunInstances:0010",
     ),
-    (3, "drs-launch", "Windows", "Linux/UNIX", "RunInstances"),
-    (4, "sles15-base", "SUSE", "SUSE Linux", "RunInstances:000g"),
-    (5, "from-a-bundle", "", "", ""),
-    (6, "by-hand", "", "Linux/UNIX", "RunInstances"),
-    (7, "sql2022", "SQL", "Windows", "RunInstances:0002"),
+    ("03", "drs-launch", "Windows", "Linux/UNIX", "RunInstances"),
     (
-        8,
+        "04",
+        "sles15-base",
+        "SUSE",
+        "SUSE Linux",
+        "RunInstances:000g",
+    ),
+    ("05", "from-a-bundle", "", "", ""),
+    ("06", "restored-by-hand", "", "Linux/UNIX", "RunInstances"),
+    ("07", "sql2022", "SQL", "Windows", "RunInstances:0002"),
+    (
+        "08",
         "rhel9-ha",
         "RedHat",
         "Red Hat Enterprise Linux with HA",
         "RunInstances:1010",
+    ),
+    (
+        "21",
+        "win2025-publisher",
+        "",
+        "Windows",
+        "RunInstances:0002",
     ),
 ];
 
 fn world() -> World {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let mut world = World::default();
-    for (digit, name, expected, details, operation) in IMAGES {
-        let mut image = Image::new(format!("ami-0a1b2c3d4e5f6000{digit}"));
+    for (digits, name, expected, details, operation) in IMAGES {
+        let mut image = Image::new(format!("ami-0a1b2c3d4e5f600{digits}"));
         image.name = name.into();
         if name == "from-a-bundle" {
             image.root_device_type = "instance-store".into();
@@ -60,11 +83,22 @@ fn world() -> World {
                 .tags
                 .insert("ami-billing-guard:expect".into(), expected);
         }
-        for snapshot in image.snapshot_ids() {
-            world.add_snapshot(Snapshot::new(snapshot));
+        for id in image.snapshot_ids() {
+            let mut snapshot = Snapshot::new(id);
+            snapshot.start_time = Utc::now() - TimeDelta::minutes(20);
+            if name == "restored-by-hand" {
+                snapshot.volume_id = VOLUME.into();
+            }
+            world.add_snapshot(snapshot);
         }
         world.add_image(image);
     }
+    world.add_instance(Instance {
+        platform_details: some("Windows"),
+        usage_operation: some("RunInstances:0002"),
+        volumes: vec![AttachedVolume::new("/dev/xvda", VOLUME)],
+        ..Instance::new("i-0a1b2c3d4e5f60001", "ami-0a1b2c3d4e5f60099")
+    });
     world
 }
 

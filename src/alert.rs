@@ -3,9 +3,11 @@
 //! Names, tags and ARNs come from outside: in the text each stands on one line, without control
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
 
+use std::collections::BTreeMap;
+
 use crate::billing::{Parsed, parse_platform_details, parse_usage_operation};
-use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE};
-use crate::expectation::EXPECT_TAG;
+use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG};
+use crate::expectation::{EXPECT_TAG, Origin};
 use crate::record::{Outcome, Record};
 use crate::verdict::{Mismatch, Verdict};
 
@@ -14,6 +16,10 @@ const SUBJECT: usize = 99;
 
 /// The longest piece of outside text that a line shows; the record has the whole of it.
 const SHOWN: usize = 300;
+
+/// The longest list of tags in a command. With it a message's six bodies, in each of which it stands
+/// and is escaped twice, are far below the 256 KiB that SNS takes.
+const LONGEST_TAGS: usize = 6 * 1024;
 
 /// What is published: one text for people, one for programs.
 #[derive(Clone, Debug)]
@@ -204,9 +210,13 @@ fn deeds(record: &Record) -> Vec<String> {
                 .to_owned(),
         ],
         (Action::Deregister, _) => vec![
-            "The image is deregistered right after this message. Its snapshots stay, and instances \
-             that run from it go on."
-                .to_owned(),
+            format!(
+                "The image is deregistered right after this message. {}nstances that run from it go on.",
+                match record.instance_store {
+                    true => "I",
+                    false => "Its snapshots stay, and i",
+                }
+            ),
             if record.undo.is_some() {
                 format!(
                     "It is marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which a Recycle Bin rule \
@@ -254,47 +264,62 @@ fn by_hand(record: &Record) -> String {
     aws_ec2(record, command, "--image-id")
 }
 
+/// What an image could be created from anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Anew {
+    /// The instance whose root volume its root snapshot was taken of, and what that bills.
+    pub(crate) origin: Origin,
+    /// Whether that is what the image should bill.
+    pub(crate) right: bool,
+    /// The tags of the image.
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
 /// How to get an image that bills what it should, a step a line.
-pub fn fix(record: &Record) -> Vec<String> {
+pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     let declare = format!(
         "{} --tags 'Key={EXPECT_TAG},Value=<what it should bill>'",
         aws_ec2(record, "create-tags", "--resources")
     );
     match record.verdict {
         Verdict::Mismatch(kind) => {
-            let platform = match &record.expected {
-                Some(expected) => expected.platform.join(" or "),
-                None => "the right platform".into(),
+            let mut steps = match anew {
+                Some(anew) if anew.right => from_instance(record, anew),
+                _ if record.instance_store => from_another_bundle(record),
+                _ => from_another_image(record, anew),
             };
-            let name = record.name.as_deref().unwrap_or("<name>");
-            let region = record.region.as_deref().unwrap_or("<region>");
-            let snapshot = record.snapshot_id.as_deref().unwrap_or("<snapshot>");
-            let mut steps = vec![
-                format!(
-                    "A billing code can not be put on an AMI afterwards: create the AMI from an instance that has it ({}).",
-                    plain(&platform)
-                ),
-                "1. Is there an instance whose root volume the snapshot was taken from? Then go to 4 with it. Else:".into(),
-                format!(
-                    "2. aws ec2 run-instances --region {region} --image-id <an AMI that bills {}> --instance-type <type>, and stop it when it runs",
-                    plain(&platform)
-                ),
-                format!(
-                    "3. aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone <the instance's>, and attach it in place of the root volume"
-                ),
-                format!(
-                    "4. aws ec2 create-image --region {region} --instance-id <the instance> --name {} (another name, as long as this image has it)",
-                    shell_quoted(&plain(name))
-                ),
-                "Until then, a Reserved Instance for that platform does not apply to instances of this image.".into(),
-            ];
             // An empty field is wrong whatever anybody declares.
             if kind != Mismatch::Empty {
-                steps.push(format!("Or, if what it bills is right, say so: {declare}"));
+                let first = match record.action {
+                    Action::Deregister => "take the discard back, and ",
+                    _ => "",
+                };
+                steps.push(format!(
+                    "Or, if what it bills is right, {first}say so: {declare}"
+                ));
             }
             steps
         }
-        Verdict::Conflict | Verdict::Unverifiable if ec2_is_clear(record) => {
+        Verdict::Conflict if ec2_is_clear(record) => {
+            let mut steps = match anew {
+                Some(anew) => {
+                    let bills = anew.origin.bills;
+                    let mut steps = from_instance(record, anew);
+                    steps.push(format!("This is if it should bill `{bills}`."));
+                    steps
+                }
+                None => vec![
+                    "If what was observed is right: create the image from an instance that has the code.".into(),
+                ],
+            };
+            steps.push(format!("If a declaration is wrong, correct it: {declare}"));
+            steps.push(
+                "If what was observed misleads, no tag helps: exempt the image by an [[exempt]] rule of the policy."
+                    .into(),
+            );
+            steps
+        }
+        Verdict::Unverifiable if ec2_is_clear(record) => {
             vec![format!("Say what the image should bill: {declare}")]
         }
         Verdict::Conflict | Verdict::Unverifiable => vec![
@@ -304,6 +329,143 @@ pub fn fix(record: &Record) -> Vec<String> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// From the instance whose root volume the image's snapshot was taken of: one command.
+fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
+    let (tags, left_out) = tag_specifications(&anew.tags);
+    let name = record.name.as_deref().unwrap_or_default();
+    let mut command = format!(
+        "aws ec2 create-image --region {} --instance-id {} {}",
+        record.region.as_deref().unwrap_or("<region>"),
+        anew.origin.instance,
+        name_option(name)
+    );
+    if let Some(tags) = tags {
+        command.push_str(" --tag-specifications ");
+        command.push_str(&tags);
+    }
+    let mut steps = vec![
+        command,
+        "It restarts the instance for a moment, unless --no-reboot is added, and takes what is on its disks now, \
+         not what was there when the snapshot was taken."
+            .to_owned(),
+    ];
+    steps.push("As long as this image has the name, it must be another.".to_owned());
+    if left_out > 0 {
+        steps.push(format!(
+            "{left_out} of the image's tags are not in the command, as it would be too long."
+        ));
+    }
+    steps
+}
+
+fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
+    let platform = expected_platform(record);
+    let region = record.region.as_deref().unwrap_or("<region>");
+    let snapshot = record.snapshot_id.as_deref().unwrap_or("<snapshot>");
+    let name = record.name.as_deref().unwrap_or_default();
+    vec![
+        format!(
+            "A billing code can not be put on an AMI afterwards: create the AMI from an instance that has it ({platform})."
+        ),
+        match anew {
+            None => "1. Is there an instance whose root volume the snapshot was taken from? Then go to 4 with it. Else:".into(),
+            Some(Anew { origin, .. }) => format!(
+                "1. {}, whose root volume the snapshot was taken from, bills `{}`: it will not do. So:",
+                origin.instance, origin.bills
+            ),
+        },
+        format!(
+            "2. aws ec2 run-instances --region {region} --image-id <an AMI that bills {platform}> --instance-type <type>, and stop it when it runs"
+        ),
+        format!(
+            "3. aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone <the instance's>, and attach it in place of the root volume"
+        ),
+        format!(
+            "4. aws ec2 create-image --region {region} --instance-id <the instance> {} (another name, as long as this image has it)",
+            name_option(name)
+        ),
+        "Until then, a Reserved Instance for that platform does not apply to instances of this image.".into(),
+    ]
+}
+
+/// CreateImage takes EBS-backed instances alone (EC2 API reference, "CreateImage").
+fn from_another_bundle(record: &Record) -> Vec<String> {
+    let platform = expected_platform(record);
+    vec![
+        format!(
+            "A billing code can not be put on an AMI afterwards, and this image is instance-store-backed: \
+             aws ec2 create-image can not make such a one anew."
+        ),
+        format!(
+            "Launch an EBS-backed instance from an AMI that bills {platform}, bring onto it what this image has, and \
+             create the image from that instance."
+        ),
+        "The image's bundle in S3 stays, whatever becomes of the image.".into(),
+    ]
+}
+
+fn expected_platform(record: &Record) -> String {
+    match &record.expected {
+        Some(expected) => plain(&expected.platform.join(" or ")),
+        None => "the right platform".into(),
+    }
+}
+
+/// `--name` with an image's name, if it is one (EC2 API reference, "CreateImage": 3 to 128 letters,
+/// digits and a few signs).
+fn name_option(name: &str) -> String {
+    let fits = (3..=128).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b" ()[]./-'@_".contains(&byte));
+    match fits {
+        // The aws command line would take a word that begins so for an option.
+        true if name.starts_with('-') => format!("--name={}", shell_quoted(name)),
+        true => format!("--name {}", shell_quoted(name)),
+        false => "--name '<name>'".to_owned(),
+    }
+}
+
+/// The tags as `--tag-specifications` takes them, in JSON and quoted for a shell, and how many there
+/// was no room for. AWS's own tags can not be set, and the guard's marks are this image's alone.
+fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize) {
+    const MARKS: [&str; 4] = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
+    let kept = tags
+        .iter()
+        .filter(|(key, _)| !key.starts_with("aws:") && !MARKS.contains(&key.as_str()));
+    let quoted = |tags: &[serde_json::Value]| {
+        let json = serde_json::json!([{ "ResourceType": "image", "Tags": tags }]);
+        shell_quoted(&escaped_json(&json.to_string()))
+    };
+    let mut carried = Vec::new();
+    let mut left_out = 0;
+    for (key, value) in kept {
+        carried.push(serde_json::json!({ "Key": key, "Value": value }));
+        if quoted(&carried).len() > LONGEST_TAGS {
+            carried.pop();
+            left_out += 1;
+        }
+    }
+    let tags = (!carried.is_empty()).then(|| quoted(&carried));
+    (tags, left_out)
+}
+
+/// JSON in which nothing but printable characters stands as it is.
+fn escaped_json(json: &str) -> String {
+    let mut escaped = String::new();
+    for character in json.chars() {
+        if is_treacherous(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Whether EC2's two billing fields are known, and say the same.
@@ -331,6 +493,24 @@ fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// Whether a character does not show as itself: control characters, line and paragraph separators,
+/// those of no width, and those that turn the direction of writing.
+fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// Text from outside on one line: control characters, line and paragraph separators and characters
 /// that turn the direction of writing are escaped, what is long is cut.
 fn plain(text: &str) -> String {
@@ -341,13 +521,8 @@ fn plain(text: &str) -> String {
             break;
         }
         match character {
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}' => {
-                shown.extend(character.escape_unicode());
-            }
             character if character.is_control() => shown.extend(character.escape_default()),
+            character if is_treacherous(character) => shown.extend(character.escape_unicode()),
             character => shown.push(character),
         }
     }
@@ -357,6 +532,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::billing::{Billing, Licence, Os};
     use crate::discard::Interlock;
     use crate::event::Ignored;
     use crate::expectation::Source;
@@ -402,7 +578,7 @@ mod tests {
     }
 
     fn with_fix(mut record: Record) -> Record {
-        record.fix = fix(&record);
+        record.fix = fix(&record, None);
         record
     }
 
@@ -510,21 +686,143 @@ mod tests {
         assert!(text.lines().all(|line| line.len() < 1000));
     }
 
-    #[test]
-    fn a_name_is_one_word_for_a_shell() {
-        let record = with_fix(Record {
-            name: Some("it's; rm -rf $(HOME) `x`".into()),
-            ..record()
-        });
-        let command = record
-            .fix
-            .iter()
-            .find(|step| step.contains("create-image"))
+    /// What a shell hands to `aws`.
+    fn arguments(command: &str) -> Vec<String> {
+        let script = format!("aws() {{ printf '%s\\0' \"$@\"; }}\n{command}");
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
             .unwrap();
-        assert!(
-            command.contains(r"--name 'it'\''s; rm -rf $(HOME) `x`' ("),
-            "{command}"
+        assert!(shell.status.success());
+        let output = String::from_utf8(shell.stdout).unwrap();
+        let words = output.strip_suffix('\0').unwrap().split('\0');
+        words.map(str::to_owned).collect()
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            instance: "i-0a1b2c3d4e5f60001".into(),
+            bills: Billing {
+                os: Os::Windows,
+                licence: Licence::Included,
+                sql: None,
+                ha: false,
+            },
+        }
+    }
+
+    fn create_image(name: &str, tags: &[(&str, &str)]) -> Vec<String> {
+        let record = Record {
+            name: Some(name.into()),
+            action: Action::Deregister,
+            ..record()
+        };
+        let anew = Anew {
+            origin: origin(),
+            right: true,
+            tags: tags
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
+        };
+        fix(&record, Some(&anew))
+    }
+
+    #[test]
+    fn the_instance_that_lineage_found_gives_the_exact_command() {
+        let steps = create_image(
+            "it's [golden] (2022)",
+            &[
+                ("Name", "a \"quoted\" $(value), [x] `y` 'z'"),
+                ("ami-billing-guard:expect", "Windows"),
+                ("ami-billing-guard:discard", "true"),
+                ("aws:cloudformation:stack-name", "s"),
+                ("Zeile", "ä\u{202e}b\nc"),
+            ],
         );
+        let command = steps.first().unwrap();
+        assert!(command.starts_with(
+            "aws ec2 create-image --region eu-west-1 --instance-id i-0a1b2c3d4e5f60001 --name "
+        ));
+        assert!(!command.contains(['\n', '\u{202e}']), "{command}");
+        let arguments = arguments(command);
+        let tags = serde_json::from_str::<serde_json::Value>(arguments.last().unwrap()).unwrap();
+        assert_eq!(
+            arguments[..arguments.len() - 1],
+            [
+                "ec2",
+                "create-image",
+                "--region",
+                "eu-west-1",
+                "--instance-id",
+                "i-0a1b2c3d4e5f60001",
+                "--name",
+                "it's [golden] (2022)",
+                "--tag-specifications"
+            ]
+        );
+        assert_eq!(
+            tags,
+            serde_json::json!([{ "ResourceType": "image", "Tags": [
+                { "Key": "Name", "Value": "a \"quoted\" $(value), [x] `y` 'z'" },
+                { "Key": "Zeile", "Value": "ä\u{202e}b\nc" },
+                { "Key": "ami-billing-guard:expect", "Value": "Windows" },
+            ] }])
+        );
+    }
+
+    #[test]
+    fn a_name_is_one_word_for_a_shell_and_no_option() {
+        let name = |name: &str| arguments(&create_image(name, &[])[0]).split_off(6);
+        assert_eq!(name("it's a 'name'"), ["--name", "it's a 'name'"]);
+        assert_eq!(name("--dry-run"), ["--name=--dry-run"]);
+        // No image can have such a name.
+        for impossible in ["$(rm -rf ~)", "", "a;b", "file://x", "ä\u{202e}b"] {
+            assert_eq!(name(impossible), ["--name", "<name>"]);
+        }
+    }
+
+    #[test]
+    fn tags_that_would_make_the_command_too_long_are_counted() {
+        let long = "'".repeat(256);
+        let keys: Vec<String> = (0..50).map(|number| format!("key-{number:02}")).collect();
+        let tags: Vec<(&str, &str)> = keys
+            .iter()
+            .map(|key| (key.as_str(), long.as_str()))
+            .collect();
+        let steps = create_image("golden", &tags);
+        let words = arguments(&steps[0]);
+        let carried = words.last().unwrap().matches("\"Key\"").count();
+        assert!(steps[0].len() < LONGEST_TAGS + 200);
+        let counted = format!(
+            "{} of the image's tags are not in the command",
+            50 - carried
+        );
+        assert!(carried > 0 && steps.last().unwrap().contains("say so"));
+        assert!(
+            steps.iter().any(|step| step.starts_with(&counted)),
+            "{steps:?}"
+        );
+        let record = Record {
+            fix: steps,
+            ..record()
+        };
+        // SNS counts all bodies of a message.
+        assert!(message(&record).bodies.len() < 200 * 1024);
+    }
+
+    #[test]
+    fn an_instance_store_backed_image_can_not_be_made_by_create_image_and_its_bundle_stays() {
+        let steps = fix(
+            &Record {
+                instance_store: true,
+                snapshot_id: None,
+                ..record()
+            },
+            None,
+        );
+        let text = steps.join("\n");
+        assert!(text.contains("bundle in S3 stays") && !text.contains("create-volume"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The only place that names the SDK: calls to EC2 and SNS, their answers as the guard's own types,
 //! and the one decision which of the SDK's errors means what.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -10,6 +11,7 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
 use aws_sdk_ec2::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
 use chrono::{DateTime, Utc};
 use xmlparser::{ElementEnd, Token};
@@ -17,7 +19,7 @@ use xmlparser::{ElementEnd, Token};
 use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
-use crate::observation::Image;
+use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 
 /// EC2 and SNS.
 #[derive(Clone, Debug)]
@@ -127,6 +129,149 @@ impl Aws {
         Ok(image.map_or(Described::NoImage, described))
     }
 
+    /// DescribeImages with a filter: every available image that passes, deprecated ones too, of the
+    /// `owners` (account ids, `self`, `amazon`, `aws-marketplace`); of everybody if there are none.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn images_with(
+        &self,
+        filter: &str,
+        values: &[&str],
+        owners: &[&str],
+    ) -> Result<Vec<Image>, Error> {
+        let answer = self
+            .ec2
+            .describe_images()
+            .filters(self::filter(filter, values))
+            .filters(self::filter("state", &["available"]))
+            .set_owners(Some(strings(owners)).filter(|owners| !owners.is_empty()))
+            .include_deprecated(true)
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
+        // EC2 pages only on request. If it ever does otherwise, a part is not the answer.
+        if non_empty(answer.next_token).is_some() {
+            return Err(Error::Unavailable {
+                call: "ec2:DescribeImages",
+                resource: "*".into(),
+                message: "the answer is not whole: it has further pages".into(),
+            });
+        }
+        Ok(answer.images.into_iter().flatten().map(observed).collect())
+    }
+
+    /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn describe_snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
+        let answer = self.ec2.describe_snapshots().snapshot_ids(id).send().await;
+        let snapshots = match answer {
+            Ok(answer) => answer.snapshots.unwrap_or_default(),
+            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => Vec::new(),
+            Err(error) => return Err(classify("ec2:DescribeSnapshots", "*", &error)),
+        };
+        let snapshot = snapshots
+            .into_iter()
+            .find(|snapshot| snapshot.snapshot_id() == Some(id));
+        Ok(snapshot.map(|snapshot| Snapshot {
+            id: id.to_owned(),
+            owner: snapshot.owner_id,
+            // What EC2 writes where it knows of no volume.
+            volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
+            description: non_empty(snapshot.description),
+            started: snapshot.start_time.and_then(time),
+            gib: snapshot.volume_size,
+            tags: tags(snapshot.tags),
+        }))
+    }
+
+    /// DescribeSnapshotAttribute: the snapshot's product codes.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn snapshot_product_codes(&self, id: &str) -> Result<BTreeSet<String>, Error> {
+        let answer = self
+            .ec2
+            .describe_snapshot_attribute()
+            .snapshot_id(id)
+            .attribute(ec2::SnapshotAttributeName::ProductCodes)
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeSnapshotAttribute", id, &error))?;
+        Ok(product_codes(answer.product_codes))
+    }
+
+    /// DescribeVolumes for one id. `None` if there is no such volume (any more).
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn describe_volume(&self, id: &str) -> Result<Option<Volume>, Error> {
+        let answer = self.ec2.describe_volumes().volume_ids(id).send().await;
+        let volumes = match answer {
+            Ok(answer) => answer.volumes.unwrap_or_default(),
+            Err(error) if error.code() == Some("InvalidVolume.NotFound") => Vec::new(),
+            Err(error) => return Err(classify("ec2:DescribeVolumes", "*", &error)),
+        };
+        let volume = volumes
+            .into_iter()
+            .find(|volume| volume.volume_id() == Some(id));
+        Ok(volume.map(|volume| Volume {
+            snapshot: non_empty(volume.snapshot_id),
+            attachments: volume
+                .attachments
+                .into_iter()
+                .flatten()
+                .filter_map(|attachment| {
+                    Some(Attachment {
+                        instance: attachment.instance_id?,
+                        device: attachment.device?,
+                        since: attachment.attach_time.and_then(time),
+                    })
+                })
+                .collect(),
+        }))
+    }
+
+    /// DescribeInstances for these ids; those that there are not are left out.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn describe_instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+        let answer = self
+            .ec2
+            .describe_instances()
+            // Unlike an id that is asked for, one in a filter may be unknown.
+            .filters(filter("instance-id", ids))
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeInstances", "*", &error))?;
+        let reservations = answer.reservations.into_iter().flatten();
+        Ok(reservations
+            .flat_map(|reservation| {
+                let owner = reservation.owner_id;
+                let instances = reservation.instances.into_iter().flatten();
+                instances.filter_map(move |instance| {
+                    Some(Instance {
+                        id: instance.instance_id?,
+                        owner: owner.clone(),
+                        state: instance
+                            .state
+                            .and_then(|state| state.name)
+                            .map(|name| name.as_str().to_owned()),
+                        root_device: instance.root_device_name,
+                        platform_details: instance.platform_details,
+                        usage_operation: instance.usage_operation,
+                        usage_operation_updated: instance
+                            .usage_operation_update_time
+                            .and_then(time),
+                    })
+                })
+            })
+            .collect())
+    }
+
     /// CreateTags on an image.
     ///
     /// # Errors
@@ -205,10 +350,7 @@ impl Aws {
         let image = images
             .iter()
             .find(|image| image.image_id() == Some(id.as_str()));
-        Ok(image.map(|image| {
-            let exit = image.recycle_bin_exit_time()?;
-            DateTime::from_timestamp(exit.secs(), exit.subsec_nanos())
-        }))
+        Ok(image.map(|image| time(*image.recycle_bin_exit_time()?)))
     }
 
     /// Publishes a message.
@@ -333,34 +475,85 @@ fn described(image: ec2::Image) -> Described {
 }
 
 fn observed(image: ec2::Image) -> Image {
-    let root = image.root_device_name.as_deref();
-    let root_snapshot = image
-        .block_device_mappings
-        .iter()
-        .flatten()
-        .find(|mapping| root.is_some() && mapping.device_name.as_deref() == root)
-        .and_then(|mapping| mapping.ebs.as_ref()?.snapshot_id.clone());
+    let mappings = image.block_device_mappings.unwrap_or_default();
+    let root_device = root_mapping(image.root_device_name.as_deref(), mappings);
     Image {
+        id: image.image_id.unwrap_or_default(),
         platform_details: image.platform_details,
         usage_operation: image.usage_operation,
         name: image.name,
+        description: non_empty(image.description),
+        architecture: image
+            .architecture
+            .map(|architecture| architecture.as_str().to_owned()),
         owner: image.owner_id,
+        owner_alias: image.image_owner_alias,
         created: image
             .creation_date
             .and_then(|date| DateTime::parse_from_rfc3339(&date).ok())
             .map(|date| date.to_utc()),
-        tags: image
-            .tags
-            .into_iter()
-            .flatten()
-            .filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
-            .collect(),
-        root_snapshot,
+        tags: tags(image.tags),
+        root_volume_gib: root_device.as_ref().and_then(|device| device.volume_size),
+        root_snapshot: root_device.and_then(|device| non_empty(device.snapshot_id)),
         root_device_type: image.root_device_type.map(|kind| kind.as_str().to_owned()),
-        source_instance: image.source_instance_id.filter(|id| !id.is_empty()),
-        source_image: image.source_image_id.filter(|id| !id.is_empty()),
+        product_codes: product_codes(image.product_codes),
+        source_instance: non_empty(image.source_instance_id),
+        source_image: non_empty(image.source_image_id),
+        source_image_region: non_empty(image.source_image_region),
         deregistration_protection: image.deregistration_protection,
     }
+}
+
+/// The mapping of the root device. In some images the mapping names the disk and RootDeviceName its
+/// first partition (`/dev/sda`, `/dev/sda1`), or the reverse.
+fn root_mapping(
+    root: Option<&str>,
+    mappings: Vec<ec2::BlockDeviceMapping>,
+) -> Option<ec2::EbsBlockDevice> {
+    let root = root?;
+    let position = |same: fn(&str, &str) -> bool| {
+        mappings.iter().position(|mapping| {
+            let device = mapping.device_name.as_deref();
+            device.is_some_and(|device| same(device, root))
+        })
+    };
+    let at = position(|device, root| device == root).or_else(|| position(is_same_device))?;
+    mappings.into_iter().nth(at)?.ebs
+}
+
+/// What is there, if it says anything.
+fn non_empty(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn tags(tags: Option<Vec<ec2::Tag>>) -> BTreeMap<String, String> {
+    tags.into_iter()
+        .flatten()
+        .filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())))
+        .collect()
+}
+
+fn product_codes(codes: Option<Vec<ec2::ProductCode>>) -> BTreeSet<String> {
+    codes
+        .into_iter()
+        .flatten()
+        .filter_map(|code| code.product_code_id)
+        .collect()
+}
+
+fn filter(name: &str, values: &[&str]) -> ec2::Filter {
+    ec2::Filter::builder()
+        .name(name)
+        .set_values(Some(strings(values)))
+        .build()
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn time(time: SdkTime) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
 fn is_invalid_image_id(code: Option<&str>) -> bool {

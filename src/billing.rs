@@ -284,6 +284,23 @@ impl Billing {
         })
     }
 
+    /// The billing that a registration asks for with these billing product codes (`bp-…`), all
+    /// together. `None` if one of them is not known, or if together they mean nothing that is.
+    pub fn of_products<'a>(codes: impl IntoIterator<Item = &'a str>) -> Option<Billing> {
+        let mut bits = [0u32; 4];
+        for code in codes {
+            let (_, operation) = BILLING_PRODUCTS.iter().find(|(known, _)| *known == code)?;
+            for (bits, digit) in bits.iter_mut().zip(operation.chars()) {
+                *bits |= digit.to_digit(32)?;
+            }
+        }
+        let operation: Option<String> = bits
+            .iter()
+            .map(|bits| char::from_digit(*bits, 32))
+            .collect();
+        Billing::from_operation_code(&operation?)
+    }
+
     /// How much less or more than `expected` this billing is; see [`Difference`].
     pub fn compared_with(&self, expected: &Billing) -> Difference {
         if self.os != expected.os {
@@ -374,6 +391,66 @@ const SQL: &str = "SQL";
 pub const ACCEPTED_PLATFORMS: &str = "Linux, Windows, WindowsByol, RedHat, RedHatHa, RedHatByol, SUSE, UbuntuPro, SQL, \
      full platform details (Windows with SQL Server Standard) or a usage operation (RunInstances:0010)";
 
+/// What people write who mean one of the codes: a product's name, an older word.
+const OTHER_NAMES: [(&str, &str); 14] = [
+    ("Amazon Linux", "Linux"),
+    ("AmazonLinux", "Linux"),
+    ("CentOS", "Linux"),
+    ("Debian", "Linux"),
+    ("Rocky", "Linux"),
+    ("Ubuntu", "Linux"),
+    ("MSSQL", "SQL"),
+    ("SQL Server", "SQL"),
+    ("Red Hat", "RedHat"),
+    ("RHEL", "RedHat"),
+    ("RHEL HA", "RedHatHa"),
+    ("SLES", "SUSE"),
+    ("Win", "Windows"),
+    ("Windows Server", "Windows"),
+];
+
+/// What was probably meant by a text that is no platform: a code, or platform details.
+pub fn platform_meant_by(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let other_name = OTHER_NAMES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
+    if let Some((_, code)) = other_name {
+        return Some(code);
+    }
+    // Longer than anything that it could be a slip of: not worth a comparison.
+    if text.len() > 80 {
+        return None;
+    }
+    let text = text.to_ascii_lowercase();
+    Platform::codes()
+        .chain(TABLE.iter().map(|row| row.0))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&text, &name.to_ascii_lowercase()),
+                name,
+            )
+        })
+        .filter(|(distance, name)| *distance <= 1.max(name.len() / 4).min(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Billing product codes with the usage operation that each stands for: the last two digits number
+/// the bits of the operation. No AWS document lists them; each of these is found with the same
+/// meaning in two public sources that do not depend on each other, and the bits agree with the
+/// documented operations.
+const BILLING_PRODUCTS: [(&str, &str); 8] = [
+    ("bp-6ba54002", "0002"),
+    ("bp-6aa54003", "0004"),
+    ("bp-6ca54005", "000g"),
+    ("bp-6fa54006", "0010"),
+    ("bp-63a5400a", "00g0"),
+    ("bp-62a5400b", "0100"),
+    ("bp-65a5400c", "0200"),
+    ("bp-67a5400e", "0800"),
+];
+
 impl Platform {
     /// Every operating system code.
     pub fn codes() -> impl Iterator<Item = &'static str> {
@@ -441,6 +518,12 @@ impl fmt::Display for Platform {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platforms(Vec<Platform>);
 
+impl From<Billing> for Platforms {
+    fn from(billing: Billing) -> Platforms {
+        Platforms(vec![Platform::Exactly(billing)])
+    }
+}
+
 impl Platforms {
     /// Reads texts each of which is one platform.
     ///
@@ -491,6 +574,47 @@ impl fmt::Display for Platforms {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn billing_products_mean_an_operation_together_or_nothing() {
+        let operation = |codes: &[&str]| {
+            Billing::of_products(codes.iter().copied()).map(|billing| billing.usage_operation())
+        };
+        for (codes, expected) in [
+            (&["bp-6ba54002"][..], Some("RunInstances:0002")),
+            (&["bp-6fa54006"], Some("RunInstances:0010")),
+            (&["bp-63a5400a"], Some("RunInstances:00g0")),
+            (&["bp-6ba54002", "bp-62a5400b"], Some("RunInstances:0102")),
+            (&["bp-6ba54002", "bp-6ba54002"], Some("RunInstances:0002")),
+            // two operating systems at once, a code that is not known
+            (&["bp-6ba54002", "bp-6fa54006"], None),
+            (&["bp-6ba54002", "bp-12345678"], None),
+            (&["BP-6BA54002"], None),
+        ] {
+            assert_eq!(operation(codes).as_deref(), expected, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_told_what_it_was_meant_for() {
+        for (slip, meant) in [
+            ("RHEL", Some("RedHat")),
+            ("rhel", Some("RedHat")),
+            ("Redhat Ha", Some("RedHatHa")),
+            ("Widnows", Some("Windows")),
+            ("SLES", Some("SUSE")),
+            ("Ubuntu", Some("Linux")),
+            (
+                "Windows with SQL Server Standart",
+                Some("Windows with SQL Server Standard"),
+            ),
+            ("Solaris", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(platform_meant_by(slip), meant, "{slip}");
+        }
+    }
 
     #[test]
     fn every_documented_row_means_the_same_as_details_and_as_operation_and_prints_back() {

@@ -91,10 +91,12 @@ impl Interlock {
             Interlock::ObserveMode => "the guard runs in observe mode and changes nothing",
             Interlock::ActionNone => "the policy's discard.action is none",
             Interlock::Inferred => {
-                "nobody declared what the image should bill, and the policy's discard.from wants more than this source's word"
+                "nobody declared what the image should bill, and the word of the source that says so does not suffice: see the policy's discard.from, and what was only observed discards no image that bills something else that is paid for"
             }
             Interlock::NotRegistered => "the image was made by CreateImage, CopyImage or a restore",
-            Interlock::SourceFailed => "a stronger source of evidence could not be asked",
+            Interlock::SourceFailed => {
+                "a stronger source of evidence could not be asked, or whether a rule exempts the image could not be found out: see what was asked"
+            }
             Interlock::UnrecognisedOperation => {
                 "EC2's usage operation is absent, or not known to this version"
             }
@@ -108,7 +110,7 @@ impl Interlock {
                 "an AWS service registered the image, and a recovery or migration may depend on it"
             }
             Interlock::IdentityUnknown => {
-                "the event does not say who registered the image, and the policy asks whether an AWS service did"
+                "the event does not say who registered the image, and the policy asks: whether an AWS service did, or in a rule"
             }
             Interlock::Untaggable => {
                 "the image could not be tagged, and without the tag neither may it be deregistered nor does the Recycle Bin keep it"
@@ -234,7 +236,7 @@ fn interlocks(
         ),
         (
             Interlock::SourceFailed,
-            expectation.failed_stronger_source().is_some(),
+            expectation.failed_stronger_source().is_some() || expectation.open_exemption,
         ),
         (
             Interlock::UnrecognisedOperation,
@@ -253,7 +255,8 @@ fn interlocks(
         ),
         (
             Interlock::IdentityUnknown,
-            asks_for_services && registration.registered_by == RegisteredBy::Unknown,
+            (asks_for_services && registration.registered_by == RegisteredBy::Unknown)
+                || expectation.identity_asked,
         ),
     ]
     .into_iter()
@@ -359,6 +362,7 @@ mod tests {
                         caller: "arn:aws:iam::123456789012:user/builder".into(),
                         service: None,
                     },
+                    billing_products: BTreeSet::new(),
                 },
                 evidence: vec![spoke(Source::ImageTag, "Windows")],
                 policy: Policy::default(),
@@ -375,8 +379,8 @@ mod tests {
         fn plan(&self) -> Plan {
             let observation = Observation::Available(Box::new(self.image.clone()));
             let expectation = Expectation {
-                exemption: None,
                 evidence: self.evidence.clone(),
+                ..Expectation::default()
             };
             let circumstances = Circumstances {
                 mode: self.mode,

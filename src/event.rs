@@ -5,6 +5,7 @@
 //! using Amazon EventBridge"), which also covers CreateImage, CopyImage and restores.
 //! What an event says of tags is never read: a tag that was set is on the image.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -110,6 +111,9 @@ pub struct Registration {
     pub time: DateTime<Utc>,
     /// Who registered it, where the event says so.
     pub registered_by: RegisteredBy,
+    /// The billing product codes (`bp-…`) that the request asked for. Only accounts that AWS
+    /// authorised may (EC2 API reference, "RegisterImage").
+    pub billing_products: BTreeSet<String>,
 }
 
 /// Who registered an image.
@@ -171,6 +175,8 @@ struct ApiCall {
     #[serde(rename = "sourceIPAddress")]
     source_ip_address: Option<String>,
     user_identity: Option<UserIdentity>,
+    #[serde(default)]
+    request_parameters: Value,
     response_elements: Option<ResponseElements>,
 }
 
@@ -230,8 +236,12 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         return ignored(reason);
     }
 
-    let (image_id, registered_by) = match tells(&event)? {
-        Tells::Registered { image_id, by } => (image_id, by),
+    let (image_id, registered_by, billing_products) = match tells(&event)? {
+        Tells::Registered {
+            image_id,
+            by,
+            billing_products,
+        } => (image_id, by, billing_products),
         Tells::OfSomethingElse(what) => return ignored(what),
     };
 
@@ -258,6 +268,7 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         event_id,
         time,
         registered_by,
+        billing_products,
     }))
 }
 
@@ -266,6 +277,7 @@ enum Tells {
     Registered {
         image_id: Option<String>,
         by: RegisteredBy,
+        billing_products: BTreeSet<String>,
     },
     OfSomethingElse(String),
 }
@@ -316,6 +328,7 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     Ok(Tells::Registered {
         image_id: call.response_elements.and_then(|answer| answer.image_id),
         by: identity(call.user_identity, call.source_ip_address),
+        billing_products: billing_products(&call.request_parameters),
     })
 }
 
@@ -326,6 +339,7 @@ fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
         Some("available") => Ok(Tells::Registered {
             image_id: change.image_id,
             by: RegisteredBy::Unknown,
+            billing_products: BTreeSet::new(),
         }),
         Some(state) => Ok(Tells::OfSomethingElse(format!(
             "the image's state is {}",
@@ -333,6 +347,35 @@ fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
         ))),
         None => Err(malformed("the state change has no State".into())),
     }
+}
+
+/// The `bp-…` codes that a request names, at most so many as there are. How CloudTrail writes this
+/// list no public record shows; other lists of EC2's come as `{"items": [{"billingProduct": …}]}`, so
+/// whatever stands below the key is searched for what can only be a code.
+fn billing_products(request: &Value) -> BTreeSet<String> {
+    const MOST: usize = 16;
+    let keys = ["billingProducts", "billingProductSet", "billingProduct"];
+    let mut values: Vec<&Value> = keys.iter().filter_map(|key| request.get(key)).collect();
+    let mut codes = BTreeSet::new();
+    while let Some(value) = values.pop()
+        && codes.len() < MOST
+    {
+        match value {
+            Value::String(text) if is_billing_product(text) => {
+                codes.insert(text.clone());
+            }
+            Value::Array(items) => values.extend(items),
+            Value::Object(members) => values.extend(members.values()),
+            _ => {}
+        }
+    }
+    codes
+}
+
+fn is_billing_product(text: &str) -> bool {
+    text.strip_prefix("bp-").is_some_and(|digits| {
+        matches!(digits.len(), 1..=17) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
 }
 
 fn malformed(what: String) -> Error {
@@ -645,5 +688,32 @@ mod tests {
     fn what_an_error_quotes_is_one_short_line() {
         let quoted = quoted(&"evil\r\n\u{1b}[2J".repeat(1000));
         assert!(quoted.len() < 400 && !quoted.contains(['\n', '\r', '\u{1b}']));
+    }
+
+    #[test]
+    fn billing_products_are_read_however_the_list_is_written() {
+        let code = "bp-6ba54002";
+        for (written, expected) in [
+            (json!({ "items": [{ "billingProduct": code }] }), vec![code]),
+            (json!([code, "bp-6fa54006"]), vec![code, "bp-6fa54006"]),
+            (json!(code), vec![code]),
+            (json!({ "items": [] }), vec![]),
+            (json!(null), vec![]),
+            (
+                json!([7, "bp-", "bp-xyz", "ami-6ba54002", "bp-6ba54002 "]),
+                vec![],
+            ),
+        ] {
+            let event = with("/detail/requestParameters/billingProducts", written.clone());
+            let Ok(Incoming::Registration(registration)) = parse(event, &Scope::default()) else {
+                panic!("{written}");
+            };
+            let codes: Vec<&str> = registration
+                .billing_products
+                .iter()
+                .map(String::as_str)
+                .collect();
+            assert_eq!(codes, expected, "{written}");
+        }
     }
 }

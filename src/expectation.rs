@@ -1,14 +1,19 @@
 //! What an image should bill, and who says so.
 //!
-//! Each source of evidence makes one statement; the strongest that speaks decides. Which sources
+//! Each source of evidence says what it knows; the strongest that speaks decides. Which sources
 //! there are, and how they rank, is [`Source`].
+
+pub(crate) mod lineage;
+mod rules;
+mod tags;
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::billing::Platforms;
-use crate::observation::Image;
+use crate::billing::{Billing, Platforms, platform_meant_by};
+use crate::event::Registration;
+use crate::observation::{Image, Snapshot};
 use crate::policy::Policy;
 
 /// The tag by which a person declares what an image should bill. Several values are separated by commas.
@@ -69,8 +74,10 @@ impl Source {
 /// What came of asking a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// It was not asked: the policy says so.
+    /// It was not asked: the policy says so, or nothing depended on it.
     NotAsked,
+    /// There is nothing to ask, as for the snapshot of an image that has none.
+    NotApplicable,
     /// It was asked, and has nothing to say.
     Silent,
     /// It was asked, and could not answer: why.
@@ -81,13 +88,27 @@ pub enum Says {
     Platforms(Platforms),
 }
 
+impl Says {
+    /// Whether the source named something, be it nonsense.
+    pub fn spoke(&self) -> bool {
+        matches!(self, Says::Platforms(_) | Says::NoPlatform(_))
+    }
+}
+
 impl fmt::Display for Says {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Says::NotAsked => f.write_str("nothing (not asked)"),
+            Says::NotApplicable => f.write_str("nothing (not applicable)"),
             Says::Silent => f.write_str("nothing"),
             Says::Failed(why) => write!(f, "nothing (failed: {why})"),
-            Says::NoPlatform(text) => write!(f, "{text:?}, which is no platform"),
+            Says::NoPlatform(text) => {
+                write!(f, "{text:?}, which is no platform")?;
+                match platform_meant_by(text) {
+                    Some(meant) => write!(f, " (did you mean {meant}?)"),
+                    None => Ok(()),
+                }
+            }
             Says::Platforms(platforms) => platforms.fmt(f),
         }
     }
@@ -107,10 +128,25 @@ pub struct Evidence {
 /// The billing that an image should have, with the evidence for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expectation {
-    /// The reason of the policy rule that exempts the image.
+    /// The reason of the policy rule that exempts the image, and where it stands.
     pub exemption: Option<String>,
-    /// One statement a source.
+    /// Whether it is not known if a rule exempts the image. Why is among the evidence.
+    pub open_exemption: bool,
+    /// Whether a rule that could matter asks who registered the image, and the event does not say.
+    pub identity_asked: bool,
+    /// The statements, the strongest source first. Lineage may make several.
     pub evidence: Vec<Evidence>,
+    /// The instance that the image could be created from.
+    pub origin: Option<Origin>,
+}
+
+/// The instance whose root volume the image's root snapshot was taken of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `i-…`
+    pub instance: String,
+    /// What it bills.
+    pub bills: Billing,
 }
 
 impl Expectation {
@@ -118,7 +154,7 @@ impl Expectation {
     pub fn decisive(&self) -> Option<&Evidence> {
         self.evidence
             .iter()
-            .filter(|evidence| matches!(evidence.says, Says::Platforms(_) | Says::NoPlatform(_)))
+            .filter(|evidence| evidence.says.spoke())
             .min_by_key(|evidence| evidence.source)
     }
 
@@ -130,24 +166,33 @@ impl Expectation {
         }
     }
 
-    /// A stronger source, and an observed one that names another operating system. What is weaker
-    /// and not observed (the default) contradicts nobody.
+    /// A statement, and an observed one that is no stronger and names another operating system.
+    /// What is not observed (the default) contradicts nobody.
     pub fn contradiction(&self) -> Option<(&Evidence, &Evidence)> {
-        let spoken = |evidence: &&Evidence| matches!(evidence.says, Says::Platforms(_));
-        self.evidence.iter().filter(spoken).find_map(|stronger| {
-            self.evidence
+        let mut spoken: Vec<(&Evidence, &Platforms)> = self
+            .evidence
+            .iter()
+            .filter_map(|evidence| match &evidence.says {
+                Says::Platforms(platforms) => Some((evidence, platforms)),
+                _ => None,
+            })
+            .collect();
+        spoken.sort_by_key(|(evidence, _)| evidence.source);
+        spoken.iter().enumerate().find_map(|(rank, (one, names))| {
+            spoken
                 .iter()
-                .filter(spoken)
-                .find(|observed| {
-                    observed.source.standing() == Standing::Observed
-                        && stronger.source < observed.source
-                        && match (&stronger.says, &observed.says) {
-                            (Says::Platforms(one), Says::Platforms(other)) => !one.share_os(other),
-                            _ => false,
-                        }
+                .skip(rank + 1)
+                .find(|(other, others)| {
+                    other.source.standing() == Standing::Observed && !names.share_os(others)
                 })
-                .map(|observed| (stronger, observed))
+                .map(|(other, _)| (*one, *other))
         })
+    }
+
+    /// Whether a source stronger than this one spoke, be it nonsense.
+    pub(crate) fn spoke_before(&self, source: Source) -> bool {
+        self.decisive()
+            .is_some_and(|decisive| decisive.source < source)
     }
 
     /// Whether the source that decides is a declaration.
@@ -156,18 +201,72 @@ impl Expectation {
             .is_some_and(|decisive| decisive.source.standing() == Standing::Declared)
     }
 
-    /// A source stronger than the deciding one that could not be asked.
+    /// What is stronger than the deciding statement and could not be asked. A source that makes
+    /// several statements makes the strongest first.
     pub fn failed_stronger_source(&self) -> Option<&Evidence> {
-        let decisive = self.decisive()?.source;
-        self.evidence
-            .iter()
-            .find(|evidence| evidence.source < decisive && matches!(evidence.says, Says::Failed(_)))
+        let decisive = self.decisive()?;
+        let mut ranked: Vec<&Evidence> = self.evidence.iter().collect();
+        ranked.sort_by_key(|evidence| evidence.source);
+        ranked
+            .into_iter()
+            .take_while(|evidence| *evidence != decisive)
+            .find(|evidence| matches!(evidence.says, Says::Failed(_)))
     }
 }
 
-/// Gathers the evidence on an image.
-pub fn resolve(image: &Image, policy: &Policy) -> Expectation {
-    let mut evidence = vec![tag_on_image(image, policy)];
+/// What came of looking at something that a source needs.
+#[derive(Clone, Debug)]
+pub(crate) enum Look<T> {
+    /// Nobody has looked yet.
+    NotYet,
+    /// There is no such thing to look at: why.
+    NotApplicable(String),
+    /// It could not be seen: why.
+    Failed(String),
+    /// What was seen.
+    Seen(T),
+}
+
+/// What declarations are about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) registration: &'a Registration,
+    pub(crate) image: &'a Image,
+    pub(crate) snapshot: &'a Look<Snapshot>,
+}
+
+/// What people declared of an image: exemptions, tags, rules.
+pub(crate) struct Declared {
+    pub(crate) expectation: Expectation,
+    /// Whether a look at the root snapshot could change it.
+    pub(crate) needs_snapshot: bool,
+}
+
+/// Gathers what is declared of an image, and the policy's default.
+pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
+    let exempt = rules::first(&policy.exempt, subject);
+    if let Some(rule) = exempt.rule {
+        let expectation = Expectation {
+            exemption: Some(format!("{} [{rule}]", rule.says)),
+            ..Expectation::default()
+        };
+        return Declared {
+            expectation,
+            needs_snapshot: false,
+        };
+    }
+    let expect = rules::first(&policy.expect, subject);
+    let image_tag = tags::on_image(subject.image, policy);
+    let silent = image_tag.says == Says::Silent;
+    let snapshot_tag = tags::on_snapshot(subject, policy);
+    let tagged = [&image_tag, &snapshot_tag]
+        .iter()
+        .any(|tag| tag.says.spoke());
+    let open_exemption = rules::open_exemption(&exempt);
+    let open = open_exemption.is_some();
+    let mut evidence = vec![image_tag, snapshot_tag];
+    evidence.extend(open_exemption);
+    evidence.push(rules::evidence(&expect));
     if let Some(platforms) = &policy.default_expect {
         evidence.push(Evidence {
             source: Source::Default,
@@ -175,83 +274,354 @@ pub fn resolve(image: &Image, policy: &Policy) -> Expectation {
             detail: "defaults.expect of the policy".into(),
         });
     }
-    Expectation {
-        exemption: None,
-        evidence,
-    }
-}
-
-fn tag_on_image(image: &Image, policy: &Policy) -> Evidence {
-    let tag = image.tags.get(EXPECT_TAG);
-    let says = match tag {
-        _ if !policy.ask_tags => Says::NotAsked,
-        None => Says::Silent,
-        Some(value) => match Platforms::parse(value.split(',')) {
-            Ok(platforms) => Says::Platforms(platforms),
-            Err(text) => Says::NoPlatform(text.to_owned()),
+    let not_seen = matches!(subject.snapshot, Look::NotYet);
+    Declared {
+        expectation: Expectation {
+            open_exemption: open,
+            // A tag is stronger than any rule of what to expect, and no rule is than an exemption.
+            identity_asked: exempt.asks_identity() || (expect.asks_identity() && !tagged),
+            evidence,
+            ..Expectation::default()
         },
-    };
-    let detail = match tag {
-        Some(value) if policy.ask_tags => format!("{EXPECT_TAG}={value}"),
-        _ => EXPECT_TAG.into(),
-    };
-    Evidence {
-        source: Source::ImageTag,
-        says,
-        detail,
+        needs_snapshot: not_seen
+            && (silent || exempt.asks_snapshot() || (expect.asks_snapshot() && !tagged)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::RegisteredBy;
 
-    fn says(tag: Option<&str>, policy: &Policy) -> Says {
-        let image = Image {
-            tags: tag
-                .map(|value| (EXPECT_TAG.to_owned(), value.to_owned()))
-                .into_iter()
-                .collect(),
+    const ACCOUNT: &str = "123456789012";
+
+    fn registration() -> Registration {
+        Registration {
+            image_id: "ami-0a1b2c3d4e5f60001".parse().unwrap(),
+            account: ACCOUNT.parse().unwrap(),
+            region: "eu-west-1".into(),
+            event_id: "e".into(),
+            time: chrono::Utc::now(),
+            registered_by: RegisteredBy::Identity {
+                caller: format!("arn:aws:sts::{ACCOUNT}:assumed-role/rhel-pipeline/4711"),
+                service: Some("drs.amazonaws.com".into()),
+            },
+            billing_products: Default::default(),
+        }
+    }
+
+    fn image() -> Image {
+        Image {
+            name: Some("win2022-[golden]".into()),
+            description: Some("made by hand".into()),
+            architecture: Some("x86_64".into()),
+            tags: [("Team".to_owned(), "data/platform".to_owned())].into(),
+            root_snapshot: Some("snap-1".into()),
             ..Image::default()
+        }
+    }
+
+    fn snapshot(owner: &str, expect: Option<&str>) -> Look<Snapshot> {
+        let tag = expect.map(|value| (EXPECT_TAG.to_owned(), value.to_owned()));
+        Look::Seen(Snapshot {
+            owner: Some(owner.into()),
+            description: Some("nightly backup".into()),
+            tags: tag.into_iter().collect(),
+            ..Snapshot::default()
+        })
+    }
+
+    fn policy(text: &str) -> Policy {
+        Policy::parse("policy.toml", &format!("version = 1\n{text}")).unwrap()
+    }
+
+    fn declared_of(
+        image: &Image,
+        registration: &Registration,
+        snapshot: &Look<Snapshot>,
+        policy: &Policy,
+    ) -> Declared {
+        let subject = Subject {
+            registration,
+            image,
+            snapshot,
         };
-        resolve(&image, policy).evidence.remove(0).says
+        declared(subject, policy)
+    }
+
+    fn statement(declared: &Declared, source: Source) -> &Evidence {
+        let mut statements = declared.expectation.evidence.iter();
+        statements
+            .find(|evidence| evidence.source == source)
+            .unwrap()
+    }
+
+    fn windows() -> Says {
+        Says::Platforms(Platforms::parse(["Windows"]).unwrap())
     }
 
     #[test]
-    fn the_tag_on_the_image_speaks_is_silent_is_nonsense_or_is_not_asked() {
-        let policy = Policy::default();
-        assert_eq!(says(None, &policy), Says::Silent);
+    fn a_tag_speaks_is_silent_is_nonsense_or_is_not_asked() {
+        let says = |tag: Option<&str>, policy: &Policy| {
+            let mut image = image();
+            if let Some(value) = tag {
+                image.tags.insert(EXPECT_TAG.into(), value.into());
+            }
+            let snapshot = snapshot(ACCOUNT, tag);
+            let declared = declared_of(&image, &registration(), &snapshot, policy);
+            let on_image = statement(&declared, Source::ImageTag).says.clone();
+            assert_eq!(on_image, statement(&declared, Source::SnapshotTag).says);
+            on_image
+        };
+        let asked = Policy::default();
+        assert_eq!(says(None, &asked), Says::Silent);
         assert_eq!(
-            says(Some("redhat, RedHatHa"), &policy),
+            says(Some("redhat, RedHatHa"), &asked),
             Says::Platforms(Platforms::parse(["RedHat", "RedHatHa"]).unwrap())
         );
         assert_eq!(
-            says(Some("RedHat,RHEL"), &policy),
+            says(Some("RedHat,RHEL"), &asked),
             Says::NoPlatform("RHEL".into())
         );
-        assert_eq!(says(Some(""), &policy), Says::NoPlatform("".into()));
-        let without_tags = Policy {
-            ask_tags: false,
-            ..Policy::default()
-        };
-        assert_eq!(says(Some("RedHat"), &without_tags), Says::NotAsked);
+        assert_eq!(says(Some(""), &asked), Says::NoPlatform("".into()));
+        let not_asked = policy("[evidence]\ntags = false");
+        assert_eq!(says(Some("RedHat"), &not_asked), Says::NotAsked);
     }
 
     #[test]
-    fn the_tag_outranks_the_default() {
-        let policy = Policy {
-            default_expect: Some(Platforms::parse(["Linux"]).unwrap()),
-            ..Policy::default()
+    fn a_snapshot_s_tag_counts_only_on_a_snapshot_of_this_account_that_could_be_seen() {
+        let says = |look: Look<Snapshot>| {
+            let declared = declared_of(&image(), &registration(), &look, &Policy::default());
+            statement(&declared, Source::SnapshotTag).says.clone()
         };
-        let mut image = Image::default();
+        assert_eq!(says(snapshot(ACCOUNT, Some("Windows"))), windows());
         assert_eq!(
-            resolve(&image, &policy).decisive().unwrap().source,
-            Source::Default
+            says(snapshot("210987654321", Some("Windows"))),
+            Says::Silent
         );
+        assert_eq!(
+            says(Look::Failed("throttled".into())),
+            Says::Failed("throttled".into())
+        );
+        assert_eq!(
+            says(Look::NotApplicable("none".into())),
+            Says::NotApplicable
+        );
+        assert_eq!(says(Look::NotYet), Says::NotAsked);
+    }
+
+    /// Each match key, whether it matches the image above.
+    #[test]
+    fn a_rule_matches_when_all_of_its_globs_do() {
+        for (conditions, matches) in [
+            ("name = 'win2022-*'", true),
+            ("name = 'win*golden?'", true),
+            ("name = 'win2022-[[]golden]'", true),
+            ("name = 'WIN*'", false),
+            ("name = 'win'", false),
+            ("description = '*hand'", true),
+            ("architecture = '*86*'", true),
+            ("architecture = 'arm64'", false),
+            ("account = '1234*'", true),
+            ("region = 'eu-*'", true),
+            ("region = 'us-*'", false),
+            (
+                "registered_by = 'arn:aws:sts::*:assumed-role/rhel-pipeline/*'",
+                true,
+            ),
+            ("registered_by = '*:user/*'", false),
+            ("invoked_by = 'drs.*'", true),
+            ("snapshot_description = 'nightly*'", true),
+            ("snapshot_description = 'daily'", false),
+            ("tag = { Team = 'data*' }", true),
+            ("tag = { team = 'data*' }", false),
+            ("tag = { Team = '*', Stage = '*' }", false),
+            ("name = 'win*'\narchitecture = 'x86_64'", true),
+            ("name = 'win*'\narchitecture = 'arm64'", false),
+        ] {
+            let policy = policy(&format!("[[expect]]\n{conditions}\nplatform = 'Windows'"));
+            let snapshot = snapshot(ACCOUNT, None);
+            let declared = declared_of(&image(), &registration(), &snapshot, &policy);
+            let says = &statement(&declared, Source::Policy).says;
+            let expected = if matches { windows() } else { Says::Silent };
+            assert_eq!(*says, expected, "{conditions}");
+        }
+    }
+
+    #[test]
+    fn what_an_image_does_not_have_matches_no_glob() {
+        let bare = Image::default();
+        let mut registration = registration();
+        registration.registered_by = RegisteredBy::Identity {
+            caller: "arn".into(),
+            service: None,
+        };
+        let undescribed = Look::Seen(Snapshot::default());
+        for key in [
+            "name",
+            "description",
+            "architecture",
+            "invoked_by",
+            "snapshot_description",
+        ] {
+            let policy = policy(&format!("[[exempt]]\n{key} = '*'\nreason = 'r'"));
+            let declared = declared_of(&bare, &registration, &undescribed, &policy);
+            assert_eq!(declared.expectation.exemption, None, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides_and_says_where_it_stands() {
+        let policy = policy(
+            "[[expect]]\nname = 'linux-*'\nplatform = 'Linux'\n\
+             [[expect]]\nname = 'win*'\nplatform = 'Windows'\n\
+             [[expect]]\nname = '*'\nplatform = 'SUSE'",
+        );
+        let snapshot = snapshot(ACCOUNT, None);
+        let declared = declared_of(&image(), &registration(), &snapshot, &policy);
+        let evidence = statement(&declared, Source::Policy);
+        assert_eq!(evidence.says, windows());
+        assert_eq!(evidence.detail, "policy.toml:5 (name = \"win*\")");
+    }
+
+    #[test]
+    fn an_exemption_outranks_every_source_and_needs_none() {
+        let policy = policy(
+            "[[exempt]]\ntag = { Team = 'data/*' }\nreason = 'on purpose'\n\
+             [[expect]]\nname = '*'\nplatform = 'Windows'",
+        );
+        let declared = declared_of(&image(), &registration(), &Look::NotYet, &policy);
+        assert_eq!(
+            declared.expectation.exemption.as_deref(),
+            Some("on purpose [policy.toml:2 (tag \"Team\" = \"data/*\")]")
+        );
+        assert!(!declared.needs_snapshot);
+        assert_eq!(declared.expectation.evidence, []);
+    }
+
+    #[test]
+    fn the_snapshot_is_looked_at_only_where_it_could_matter() {
+        let tagged = |tag: &str| {
+            let mut image = image();
+            image.tags.insert(EXPECT_TAG.into(), tag.into());
+            image
+        };
+        let expect = "[[expect]]\nsnapshot_description = '*'\nplatform = 'Windows'";
+        let exempt = "[[exempt]]\nsnapshot_description = '*'\nreason = 'r'";
+        let elsewhere = "[[exempt]]\nname = 'x'\nsnapshot_description = '*'\nreason = 'r'";
+        let no_tags = "[evidence]\ntags = false";
+        for (image, rules, needed) in [
+            (image(), "", true),
+            (tagged("Windows"), "", false),
+            (tagged("nonsense"), "", false),
+            (image(), no_tags, false),
+            (tagged("Windows"), expect, false),
+            (tagged("Windows"), exempt, true),
+            (tagged("Windows"), elsewhere, false),
+            (tagged("Windows"), &format!("{no_tags}\n{expect}"), true),
+        ] {
+            let policy = policy(rules);
+            let declared = declared_of(&image, &registration(), &Look::NotYet, &policy);
+            assert_eq!(declared.needs_snapshot, needed, "{:?} {rules}", image.tags);
+        }
+    }
+
+    #[test]
+    fn a_rule_in_doubt_is_no_rule_that_does_not_match() {
+        let mut registration = registration();
+        registration.registered_by = RegisteredBy::Unknown;
+        let seen = snapshot(ACCOUNT, None);
+        let failed = Look::Failed("throttled".into());
+        let by_whom = "registered_by = '*'";
+        let described = "snapshot_description = '*'";
+
+        for (condition, snapshot, identity) in [(by_whom, &seen, true), (described, &failed, false)]
+        {
+            let expect = policy(&format!(
+                "[[expect]]\n{condition}\nplatform = 'SUSE'\n[[expect]]\nname = '*'\nplatform = 'Windows'"
+            ));
+            let declared = declared_of(&image(), &registration, snapshot, &expect);
+            let says = &statement(&declared, Source::Policy).says;
+            assert!(matches!(says, Says::Failed(_)), "{says:?}");
+            assert_eq!(declared.expectation.identity_asked, identity);
+
+            let exempt = policy(&format!("[[exempt]]\n{condition}\nreason = 'r'"));
+            let declared = declared_of(&image(), &registration, snapshot, &exempt);
+            assert_eq!(declared.expectation.exemption, None);
+            assert!(declared.expectation.open_exemption);
+            let says = &statement(&declared, Source::Policy).says;
+            assert!(matches!(says, Says::Failed(why) if why.starts_with("policy.toml:2 (")));
+            assert_eq!(declared.expectation.identity_asked, identity);
+
+            // Another exemption that certainly matches, or a condition that certainly does not,
+            // leaves no doubt.
+            let certain = policy(&format!(
+                "[[exempt]]\n{condition}\nreason = 'r'\n[[exempt]]\nname = '*'\nreason = 's'"
+            ));
+            let declared = declared_of(&image(), &registration, snapshot, &certain);
+            assert!(declared.expectation.exemption.is_some());
+            let elsewhere = policy(&format!(
+                "[[exempt]]\n{condition}\nname = 'x'\nreason = 'r'"
+            ));
+            let declared = declared_of(&image(), &registration, snapshot, &elsewhere);
+            assert!(!declared.expectation.open_exemption);
+            assert!(!declared.expectation.identity_asked);
+        }
+    }
+
+    #[test]
+    fn who_registered_an_image_does_not_matter_to_a_rule_that_a_tag_outranks() {
+        let mut registration = registration();
+        registration.registered_by = RegisteredBy::Unknown;
+        let mut image = image();
         image.tags.insert(EXPECT_TAG.into(), "Windows".into());
-        assert_eq!(
-            resolve(&image, &policy).decisive().unwrap().source,
-            Source::ImageTag
-        );
+        let policy = policy("[[expect]]\nregistered_by = '*'\nplatform = 'SUSE'");
+        let declared = declared_of(&image, &registration, &snapshot(ACCOUNT, None), &policy);
+        assert!(!declared.expectation.identity_asked);
+        let decisive = declared.expectation.decisive().unwrap();
+        assert_eq!(decisive.source, Source::ImageTag);
+    }
+
+    #[test]
+    fn observed_sources_contradict_whatever_is_stronger_and_each_other() {
+        let says = |platform: &str| Says::Platforms(Platforms::parse([platform]).unwrap());
+        let contradiction = |statements: &[(Source, &str)]| {
+            let evidence = statements.iter().map(|(source, platform)| Evidence {
+                source: *source,
+                says: says(platform),
+                detail: String::new(),
+            });
+            let expectation = Expectation {
+                evidence: evidence.collect(),
+                ..Expectation::default()
+            };
+            expectation
+                .contradiction()
+                .map(|(one, other)| (one.source, other.source))
+        };
+        use Source::{Default, Disk, ImageTag, Lineage, Policy};
+        for (statements, expected) in [
+            (
+                &[(ImageTag, "Linux"), (Lineage, "Windows")][..],
+                Some((ImageTag, Lineage)),
+            ),
+            (
+                &[(Lineage, "Windows"), (ImageTag, "Linux")],
+                Some((ImageTag, Lineage)),
+            ),
+            (
+                &[(Lineage, "Windows"), (Lineage, "RedHat")],
+                Some((Lineage, Lineage)),
+            ),
+            (
+                &[(Lineage, "Windows"), (Disk, "Linux")],
+                Some((Lineage, Disk)),
+            ),
+            (&[(Lineage, "RedHat"), (Lineage, "RedHatHa")], None),
+            (&[(ImageTag, "Linux"), (Policy, "Windows")], None),
+            (&[(Lineage, "Windows"), (Default, "Linux")], None),
+        ] {
+            assert_eq!(contradiction(statements), expected, "{statements:?}");
+        }
     }
 }

@@ -11,13 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::alert;
+use crate::alert::{self, Anew};
 use crate::aws::{Aws, Described};
+use crate::billing::Difference;
 use crate::config::Config;
 use crate::discard::{Circumstances, Plan, plan};
 use crate::error::Error;
 use crate::event::{self, AmiId, Incoming, Registration};
-use crate::expectation::{self, Expectation};
+use crate::expectation::Expectation;
+use crate::inquiry::Traces;
 use crate::observation::Observation;
 use crate::policy::Policy;
 use crate::record::Record;
@@ -57,6 +59,8 @@ pub(crate) struct Assessment {
     pub(crate) expectation: Expectation,
     pub(crate) judgement: Judgement,
     pub(crate) plan: Plan,
+    /// What was looked up for it.
+    pub(crate) traces: Option<Traces>,
 }
 
 impl Guard {
@@ -192,9 +196,24 @@ impl Guard {
         patience: &mut Patience,
     ) -> Result<Assessment, Error> {
         let observation = self.observe(registration, patience).await?;
-        let expectation = match &observation {
-            Observation::Available(image) => expectation::resolve(image, &self.policy),
-            Observation::Gone { .. } | Observation::Failed { .. } => Expectation::default(),
+        Ok(self.weigh(registration, observation, None).await)
+    }
+
+    /// Gathers what an image should bill, judges and plans. `before`: what this invocation has
+    /// looked up for it already.
+    pub(crate) async fn weigh(
+        &self,
+        registration: &Registration,
+        observation: Observation,
+        before: Option<Traces>,
+    ) -> Assessment {
+        let (expectation, traces) = match &observation {
+            Observation::Available(image) => {
+                let inquiry = self.inquire(registration, image, &observation, before);
+                let (expectation, traces) = inquiry.await;
+                (expectation, Some(traces))
+            }
+            Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
         };
         let judgement = judge(&observation, &expectation);
         let circumstances = Circumstances {
@@ -205,16 +224,17 @@ impl Guard {
             expectation: &expectation,
         };
         let plan = plan(judgement.verdict, &circumstances, &self.policy);
-        Ok(Assessment {
+        Assessment {
             observation,
             expectation,
             judgement,
             plan,
-        })
+            traces,
+        }
     }
 
     /// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.
-    async fn observe(
+    pub(crate) async fn observe(
         &self,
         registration: &Registration,
         patience: &mut Patience,
@@ -294,8 +314,26 @@ fn log_failure(message_id: &str, error: &Error) {
 }
 
 impl Assessment {
+    /// What the image could be created from anew: the instance that lineage found.
+    fn anew(&self) -> Option<Anew> {
+        let origin = self.expectation.origin.as_ref()?;
+        let Observation::Available(image) = &self.observation else {
+            return None;
+        };
+        let right = match self.expectation.platforms() {
+            Some(platforms) => platforms.difference(&origin.bills) == Difference::None,
+            None => self.expectation.decisive().is_none(),
+        };
+        Some(Anew {
+            origin: origin.clone(),
+            right,
+            tags: image.tags.clone(),
+        })
+    }
+
     /// The record as far as it goes before anything is done.
     pub(crate) fn record(self, registration: &Registration) -> Record {
+        let anew = self.anew();
         let mut record = Record::new(
             registration,
             &self.observation,
@@ -303,7 +341,7 @@ impl Assessment {
             self.judgement,
             &self.plan,
         );
-        record.fix = alert::fix(&record);
+        record.fix = alert::fix(&record, anew.as_ref());
         record
     }
 }

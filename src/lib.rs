@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | event → registration | what was registered, or why the event is ignored | [`event`] |
 //! | → observation | what EC2 says it bills | [`observation`] |
-//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`] |
+//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
 //! | → outcome | tag, alert, deregister or disable, look again | `procedure` |
@@ -24,6 +24,7 @@ mod error;
 pub mod event;
 pub mod expectation;
 mod guard;
+mod inquiry;
 pub mod observation;
 pub mod policy;
 mod procedure;

@@ -1,6 +1,6 @@
-//! What EC2 says of an image now.
+//! What EC2 says now of an image, and of what it comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -27,26 +27,111 @@ pub enum Observation {
 /// (EC2 API reference, "Image".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
+    /// `ami-…`
+    pub id: String,
     /// `PlatformDetails`.
     pub platform_details: Option<String>,
     /// `UsageOperation`.
     pub usage_operation: Option<String>,
     /// The name given at registration.
     pub name: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// `x86_64`, `arm64`, …
+    pub architecture: Option<String>,
     /// The owning account.
     pub owner: Option<String>,
+    /// `amazon` or `aws-marketplace`, if the owner is one of these.
+    pub owner_alias: Option<String>,
     /// When the image was created.
     pub created: Option<DateTime<Utc>>,
     /// The tags on the image.
     pub tags: BTreeMap<String, String>,
     /// The snapshot of the root device.
     pub root_snapshot: Option<String>,
+    /// The size of the root device, in GiB.
+    pub root_volume_gib: Option<i32>,
     /// `ebs` or `instance-store`.
     pub root_device_type: Option<String>,
+    /// Product codes of the AWS Marketplace.
+    pub product_codes: BTreeSet<String>,
     /// The instance that CreateImage was called for.
     pub source_instance: Option<String>,
     /// The image that CopyImage was called for.
     pub source_image: Option<String>,
+    /// The Region of that image.
+    pub source_image_region: Option<String>,
     /// `DeregistrationProtection`, if EC2 says anything of it.
     pub deregistration_protection: Option<String>,
+}
+
+impl Image {
+    /// Whether the image's root device is no EBS volume.
+    pub fn is_instance_store_backed(&self) -> bool {
+        self.root_device_type.as_deref() == Some("instance-store")
+    }
+}
+
+/// A snapshot. (EC2 API reference, "Snapshot".)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// `snap-…`
+    pub id: String,
+    /// The owning account.
+    pub owner: Option<String>,
+    /// The volume that it was taken of; `None` for a copied or imported one.
+    pub volume: Option<String>,
+    /// Free text, that anybody can write.
+    pub description: Option<String>,
+    /// When it was begun.
+    pub started: Option<DateTime<Utc>>,
+    /// The size of its volume, in GiB.
+    pub gib: Option<i32>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A volume of this account. (EC2 API reference, "Volume".)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// The snapshot that it was made from.
+    pub snapshot: Option<String>,
+    /// What it is attached to.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A volume's attachment to an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// `i-…`
+    pub instance: String,
+    /// Such as `/dev/sda1`.
+    pub device: String,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// An instance. (EC2 API reference, "Instance".)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// `i-…`
+    pub id: String,
+    /// The owning account.
+    pub owner: Option<String>,
+    /// `running`, `terminated`, …
+    pub state: Option<String>,
+    /// The device of its root volume.
+    pub root_device: Option<String>,
+    /// `PlatformDetails`.
+    pub platform_details: Option<String>,
+    /// `UsageOperation`.
+    pub usage_operation: Option<String>,
+    /// When its usage operation was last changed.
+    pub usage_operation_updated: Option<DateTime<Utc>>,
+}
+
+/// Whether two names mean the same device: they are equal, or one is the other's first partition
+/// (`/dev/sda`, `/dev/sda1`).
+pub(crate) fn is_same_device(one: &str, other: &str) -> bool {
+    one == other || one.strip_suffix('1') == Some(other) || other.strip_suffix('1') == Some(one)
 }

@@ -2,14 +2,14 @@
 //!
 //! A policy is read whole or refused whole, with every fault that it has: nothing of it is guessed.
 
+mod read;
+
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::Range;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use glob::Pattern;
 
-use crate::billing::{ACCEPTED_PLATFORMS, Platforms};
+use crate::billing::Platforms;
 
 /// The policy, parsed. Its default is the built-in policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,58 @@ pub struct Policy {
     pub service_registered: HoldOrDiscard,
     /// `alert.on`: the verdicts that are told.
     pub alert_on: BTreeSet<AlertOn>,
+    /// `[[expect]]`: what the images that a rule means should bill. The first that matches counts.
+    pub expect: Vec<Rule<Platforms>>,
+    /// `[[exempt]]`: the images that are left alone, each with the reason.
+    pub exempt: Vec<Rule<String>>,
+}
+
+/// A rule: which images it means, and what it says of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule<T> {
+    /// All of these must hold; there is at least one.
+    pub conditions: Vec<Condition>,
+    /// What the rule says.
+    pub says: T,
+    /// Where it stands, for people to find it: `policy.toml:12`.
+    pub place: String,
+}
+
+/// Shown as `policy.toml:12 (name = "win-*")`.
+impl<T> fmt::Display for Rule<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conditions: Vec<String> = self.conditions.iter().map(Condition::to_string).collect();
+        write!(f, "{} ({})", self.place, conditions.join(", "))
+    }
+}
+
+/// One match key of a rule with its glob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What is looked at.
+    pub on: Matched,
+    /// What it must look like. `*` stands for any text, slashes too, `?` for one character,
+    /// `[ab]` for one of these; upper and lower case differ.
+    pub glob: Pattern,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.on {
+            Matched::Attribute(attribute) => f.write_str(attribute.word())?,
+            Matched::Tag(key) => write!(f, "tag {key:?}")?,
+        }
+        write!(f, " = {:?}", self.glob.as_str())
+    }
+}
+
+/// What a condition looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// An attribute of the image or of its registration.
+    Attribute(Attribute),
+    /// The value of the image's tag with this key.
+    Tag(String),
 }
 
 impl Default for Policy {
@@ -52,6 +104,8 @@ impl Default for Policy {
             in_use: HoldOrDiscard::Hold,
             service_registered: HoldOrDiscard::Hold,
             alert_on: BTreeSet::from([AlertOn::Mismatch, AlertOn::Conflict]),
+            expect: Vec::new(),
+            exempt: Vec::new(),
         }
     }
 }
@@ -69,8 +123,16 @@ macro_rules! words {
     };
 }
 
-trait Word: Copy + 'static {
+trait Word: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for this value in a policy file.
+    fn word(&self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(_, value)| value == self)
+            .map_or("", |(word, _)| word)
+    }
 }
 
 words! {
@@ -127,6 +189,28 @@ words! {
     }
 }
 
+words! {
+    /// What a rule can match by, besides tags.
+    Attribute {
+        /// The image's name.
+        Name = "name",
+        /// The image's description.
+        Description = "description",
+        /// Who registered it, as the event says: an ARN as a rule.
+        RegisteredBy = "registered_by",
+        /// The AWS service that registered it on somebody's behalf (`drs.amazonaws.com`).
+        InvokedBy = "invoked_by",
+        /// The account in which it was registered.
+        Account = "account",
+        /// The Region in which it was registered.
+        Region = "region",
+        /// `x86_64`, `arm64`, …
+        Architecture = "architecture",
+        /// The description of the root device's snapshot.
+        SnapshotDescription = "snapshot_description",
+    }
+}
+
 /// Everything that is wrong with a policy file, one fault a line: file, line, column, what stands
 /// there and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,233 +232,23 @@ impl Policy {
     /// # Errors
     /// Every fault of the file.
     pub fn parse(file: &str, text: &str) -> Result<Policy, PolicyError> {
-        let mut reader = Reader {
-            file,
-            text,
-            faults: Vec::new(),
-        };
-        let (root, syntax_errors) = DeTable::parse_recoverable(text);
-        if !syntax_errors.is_empty() {
-            for error in syntax_errors {
-                let message = error.message().lines().next().unwrap_or("not TOML");
-                reader.fault(error.span().unwrap_or_default(), message);
-            }
-            return Err(reader.into());
-        }
-        let policy = reader.policy(&root);
-        if reader.faults.is_empty() {
-            Ok(policy)
-        } else {
-            Err(reader.into())
-        }
+        read::policy(file, text).map_err(|faults| PolicyError { faults })
     }
-}
-
-impl From<Reader<'_>> for PolicyError {
-    fn from(mut reader: Reader<'_>) -> Self {
-        reader.faults.sort();
-        let shown = reader.faults.into_iter().map(|(_, fault)| fault);
-        PolicyError {
-            faults: shown.collect(),
-        }
-    }
-}
-
-type Value<'a> = Spanned<DeValue<'a>>;
-
-/// Walks over the file's values and gathers faults.
-struct Reader<'t> {
-    file: &'t str,
-    text: &'t str,
-    /// With the place in the file, to sort by.
-    faults: Vec<(usize, String)>,
-}
-
-impl Reader<'_> {
-    fn policy(&mut self, root: &Spanned<DeTable<'_>>) -> Policy {
-        let mut policy = Policy::default();
-        let mut versioned = false;
-        let sections = ["version", "defaults", "evidence", "discard", "alert"];
-        for (key, value) in root.get_ref() {
-            match key.get_ref().as_ref() {
-                "version" => {
-                    versioned = true;
-                    self.version(value);
-                }
-                "defaults" => self.keys(value, &["expect"], |reader, _, value| {
-                    if let Some(platforms) = reader.platforms(value) {
-                        policy.default_expect = Some(platforms);
-                    }
-                }),
-                "evidence" => {
-                    self.keys(
-                        value,
-                        &["tags", "lineage", "disk"],
-                        |reader, key, value| match key {
-                            "tags" => reader.boolean(value, &mut policy.ask_tags),
-                            "lineage" => reader.word(value, &mut policy.lineage),
-                            _ => reader.word(value, &mut policy.disk),
-                        },
-                    );
-                }
-                "discard" => {
-                    let keys = [
-                        "action",
-                        "from",
-                        "max_per_hour",
-                        "max_age_hours",
-                        "in_use",
-                        "service_registered",
-                    ];
-                    self.keys(value, &keys, |reader, key, value| match key {
-                        "action" => reader.word(value, &mut policy.action),
-                        "from" => reader.words(value, &mut policy.discard_from),
-                        "max_per_hour" => reader.count(value, &mut policy.max_per_hour),
-                        "max_age_hours" => reader.count(value, &mut policy.max_age_hours),
-                        "in_use" => reader.word(value, &mut policy.in_use),
-                        _ => reader.word(value, &mut policy.service_registered),
-                    });
-                }
-                "alert" => self.keys(value, &["on"], |reader, _, value| {
-                    reader.words(value, &mut policy.alert_on);
-                }),
-                unknown => self.unknown_key(key.span(), unknown, &sections),
-            }
-        }
-        if !versioned {
-            self.fault(0..0, "`version` is missing; accepted is version = 1");
-        }
-        policy
-    }
-
-    fn fault(&mut self, place: Range<usize>, what: &str) {
-        let before = self.text.get(..place.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        let fault = format!("{}:{line}:{column}: {what}", self.file);
-        self.faults.push((place.start, fault));
-    }
-
-    fn unknown_key(&mut self, place: Range<usize>, key: &str, accepted: &[&str]) {
-        let accepted = accepted.join(", ");
-        self.fault(
-            place,
-            &format!("unknown key `{key}`; accepted are {accepted}"),
-        );
-    }
-
-    fn unaccepted(&mut self, value: &Value<'_>, accepted: &str) {
-        let stands = self
-            .text
-            .get(value.span())
-            .map_or_else(String::new, |text| text.chars().take(60).collect());
-        self.fault(
-            value.span(),
-            &format!("`{stands}` is not accepted; accepted are {accepted}"),
-        );
-    }
-
-    fn version(&mut self, value: &Value<'_>) {
-        if value.get_ref().as_integer().map(|number| number.as_str()) != Some("1") {
-            self.unaccepted(value, "version = 1");
-        }
-    }
-
-    /// Hands each known key of a table to `read`.
-    fn keys(
-        &mut self,
-        value: &Value<'_>,
-        accepted: &[&str],
-        mut read: impl FnMut(&mut Self, &str, &Value<'_>),
-    ) {
-        let Some(table) = value.get_ref().as_table() else {
-            let keys = accepted.join(", ");
-            return self.unaccepted(value, &format!("a table with the keys {keys}"));
-        };
-        for (key, value) in table {
-            let name = key.get_ref().as_ref();
-            if accepted.contains(&name) {
-                read(self, name, value);
-            } else {
-                self.unknown_key(key.span(), name, accepted);
-            }
-        }
-    }
-
-    fn boolean(&mut self, value: &Value<'_>, target: &mut bool) {
-        match value.get_ref().as_bool() {
-            Some(given) => *target = given,
-            None => self.unaccepted(value, "true, false"),
-        }
-    }
-
-    fn count(&mut self, value: &Value<'_>, target: &mut u32) {
-        let number = value.get_ref().as_integer();
-        match number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok()) {
-            Some(given) => *target = given,
-            None => self.unaccepted(value, "whole numbers from 0 to 4294967295"),
-        }
-    }
-
-    fn word<W: Word>(&mut self, value: &Value<'_>, target: &mut W) {
-        match self.one_word(value) {
-            Some(given) => *target = given,
-            None => self.unaccepted(value, &accepted_words::<W>()),
-        }
-    }
-
-    fn words<W: Word + Ord>(&mut self, value: &Value<'_>, target: &mut BTreeSet<W>) {
-        let Some(list) = value.get_ref().as_array() else {
-            return self.unaccepted(value, &format!("lists of {}", accepted_words::<W>()));
-        };
-        target.clear();
-        for value in list.iter() {
-            match self.one_word(value) {
-                Some(given) => {
-                    target.insert(given);
-                }
-                None => self.unaccepted(value, &accepted_words::<W>()),
-            }
-        }
-    }
-
-    fn one_word<W: Word>(&self, value: &Value<'_>) -> Option<W> {
-        let given = value.get_ref().as_str()?;
-        W::WORDS
-            .iter()
-            .find(|(word, _)| *word == given)
-            .map(|(_, meaning)| *meaning)
-    }
-
-    fn platforms(&mut self, value: &Value<'_>) -> Option<Platforms> {
-        let one = std::slice::from_ref(value);
-        let values: Vec<&Value<'_>> = match value.get_ref().as_array() {
-            Some(list) if !list.is_empty() => list.iter().collect(),
-            _ => one.iter().collect(),
-        };
-        let mut texts = Vec::new();
-        for value in values {
-            let text = value.get_ref().as_str();
-            match text.filter(|text| Platforms::parse([*text]).is_ok()) {
-                Some(text) => texts.push(text),
-                None => self.unaccepted(value, ACCEPTED_PLATFORMS),
-            }
-        }
-        Platforms::parse(texts).ok()
-    }
-}
-
-fn accepted_words<W: Word>() -> String {
-    let words: Vec<String> = W::WORDS
-        .iter()
-        .map(|(word, _)| format!("\"{word}\""))
-        .collect();
-    words.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::billing::ACCEPTED_PLATFORMS;
+
+    /// With the long lists of what is accepted left out.
+    fn brief(faults: &str) -> String {
+        let keys = "name, description, registered_by, invoked_by, account, region, architecture, snapshot_description, tag";
+        faults
+            .replace(ACCEPTED_PLATFORMS, "(platforms)")
+            .replace(read::GLOBS, "(globs)")
+            .replace(keys, "(match keys)")
+    }
 
     fn faults(text: &str) -> String {
         Policy::parse("policy.toml", text).unwrap_err().to_string()
@@ -415,6 +289,13 @@ mod tests {
             service_registered = "discard"
             [alert]
             on = ["unverifiable"]
+            [[expect]]
+            name = "win*"
+            tag = { Team = "data-*" }
+            platform = ["Windows", "SQL"]
+            [[exempt]]
+            invoked_by = "drs.*"
+            reason = "recovery"
             "#,
         );
         let read = Policy {
@@ -429,6 +310,28 @@ mod tests {
             in_use: HoldOrDiscard::Discard,
             service_registered: HoldOrDiscard::Discard,
             alert_on: BTreeSet::from([AlertOn::Unverifiable]),
+            expect: vec![Rule {
+                conditions: vec![
+                    Condition {
+                        on: Matched::Attribute(Attribute::Name),
+                        glob: Pattern::new("win*").unwrap(),
+                    },
+                    Condition {
+                        on: Matched::Tag("Team".into()),
+                        glob: Pattern::new("data-*").unwrap(),
+                    },
+                ],
+                says: Platforms::parse(["Windows", "SQL"]).unwrap(),
+                place: "p:18".into(),
+            }],
+            exempt: vec![Rule {
+                conditions: vec![Condition {
+                    on: Matched::Attribute(Attribute::InvokedBy),
+                    glob: Pattern::new("drs.*").unwrap(),
+                }],
+                says: "recovery".into(),
+                place: "p:22".into(),
+            }],
         };
         assert_eq!(policy, Ok(read));
     }
@@ -452,14 +355,14 @@ mod tests {
         let expected = [
             "policy.toml:1:11: `2` is not accepted; accepted are version = 1",
             &format!(
-                "policy.toml:3:20: `\"RHEL\"` is not accepted; accepted are {ACCEPTED_PLATFORMS}"
+                "policy.toml:3:20: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?); accepted are {ACCEPTED_PLATFORMS}"
             ),
             "policy.toml:5:10: `\"delete\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
             "policy.toml:6:16: `-1` is not accepted; accepted are whole numbers from 0 to 4294967295",
-            "policy.toml:7:1: unknown key `max_per_day`; accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
+            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
             "policy.toml:8:21: `7` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
             "policy.toml:10:8: `\"yes\"` is not accepted; accepted are true, false",
-            "policy.toml:11:2: unknown key `alerts`; accepted are version, defaults, evidence, discard, alert",
+            "policy.toml:11:2: unknown key `alerts` (did you mean `alert`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
         ];
         assert_eq!(faults, expected.join("\n"));
     }
@@ -485,8 +388,131 @@ mod tests {
         assert!(faults("version = \"1\"").contains("version = 1"));
     }
 
+    /// Ten policies that people write, and what each is told.
     #[test]
-    fn rules_are_refused_rather_than_left_unread() {
-        assert!(faults("version = 1\n[[exempt]]\nname = \"*\"\n").contains("unknown key `exempt`"));
+    fn broken_policies_and_what_is_said_of_each() {
+        let cases = [
+            (
+                "a value without quotes, and a slip elsewhere",
+                "version = 1\n[[expect]]\nname = win2022-*\nplatform = \"Windows\"\n[alert]\non = [\"missmatch\"]\n",
+                &[
+                    "policy.toml:3:8: `name = win2022-*` is no TOML: string values must be quoted, expected literal string",
+                    "policy.toml:6:7: `\"missmatch\"` is not accepted (did you mean \"mismatch\"?); accepted are \"mismatch\", \"conflict\", \"unverifiable\"",
+                ][..],
+            ),
+            (
+                "a code that is another word for one",
+                "version = 1\n[[expect]]\nname = \"rhel*\"\nplatform = [\"RHEL\", \"RedHatHA\", \"Solaris\"]\n",
+                &[
+                    "policy.toml:4:13: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?); accepted are (platforms)",
+                    "policy.toml:4:33: `\"Solaris\"` is not accepted; accepted are (platforms)",
+                ][..],
+            ),
+            (
+                "misspelt keys at every level",
+                "version = 1\n[evidnce]\ntags = true\n[discard]\nmax_per_hours = 3\n[[expect]]\nnmae = \"x\"\nplattform = \"Windows\"\n",
+                &[
+                    "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
+                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
+                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform",
+                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform",
+                ][..],
+            ),
+            (
+                "a rule that would mean every image",
+                "version = 1\n[[expect]]\nplatform = \"Linux\"\n[[exempt]]\nreason = \"why not\"\n",
+                &[
+                    "policy.toml:2:1: [[expect]] without a match key would mean every image; accepted are (match keys)",
+                    "policy.toml:4:1: [[exempt]] without a match key would mean every image; accepted are (match keys)",
+                ][..],
+            ),
+            (
+                "a rule without what it is for",
+                "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"x\"\nreason = \" \"\n",
+                &[
+                    "policy.toml:2:1: [[expect]] without `platform`; accepted are (platforms)",
+                    "policy.toml:4:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
+                    "policy.toml:8:10: `\" \"` is not accepted; accepted are sentences that say why the images are exempt",
+                ][..],
+            ),
+            (
+                "globs that are none",
+                "version = 1\n[[expect]]\nname = \"win[\"\ndescription = 7\nregistered_by = \"arn:**role\"\ntag = { Team = \"\" }\nplatform = \"Windows\"\n",
+                &[
+                    "policy.toml:3:8: `\"win[\"` is not accepted (did you mean \"win[[]\"?); accepted are (globs); its character 4: invalid range pattern",
+                    "policy.toml:4:15: `7` is not accepted; accepted are (globs)",
+                    "policy.toml:5:17: `\"arn:**role\"` is not accepted (did you mean \"arn:*role\"?); accepted are (globs); its character 4: recursive wildcards must form a single path component",
+                    "policy.toml:6:16: `\"\"` is not accepted; accepted are (globs)",
+                ][..],
+            ),
+            (
+                "a table where a list of rules belongs, and tags that are no table",
+                "version = 1\n[expect]\nname = \"win*\"\nplatform = \"Windows\"\n[[exempt]]\ntag = \"Team\"\nreason = \"r\"\n",
+                &[
+                    "policy.toml:2:2: `expect` is not a list of rules; each is written under [[expect]]",
+                    "policy.toml:6:7: `\"Team\"` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
+                ][..],
+            ),
+            (
+                "globs that never match what they mean",
+                "version = 1\n[[exempt]]\nname = \"rhel-{8,9}-byol\"\ndescription = \"[z-a]*\"\narchitecture = \"amd64\"\naccount = \"prod\"\nregion = \"EU-WEST-1\"\nsnapshot_description = \"[^x]\"\nregistered_by = \" a\\\\*b\"\ninvoked_by = \"/**/\"\ntag = { '' = \"x \" }\nreason = \"r\"\n",
+                &[
+                    "policy.toml:3:8: `\"rhel-{8,9}-byol\"` is not accepted; accepted are (globs); alternatives are not known: write a rule for each",
+                    "policy.toml:4:15: `\"[z-a]*\"` is not accepted; accepted are (globs); no character is from z to a",
+                    "policy.toml:5:16: `\"amd64\"` is not accepted; accepted are (globs); architectures are i386, x86_64, arm64, x86_64_mac, arm64_mac",
+                    "policy.toml:6:11: `\"prod\"` is not accepted; accepted are (globs); an account has twelve digits",
+                    "policy.toml:7:10: `\"EU-WEST-1\"` is not accepted; accepted are (globs); a Region has lower-case letters, digits and hyphens",
+                    "policy.toml:8:24: `\"[^x]\"` is not accepted; accepted are (globs); that a character is none of these is written [!ab]",
+                    "policy.toml:9:17: `\" a\\\\*b\"` is not accepted; accepted are (globs); a backslash stands for itself; to match a * write [*]",
+                    "policy.toml:10:14: `\"/**/\"` is not accepted; accepted are (globs); one * is any text already",
+                    "policy.toml:11:9: a tag's key is never empty",
+                    "policy.toml:11:14: `\"x \"` is not accepted; accepted are (globs); spaces around it are part of it",
+                ][..],
+            ),
+            (
+                "a value over several lines, and a fault in a list",
+                "version = 1\n[[exempt]]\nname = \"\"\"a[\nb\"\"\"\nreason = \"r\"\n[discard]\nfrom = [\n[\"declared\"],\n]\naction = \"none!\"\n",
+                &[
+                    "policy.toml:3:8: `\"\"\"a[…` is not accepted (did you mean \"a[[]…\"?); accepted are (globs); its character 2: invalid range pattern",
+                    "policy.toml:8:1: `[\"declared\"]` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
+                    "policy.toml:10:10: `\"none!\"` is not accepted (did you mean \"none\"?); accepted are \"deregister\", \"disable\", \"none\"",
+                ][..],
+            ),
+            (
+                "an exemption with a Region and without a reason",
+                "version = 1\n[[exempt]]\nregion = \"eu-*\"\n",
+                &[
+                    "policy.toml:2:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
+                ][..],
+            ),
+            (
+                "words and numbers that are not accepted",
+                "version = 1\n[evidence]\nlineage = \"allways\"\ndisk = true\n[discard]\naction = \"deregister-image\"\nfrom = [\"declared\", \"tags\"]\nmax_per_hour = \"10\"\nmax_age_hours = 1.5\n",
+                &[
+                    "policy.toml:3:11: `\"allways\"` is not accepted (did you mean \"always\"?); accepted are \"never\", \"when-needed\", \"always\"",
+                    "policy.toml:4:8: `true` is not accepted; accepted are \"never\", \"when-needed\", \"always\"",
+                    "policy.toml:6:10: `\"deregister-image\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
+                    "policy.toml:7:21: `\"tags\"` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
+                    "policy.toml:8:16: `\"10\"` is not accepted; accepted are whole numbers from 0 to 4294967295",
+                    "policy.toml:9:17: `1.5` is not accepted; accepted are whole numbers from 0 to 4294967295",
+                ][..],
+            ),
+            (
+                "a newer version, and the same key twice",
+                "version = 2\n[discard]\naction = \"none\"\naction = \"disable\"\n",
+                &[
+                    "policy.toml:1:11: `2` is not accepted; accepted are version = 1",
+                    "policy.toml:4:1: `action = \"disable\"` is no TOML: duplicate key",
+                ][..],
+            ),
+            (
+                "a header that is not closed",
+                "version = 1\n[[expect]\nname = \"win*\"\nplatform = \"Windows\"\n",
+                &["policy.toml:2:10: `[[expect]` is no TOML: unclosed array table, expected `]`"][..],
+            ),
+        ];
+        for (what, text, expected) in cases {
+            assert_eq!(brief(&faults(text)), expected.join("\n"), "{what}");
+        }
     }
 }

@@ -65,7 +65,10 @@ impl Guard {
         }
 
         // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
-        let assessment = self.marked(registration, patience).await?;
+        let observation = self.marked(registration, patience).await?;
+        let assessment = self
+            .weigh(registration, observation, assessment.traces)
+            .await;
         if !assessment.plan.action.is_discard() {
             return self.leave(registration, assessment).await;
         }
@@ -102,19 +105,17 @@ impl Guard {
         }
     }
 
-    /// Assesses the image again, when the mark can be read on it.
+    /// Looks at the image again, until the mark can be read on it.
     async fn marked(
         &self,
         registration: &Registration,
         patience: &mut Patience,
-    ) -> Result<Assessment, Error> {
+    ) -> Result<Observation, Error> {
         loop {
-            let assessment = self.assess(registration, patience).await?;
-            let Observation::Available(image) = &assessment.observation else {
-                return Ok(assessment);
-            };
-            if is_marked(image) {
-                return Ok(assessment);
+            let observation = self.observe(registration, patience).await?;
+            match &observation {
+                Observation::Available(image) if !is_marked(image) => {}
+                _ => return Ok(observation),
             }
             if !patience.pause().await {
                 return Err(not_visible(

@@ -93,7 +93,7 @@ pub struct Expected {
 pub struct Statement {
     /// Who.
     pub source: Source,
-    /// `spoke`, `silent`, `not-asked`, `failed` or `no-platform`.
+    /// `spoke`, `silent`, `not-asked`, `not-applicable`, `failed` or `no-platform`.
     pub state: &'static str,
     /// The platforms that it names.
     pub says: Vec<String>,
@@ -198,7 +198,7 @@ impl Record {
     fn observe(&mut self, image: &Image) {
         self.name = image.name.clone();
         self.snapshot_id = image.root_snapshot.clone();
-        self.instance_store = image.root_device_type.as_deref() == Some("instance-store");
+        self.instance_store = image.is_instance_store_backed();
         self.actual = Some(Actual {
             platform_details: image.platform_details.clone(),
             usage_operation: image.usage_operation.clone(),
@@ -240,6 +240,7 @@ impl From<&Evidence> for Statement {
     fn from(evidence: &Evidence) -> Statement {
         let (state, says, why) = match &evidence.says {
             Says::NotAsked => ("not-asked", Vec::new(), None),
+            Says::NotApplicable => ("not-applicable", Vec::new(), None),
             Says::Silent => ("silent", Vec::new(), None),
             Says::Failed(why) => ("failed", Vec::new(), Some(why)),
             Says::NoPlatform(_) => ("no-platform", Vec::new(), None),
@@ -250,7 +251,7 @@ impl From<&Evidence> for Statement {
             state,
             says,
             detail: match why {
-                Some(why) => format!("{}: {why}", evidence.detail),
+                Some(why) => format!("{}; failed: {why}", evidence.detail),
                 None => evidence.detail.clone(),
             },
         }

@@ -6,7 +6,7 @@ use crate::billing::{
     ACCEPTED_PLATFORMS, Billing, Difference, Parsed, parse_platform_details, parse_usage_operation,
 };
 use crate::event::quoted;
-use crate::expectation::{EXPECT_TAG, Expectation, Says};
+use crate::expectation::{EXPECT_TAG, Evidence, Expectation, Says};
 use crate::observation::{Image, Observation};
 
 /// The outcome of comparing an observation with an expectation.
@@ -57,6 +57,13 @@ impl Verdict {
             Verdict::Failed => "failed",
             Verdict::Ignored => "ignored",
         }
+    }
+
+    /// Whether the image lacks something that it should bill, so that a discard is due unless
+    /// something holds it.
+    pub fn calls_for_discard(&self) -> bool {
+        use Mismatch::{Empty, Missing, Wrong};
+        matches!(self, Verdict::Mismatch(Empty | Missing | Wrong))
     }
 
     /// The kind of a mismatch.
@@ -151,15 +158,19 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         (Parsed::Known(actual), _) => actual,
     };
 
-    if let Some((stronger, observed)) = expectation.contradiction() {
+    if let Some((one, other)) = expectation.contradiction() {
+        let named = |evidence: &Evidence| match one.source == other.source {
+            true => format!("{} ({})", evidence.source.name(), evidence.detail),
+            false => evidence.source.name().to_owned(),
+        };
         return (
             Verdict::Conflict,
             format!(
                 "the evidence contradicts itself: {} says {}, but {} says {}",
-                stronger.source.name(),
-                stronger.says,
-                observed.source.name(),
-                observed.says
+                named(one),
+                one.says,
+                named(other),
+                other.says
             ),
         );
     }
@@ -199,7 +210,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
 mod tests {
     use super::*;
     use crate::billing::Platforms;
-    use crate::expectation::{Evidence, Source};
+    use crate::expectation::Source;
     use proptest::prelude::*;
 
     const NOTHING: &str = "";
@@ -242,12 +253,12 @@ mod tests {
             }
         };
         Expectation {
-            exemption: None,
             evidence: text
                 .split(';')
                 .filter(|text| !text.is_empty())
                 .map(statement)
                 .collect(),
+            ..Expectation::default()
         }
     }
 
@@ -500,6 +511,7 @@ mod tests {
             .prop_map(|(evidence, exemption)| Expectation {
                 exemption,
                 evidence: evidence.into(),
+                ..Expectation::default()
             })
     }
 

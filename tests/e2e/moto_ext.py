@@ -4,18 +4,27 @@ What is added to moto's EC2:
 
 - RegisterImage keeps block device mappings, tags, architecture and root device, and derives
   platform details and usage operation from the metadata of the root snapshot, as EC2 does;
-- DescribeImages refuses a call that names one unknown id, leaves disabled images out, and can be
-  told not to see an image for the first n calls;
+- RunInstances gives an instance its image's billing and root volume, and CreateImage takes both
+  from the instance;
+- DescribeImages refuses a call that names one unknown id, finds images by their snapshots, leaves
+  disabled images out, and those that others deprecated, and can be told not to see an image for the
+  first n calls;
+- DescribeSnapshotAttribute shows product codes, which RegisterImage copies, and a copied snapshot
+  names no volume;
 - DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
   ListImagesInRecycleBin shows;
 - any action can be told to fail, and every call is logged in its order.
+
+Where moto still falls short of EC2: it shows the images, snapshots and tags of all accounts to
+everybody; it knows a volume's last attachment alone, and none of a terminated instance's; an
+image by CopyImage names no source, bills nothing, and has a snapshot of its own making.
 
 The server prints its address, serves until its standard input closes, and takes orders from the
 tests beside the AWS protocols:
 
     POST /_guard/reset                  an empty world
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
-    POST /_guard/image                  {"id", any attribute of the image: value}
+    POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"key", "value", "days"}]
     POST /_guard/fault                  {"action", "code", "message", "status", "times"}
     GET  /_guard/calls                  [{"action", "params", "caller", "status", "code", …}]
@@ -23,6 +32,7 @@ tests beside the AWS protocols:
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -47,6 +57,8 @@ from moto.ec2.exceptions import (  # noqa: E402
 )
 from moto.ec2.models import ec2_backends  # noqa: E402
 from moto.ec2.models.amis import Ami  # noqa: E402
+from moto.ec2.models.elastic_block_store import EBSBackend, Snapshot  # noqa: E402
+from moto.ec2.models.instances import Instance  # noqa: E402
 from moto.ec2.responses import EC2Response  # noqa: E402
 from moto.moto_api._internal import moto_api_backend  # noqa: E402
 from moto.moto_server.werkzeug_app import (  # noqa: E402
@@ -60,6 +72,9 @@ REGION = "eu-west-1"
 
 # EC2 gives these to an image whose snapshot has lost its metadata.
 LOST = {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
+
+# What EC2 writes where it knows of no volume: the snapshot was copied or imported.
+NO_VOLUME = "vol-ffffffff"
 
 
 @dataclass
@@ -101,22 +116,42 @@ class RegisteredImage(Ami):
         self.ena_support = False
         self.deregistration_protection = "disabled"
         self.source_image_id: str | None = None
+        self.source_image_region: str | None = None
+        self.deprecation_time: datetime | None = None
+        self.product_codes: list[dict[str, str]] = []
         self.invisible_for = 0
+
+    def bill(self, metadata: dict[str, str | None]) -> None:
+        """Takes the billing that the metadata of a root snapshot name."""
+        self.platform_details = metadata["platform_details"]
+        self.usage_operation = metadata["usage_operation"]
+        if (self.platform_details or "").startswith("Windows"):
+            self.platform = "windows"
+
+    def tag(self, specifications: list[dict[str, Any]]) -> None:
+        """Sets the tags that a request has for the image."""
+        for specification in specifications:
+            if specification["ResourceType"] == "image":
+                self.add_tags({tag["Key"]: tag["Value"] for tag in specification["Tags"]})
+
+
+# What moto's models lack, as it is until somebody says otherwise.
+Snapshot.product_codes = []
+Instance.platform_details = None
+Instance.usage_operation = None
+Instance.usage_operation_update_time = None
 
 
 def register_image(self: EC2Response) -> ActionResult:
     """RegisterImage: the billing comes from the snapshot behind the root device."""
     get = self._get_param
-    name = get("Name")
-    if not name:
-        raise EC2ClientError("MissingParameter", "The request must contain the parameter name")
+    name = free_name(self)
     self.error_on_dryrun()
     backend = self.ec2_backend
-    if any(image.name == name for image in backend.amis.values()):
-        raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
 
     root = get("RootDeviceName")
     mappings = []
+    product_codes: set[str] = set()
     metadata: dict[str, str | None] = dict(LOST)
     for mapping in get("BlockDeviceMappings", []):
         ebs = mapping.get("Ebs", {})
@@ -125,6 +160,7 @@ def register_image(self: EC2Response) -> ActionResult:
             if snapshot_id not in backend.snapshots:
                 raise InvalidSnapshotIdError()
             snapshot = backend.snapshots[snapshot_id]
+            product_codes.update(snapshot.product_codes)
             ebs = {
                 "VolumeSize": snapshot.volume_size,
                 "VolumeType": "standard",
@@ -148,15 +184,113 @@ def register_image(self: EC2Response) -> ActionResult:
     )
     image.ena_support = bool(get("EnaSupport", False))
     image.block_device_mappings = mappings
-    image.platform_details = metadata["platform_details"]
-    image.usage_operation = metadata["usage_operation"]
-    if (image.platform_details or "").startswith("Windows"):
-        image.platform = "windows"
-    for specification in get("TagSpecifications", []):
-        if specification["ResourceType"] == "image":
-            image.add_tags({tag["Key"]: tag["Value"] for tag in specification["Tags"]})
+    image.product_codes = listed(product_codes)
+    image.bill(metadata)
+    image.tag(get("TagSpecifications", []))
     backend.amis[image.id] = image
     return ActionResult({"ImageId": image.id})
+
+
+def free_name(self: EC2Response) -> str:
+    """The name that a request has for a new image, if it has one that no other image has."""
+    name = self._get_param("Name")
+    if not name:
+        raise EC2ClientError("MissingParameter", "The request must contain the parameter name")
+    if any(image.name == name for image in self.ec2_backend.amis.values()):
+        raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
+    return name
+
+
+def listed(product_codes: set[str]) -> list[dict[str, str]]:
+    """Product codes as answers have them."""
+    return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in sorted(product_codes)]
+
+
+def create_image(self: EC2Response) -> ActionResult:
+    """CreateImage: snapshots of the instance's volumes, and the billing of the instance."""
+    get = self._get_param
+    name = free_name(self)
+    self.error_on_dryrun()
+    backend = self.ec2_backend
+    instance = backend.get_instance(get("InstanceId"))
+    image = RegisteredImage(
+        backend,
+        name=name,
+        description=get("Description"),
+        architecture=instance.architecture,
+        virtualization_type=instance.virtualization_type,
+        root_device_name=instance.root_device_name,
+        root_device_type="ebs",
+        image_location=f"{ACCOUNT}/{name}",
+    )
+    metadata = {
+        "platform_details": instance.platform_details,
+        "usage_operation": instance.usage_operation,
+    }
+    mappings = []
+    for device, block in instance.get_block_device_mapping:
+        described = f"Created by CreateImage({instance.id}) for {image.id}"
+        snapshot = backend.create_snapshot(block.volume_id, described)
+        if device == instance.root_device_name:
+            STATE.billing[snapshot.id] = metadata
+        ebs = {"SnapshotId": snapshot.id, "VolumeSize": block.size, "DeleteOnTermination": True}
+        mappings.append({"DeviceName": device, "Ebs": ebs})
+    image.block_device_mappings = mappings
+    image.source_instance_id = instance.id
+    image.bill(metadata)
+    image.tag(get("TagSpecifications", []))
+    backend.amis[image.id] = image
+    return ActionResult({"ImageId": image.id})
+
+
+without_image = Instance.setup_defaults
+
+
+def set_up_from_image(self: Instance) -> None:
+    """RunInstances: billing and volumes of a new instance are its image's. moto's are of nothing."""
+    image = self.ec2_backend.amis.get(self.image_id)
+    if not isinstance(image, RegisteredImage):
+        return without_image(self)
+    self.platform_details = image.platform_details
+    self.usage_operation = image.usage_operation
+    self.usage_operation_update_time = self.launch_time
+    for mapping in image.block_device_mappings:
+        ebs = mapping["Ebs"]
+        self.add_block_device(
+            size=ebs["VolumeSize"],
+            device_path=mapping["DeviceName"],
+            snapshot_id=ebs["SnapshotId"],
+            encrypted=False,
+            delete_on_termination=ebs["DeleteOnTermination"],
+            kms_key_id=None,
+            volume_type=None,
+        )
+
+
+of_a_volume = EBSBackend.copy_snapshot
+
+
+def copy_snapshot(self: EBSBackend, *arguments: Any, **named: Any) -> Snapshot:
+    """CopySnapshot: a copy is of no volume. moto's is of its source's."""
+    snapshot = of_a_volume(self, *arguments, **named)
+    snapshot.volume = copy.copy(snapshot.volume)
+    snapshot.volume.id = NO_VOLUME
+    return snapshot
+
+
+# What moto's backend does itself in the course of these actions.
+Instance.setup_defaults = set_up_from_image
+EBSBackend.copy_snapshot = copy_snapshot
+
+permissions = EC2Response.describe_snapshot_attribute
+
+
+def describe_snapshot_attribute(self: EC2Response) -> ActionResult:
+    """DescribeSnapshotAttribute: product codes too."""
+    if self._get_param("Attribute") != "productCodes":
+        return permissions(self)
+    snapshot = self.ec2_backend.get_snapshot(self._get_param("SnapshotId"))
+    return ActionResult({"SnapshotId": snapshot.id, "ProductCodes": listed(set(snapshot.product_codes))})
 
 
 def describe_images(self: EC2Response) -> ActionResult:
@@ -173,15 +307,33 @@ def describe_images(self: EC2Response) -> ActionResult:
     ]
     if unknown:
         raise InvalidAMIIdError(unknown)
+    filters = self._filters_from_querystring()
+    # moto does not know it; and of an image with two snapshots it would want both to be asked for.
+    snapshots = filters.pop("block-device-mapping.snapshot-id", None)
     images = backend.describe_images(
         ami_ids=ids,
-        filters=self._filters_from_querystring(),
+        filters=filters,
         exec_users=self._get_param("ExecutableUsers", []),
         owners=self._get_param("Owners", []),
     )
+    if snapshots is not None:
+        images = [image for image in images if has_one_of(image, snapshots)]
     if not self._get_param("IncludeDisabled", False):
         images = [image for image in images if image.state != "disabled"]
+    if not ids and not self._get_param("IncludeDeprecated", False):
+        images = [image for image in images if image.owner_id == ACCOUNT or not deprecated(image)]
     return ActionResult({"Images": [image for image in images if image.id not in unseen]})
+
+
+def has_one_of(image: Ami, snapshots: list[str]) -> bool:
+    """Whether one of the image's devices is of one of the snapshots."""
+    return any(mapping["Ebs"].get("SnapshotId") in snapshots for mapping in image.block_device_mappings)
+
+
+def deprecated(image: Ami) -> bool:
+    """Whether the image is shown to others only if they ask for deprecated ones."""
+    since = getattr(image, "deprecation_time", None)
+    return since is not None and since <= datetime.now(UTC)
 
 
 def hidden(image: Ami, ids: list[str]) -> bool:
@@ -207,7 +359,8 @@ def deregister_image(self: EC2Response) -> ActionResult:
         for mapping in image.block_device_mappings:
             backend.snapshots.pop(mapping["Ebs"].get("SnapshotId"), None)
     days = [rule["days"] for rule in STATE.rules if tags.get(rule["key"]) == rule["value"]]
-    if days:
+    # An instance-store-backed image is not kept.
+    if days and image.root_device_type != "instance-store":
         now = datetime.now(UTC)
         STATE.recycle_bin[image_id] = {
             "ImageId": image_id,
@@ -245,7 +398,14 @@ def list_images_in_recycle_bin(self: EC2Response) -> ActionResult:
 
 
 # moto finds an action by the name of a method of this class.
-for action in (register_image, describe_images, deregister_image, list_images_in_recycle_bin):
+for action in (
+    register_image,
+    create_image,
+    describe_images,
+    describe_snapshot_attribute,
+    deregister_image,
+    list_images_in_recycle_bin,
+):
     setattr(EC2Response, action.__name__, action)
 
 
@@ -257,15 +417,16 @@ def order(what: str, body: Any) -> Any:
         STATE.__init__()  # type: ignore[misc]
     elif what == "snapshot":
         STATE.billing[body.pop("id")] = body
-    elif what == "image":
-        image = backend.amis[body.pop("id")]
+    elif what == "change":
+        instances = {instance.id: instance for instance in backend.all_instances()}
+        model = (backend.amis | backend.snapshots | instances)[body.pop("id")]
         for attribute, value in body.items():
             # A misspelt attribute would be set, and change nothing.
-            if not hasattr(image, attribute):
-                raise ValueError(f"an image has no attribute {attribute}")
-            if attribute == "creation_date":
+            if not hasattr(model, attribute):
+                raise ValueError(f"{model.id} has no attribute {attribute}")
+            if attribute == "creation_date" or attribute.endswith("_time"):
                 value = datetime.fromisoformat(value)
-            setattr(image, attribute, value)
+            setattr(model, attribute, value)
     elif what == "rules":
         STATE.rules = body
     elif what == "fault":

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import DISCARD, EXPECT, REGION, TOPIC, World, now, registration
+from e2e.world import DISCARD, EXPECT, LOOKS, REGION, TOPIC, World, now, registration
 
 CLEAN_DISCARD = [
-    "DescribeImages",
     "CreateTags",
     "DescribeImages",
     "Publish",
@@ -39,17 +38,18 @@ def test_a_linux_image_that_should_be_windows_is_alerted_and_then_deregistered(w
     assert world.snapshot_exists(snapshot)
 
     # The order as the server saw it: the alert before the deed, the tags before both.
-    calls = world.calls()
-    assert [call["action"] for call in calls] == CLEAN_DISCARD
-    assert written_tags(calls[1]) == {
+    looks, deeds = world.looks_and_deeds()
+    assert (looks, deeds) == (LOOKS, CLEAN_DISCARD)
+    calls = world.calls()[len(looks) :]
+    assert written_tags(calls[0]) == {
         DISCARD: "true",
         "ami-billing-guard:verdict": "mismatch/wrong",
         "ami-billing-guard:should-be": "Windows",
         "ami-billing-guard:record": event["id"],
     }
-    assert calls[1]["params"]["ResourceId.1"] == ami
-    assert calls[4]["params"]["ImageId"] == ami
-    assert calls[4]["params"].get("DeleteAssociatedSnapshots", "false") == "false"
+    assert calls[0]["params"]["ResourceId.1"] == ami
+    assert calls[3]["params"]["ImageId"] == ami
+    assert calls[3]["params"].get("DeleteAssociatedSnapshots", "false") == "false"
 
     # One alert, with the record as it was before the deed.
     [alert] = world.alerts()
@@ -144,9 +144,19 @@ def test_the_policy_can_ask_for_disabling(world: World, start, policy):
     assert (record["action"], record["outcome"]) == ("disable", "done")
     [image] = world.ec2.describe_images(ImageIds=[ami], IncludeDisabled=True)["Images"]
     assert image["State"] == "disabled"
-    assert world.actions() == [*CLEAN_DISCARD[:4], "DisableImage", "DescribeImages"]
+    assert world.looks_and_deeds() == (LOOKS, [*CLEAN_DISCARD[:3], "DisableImage", "DescribeImages"])
     assert [alert["action"] for alert in world.alerts()] == ["disable"]
     assert f"aws ec2 enable-image --image-id {ami}" in world.letters()[0]["text"]
+
+
+def test_without_lineage_a_tagged_image_is_discarded_after_a_single_look(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[evidence]\nlineage = "never"\n'))
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert record["outcome"] == "done"
+    assert world.actions() == ["DescribeImages", *CLEAN_DISCARD]
 
 
 def test_without_a_rule_the_record_says_that_the_recycle_bin_does_not_have_it(world: World, guard: Emulator):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import OTHER_ACCOUNT, World, registration
+from e2e.world import LOOKS, OTHER_ACCOUNT, World, registration
 
 STATE_CHANGE = "state-change-available"
 SERVICE = "register-image-aws-service"
@@ -52,7 +52,7 @@ def assert_held(world: World, ami: str, record, held_by):
     assert (record["verdict"], record["kind"]) == ("mismatch", "wrong")
     assert (record["action"], record["outcome"], record["held_by"]) == ("hold", None, held_by)
     assert world.exists(ami)
-    assert world.actions() == ["DescribeImages", "Publish"]
+    assert world.looks_and_deeds() == (LOOKS, ["Publish"])
     assert world.alerts() == [record]
     [letter] = world.letters()
     assert "held" in letter["subject"]

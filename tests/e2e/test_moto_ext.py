@@ -3,7 +3,7 @@
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, OTHER_ACCOUNT, World
+from e2e.world import DISCARD, OTHER_ACCOUNT, REGION, ROOT_DEVICE, World
 
 
 def refusal(call, **request) -> str:
@@ -45,6 +45,100 @@ def test_only_an_image_with_the_rules_pair_of_key_and_value_is_kept(world: World
         ami = world.image(tags={DISCARD: value})
         world.ec2.deregister_image(ImageId=ami)
         assert len(world.ec2.list_images_in_recycle_bin(ImageIds=[ami])["Images"]) == kept
+
+
+def test_an_instance_store_backed_image_is_not_kept(world: World):
+    ami = world.register(None, tags={DISCARD: "true"})
+    [image] = world.ec2.describe_images(ImageIds=[ami])["Images"]
+    assert image["RootDeviceType"] == "instance-store" and not image["BlockDeviceMappings"]
+
+    world.ec2.deregister_image(ImageId=ami)
+
+    assert world.ec2.list_images_in_recycle_bin()["Images"] == []
+
+
+def found(world: World, *snapshots: str, **request) -> set[str]:
+    """The images with one of these snapshots."""
+    wanted = [{"Name": "block-device-mapping.snapshot-id", "Values": list(snapshots)}]
+    images = world.ec2.describe_images(Filters=wanted, **request)["Images"]
+    return {image["ImageId"] for image in images}
+
+
+def test_images_are_found_by_any_of_their_snapshots(world: World):
+    first, second = world.image(), world.image()
+    snapshots = [world.root_snapshot(image) for image in (first, second)]
+    mappings = [
+        {"DeviceName": f"/dev/sd{letter}", "Ebs": {"SnapshotId": snapshot}}
+        for letter, snapshot in zip("ab", snapshots, strict=True)
+    ]
+    both = world.ec2.register_image(Name="both", RootDeviceName="/dev/sda", BlockDeviceMappings=mappings)
+
+    assert found(world, snapshots[0]) == {first, both["ImageId"]}
+    assert found(world, *snapshots) == {first, second, both["ImageId"]}
+    assert found(world, "snap-0123456789abcdef0") == set()
+
+
+def test_an_image_that_its_publisher_deprecated_shows_to_those_who_ask_for_it(world: World):
+    deprecated = {"deprecation_time": "2026-01-01T00:00:00+00:00"}
+    own = world.image(**deprecated)
+    other = world.image(owner_id=OTHER_ACCOUNT, owner_alias="amazon", **deprecated)
+    snapshot = world.root_snapshot(other)
+
+    assert found(world, world.root_snapshot(own)) == {own}
+    assert found(world, snapshot) == set()
+    assert found(world, snapshot, Owners=["amazon"], IncludeDeprecated=True) == {other}
+    [image] = world.ec2.describe_images(ImageIds=[other])["Images"]
+    assert image["ImageOwnerAlias"] == "amazon" and image["DeprecationTime"].startswith("2026-01-01")
+
+
+def test_an_instance_has_its_images_billing_and_root_volume(world: World):
+    ami = world.image("Windows")
+    instance = world.instance(image=ami)
+
+    [launched] = world.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
+
+    assert (launched["PlatformDetails"], launched["UsageOperation"]) == ("Windows", "RunInstances:0002")
+    assert launched["UsageOperationUpdateTime"] == launched["LaunchTime"]
+    [volume] = world.ec2.describe_volumes(VolumeIds=[world.root_volume(instance)])["Volumes"]
+    assert volume["SnapshotId"] == world.root_snapshot(ami)
+    [attachment] = volume["Attachments"]
+    assert (attachment["InstanceId"], attachment["Device"]) == (instance, ROOT_DEVICE)
+
+
+def test_an_image_of_an_instance_bills_what_it_does_and_so_does_one_of_its_snapshot(world: World):
+    instance = world.instance("Windows")
+    created = world.ec2.create_image(InstanceId=instance, Name="created")["ImageId"]
+    again = world.register(world.root_snapshot(created))
+
+    for ami, source in ((created, instance), (again, None)):
+        [image] = world.ec2.describe_images(ImageIds=[ami])["Images"]
+        assert (image["PlatformDetails"], image.get("SourceInstanceId")) == ("Windows", source)
+    [snapshot] = world.ec2.describe_snapshots(SnapshotIds=[world.root_snapshot(created)])["Snapshots"]
+    assert snapshot["VolumeId"] == world.root_volume(instance)
+    assert snapshot["Description"] == f"Created by CreateImage({instance}) for {created}"
+    assert refusal(world.ec2.create_image, InstanceId=instance, Name="created") == "InvalidAMIName.Duplicate"
+
+
+def test_a_copied_snapshot_is_of_no_volume_and_its_source_of_one(world: World):
+    volume = world.volume()
+    source = world.snapshot_of(volume)
+    copied = world.ec2.copy_snapshot(SourceSnapshotId=source, SourceRegion=REGION)["SnapshotId"]
+
+    for snapshot, of in ((source, volume), (copied, "vol-ffffffff")):
+        [shown] = world.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
+        assert (shown["VolumeId"], shown["VolumeSize"]) == (of, 8)
+
+
+def test_product_codes_go_from_a_snapshot_to_its_images(world: World):
+    code = "abcdef0123456789abcdef012"
+    snapshot = world.snapshot()
+    world.change(snapshot, product_codes=[code])
+    ami = world.register(snapshot)
+
+    codes = [{"ProductCodeId": code, "ProductCodeType": "marketplace"}]
+    shown = world.ec2.describe_snapshot_attribute(SnapshotId=snapshot, Attribute="productCodes")
+    assert shown["ProductCodes"] == codes
+    assert world.ec2.describe_images(ImageIds=[ami])["Images"][0]["ProductCodes"] == codes
 
 
 def test_snapshots_go_with_the_image_only_if_the_caller_asks(world: World):

@@ -56,6 +56,40 @@ def test_a_wrong_setting_keeps_the_function_from_starting(world, start, settings
     assert world.calls() == []
 
 
+MANY_FAULTS = """
+version = 1
+[evidence]
+lineage = "sometimes"
+[discard]
+form = ["declared"]
+[[expect]]
+name = "win["
+platform = "RHEL"
+[[exempt]]
+reason = "why not"
+"""
+
+
+def test_every_fault_of_a_policy_is_in_the_log_with_its_place(world, start, policy):
+    path = policy(MANY_FAULTS)
+
+    output = refused(start(GUARD_POLICY_PATH=path))
+
+    # Line and column, what stands there or what is missing, and what may have been meant.
+    for place, *words in [
+        ("4:11", "sometimes", "when-needed"),
+        ("6:1", "form", "did you mean `from`?"),
+        ("8:8", "win[", "win[[]"),
+        ("9:12", "RHEL", "RedHat"),
+        ("10:1", "[[exempt]] without a match key"),
+    ]:
+        [line] = [line for line in output.replace("\\n", "\n").split("\n") if f"{path}:{place}:" in line]
+        line = line.replace('\\"', '"')
+        for word in words:
+            assert word in line, f"{word} is not in: {line}"
+    assert world.calls() == []
+
+
 @pytest.mark.parametrize(("text", "words"), POLICIES)
 def test_a_policy_that_does_not_parse_keeps_the_function_from_starting(world, start, policy, text, words):
     path = policy(text)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import World, batch, registration, template
+from e2e.world import EXPECT, World, batch, registration, template
 
 RHEL, RHEL_HA = "Red Hat Enterprise Linux", "Red Hat Enterprise Linux with HA"
 SQL = "Windows with SQL Server Standard"
@@ -115,6 +115,96 @@ def test_an_image_that_nobody_knows_is_gone_when_the_event_is_old(world: World, 
 
     assert record["verdict"] == "gone" and record["action"] == "none"
     assert world.actions() == ["DescribeImages"] and world.alerts() == []
+
+
+BYOL = """
+version = 1
+[[exempt]]
+name = "*-byol-*"
+reason = "BYOL images drop their billing code on purpose"
+"""
+
+
+@pytest.mark.parametrize("image", [{"expect": "Windows"}, {"bills": None}, {"state": "available"}])
+def test_an_exempt_image_is_left_alone_after_a_single_look(world: World, start, policy, image):
+    guard = start(GUARD_POLICY_PATH=policy(BYOL))
+    exempt = world.image(name="rhel-byol-9", **image)
+
+    record = guard.invoke(registration(exempt))
+
+    assert (record["verdict"], record["action"], record["held_by"]) == ("exempt", "none", [])
+    for word in ("BYOL images drop their billing code on purpose", "policy.toml:3", "*-byol-*"):
+        assert word in record["reason"], f"{word} is not in: {record['reason']}"
+    assert world.actions() == ["DescribeImages"] and world.alerts() == []
+    assert world.exists(exempt)
+
+
+def test_a_rule_exempts_no_other_image(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy(BYOL))
+
+    record = guard.invoke(registration(world.image(name="rhel-BYOL-9", expect="Windows")))
+
+    assert (record["verdict"], record["outcome"]) == ("mismatch", "done")
+
+
+def test_an_exemption_that_nobody_can_check_holds_the_discard(world: World, start, policy):
+    rule = '[[exempt]]\nsnapshot_description = "imported *"\nreason = "the vendor built it"\n'
+    guard = start(GUARD_POLICY_PATH=policy(f"version = 1\n{rule}"))
+    imported = world.register(world.snapshot_of(world.volume(), "imported from a disk"), expect="Windows")
+    other = world.image(expect="Windows")
+
+    assert guard.invoke(registration(imported))["verdict"] == "exempt"
+    assert world.actions() == ["DescribeImages", "DescribeSnapshots"]
+
+    world.fail("DescribeSnapshots", "UnauthorizedOperation", status=403, times=1)
+    record = guard.invoke(registration(other))
+    assert (record["action"], record["held_by"]) == ("hold", ["source-failed"])
+    assert world.exists(other)
+    # Once it can be looked at, it is another snapshot.
+    assert guard.invoke(registration(other))["outcome"] == "done"
+
+
+PIPELINE = """
+version = 1
+[[expect]]
+registered_by = "arn:aws:sts::*:assumed-role/image-pipeline/*"
+platform = ["RedHat", "RedHatHa"]
+"""
+
+
+def test_a_rule_about_who_registered_an_image_suffices_for_a_discard(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy(PIPELINE))
+    right, wrong = world.image(RHEL_HA), world.image()
+
+    record = guard.invoke(registration(right))
+    assert record["verdict"] == "verified"
+    record = guard.invoke(registration(wrong))
+    assert (record["kind"], record["outcome"]) == ("wrong", "done")
+    assert record["expected"] == {"platform": ["RedHat", "RedHatHa"], "source": "policy"}
+    [evidence] = [entry for entry in record["evidence"] if entry["source"] == "policy"]
+    assert "policy.toml:3" in evidence["detail"] and "registered_by" in evidence["detail"]
+    assert world.exists(right) and not world.exists(wrong)
+
+    # Of another's image the rule says nothing, and of one by nobody known nobody can say.
+    record = guard.invoke(registration(world.image(), "register-image-iam-user"))
+    assert (record["verdict"], record["expected"]) == ("unverifiable", None)
+    record = guard.invoke(registration(world.image(), "state-change-available"))
+    assert (record["verdict"], record["expected"]) == ("unverifiable", None)
+    [evidence] = [entry for entry in record["evidence"] if entry["source"] == "policy"]
+    assert evidence["state"] == "failed" and "does not say" in evidence["detail"]
+
+
+def test_the_tag_counts_on_the_root_snapshot_too_where_the_image_has_none(world: World, guard: Emulator):
+    snapshot = world.snapshot()
+    world.ec2.create_tags(Resources=[snapshot], Tags=[{"Key": EXPECT, "Value": "Windows"}])
+    declared, contrary = world.register(snapshot), world.register(snapshot, expect="Linux")
+
+    record = guard.invoke(registration(declared))
+    assert record["expected"] == {"platform": ["Windows"], "source": "snapshot-tag"}
+    assert (record["kind"], record["outcome"]) == ("wrong", "done")
+    record = guard.invoke(registration(contrary))
+    assert (record["verdict"], record["expected"]["source"]) == ("verified", "image-tag")
+    assert world.exists(contrary) and not world.exists(declared)
 
 
 def changed(case: str, **detail):

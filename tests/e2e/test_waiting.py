@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from e2e.emulator import Emulator
-from e2e.world import World, registration
+from e2e.world import SETTLED, World, now, registration
 
 SECONDS = timedelta(seconds=1)
 
@@ -35,6 +35,33 @@ def test_a_young_image_that_its_tag_verifies_passes_at_once(world: World, guard:
     record = guard.invoke(registration(ami, age=timedelta()))
 
     assert record["verdict"] == "verified"
+
+
+def test_a_young_image_that_only_its_lineage_verifies_may_still_get_a_tag(world: World, guard: Emulator):
+    snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))
+    windows = {"platform_details": "Windows", "usage_operation": "RunInstances:0002"}
+    ami = world.register(snapshot, age=20 * SECONDS, **windows)
+
+    assert guard.invoke(registration(ami, age=20 * SECONDS))["errorType"] == "NotSettled"
+    world.change(ami, creation_date=(now() - SETTLED).isoformat())
+    assert guard.invoke(registration(ami))["verdict"] == "verified"
+
+
+def test_a_young_image_that_a_rule_verifies_or_exempts_passes_at_once(world: World, start, policy):
+    rules = """
+        version = 1
+        [[expect]]
+        name = "win-*"
+        platform = "Windows"
+        [[exempt]]
+        name = "byol-*"
+        reason = "on purpose"
+    """
+    guard = start(GUARD_POLICY_PATH=policy(rules))
+
+    for bills, name, verdict in [("Windows", "win-1", "verified"), ("Linux/UNIX", "byol-1", "exempt")]:
+        ami = world.image(bills, name=name, age=timedelta())
+        assert guard.invoke(registration(ami, age=timedelta()))["verdict"] == verdict
 
 
 def test_the_settle_time_is_a_setting(world: World, start):

@@ -30,6 +30,19 @@ DISCARD = "ami-billing-guard:discard"
 # which is not there counts as not visible yet (ten minutes).
 SETTLED = timedelta(minutes=6)
 
+# The root device of every image that a test registers.
+ROOT_DEVICE = "/dev/xvda"
+
+# The looks at an image of these tests before anything is done, if nothing declares what it should bill or
+# a discard would follow: its root snapshot is of a volume that comes from nowhere. See `looks_and_deeds`.
+LOOKS = [
+    "DescribeImages",
+    "DescribeSnapshots",
+    "DescribeImages",
+    "DescribeSnapshotAttribute",
+    "DescribeVolumes",
+]
+
 # The calls that change anything at all.
 MUTATING = {"CreateTags", "DeregisterImage", "DisableImage", "DeleteSnapshot", "DeleteTags", "Publish"}
 
@@ -110,8 +123,7 @@ class World:
 
     def snapshot(self, bills: str | None = "Linux/UNIX", operation: str | None = None) -> str:
         """A snapshot whose metadata name a billing code; `None`: images of it bill nothing."""
-        volume = self.ec2.create_volume(Size=8, AvailabilityZone=f"{REGION}a")["VolumeId"]
-        snapshot = self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+        snapshot = self.snapshot_of(self.volume())
         if bills is not None:
             operation = operation or OPERATIONS[bills]
         self.moto.order(
@@ -131,20 +143,37 @@ class World:
         name: str | None = None,
         **attributes: Any,
     ) -> str:
-        """Registers an image from a snapshot with that billing code; other attributes literally."""
+        """Registers an image from a snapshot with that billing code; see `register`."""
+        return self.register(
+            self.snapshot(bills, operation), expect=expect, tags=tags, age=age, name=name, **attributes
+        )
+
+    def register(
+        self,
+        snapshot: str | None,
+        *,
+        expect: str | None = None,
+        tags: dict[str, str] | None = None,
+        age: timedelta = SETTLED,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Registers an image from a snapshot, or from a bundle; attributes literally, whatever EC2 says."""
         self._images += 1
         tags = dict(tags or {})
         if expect is not None:
             tags[EXPECT] = expect
-        snapshot = self.snapshot(bills, operation)
-        mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
         request: dict[str, Any] = {
             "Name": name or f"golden-{self._images}",
             "Architecture": "x86_64",
             "VirtualizationType": "hvm",
-            "RootDeviceName": "/dev/xvda",
-            "BlockDeviceMappings": [mapping],
+            "RootDeviceName": ROOT_DEVICE,
         }
+        if snapshot is None:
+            request["ImageLocation"] = f"bundles/golden-{self._images}.manifest.xml"
+        else:
+            mapping = {"DeviceName": ROOT_DEVICE, "Ebs": {"SnapshotId": snapshot}}
+            request["BlockDeviceMappings"] = [mapping]
         if tags:
             listed = [{"Key": key, "Value": value} for key, value in tags.items()]
             request["TagSpecifications"] = [{"ResourceType": "image", "Tags": listed}]
@@ -152,9 +181,31 @@ class World:
         self.change(image, creation_date=(now() - age).isoformat(), **attributes)
         return image
 
-    def change(self, image: str, **attributes: Any) -> None:
-        """Sets attributes of an image behind the API's back."""
-        self.moto.order("image", {"id": image, **attributes})
+    def instance(self, bills: str = "Windows", image: str | None = None) -> str:
+        """Launches an instance from an image, by default a new one with that billing code."""
+        image = image or self.image(bills)
+        launched = self.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
+        return launched["Instances"][0]["InstanceId"]
+
+    def root_volume(self, instance: str) -> str:
+        """The volume at an instance's root device."""
+        found = self.ec2.describe_instances(InstanceIds=[instance])
+        mappings = found["Reservations"][0]["Instances"][0]["BlockDeviceMappings"]
+        [root] = [mapping for mapping in mappings if mapping["DeviceName"] == ROOT_DEVICE]
+        return root["Ebs"]["VolumeId"]
+
+    def volume(self, snapshot: str | None = None) -> str:
+        """A volume that is attached to nothing, made from a snapshot or empty."""
+        source = {"Size": 8} if snapshot is None else {"SnapshotId": snapshot}
+        return self.ec2.create_volume(AvailabilityZone=f"{REGION}a", **source)["VolumeId"]
+
+    def snapshot_of(self, volume: str, description: str = "") -> str:
+        """A snapshot of a volume, without metadata: images of it bill Linux/UNIX."""
+        return self.ec2.create_snapshot(VolumeId=volume, Description=description)["SnapshotId"]
+
+    def change(self, resource: str, **attributes: Any) -> None:
+        """Sets attributes of an image, a snapshot or an instance behind the API's back."""
+        self.moto.order("change", {"id": resource, **attributes})
 
     def fail(
         self, action: str, code: str, message: str = "no", *, status: int = 400, times: int = -1
@@ -170,6 +221,16 @@ class World:
     def actions(self) -> list[str]:
         """The names of what the guard called."""
         return [call["action"] for call in self.calls()]
+
+    def looks_and_deeds(self) -> tuple[list[str], list[str]]:
+        """What the guard called before it changed or told anything, and what from then on.
+
+        The deeds are in order. So are the first two looks, at the image and at its root snapshot; those
+        that follow go side by side, and are sorted.
+        """
+        actions = self.actions()
+        deed = next((number for number, action in enumerate(actions) if action in MUTATING), len(actions))
+        return actions[: min(2, deed)] + sorted(actions[2:deed]), actions[deed:]
 
     def mutations(self) -> list[str]:
         """Those of the guard's calls that change something, an alert among them."""

@@ -25,6 +25,7 @@ MATCHES = {
     "deregister-image": set(),
     "register-image-assumed-role": {CALL},
     "register-image-aws-service": {CALL},
+    "register-image-billing-products": {CALL},
     "register-image-dry-run": set(),
     "register-image-duplicate": {CALL},
     "register-image-failed": set(),

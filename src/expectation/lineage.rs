@@ -1,0 +1,455 @@
+//! Where an image comes from: its root snapshot → the volume → the instance whose root volume that
+//! was at the time; or another image on the same snapshot, or the one that the volume was made from.
+//!
+//! Each step is looked up with EC2, and must belong to the account or to a publisher that EC2
+//! vouches for; what a description says proves nothing by itself. Whoever bills plain Linux is
+//! silent: that is what an image bills that lost its code.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Evidence, Origin, Says, Source};
+use crate::aws::Aws;
+use crate::billing::{Billing, Parsed, Platforms, parse_platform_details, parse_usage_operation};
+use crate::error::Error;
+use crate::event::Registration;
+use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+
+/// How long a walk may take. Its calls, at most three one after the other, take well below a second
+/// each as a rule.
+const WALK: Duration = Duration::from_secs(10);
+
+/// What the lineage is about, where it has nothing else to tell.
+pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
+
+/// What the lineage says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    /// Its statements, at least one.
+    pub(crate) evidence: Vec<Evidence>,
+    /// The instance that the image could be created from.
+    pub(crate) origin: Option<Origin>,
+}
+
+impl Lineage {
+    /// Whether something could not be asked.
+    pub(crate) fn failed(&self) -> bool {
+        let mut evidence = self.evidence.iter();
+        evidence.any(|evidence| matches!(evidence.says, Says::Failed(_)))
+    }
+
+    /// A lineage that makes one statement and says nothing.
+    pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Lineage {
+        Lineage {
+            evidence: vec![statement(says, detail)],
+            origin: None,
+        }
+    }
+}
+
+/// The billing that a registration asked for by billing products; `None` if it asked for none.
+pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
+    let codes: Vec<&str> = registration
+        .billing_products
+        .iter()
+        .map(String::as_str)
+        .collect();
+    if codes.is_empty() {
+        return None;
+    }
+    let detail = format!("the registration asked for {}", codes.join(", "));
+    Some(match Billing::of_products(codes) {
+        Some(billing) => statement(Says::Platforms(billing.into()), detail),
+        None => statement(
+            Says::Silent,
+            format!("{detail}, whose meaning is not known to this version"),
+        ),
+    })
+}
+
+/// Walks from the root snapshot to what it comes from. At most five calls, each once; side by side
+/// where one does not need the other. `product_codes`: whether those of the AWS Marketplace are
+/// compared too.
+pub(crate) async fn walk(
+    aws: &Aws,
+    registration: &Registration,
+    image: &Image,
+    snapshot: &Snapshot,
+    product_codes: bool,
+) -> Lineage {
+    let place = Place {
+        aws,
+        account: registration.account.as_str(),
+        region: &registration.region,
+        image,
+        snapshot,
+        until: Instant::now() + WALK,
+    };
+    if snapshot.owner.as_deref() != Some(place.account) {
+        let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
+        return Lineage::mute(
+            Says::Silent,
+            format!("{} belongs to {owner}, not to this account", snapshot.id),
+        );
+    }
+    let walk = async {
+        match &snapshot.volume {
+            Some(volume) => place.by_volume(volume).await,
+            None => place.by_copy().await,
+        }
+    };
+    let codes = async {
+        match product_codes {
+            true => place.product_codes().await,
+            false => None,
+        }
+    };
+    let (trail, codes) = tokio::join!(walk, codes);
+    trail.lineage(codes)
+}
+
+/// What a walk came across.
+#[derive(Debug, Default)]
+struct Trail {
+    /// Those that bill something, with how they were found.
+    found: Vec<(Billing, String)>,
+    /// What was seen that proves nothing.
+    seen: Vec<String>,
+    /// What could not be asked, and why.
+    failed: Vec<String>,
+    origin: Option<Origin>,
+}
+
+impl Trail {
+    /// What could not be asked comes first: whatever speaks after it is a weaker witness.
+    fn lineage(mut self, codes: Option<String>) -> Lineage {
+        if self.seen.len() > MENTIONED {
+            let more = self.seen.len() - MENTIONED;
+            self.seen.truncate(MENTIONED);
+            self.seen.push(format!("and so on, {more} more"));
+        }
+        let seen = match self.seen.is_empty() {
+            true => ORIGIN.to_owned(),
+            false => self.seen.join("; "),
+        };
+        let mut evidence = Vec::new();
+        if !self.failed.is_empty() {
+            evidence.push(statement(Says::Failed(self.failed.join("; ")), seen));
+        } else if self.found.is_empty() {
+            evidence.push(statement(Says::Silent, seen));
+        }
+        for (billing, detail) in self.found {
+            let says = Says::Platforms(Platforms::from(billing));
+            if !evidence.iter().any(|earlier| earlier.says == says) {
+                evidence.push(statement(says, detail));
+            }
+        }
+        if let (Some(first), Some(codes)) = (evidence.first_mut(), codes) {
+            first.detail = format!("{}; {codes}", first.detail);
+        }
+        Lineage {
+            evidence,
+            origin: self.origin,
+        }
+    }
+
+    /// Takes note of something that bills, and of whether that proves anything.
+    fn met(&mut self, what: &str, details: Option<&str>, operation: Option<&str>) {
+        match billing(details, operation) {
+            Ok(billing) => self
+                .found
+                .push((billing, format!("{what} bills `{billing}`"))),
+            Err(why) => self.seen.push(format!("{what} {why}")),
+        }
+    }
+}
+
+/// Where a walk begins.
+struct Place<'a> {
+    aws: &'a Aws,
+    account: &'a str,
+    region: &'a str,
+    image: &'a Image,
+    snapshot: &'a Snapshot,
+    until: Instant,
+}
+
+impl Place<'_> {
+    /// Makes a call, as long as the walk may take: a late answer is as none, and does not undo what
+    /// others said.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+        // Boxed: the SDK's futures are large.
+        match tokio::time::timeout_at(self.until, Box::pin(call)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} seconds", WALK.as_secs())),
+        }
+    }
+
+    /// From the volume that the snapshot was taken of.
+    async fn by_volume(&self, id: &str) -> Trail {
+        let mut trail = Trail::default();
+        let volume = match self.in_time(self.aws.describe_volume(id)).await {
+            Ok(Some(volume)) => volume,
+            Ok(None) => {
+                trail.seen.push(format!("{id} is not there any more"));
+                Volume::default()
+            }
+            Err(why) => {
+                trail.failed.push(why);
+                Volume::default()
+            }
+        };
+        let (then, since): (Vec<_>, Vec<_>) = volume
+            .attachments
+            .iter()
+            .partition(|attachment| self.attached_then(attachment));
+        for attachment in since {
+            trail.seen.push(format!(
+                "{id} was not attached to {} yet when the snapshot was taken",
+                attachment.instance
+            ));
+        }
+        self.by_attachments(id, &then, &mut trail).await;
+        if trail.found.is_empty() {
+            let made_from = volume.snapshot.as_deref();
+            self.by_images(made_from.filter(|id| *id != self.snapshot.id), &mut trail)
+                .await;
+        }
+        trail
+    }
+
+    fn attached_then(&self, attachment: &Attachment) -> bool {
+        match (attachment.since, self.snapshot.started) {
+            (Some(since), Some(started)) => since <= started,
+            // Nobody knows.
+            _ => false,
+        }
+    }
+
+    /// From the instances that the volume was attached to when the snapshot was taken.
+    async fn by_attachments(&self, volume: &str, then: &[&Attachment], trail: &mut Trail) {
+        if then.is_empty() {
+            return;
+        }
+        let ids: Vec<&str> = then
+            .iter()
+            .map(|attachment| attachment.instance.as_str())
+            .collect();
+        let instances = match self.in_time(self.aws.describe_instances(&ids)).await {
+            Ok(instances) => instances,
+            Err(why) => return trail.failed.push(why),
+        };
+        for attachment in then {
+            let id = &attachment.instance;
+            let instance = instances.iter().find(|instance| instance.id == *id);
+            match instance.map(|instance| self.unfit(instance, attachment)) {
+                None => trail.seen.push(format!("{id} is not there any more")),
+                Some(Some(why)) => trail.seen.push(format!("{volume} {why}")),
+                Some(None) => {
+                    let what = format!("{volume} is the root volume of {id}, which");
+                    let details = instance.and_then(|found| found.platform_details.as_deref());
+                    let operation = instance.and_then(|found| found.usage_operation.as_deref());
+                    trail.met(&what, details, operation);
+                    if let Ok(bills) = billing(details, operation) {
+                        trail.origin = Some(Origin {
+                            instance: id.clone(),
+                            bills,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Why an instance does not pass its platform on.
+    fn unfit(&self, instance: &Instance, attachment: &Attachment) -> Option<String> {
+        let id = &instance.id;
+        let device = &attachment.device;
+        if instance.owner.as_deref() != Some(self.account) {
+            return Some(format!("is attached to {id}, which is another account's"));
+        }
+        if let Some(state @ ("shutting-down" | "terminated")) = instance.state.as_deref() {
+            return Some(format!("was attached to {id}, which is {state}"));
+        }
+        // A volume beside the root says nothing of the instance's platform, nor that of it: Packer's
+        // ebssurrogate builds on such a one.
+        let root = instance.root_device.as_deref();
+        if !root.is_some_and(|root| is_same_device(root, device)) {
+            let root = instance.root_device.as_deref().unwrap_or("not known");
+            return Some(format!("is {device} of {id}, not its root volume ({root})"));
+        }
+        match (instance.usage_operation_updated, self.snapshot.started) {
+            (Some(updated), Some(started)) if updated > started => Some(format!(
+                "is the root volume of {id}, whose billing was changed since the snapshot was taken"
+            )),
+            _ => None,
+        }
+    }
+
+    /// From other images: the account's own on the same root snapshot, and whoever's on the one that
+    /// the volume was `made_from`.
+    async fn by_images(&self, made_from: Option<&str>, trail: &mut Trail) -> Vec<Image> {
+        let mut snapshots = vec![self.snapshot.id.as_str()];
+        let mut owners = vec![self.account];
+        if let Some(made_from) = made_from {
+            snapshots.push(made_from);
+            owners.extend(PUBLISHERS);
+        }
+        let filter = "block-device-mapping.snapshot-id";
+        let call = self.aws.images_with(filter, &snapshots, &owners);
+        let images = match self.in_time(call).await {
+            Ok(images) => images,
+            Err(why) => {
+                trail.failed.push(why);
+                return Vec::new();
+            }
+        };
+        let others = |snapshot: &str| {
+            let rooted: Vec<&Image> = images
+                .iter()
+                .filter(|other| other.id != self.image.id)
+                .filter(|other| other.root_snapshot.as_deref() == Some(snapshot))
+                .collect();
+            rooted
+        };
+        let mut twins = others(&self.snapshot.id);
+        twins.retain(|twin| self.owns(twin));
+        for twin in &twins {
+            let what = format!("{}, on the same root snapshot,", twin.id);
+            trail.met_image(&what, twin);
+        }
+        let mut parents = made_from.map(others).unwrap_or_default();
+        parents.retain(|parent| self.owns(parent) || is_published(parent));
+        if trail.found.is_empty() {
+            for parent in &parents {
+                let what = format!(
+                    "{}, whose root snapshot the volume was made from,",
+                    parent.id
+                );
+                trail.met_image(&what, parent);
+            }
+        }
+        if twins.is_empty() && parents.is_empty() {
+            trail
+                .seen
+                .push("no other image is known on that snapshot".to_owned());
+        }
+        twins.into_iter().cloned().collect()
+    }
+
+    /// From the image that the snapshot was copied of. EC2 says which that is of an image made by
+    /// CopyImage: of this one, or of another on the same snapshot. What the snapshot's description
+    /// says of it proves nothing, as anybody can write it.
+    async fn by_copy(&self) -> Trail {
+        let mut trail = Trail::default();
+        let twins = self.by_images(None, &mut trail).await;
+        if !trail.found.is_empty() {
+            return trail;
+        }
+        let copies = std::iter::once(self.image).chain(&twins);
+        let sources: BTreeSet<&str> = copies
+            .filter(|copy| {
+                let region = copy.source_image_region.as_deref();
+                region.is_none_or(|region| region == self.region)
+            })
+            .filter_map(|copy| copy.source_image.as_deref())
+            .collect();
+        if sources.is_empty() {
+            return trail;
+        }
+        let ids: Vec<&str> = sources.into_iter().collect();
+        let mut owners = vec![self.account];
+        owners.extend(PUBLISHERS);
+        let call = self.aws.images_with("image-id", &ids, &owners);
+        match self.in_time(call).await {
+            Ok(images) if images.is_empty() => trail.seen.push(format!(
+                "{}, the source of the copy, is not to be seen here",
+                ids.join(", ")
+            )),
+            Ok(images) => {
+                for image in &images {
+                    trail.met_image(&format!("{}, the source of the copy,", image.id), image);
+                }
+            }
+            Err(why) => trail.failed.push(why),
+        }
+        trail
+    }
+
+    fn owns(&self, image: &Image) -> bool {
+        image.owner.as_deref() == Some(self.account)
+    }
+
+    /// How the snapshot's product codes differ from the image's. EC2 copies them when it registers
+    /// an image (EC2 API reference, "RegisterImage").
+    async fn product_codes(&self) -> Option<String> {
+        let call = self.aws.snapshot_product_codes(&self.snapshot.id);
+        match self.in_time(call).await {
+            Ok(codes) if codes == self.image.product_codes => None,
+            Ok(codes) => Some(format!(
+                "the snapshot's product codes are {}, the image's {}",
+                listed(&codes),
+                listed(&self.image.product_codes)
+            )),
+            Err(why) => Some(format!("product codes: failed: {why}")),
+        }
+    }
+}
+
+impl Trail {
+    fn met_image(&mut self, what: &str, image: &Image) {
+        self.met(
+            what,
+            image.platform_details.as_deref(),
+            image.usage_operation.as_deref(),
+        );
+    }
+}
+
+/// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
+const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
+
+/// So much of what proves nothing is told.
+const MENTIONED: usize = 5;
+
+fn is_published(image: &Image) -> bool {
+    let alias = image.owner_alias.as_deref();
+    alias.is_some_and(|alias| PUBLISHERS.contains(&alias))
+}
+
+/// What billing fields prove, or why they prove nothing.
+fn billing(details: Option<&str>, operation: Option<&str>) -> Result<Billing, String> {
+    match (
+        parse_platform_details(details),
+        parse_usage_operation(operation),
+    ) {
+        (Parsed::Known(billing), Parsed::Known(other)) if billing != other => {
+            Err("contradicts itself in what it bills".into())
+        }
+        (Parsed::Absent, _) => Err("has no platform details".into()),
+        (Parsed::Unrecognised, _) | (_, Parsed::Unrecognised) => {
+            Err("bills something that is not known to this version".into())
+        }
+        (Parsed::Known(Billing::PLAIN_LINUX), _) => {
+            Err("bills plain Linux, which proves nothing".into())
+        }
+        (Parsed::Known(billing), _) => Ok(billing),
+    }
+}
+
+fn statement(says: Says, detail: impl Into<String>) -> Evidence {
+    Evidence {
+        source: Source::Lineage,
+        says,
+        detail: detail.into(),
+    }
+}
+
+fn listed(codes: &BTreeSet<String>) -> String {
+    if codes.is_empty() {
+        return "none".into();
+    }
+    codes.iter().cloned().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,162 @@
+//! Declarations by the rules of the policy. A rule matches, or does not, or nobody can say: who
+//! registered an image, and what its snapshot's description is, are not always known.
+
+use super::{Evidence, Look, Says, Source, Subject};
+use crate::billing::Platforms;
+use crate::event::RegisteredBy;
+use crate::policy::{Attribute, Condition, Matched, Rule};
+
+/// What a list of rules says of an image.
+pub(super) struct Outcome<'a, T> {
+    /// The first rule that matches.
+    pub(super) rule: Option<&'a Rule<T>>,
+    /// The rules before it that might.
+    doubts: Vec<Doubt<'a, T>>,
+}
+
+struct Doubt<'a, T> {
+    rule: &'a Rule<T>,
+    why: Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unknown {
+    /// The event does not say who registered the image.
+    Identity,
+    /// Nobody has looked at the root snapshot yet.
+    Snapshot,
+    /// The root snapshot could not be seen: why.
+    SnapshotFailed(String),
+}
+
+enum Matching {
+    Yes,
+    No,
+    Unknown(Unknown),
+}
+
+/// Goes through the rules in order, up to the first that matches.
+pub(super) fn first<'a, T>(rules: &'a [Rule<T>], subject: Subject<'_>) -> Outcome<'a, T> {
+    let mut doubts = Vec::new();
+    for rule in rules {
+        match matching(&rule.conditions, subject) {
+            Matching::Yes => {
+                return Outcome {
+                    rule: Some(rule),
+                    doubts,
+                };
+            }
+            Matching::No => {}
+            Matching::Unknown(why) => doubts.push(Doubt { rule, why }),
+        }
+    }
+    Outcome { rule: None, doubts }
+}
+
+/// The statement that it is not known whether a rule exempts the image; `None` if it is.
+pub(super) fn open_exemption(outcome: &Outcome<'_, String>) -> Option<Evidence> {
+    Some(Evidence {
+        source: Source::Policy,
+        says: Says::Failed(outcome.open()?),
+        detail: "[[exempt]]".to_owned(),
+    })
+}
+
+/// The policy's statement. Which rule is the first that matches is not known while an earlier one
+/// is in doubt.
+pub(super) fn evidence(outcome: &Outcome<'_, Platforms>) -> Evidence {
+    let (says, detail) = match (outcome.open(), outcome.rule) {
+        (Some(why), _) => (Says::Failed(why), "[[expect]]".to_owned()),
+        (None, Some(rule)) => (Says::Platforms(rule.says.clone()), rule.to_string()),
+        (None, None) => (Says::Silent, "[[expect]]: no rule matches".to_owned()),
+    };
+    Evidence {
+        source: Source::Policy,
+        says,
+        detail,
+    }
+}
+
+impl<T> Outcome<'_, T> {
+    /// Why it is not known which rule matches.
+    pub(super) fn open(&self) -> Option<String> {
+        let doubt = self.doubts.first()?;
+        let why = match &doubt.why {
+            Unknown::Identity => "asks who registered the image, and the event does not say",
+            Unknown::Snapshot => "asks for the root snapshot, which was not looked at",
+            Unknown::SnapshotFailed(why) => why,
+        };
+        Some(format!("{}: {why}", doubt.rule))
+    }
+
+    pub(super) fn asks_identity(&self) -> bool {
+        self.in_doubt_for(|why| *why == Unknown::Identity)
+    }
+
+    pub(super) fn asks_snapshot(&self) -> bool {
+        self.in_doubt_for(|why| *why == Unknown::Snapshot)
+    }
+
+    fn in_doubt_for(&self, reason: impl Fn(&Unknown) -> bool) -> bool {
+        self.doubts.iter().any(|doubt| reason(&doubt.why))
+    }
+}
+
+/// One condition that does not hold is enough, whatever is unknown besides.
+fn matching(conditions: &[Condition], subject: Subject<'_>) -> Matching {
+    let mut matching = Matching::Yes;
+    for condition in conditions {
+        match holds(condition, subject) {
+            Matching::Yes => {}
+            Matching::No => return Matching::No,
+            // What a look can settle comes first.
+            Matching::Unknown(why) => match matching {
+                Matching::Unknown(Unknown::Snapshot) => {}
+                _ => matching = Matching::Unknown(why),
+            },
+        }
+    }
+    matching
+}
+
+fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
+    let Subject {
+        registration,
+        image,
+        snapshot,
+    } = subject;
+    let identity = match &registration.registered_by {
+        RegisteredBy::Identity { caller, service } => Some((Some(caller), service.as_ref())),
+        RegisteredBy::Unknown => None,
+    };
+    let text = match &condition.on {
+        Matched::Tag(key) => image.tags.get(key).map(String::as_str),
+        Matched::Attribute(attribute) => match (attribute, identity, snapshot) {
+            (Attribute::Name, ..) => image.name.as_deref(),
+            (Attribute::Description, ..) => image.description.as_deref(),
+            (Attribute::Architecture, ..) => image.architecture.as_deref(),
+            (Attribute::Account, ..) => Some(registration.account.as_str()),
+            (Attribute::Region, ..) => Some(registration.region.as_str()),
+            (Attribute::RegisteredBy, Some((caller, _)), _) => caller.map(String::as_str),
+            (Attribute::InvokedBy, Some((_, service)), _) => service.map(String::as_str),
+            (Attribute::RegisteredBy | Attribute::InvokedBy, None, _) => {
+                return Matching::Unknown(Unknown::Identity);
+            }
+            (Attribute::SnapshotDescription, _, Look::Seen(snapshot)) => {
+                snapshot.description.as_deref()
+            }
+            (Attribute::SnapshotDescription, _, Look::NotApplicable(_)) => None,
+            (Attribute::SnapshotDescription, _, Look::NotYet) => {
+                return Matching::Unknown(Unknown::Snapshot);
+            }
+            (Attribute::SnapshotDescription, _, Look::Failed(why)) => {
+                return Matching::Unknown(Unknown::SnapshotFailed(why.clone()));
+            }
+        },
+    };
+    // What is not there matches nothing, not even `*`.
+    match text {
+        Some(text) if condition.glob.matches(text) => Matching::Yes,
+        _ => Matching::No,
+    }
+}

@@ -1,0 +1,67 @@
+//! Declarations by the tag [`EXPECT_TAG`]: on the image, and on its root snapshot.
+
+use std::collections::BTreeMap;
+
+use super::{EXPECT_TAG, Evidence, Look, Says, Source, Subject};
+use crate::billing::Platforms;
+use crate::observation::Image;
+use crate::policy::Policy;
+
+pub(super) fn on_image(image: &Image, policy: &Policy) -> Evidence {
+    if !policy.ask_tags {
+        return not_asked(Source::ImageTag);
+    }
+    read(Source::ImageTag, &image.tags)
+}
+
+pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
+    if !policy.ask_tags {
+        return not_asked(Source::SnapshotTag);
+    }
+    let says = |says, detail: &str| Evidence {
+        source: Source::SnapshotTag,
+        says,
+        detail: detail.to_owned(),
+    };
+    match subject.snapshot {
+        Look::NotYet => not_asked(Source::SnapshotTag),
+        Look::NotApplicable(why) => says(Says::NotApplicable, why),
+        Look::Failed(why) => says(Says::Failed(why.clone()), EXPECT_TAG),
+        // A tag is a declaration only of people who may speak for the account.
+        Look::Seen(snapshot)
+            if snapshot.owner.as_deref() != Some(subject.registration.account.as_str()) =>
+        {
+            says(
+                Says::Silent,
+                "the root snapshot does not belong to this account",
+            )
+        }
+        Look::Seen(snapshot) => read(Source::SnapshotTag, &snapshot.tags),
+    }
+}
+
+fn read(source: Source, tags: &BTreeMap<String, String>) -> Evidence {
+    let Some(value) = tags.get(EXPECT_TAG) else {
+        return Evidence {
+            source,
+            says: Says::Silent,
+            detail: EXPECT_TAG.into(),
+        };
+    };
+    Evidence {
+        source,
+        says: match Platforms::parse(value.split(',')) {
+            Ok(platforms) => Says::Platforms(platforms),
+            Err(text) => Says::NoPlatform(text.to_owned()),
+        },
+        detail: format!("{EXPECT_TAG}={value}"),
+    }
+}
+
+fn not_asked(source: Source) -> Evidence {
+    Evidence {
+        source,
+        says: Says::NotAsked,
+        detail: EXPECT_TAG.into(),
+    }
+}

@@ -1,0 +1,556 @@
+//! TOML → [`Policy`]: a walk over the file's values that gathers every fault, each with its place.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use glob::Pattern;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Attribute, Condition, Matched, Policy, Rule, Word};
+use crate::billing::{ACCEPTED_PLATFORMS, Platforms, platform_meant_by};
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Reads a policy, or tells all its faults in the order of the file.
+pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
+    let (root, syntax_errors) = DeTable::parse_recoverable(text);
+    let mut reader = Reader {
+        file,
+        line_starts: line_starts(text),
+        text,
+        faults: Vec::new(),
+    };
+    for error in &syntax_errors {
+        let place = error.span().unwrap_or_default();
+        let stands = shortened(reader.line(reader.position(place.start).0).trim());
+        let message = error.message().lines().next().unwrap_or("a syntax error");
+        reader.fault(place, &format!("`{stands}` is no TOML: {message}"));
+    }
+    let broken = std::mem::take(&mut reader.faults);
+    let broken_lines: BTreeSet<usize> = broken
+        .iter()
+        .map(|fault| reader.position(fault.start).0)
+        .collect();
+    let policy = reader.policy(&root);
+    // What the parser made up for a broken value is no fault of its own; and after a table's
+    // broken header nobody knows which table the keys belong to.
+    let of_header = |fault: &Fault| {
+        let line = reader.line(reader.position(fault.start).0).trim_start();
+        line.starts_with('[')
+            && ["table", "key"]
+                .iter()
+                .any(|word| fault.what.contains(word))
+    };
+    if broken.iter().any(of_header) {
+        reader.faults.clear();
+    }
+    let positions = std::mem::take(&mut reader.faults).into_iter();
+    let mut faults: Vec<Fault> = positions
+        .filter(|fault| !broken_lines.contains(&reader.position(fault.start).0))
+        .chain(broken)
+        .collect();
+    if faults.is_empty() {
+        return Ok(policy);
+    }
+    faults.sort();
+    let shown = faults.iter().take(SHOWN);
+    let mut told: Vec<String> = shown
+        .map(|fault| format!("{}: {}", reader.place(fault.start), fault.what))
+        .collect();
+    if let Some(more) = faults.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        told.push(format!("{file}: and {more} more faults"));
+    }
+    Err(told)
+}
+
+/// So many faults are told: whoever has more has another kind of file.
+const SHOWN: usize = 200;
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fault {
+    /// Where in the file, in bytes.
+    start: usize,
+    what: String,
+}
+
+/// Walks over the file's values and gathers faults.
+struct Reader<'t> {
+    file: &'t str,
+    text: &'t str,
+    line_starts: Vec<usize>,
+    faults: Vec<Fault>,
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    std::iter::once(0)
+        .chain(breaks.map(|(at, _)| at + 1))
+        .collect()
+}
+
+impl Reader<'_> {
+    fn policy(&mut self, root: &Spanned<DeTable<'_>>) -> Policy {
+        let mut policy = Policy::default();
+        let mut versioned = false;
+        let sections = [
+            "version", "defaults", "evidence", "discard", "alert", "expect", "exempt",
+        ];
+        for (key, value) in root.get_ref() {
+            match key.get_ref().as_ref() {
+                "version" => {
+                    versioned = true;
+                    self.version(value);
+                }
+                "defaults" => self.keys(value, &["expect"], |reader, _, value| {
+                    if let Some(platforms) = reader.platforms(value) {
+                        policy.default_expect = Some(platforms);
+                    }
+                }),
+                "evidence" => {
+                    self.keys(
+                        value,
+                        &["tags", "lineage", "disk"],
+                        |reader, key, value| match key {
+                            "tags" => reader.boolean(value, &mut policy.ask_tags),
+                            "lineage" => reader.word(value, &mut policy.lineage),
+                            _ => reader.word(value, &mut policy.disk),
+                        },
+                    );
+                }
+                "discard" => {
+                    let keys = [
+                        "action",
+                        "from",
+                        "max_per_hour",
+                        "max_age_hours",
+                        "in_use",
+                        "service_registered",
+                    ];
+                    self.keys(value, &keys, |reader, key, value| match key {
+                        "action" => reader.word(value, &mut policy.action),
+                        "from" => reader.words(value, &mut policy.discard_from),
+                        "max_per_hour" => reader.count(value, &mut policy.max_per_hour),
+                        "max_age_hours" => reader.count(value, &mut policy.max_age_hours),
+                        "in_use" => reader.word(value, &mut policy.in_use),
+                        _ => reader.word(value, &mut policy.service_registered),
+                    });
+                }
+                "alert" => self.keys(value, &["on"], |reader, _, value| {
+                    reader.words(value, &mut policy.alert_on);
+                }),
+                "expect" => {
+                    let then = ("platform", ACCEPTED_PLATFORMS);
+                    policy.expect =
+                        self.rules(key, value, then, |reader, value| reader.platforms(value));
+                }
+                "exempt" => {
+                    let then = ("reason", REASONS);
+                    policy.exempt =
+                        self.rules(key, value, then, |reader, value| reader.reason(value));
+                }
+                unknown => self.unknown_key(key.span(), unknown, &sections),
+            }
+        }
+        if !versioned {
+            self.fault(0..0, "`version` is missing; accepted is version = 1");
+        }
+        policy
+    }
+
+    fn fault(&mut self, place: Range<usize>, what: &str) {
+        self.faults.push(Fault {
+            start: place.start,
+            what: what.to_owned(),
+        });
+    }
+
+    /// Line and column of a byte, both counted from 1, columns in characters.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let line = self.line_starts.partition_point(|start| *start <= byte);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| self.line_starts.get(index));
+        let before = self.text.get(start.copied().unwrap_or(0)..byte);
+        (line, before.unwrap_or_default().chars().count() + 1)
+    }
+
+    fn place(&self, byte: usize) -> String {
+        let (line, column) = self.position(byte);
+        format!("{}:{line}:{column}", self.file)
+    }
+
+    /// The text of a line, counted from 1.
+    fn line(&self, number: usize) -> &str {
+        let start = self.line_starts.get(number.saturating_sub(1)).copied();
+        let rest = start.and_then(|start| self.text.get(start..));
+        rest.and_then(|rest| rest.lines().next())
+            .unwrap_or_default()
+    }
+
+    fn unknown_key(&mut self, place: Range<usize>, key: &str, accepted: &[&str]) {
+        let meant = did_you_mean(nearest(key, accepted.iter().copied()), "`");
+        let accepted = accepted.join(", ");
+        self.fault(
+            place,
+            &format!("unknown key `{key}`{meant}; accepted are {accepted}"),
+        );
+    }
+
+    fn unaccepted(&mut self, value: &Value<'_>, meant: Option<&str>, accepted: &str) {
+        let stands = shortened(self.text.get(value.span()).unwrap_or_default());
+        let meant = did_you_mean(meant, "\"");
+        self.fault(
+            value.span(),
+            &format!("`{stands}` is not accepted{meant}; accepted are {accepted}"),
+        );
+    }
+
+    fn version(&mut self, value: &Value<'_>) {
+        let number = value.get_ref().as_integer();
+        if number.map(|number| (number.as_str(), number.radix())) != Some(("1", 10)) {
+            self.unaccepted(value, None, "version = 1");
+        }
+    }
+
+    /// Hands each known key of a table to `read`.
+    fn keys(
+        &mut self,
+        value: &Value<'_>,
+        accepted: &[&str],
+        mut read: impl FnMut(&mut Self, &str, &Value<'_>),
+    ) {
+        let Some(table) = value.get_ref().as_table() else {
+            let keys = accepted.join(", ");
+            return self.unaccepted(value, None, &format!("a table with the keys {keys}"));
+        };
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            if accepted.contains(&name) {
+                read(self, name, value);
+            } else {
+                self.unknown_key(key.span(), name, accepted);
+            }
+        }
+    }
+
+    fn boolean(&mut self, value: &Value<'_>, target: &mut bool) {
+        match value.get_ref().as_bool() {
+            Some(given) => *target = given,
+            None => self.unaccepted(value, None, "true, false"),
+        }
+    }
+
+    fn count(&mut self, value: &Value<'_>, target: &mut u32) {
+        let number = value.get_ref().as_integer();
+        match number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok()) {
+            Some(given) => *target = given,
+            None => self.unaccepted(value, None, "whole numbers from 0 to 4294967295"),
+        }
+    }
+
+    fn word<W: Word>(&mut self, value: &Value<'_>, target: &mut W) {
+        match self.one_word(value) {
+            Some(given) => *target = given,
+            None => self.unaccepted_word::<W>(value),
+        }
+    }
+
+    fn words<W: Word + Ord>(&mut self, value: &Value<'_>, target: &mut BTreeSet<W>) {
+        let Some(list) = value.get_ref().as_array() else {
+            return self.unaccepted(value, None, &format!("lists of {}", accepted_words::<W>()));
+        };
+        target.clear();
+        for value in list.iter() {
+            match self.one_word(value) {
+                Some(given) => {
+                    target.insert(given);
+                }
+                None => self.unaccepted_word::<W>(value),
+            }
+        }
+    }
+
+    fn one_word<W: Word>(&self, value: &Value<'_>) -> Option<W> {
+        let given = value.get_ref().as_str()?;
+        W::WORDS
+            .iter()
+            .find(|(word, _)| *word == given)
+            .map(|(_, meaning)| *meaning)
+    }
+
+    fn unaccepted_word<W: Word>(&mut self, value: &Value<'_>) {
+        let words = W::WORDS.iter().map(|(word, _)| *word);
+        let meant = value
+            .get_ref()
+            .as_str()
+            .and_then(|given| nearest(given, words));
+        self.unaccepted(value, meant, &accepted_words::<W>());
+    }
+
+    fn platforms(&mut self, value: &Value<'_>) -> Option<Platforms> {
+        let one = std::slice::from_ref(value);
+        let values: Vec<&Value<'_>> = match value.get_ref().as_array() {
+            Some(list) if !list.is_empty() => list.iter().collect(),
+            _ => one.iter().collect(),
+        };
+        let mut texts = Vec::new();
+        for value in values {
+            let text = value.get_ref().as_str();
+            match text.filter(|text| Platforms::parse([*text]).is_ok()) {
+                Some(text) => texts.push(text),
+                None => {
+                    self.unaccepted(value, text.and_then(platform_meant_by), ACCEPTED_PLATFORMS)
+                }
+            }
+        }
+        Platforms::parse(texts).ok()
+    }
+
+    fn reason(&mut self, value: &Value<'_>) -> Option<String> {
+        let reason = value
+            .get_ref()
+            .as_str()
+            .filter(|text| !text.trim().is_empty());
+        if reason.is_none() {
+            self.unaccepted(value, None, REASONS);
+        }
+        reason.map(str::to_owned)
+    }
+
+    /// Reads `[[expect]]` or `[[exempt]]`: rules with match keys, and a key that says what follows
+    /// from them, `then`, with what it accepts.
+    fn rules<T>(
+        &mut self,
+        key: &Spanned<impl AsRef<str>>,
+        value: &Value<'_>,
+        (then, accepted): (&'static str, &str),
+        mut read: impl FnMut(&mut Self, &Value<'_>) -> Option<T>,
+    ) -> Vec<Rule<T>> {
+        let name = key.get_ref().as_ref();
+        let list = value.get_ref().as_array();
+        let tables = list.filter(|list| list.iter().all(|rule| rule.get_ref().is_table()));
+        let Some(tables) = tables else {
+            let what = format!("`{name}` is not a list of rules; each is written under [[{name}]]");
+            self.fault(key.span(), &what);
+            return Vec::new();
+        };
+        let rules = tables.iter().filter_map(|rule| {
+            let table = rule.get_ref().as_table()?;
+            let before = self.faults.len();
+            let mut conditions = Vec::new();
+            let mut says = None;
+            for (key, value) in table {
+                match key.get_ref().as_ref() {
+                    word if word == then => says = read(self, value),
+                    "tag" => self.tags(value, &mut conditions),
+                    word => self.attribute(key.span(), word, value, then, &mut conditions),
+                }
+            }
+            // A slip of the key was told already; another rule's key (`region`) is none of `reason`.
+            let says_it = |key: &str| {
+                match_keys().all(|other| other != key) && nearest(key, [then].into_iter()).is_some()
+            };
+            if says.is_none() && !table.keys().any(|key| says_it(key.get_ref())) {
+                let what = format!("[[{name}]] without `{then}`; accepted are {accepted}");
+                self.fault(rule.span(), &what);
+            }
+            if conditions.is_empty() && self.faults.len() == before {
+                let keys = match_keys().collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "[[{name}]] without a match key would mean every image; accepted are {keys}"
+                );
+                self.fault(rule.span(), &what);
+            }
+            let (line, _) = self.position(rule.span().start);
+            Some(Rule {
+                conditions,
+                says: says?,
+                place: format!("{}:{line}", self.file),
+            })
+        });
+        rules.collect()
+    }
+
+    fn attribute(
+        &mut self,
+        place: Range<usize>,
+        word: &str,
+        value: &Value<'_>,
+        then: &'static str,
+        conditions: &mut Vec<Condition>,
+    ) {
+        match Attribute::WORDS.iter().find(|(known, _)| *known == word) {
+            Some((_, attribute)) => {
+                conditions.extend(self.condition(Matched::Attribute(*attribute), value));
+            }
+            None => {
+                let accepted: Vec<&str> = match_keys().chain([then]).collect();
+                self.unknown_key(place, word, &accepted);
+            }
+        }
+    }
+
+    fn tags(&mut self, value: &Value<'_>, conditions: &mut Vec<Condition>) {
+        match value.get_ref().as_table() {
+            Some(tags) if !tags.is_empty() => {
+                for (key, value) in tags {
+                    if key.get_ref().is_empty() {
+                        self.fault(key.span(), "a tag's key is never empty");
+                    }
+                    let key = Matched::Tag(key.get_ref().as_ref().to_owned());
+                    conditions.extend(self.condition(key, value));
+                }
+            }
+            _ => self.unaccepted(
+                value,
+                None,
+                "tables of tag keys and globs: { Team = \"data-*\" }",
+            ),
+        }
+    }
+
+    fn no_glob(&mut self, value: &Value<'_>, meant: Option<&str>, why: &str) -> Option<Condition> {
+        self.unaccepted(value, meant, &format!("{GLOBS}; {why}"));
+        None
+    }
+
+    fn condition(&mut self, on: Matched, value: &Value<'_>) -> Option<Condition> {
+        let Some(text) = value.get_ref().as_str().filter(|text| !text.is_empty()) else {
+            self.unaccepted(value, None, GLOBS);
+            return None;
+        };
+        match Pattern::new(text) {
+            Ok(glob) => match never_matches(&on, text, &glob) {
+                None => Some(Condition { on, glob }),
+                Some(why) => self.no_glob(value, None, &why),
+            },
+            Err(error) => {
+                // What people write who know other globs, or who mean the bracket itself.
+                let meant = [text.replace("**", "*"), text.replace('[', "[[]")];
+                let meant = meant.iter().find(|meant| Pattern::new(meant).is_ok());
+                let why = format!("its character {}: {}", error.pos + 1, error.msg);
+                self.no_glob(value, meant.map(String::as_str), &why)
+            }
+        }
+    }
+}
+
+/// Why a glob does not mean what its writer meant: an exemption that never matches is no exemption.
+fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
+    let strange = [
+        ("**", "one * is any text already"),
+        ("[^", "that a character is none of these is written [!ab]"),
+        (
+            "\\",
+            "a backslash stands for itself; to match a * write [*]",
+        ),
+        ("{", "alternatives are not known: write a rule for each"),
+    ];
+    if let Some((_, why)) = strange.iter().find(|(sign, _)| text.contains(sign)) {
+        return Some((*why).to_owned());
+    }
+    if text.trim() != text {
+        return Some("spaces around it are part of it".to_owned());
+    }
+    let reversed = glob_ranges(text).find(|(from, to)| from > to);
+    if let Some((from, to)) = reversed {
+        return Some(format!("no character is from {from} to {to}"));
+    }
+    let possible = |values: &[&str]| values.iter().any(|value| glob.matches(value));
+    let of =
+        |characters: fn(char) -> bool| text.chars().all(|c| characters(c) || "*?[]!-".contains(c));
+    match on {
+        Matched::Attribute(Attribute::Architecture) if !possible(&ARCHITECTURES) => {
+            Some(format!("architectures are {}", ARCHITECTURES.join(", ")))
+        }
+        Matched::Attribute(Attribute::Account) if !of(|c| c.is_ascii_digit()) => {
+            Some("an account has twelve digits".to_owned())
+        }
+        Matched::Attribute(Attribute::Region)
+            if !of(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) =>
+        {
+            Some("a Region has lower-case letters, digits and hyphens".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// `Architecture` of an image (EC2 API reference, "Image").
+const ARCHITECTURES: [&str; 5] = ["i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"];
+
+/// The ranges within the brackets of a glob, from and to.
+fn glob_ranges(text: &str) -> impl Iterator<Item = (char, char)> {
+    let brackets = text
+        .split('[')
+        .skip(1)
+        .filter_map(|rest| rest.split(']').next());
+    brackets.flat_map(|inside| {
+        let characters: Vec<char> = inside.chars().collect();
+        let ranges = characters.windows(3).filter_map(|three| match three {
+            [from, '-', to] => Some((*from, *to)),
+            _ => None,
+        });
+        ranges.collect::<Vec<_>>()
+    })
+}
+
+const REASONS: &str = "sentences that say why the images are exempt";
+
+pub(super) const GLOBS: &str = "globs: * for any text (slashes too), ? for one character, [ab] or [a-z] for one of these, \
+     [!ab] for another than these, [[] for a bracket";
+
+/// What stands in the file, on one line of a log.
+fn shortened(text: &str) -> String {
+    let shown = text.lines().next().unwrap_or_default();
+    let mut shown: String = shown
+        .chars()
+        .take(60)
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Every key by which a rule can match.
+fn match_keys() -> impl Iterator<Item = &'static str> {
+    Attribute::WORDS
+        .iter()
+        .map(|(word, _)| *word)
+        .chain(["tag"])
+}
+
+fn accepted_words<W: Word>() -> String {
+    let words: Vec<String> = W::WORDS
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
+    words.join(", ")
+}
+
+/// The candidate that `given` is likely to be a slip of.
+fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_ascii_lowercase();
+    candidates
+        .map(|candidate| {
+            let distance = strsim::damerau_levenshtein(&given, &candidate.to_ascii_lowercase());
+            (distance, candidate)
+        })
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn did_you_mean(meant: Option<&str>, quote: &str) -> String {
+    meant.map_or_else(String::new, |meant| {
+        format!(" (did you mean {quote}{}{quote}?)", shortened(meant))
+    })
+}
