@@ -243,22 +243,23 @@ impl Place<'_> {
         };
         for attachment in then {
             let id = &attachment.instance;
-            let instance = instances.iter().find(|instance| instance.id == *id);
-            match instance.map(|instance| self.unfit(instance, attachment)) {
-                None => trail.seen.push(format!("{id} is not there any more")),
-                Some(Some(why)) => trail.seen.push(format!("{volume} {why}")),
-                Some(None) => {
-                    let what = format!("{volume} is the root volume of {id}, which");
-                    let details = instance.and_then(|found| found.platform_details.as_deref());
-                    let operation = instance.and_then(|found| found.usage_operation.as_deref());
-                    trail.met(&what, details, operation);
-                    if let Ok(bills) = billing(details, operation) {
-                        trail.origin = Some(Origin {
-                            instance: id.clone(),
-                            bills,
-                        });
-                    }
-                }
+            let Some(instance) = instances.iter().find(|instance| instance.id == *id) else {
+                trail.seen.push(format!("{id} is not there any more"));
+                continue;
+            };
+            if let Some(why) = self.unfit(instance, attachment) {
+                trail.seen.push(format!("{volume} {why}"));
+                continue;
+            }
+            let what = format!("{volume} is the root volume of {id}, which");
+            let details = instance.platform_details.as_deref();
+            let operation = instance.usage_operation.as_deref();
+            trail.met(&what, details, operation);
+            if let Ok(bills) = billing(details, operation) {
+                trail.origin = Some(Origin {
+                    instance: id.clone(),
+                    bills,
+                });
             }
         }
     }
@@ -275,9 +276,8 @@ impl Place<'_> {
         }
         // A volume beside the root says nothing of the instance's platform, nor that of it: Packer's
         // ebssurrogate builds on such a one.
-        let root = instance.root_device.as_deref();
-        if !root.is_some_and(|root| is_same_device(root, device)) {
-            let root = instance.root_device.as_deref().unwrap_or("not known");
+        let root = instance.root_device.as_deref().unwrap_or("not known");
+        if !is_same_device(root, device) {
             return Some(format!("is {device} of {id}, not its root volume ({root})"));
         }
         match (instance.usage_operation_updated, self.snapshot.started) {
