@@ -1,5 +1,6 @@
 //! The actions of EC2, and what they share: ids, filters, paging.
 
+mod image_attributes;
 mod images;
 mod instances;
 mod snapshots;
@@ -31,6 +32,8 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
         "EnableImage" => images::enable,
         "ListImagesInRecycleBin" => images::list_in_recycle_bin,
         "RestoreImageFromRecycleBin" => images::restore_from_recycle_bin,
+        "DescribeImageAttribute" => image_attributes::describe,
+        "ModifyImageAttribute" => image_attributes::modify,
         "DescribeImageReferences" => instances::describe_image_references,
         "DescribeInstances" => instances::describe,
         "CreateVolume" => volumes::create,
@@ -60,22 +63,22 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
 
 pub(crate) fn reply(action: &str, request_id: &str, result: Result<Xml, Refusal>) -> Reply {
     match result {
-        Ok(content) => Reply {
-            status: 200,
-            body: Xml::document(&format!("{action}Response"), Some(NAMESPACE), |xml| {
+        Ok(content) => Reply::xml(
+            200,
+            Xml::document(&format!("{action}Response"), Some(NAMESPACE), |xml| {
                 xml.text("requestId", request_id);
                 xml.include(&content);
             }),
-        },
+        ),
         Err(refusal) => refused(&refusal, request_id),
     }
 }
 
 /// The error document of EC2.
 pub(crate) fn refused(refusal: &Refusal, request_id: &str) -> Reply {
-    Reply {
-        status: refusal.status,
-        body: Xml::document("Response", None, |xml| {
+    Reply::xml(
+        refusal.status,
+        Xml::document("Response", None, |xml| {
             xml.element("Errors", |xml| {
                 xml.element("Error", |xml| {
                     xml.text("Code", &refusal.code);
@@ -84,12 +87,17 @@ pub(crate) fn refused(refusal: &Refusal, request_id: &str) -> Reply {
             });
             xml.text("RequestID", request_id);
         }),
-    }
+    )
+}
+
+/// Too many requests.
+pub(crate) fn throttled() -> Refusal {
+    Refusal::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503)
 }
 
 /// `UnauthorizedOperation`, in the words that IAM has for an identity without the permission. As in
 /// life, the resource is named only where the permission can be limited to one: of all that describe, only
-/// for `DescribeSnapshotAttribute`.
+/// for `DescribeImageAttribute` and `DescribeSnapshotAttribute`.
 pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     let World {
         account, region, ..

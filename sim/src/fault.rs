@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Which of the two services a call was meant for.
+/// Which of the services a call was meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Amazon EC2, the `ec2Query` protocol, API version 2016-11-15.
     Ec2,
     /// Amazon SNS, the `awsQuery` protocol, API version 2010-03-31.
     Sns,
+    /// Amazon DynamoDB, the `AWS JSON 1.0` protocol, API version 2012-08-10.
+    DynamoDb,
 }
 
 /// One request that reached the server, whether it was served, refused or disturbed by a fault.
@@ -19,10 +21,20 @@ pub struct Call {
     pub service: Service,
     /// The action, such as `DescribeImages`.
     pub action: String,
-    /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them.
+    /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them. Of a
+    /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
+    /// transaction have commas between them.
     pub params: BTreeMap<String, String>,
     /// What the server did with it.
     pub answer: Answer,
+}
+
+impl Call {
+    /// The JSON document of a call of DynamoDB; null for any other call.
+    pub fn body(&self) -> serde_json::Value {
+        let body = self.params.get("Body").map(String::as_str);
+        serde_json::from_str(body.unwrap_or_default()).unwrap_or_default()
+    }
 }
 
 /// What became of a call.
@@ -96,10 +108,15 @@ impl Calls {
 /// How a call is disturbed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's `Throttling` (400).
+    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's `Throttling` (400), DynamoDB's
+    /// `ProvisionedThroughputExceededException` (400).
     Throttle,
-    /// `InternalError` (500).
+    /// `InternalError`, DynamoDB's `InternalServerError` (500).
     InternalError,
+    /// A transaction is at work on an item of DynamoDB that the call wants: `TransactWriteItems` is cancelled
+    /// with `TransactionConflict` as the reason of its last write, any other call is refused with
+    /// `TransactionConflictException` (400).
+    TransactionConflict,
     /// The connection is closed without an answer, and nothing was done.
     ResetBefore,
     /// The call takes effect, then the connection is closed without an answer.
@@ -111,7 +128,8 @@ pub enum FaultKind {
     /// The call takes effect; of the answer only so many bytes come, and HTTP does not know that there
     /// were more.
     CutShort(usize),
-    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403).
+    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403), or DynamoDB's
+    /// `AccessDeniedException` (400).
     AccessDenied,
     /// Any other refusal of the service's (400); nothing was done.
     Refuse {
@@ -132,6 +150,7 @@ impl FaultKind {
             | FaultKind::CutShort(_) => true,
             FaultKind::Throttle
             | FaultKind::InternalError
+            | FaultKind::TransactionConflict
             | FaultKind::ResetBefore
             | FaultKind::AccessDenied
             | FaultKind::Refuse { .. } => false,

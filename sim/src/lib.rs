@@ -1,9 +1,9 @@
 //! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
 //!
-//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15) and SNS's (`awsQuery`, 2010-03-31), so the real
-//! SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value, [`World`],
-//! that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs calls
-//! in the ways in which life does.
+//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's (`awsQuery`, 2010-03-31) and DynamoDB's
+//! (AWS JSON 1.0, 2012-08-10), so the real SDKs, boto3 and the `aws` command line can be pointed at it. What
+//! exists is a plain value, [`World`], that a test fills, changes and reads; every request is logged as a
+//! [`Call`]; a [`Fault`] disturbs calls in the ways in which life does.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -32,27 +32,41 @@
 //!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
 //! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and
 //!   names, the sizes of pages, SNS's rules for subjects, for `MessageStructure` and for the size of a message.
+//! - DynamoDB's expressions, with reserved words and unused placeholders refused; conditional writes, of
+//!   which one that is repeated after a lost answer meets its own effect; transactions, of which one that is
+//!   repeated with its `ClientRequestToken` does not; items of 400 KB, and scans whose last page may be
+//!   empty.
 //!
 //! # Where the truth is not known
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
 //! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
 //! that of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a
-//! snapshot of another account, and the state in which a deregistered image is
-//! still listed for a while (here: as it was). [`FaultKind::Refuse`] can play any other answer.
+//! snapshot of another account, the state in which a deregistered image is still listed for a while (here:
+//! as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here: no, as documented), and
+//! whether a table that is not there refuses a transaction (here) or cancels it. [`FaultKind::Refuse`] can
+//! play any other answer.
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
 //! to anybody, makes no events, and has no quotas. Images and snapshots are complete at once. `DryRun` is
 //! answered before the request is looked at. An instance-store image can not be registered. Volumes are
-//! tagged only as they are made.
+//! tagged only as they are made. Launch permissions of organizations are kept, and give nobody anything.
+//! DynamoDB's tables have no sort key and no index, all reads are consistent, nothing expires, and values
+//! are texts, integers (of 38 digits), booleans, null, lists, maps and sets of texts: any other value or
+//! parameter is refused rather than ignored. A token of a transaction is remembered for ever, not for ten
+//! minutes.
 //!
 //! # The actions
 //! EC2: `RegisterImage`, `DescribeImages`, `DeregisterImage`, `DisableImage`, `EnableImage`,
-//! `ListImagesInRecycleBin`, `RestoreImageFromRecycleBin`, `DescribeImageReferences`, `CreateTags`,
-//! `DeleteTags`, `CreateVolume`, `DescribeVolumes`, `CreateSnapshot`, `DescribeSnapshots`,
-//! `DescribeSnapshotAttribute`, `DescribeInstances`.
+//! `DescribeImageAttribute` and `ModifyImageAttribute` (launch permissions), `ListImagesInRecycleBin`,
+//! `RestoreImageFromRecycleBin`, `DescribeImageReferences`, `CreateTags`, `DeleteTags`, `CreateVolume`,
+//! `DescribeVolumes`, `CreateSnapshot`, `DescribeSnapshots`, `DescribeSnapshotAttribute`,
+//! `DescribeInstances`.
 //! SNS: `Publish`, `GetTopicAttributes`.
+//! DynamoDB: `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
+//! `DescribeTable`.
 
+mod dynamodb;
 mod ec2;
 mod fault;
 mod form;
@@ -65,7 +79,7 @@ mod xml;
 pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
 pub use server::Sim;
 pub use world::{
-    AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Lingering,
-    Message, MessageAttribute, RecycleBinRule, Reference, Snapshot, SnapshotBilling, Topic, Volume,
-    World,
+    AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,
+    Lingering, Message, MessageAttribute, RecycleBinRule, Reference, Snapshot, SnapshotBilling,
+    Table, Topic, Volume, World,
 };

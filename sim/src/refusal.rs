@@ -1,12 +1,16 @@
 //! How a service says no.
 
-/// A refusal of a request: what becomes the error document of either service.
+use serde_json::{Map, Value as Json};
+
+/// A refusal of a request: what becomes the error document of any of the services.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
+    /// What DynamoDB tells besides.
+    pub(crate) details: Map<String, Json>,
 }
 
 impl Refusal {
@@ -16,11 +20,17 @@ impl Refusal {
             status: 400,
             code: code.into(),
             message: message.into(),
+            details: Map::new(),
         }
     }
 
     pub(crate) fn with_status(self, status: u16) -> Refusal {
         Refusal { status, ..self }
+    }
+
+    pub(crate) fn with_detail(mut self, name: &str, detail: Json) -> Refusal {
+        self.details.insert(name.to_owned(), detail);
+        self
     }
 
     /// `InvalidParameterValue`.

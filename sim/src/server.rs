@@ -25,7 +25,7 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{ec2, sns};
+use crate::{dynamodb, ec2, sns};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -73,7 +73,7 @@ impl Sim {
         })
     }
 
-    /// `http://127.0.0.1:PORT`, for both services.
+    /// `http://127.0.0.1:PORT`, for all services.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -148,11 +148,76 @@ struct Closed;
 
 type ReplyBody = Either<Full<Bytes>, HalfBody>;
 
-/// What goes back: a status and an XML document.
+/// What goes back.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    /// For the header `x-amzn-requestid`.
+    pub(crate) request_id: Option<String>,
     pub(crate) body: String,
+}
+
+impl Reply {
+    /// An XML document, which has the request id in it.
+    pub(crate) fn xml(status: u16, document: String) -> Reply {
+        Reply {
+            status,
+            content_type: "text/xml;charset=UTF-8",
+            request_id: None,
+            body: document,
+        }
+    }
+}
+
+/// A request as all services have it.
+#[derive(Debug)]
+struct Question {
+    service: Service,
+    action: String,
+    params: BTreeMap<String, String>,
+}
+
+impl Question {
+    /// A request whose action is in the query or in the form that is its body.
+    fn of_form(query: &str, body: &[u8]) -> Question {
+        let params: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .chain(form_urlencoded::parse(body).into_owned())
+            .collect();
+        Question {
+            service: match params.get("Version").map(String::as_str) {
+                Some(sns::VERSION) => Service::Sns,
+                _ => Service::Ec2,
+            },
+            action: params.get("Action").cloned().unwrap_or_default(),
+            params,
+        }
+    }
+
+    /// A request of DynamoDB, whose action a header names.
+    fn of_json(action: &str, body: &[u8]) -> Question {
+        let body = String::from_utf8_lossy(body).into_owned();
+        let mut params = BTreeMap::new();
+        if let Some(tables) = dynamodb::table_names(&body) {
+            params.insert("TableName".to_owned(), tables);
+        }
+        params.insert("Body".to_owned(), body);
+        Question {
+            service: Service::DynamoDb,
+            action: action.to_owned(),
+            params,
+        }
+    }
+
+    fn form(&self) -> Form<'_> {
+        Form::new(&self.params)
+    }
+
+    /// The body of a request of DynamoDB.
+    fn json(&self) -> &str {
+        self.params.get("Body").map_or("", String::as_str)
+    }
 }
 
 async fn handle(
@@ -160,16 +225,21 @@ async fn handle(
     state: Arc<State>,
 ) -> Result<Response<ReplyBody>, Closed> {
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let target = request
+        .headers()
+        .get("x-amz-target")
+        .and_then(|target| target.to_str().ok()?.strip_prefix(dynamodb::TARGET))
+        .map(str::to_owned);
     let Some(body) = body_of(request).await else {
         let refusal = Refusal::new("RequestEntityTooLarge", "The request is too large.");
         return response(ec2::refused(&refusal.with_status(413), ""), false);
     };
-    let params: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes())
-        .into_owned()
-        .chain(form_urlencoded::parse(&body).into_owned())
-        .collect();
+    let question = match target {
+        Some(action) => Question::of_json(&action, &body),
+        None => Question::of_form(&query, &body),
+    };
 
-    let (reply, fault) = answer(&state, params);
+    let (reply, fault) = answer(&state, question);
     match (reply, fault) {
         (None, _) | (_, Some(FaultKind::ResetAfter)) => Err(Closed),
         (Some(reply), Some(FaultKind::Slow(delay))) => {
@@ -198,64 +268,96 @@ async fn body_of(request: Request<Incoming>) -> Option<Bytes> {
 /// Serves one call, and logs it; the reply is absent if the fault leaves none.
 ///
 /// The world stays locked throughout, so that the log's order is that of the effects.
-fn answer(state: &State, params: BTreeMap<String, String>) -> (Option<Reply>, Option<FaultKind>) {
+fn answer(state: &State, question: Question) -> (Option<Reply>, Option<FaultKind>) {
     let mut world = lock(&state.world);
-    let action = params.get("Action").cloned().unwrap_or_default();
-    let service = match params.get("Version").map(String::as_str) {
-        Some(sns::VERSION) => Service::Sns,
-        _ => Service::Ec2,
+    let fault = lock(&state.log).fault_for(&question.action);
+    let (reply, answer) = if fault == Some(FaultKind::ResetBefore) {
+        (None, Answer::Ok)
+    } else {
+        let refusal = fault
+            .as_ref()
+            .and_then(|fault| refusal_of(fault, &world, &question));
+        let number = state.requests.fetch_add(1, Ordering::Relaxed);
+        let request_id = format!("00000000-0000-4000-8000-{number:012x}");
+        let (reply, answer) = serve_or_refuse(&mut world, &question, &request_id, refusal);
+        (Some(reply), answer)
     };
-    let fault = lock(&state.log).fault_for(&action);
-    let form = Form::new(&params);
-    let result = match &fault {
-        Some(FaultKind::ResetBefore) => None,
-        Some(FaultKind::Throttle) => Some(Err(match service {
-            Service::Ec2 => {
-                Refusal::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503)
-            }
-            Service::Sns => Refusal::new("Throttling", "Rate exceeded"),
-        })),
-        Some(FaultKind::InternalError) => Some(Err(Refusal::new(
-            "InternalError",
-            "An internal error has occurred",
-        )
-        .with_status(500))),
-        Some(FaultKind::AccessDenied) => Some(Err(match service {
-            Service::Ec2 => ec2::denied(&world, &action, &form),
-            Service::Sns => sns::denied(&world, &action, &form),
-        })),
-        Some(FaultKind::Refuse { code, message }) => Some(Err(Refusal::new(code, message))),
-        None
-        | Some(
-            FaultKind::ResetAfter
+    lock(&state.log).record(Call {
+        service: question.service,
+        action: question.action,
+        params: question.params,
+        answer: match &fault {
+            Some(kind) => Answer::Fault(kind.clone()),
+            None => answer,
+        },
+    });
+    (reply, fault)
+}
+
+/// How the service refuses the call because of the fault, if that is what the fault does.
+fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<Refusal> {
+    let Question {
+        service, action, ..
+    } = question;
+    Some(match (fault, service) {
+        (FaultKind::Throttle, Service::Ec2) => ec2::throttled(),
+        (FaultKind::Throttle, Service::Sns) => sns::throttled(),
+        (FaultKind::Throttle, Service::DynamoDb) => dynamodb::throttled(),
+        (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
+        (FaultKind::InternalError, _) => {
+            Refusal::new("InternalError", "An internal error has occurred").with_status(500)
+        }
+        (FaultKind::AccessDenied, Service::Ec2) => ec2::denied(world, action, &question.form()),
+        (FaultKind::AccessDenied, Service::Sns) => sns::denied(world, action, &question.form()),
+        (FaultKind::AccessDenied, Service::DynamoDb) => {
+            dynamodb::denied(world, action, question.json())
+        }
+        (FaultKind::TransactionConflict, _) => dynamodb::conflicting(action, question.json()),
+        (FaultKind::Refuse { code, message }, _) => Refusal::new(code, message),
+        (
+            FaultKind::ResetBefore
+            | FaultKind::ResetAfter
             | FaultKind::Slow(_)
             | FaultKind::CutBody
             | FaultKind::CutShort(_),
-        ) => Some(match service {
-            Service::Ec2 => ec2::call(&mut world, &action, &form),
-            Service::Sns => sns::call(&mut world, &action, &form),
-        }),
+            _,
+        ) => return None,
+    })
+}
+
+/// What the service answers: the refusal, if there is one, or what the call leads to.
+fn serve_or_refuse(
+    world: &mut World,
+    question: &Question,
+    request_id: &str,
+    refusal: Option<Refusal>,
+) -> (Reply, Answer) {
+    let action = question.action.as_str();
+    match question.service {
+        Service::Ec2 => put_into_words(
+            refusal.map_or_else(|| ec2::call(world, action, &question.form()), Err),
+            |result| ec2::reply(action, request_id, result),
+        ),
+        Service::Sns => put_into_words(
+            refusal.map_or_else(|| sns::call(world, action, &question.form()), Err),
+            |result| sns::reply(action, request_id, result),
+        ),
+        Service::DynamoDb => put_into_words(
+            refusal.map_or_else(|| dynamodb::call(world, action, question.json()), Err),
+            |result| dynamodb::reply(request_id, result),
+        ),
+    }
+}
+
+fn put_into_words<T>(
+    result: Result<T, Refusal>,
+    reply: impl FnOnce(Result<T, Refusal>) -> Reply,
+) -> (Reply, Answer) {
+    let answer = match &result {
+        Ok(_) => Answer::Ok,
+        Err(refusal) => Answer::Refused(refusal.code.clone()),
     };
-    let answer = match (&fault, &result) {
-        (Some(kind), _) => Answer::Fault(kind.clone()),
-        (None, Some(Err(refusal))) => Answer::Refused(refusal.code.clone()),
-        (None, _) => Answer::Ok,
-    };
-    let reply = result.map(|result| {
-        let number = state.requests.fetch_add(1, Ordering::Relaxed);
-        let request_id = format!("00000000-0000-4000-8000-{number:012x}");
-        match service {
-            Service::Ec2 => ec2::reply(&action, &request_id, result),
-            Service::Sns => sns::reply(&action, &request_id, result),
-        }
-    });
-    lock(&state.log).record(Call {
-        service,
-        action,
-        params,
-        answer,
-    });
-    (reply, fault)
+    (reply(result), answer)
 }
 
 fn response(reply: Reply, cut: bool) -> Result<Response<ReplyBody>, Closed> {
@@ -266,12 +368,14 @@ fn response(reply: Reply, cut: bool) -> Result<Response<ReplyBody>, Closed> {
     } else {
         Either::Left(Full::new(bytes))
     };
-    Response::builder()
+    let mut response = Response::builder()
         .status(reply.status)
-        .header(CONTENT_TYPE, "text/xml;charset=UTF-8")
-        .header(CONTENT_LENGTH, length)
-        .body(body)
-        .map_err(|_| Closed)
+        .header(CONTENT_TYPE, reply.content_type)
+        .header(CONTENT_LENGTH, length);
+    if let Some(request_id) = reply.request_id {
+        response = response.header("x-amzn-requestid", request_id);
+    }
+    response.body(body).map_err(|_| Closed)
 }
 
 /// The first half of a document, and then an error, upon which hyper closes the connection.

@@ -26,16 +26,16 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
 
 pub(crate) fn reply(action: &str, request_id: &str, result: Result<Xml, Refusal>) -> Reply {
     match result {
-        Ok(content) => Reply {
-            status: 200,
-            body: Xml::document(&format!("{action}Response"), Some(NAMESPACE), |xml| {
+        Ok(content) => Reply::xml(
+            200,
+            Xml::document(&format!("{action}Response"), Some(NAMESPACE), |xml| {
                 xml.element(&format!("{action}Result"), |xml| xml.include(&content));
                 xml.element("ResponseMetadata", |xml| xml.text("RequestId", request_id));
             }),
-        },
-        Err(refusal) => Reply {
-            status: refusal.status,
-            body: Xml::document("ErrorResponse", Some(NAMESPACE), |xml| {
+        ),
+        Err(refusal) => Reply::xml(
+            refusal.status,
+            Xml::document("ErrorResponse", Some(NAMESPACE), |xml| {
                 xml.element("Error", |xml| {
                     let fault = if refusal.status < 500 {
                         "Sender"
@@ -48,8 +48,13 @@ pub(crate) fn reply(action: &str, request_id: &str, result: Result<Xml, Refusal>
                 });
                 xml.text("RequestId", request_id);
             }),
-        },
+        ),
     }
+}
+
+/// Too many requests.
+pub(crate) fn throttled() -> Refusal {
+    Refusal::new("Throttling", "Rate exceeded")
 }
 
 /// `AuthorizationError`, in the words that IAM has for an identity without the permission.

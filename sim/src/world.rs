@@ -27,7 +27,7 @@ pub struct World {
     pub recycle_bin: BTreeMap<String, BinnedImage>,
     /// Which deregistered images the Recycle Bin keeps, and for how long.
     pub recycle_bin_rules: Vec<RecycleBinRule>,
-    /// Instances by id. Each that is not terminated counts as a reference to its image.
+    /// Instances by id. Each counts as a reference to its image, a terminated one, too.
     pub instances: BTreeMap<String, Instance>,
     /// What else refers to an image, by image id: `DescribeImageReferences` answers from here.
     pub references: BTreeMap<String, Vec<Reference>>,
@@ -35,6 +35,11 @@ pub struct World {
     pub topics: BTreeMap<String, Topic>,
     /// All messages that were published, in order.
     pub messages: Vec<Message>,
+    /// DynamoDB tables by name.
+    pub tables: BTreeMap<String, Table>,
+    /// What the DynamoDB transactions that took effect were asked to write, by their `ClientRequestToken`:
+    /// a transaction that comes again does nothing again.
+    pub transactions: BTreeMap<String, Vec<serde_json::Value>>,
     /// For how many `DescribeImages` calls an image registered from now on is not visible yet.
     pub new_images_invisible_for: u32,
     /// How `DescribeImages` speaks of an image deregistered from now on.
@@ -46,7 +51,8 @@ pub struct World {
 impl Default for World {
     /// Account 123456789012 in eu-west-1, with the topic
     /// `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, that has one confirmed subscription,
-    /// and a Recycle Bin rule that keeps images tagged `ami-billing-guard:discard` = `true` for 30 days.
+    /// the empty table `ami-billing-guard`, whose key is `id`, and a Recycle Bin rule that keeps images
+    /// tagged `ami-billing-guard:discard` = `true` for 30 days.
     fn default() -> World {
         World {
             account: ACCOUNT.into(),
@@ -71,6 +77,8 @@ impl Default for World {
                 },
             )]),
             messages: Vec::new(),
+            tables: BTreeMap::from([("ami-billing-guard".to_owned(), Table::new("id"))]),
+            transactions: BTreeMap::new(),
             new_images_invisible_for: 0,
             after_deregistration: Lingering::default(),
             ids: 0,
@@ -341,6 +349,9 @@ pub struct Image {
     pub public: bool,
     /// The accounts that may launch it besides its owner.
     pub shared_with: BTreeSet<String>,
+    /// The ARNs of the organizations and organizational units whose accounts may launch it. Which accounts
+    /// these are is not simulated.
+    pub shared_with_organizations: BTreeSet<String>,
     /// Set by CreateImage only.
     pub source_instance_id: Option<String>,
     /// Set by CopyImage and CreateRestoreImageTask (and by CreateImage) only.
@@ -365,6 +376,8 @@ pub struct Image {
     pub imds_support: Option<String>,
     /// `v2.0`
     pub tpm_support: Option<String>,
+    /// The non-volatile UEFI variable store in base64. `DescribeImages` does not show it.
+    pub uefi_data: Option<String>,
     /// Of paravirtual images.
     pub kernel_id: Option<String>,
     /// Of paravirtual images.
@@ -406,6 +419,7 @@ impl Image {
             callers_tags: BTreeMap::new(),
             public: false,
             shared_with: BTreeSet::new(),
+            shared_with_organizations: BTreeSet::new(),
             source_instance_id: None,
             source_image_id: None,
             source_image_region: None,
@@ -417,6 +431,7 @@ impl Image {
             boot_mode: None,
             imds_support: None,
             tpm_support: None,
+            uefi_data: None,
             kernel_id: None,
             ramdisk_id: None,
             product_codes: Vec::new(),
@@ -715,3 +730,26 @@ pub struct MessageAttribute {
     /// The value; base64 if it is binary.
     pub value: String,
 }
+
+/// A DynamoDB table without a sort key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The attribute that is the partition key, a text.
+    pub key: String,
+    /// The items by the values of their keys.
+    pub items: BTreeMap<String, Item>,
+}
+
+impl Table {
+    /// An empty table with this attribute as its key.
+    pub fn new(key: impl Into<String>) -> Table {
+        Table {
+            key: key.into(),
+            items: BTreeMap::new(),
+        }
+    }
+}
+
+/// An item of a table: its attributes by name, as DynamoDB's JSON has them, such as `{"S": "text"}`. Texts,
+/// integers, booleans, null, lists, maps and sets of texts are simulated.
+pub type Item = BTreeMap<String, serde_json::Value>;

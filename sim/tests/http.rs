@@ -10,16 +10,19 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use sim::{Answer, Calls, Fault, FaultKind, Image, Service, Sim, World};
 
 const IMAGE: &str = "ami-0123456789abcdef0";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
+const TABLE: &str = "ami-billing-guard";
 
 /// What a client received: the status, the length that was promised, and what came.
 #[derive(Debug)]
 struct Received {
     status: u16,
     promised: usize,
+    head: String,
     body: String,
 }
 
@@ -48,6 +51,7 @@ fn send(sim: &Sim, request: &[u8]) -> io::Result<Received> {
     Ok(Received {
         status: head[9..12].parse().unwrap(),
         promised: promised.parse().unwrap(),
+        head: head.to_owned(),
         body: body.to_owned(),
     })
 }
@@ -88,6 +92,32 @@ fn publish(sim: &Sim, message: &str) -> io::Result<Received> {
             ("Message", message),
         ],
     )
+}
+
+fn dynamodb(sim: &Sim, action: &str, body: &Value) -> io::Result<Received> {
+    let body = body.to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
+         content-type: application/x-amz-json-1.0\r\nx-amz-target: DynamoDB_20120810.{action}\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    send(sim, (head + &body).as_bytes())
+}
+
+/// Puts an item that must not be there yet.
+fn put(sim: &Sim, id: &str) -> io::Result<Received> {
+    let body = json!({
+        "TableName": TABLE,
+        "Item": {"id": {"S": id}},
+        "ConditionExpression": "attribute_not_exists(id)",
+    });
+    dynamodb(sim, "PutItem", &body)
+}
+
+/// Whether the item that [`put`] puts is there.
+fn has_item(sim: &Sim, id: &str) -> bool {
+    sim.world().tables[TABLE].items.contains_key(id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,6 +179,43 @@ async fn sns_answers_in_its_own_xml() {
         attributes
             .body
             .contains("<entry><key>SubscriptionsConfirmed</key><value>1</value></entry>")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dynamodb_answers_in_its_own_json() {
+    let sim = Sim::start(World::default()).await.unwrap();
+    let answer = put(&sim, "caf\u{e9}").unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
+    let get = json!({"TableName": TABLE, "Key": {"id": {"S": "caf\u{e9}"}}});
+    let answer = dynamodb(&sim, "GetItem", &get).unwrap();
+    assert!(
+        answer
+            .head
+            .contains("content-type: application/x-amz-json-1.0")
+    );
+    assert!(answer.head.contains("x-amzn-requestid: 0000"));
+    assert_eq!(answer.promised, answer.body.len());
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(body, json!({"Item": {"id": {"S": "caf\u{e9}"}}}));
+
+    let refused = put(&sim, "caf\u{e9}").unwrap();
+    assert_eq!(refused.status, 400);
+    let body: Value = serde_json::from_str(&refused.body).unwrap();
+    let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+    assert_eq!(
+        body,
+        json!({"__type": code, "message": "The conditional request failed"})
+    );
+
+    let calls = sim.calls();
+    assert_eq!(calls[1].service, Service::DynamoDb);
+    assert_eq!(calls[1].action, "GetItem");
+    assert_eq!(calls[1].params["TableName"], TABLE);
+    assert_eq!(calls[1].body(), get);
+    assert_eq!(
+        calls[2].answer,
+        Answer::Refused("ConditionalCheckFailedException".into())
     );
 }
 
@@ -223,6 +290,91 @@ async fn faults_that_refuse_change_nothing() {
         assert_eq!(refused.status, status);
         assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
         assert!(sim.world().messages.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_that_refuse_in_dynamodb_change_nothing() {
+    for (kind, status, code) in [
+        (
+            FaultKind::Throttle,
+            400,
+            "v20120810#ProvisionedThroughputExceededException",
+        ),
+        (
+            FaultKind::InternalError,
+            500,
+            "v20120810#InternalServerError",
+        ),
+        (
+            FaultKind::AccessDenied,
+            400,
+            "service#AccessDeniedException",
+        ),
+        (
+            FaultKind::TransactionConflict,
+            400,
+            "v20120810#TransactionConflictException",
+        ),
+        (
+            FaultKind::Refuse {
+                code: "RequestLimitExceeded".into(),
+                message: "Not now.".into(),
+            },
+            400,
+            "v20120810#RequestLimitExceeded",
+        ),
+    ] {
+        let sim = Sim::start(World::default()).await.unwrap();
+        sim.inject(Fault::nth("PutItem", 1, kind.clone()));
+        let refused = put(&sim, "a").unwrap();
+        assert_eq!(refused.status, status);
+        let body: Value = serde_json::from_str(&refused.body).unwrap();
+        assert!(body["__type"].as_str().unwrap().ends_with(code), "{body}");
+        assert!(!has_item(&sim, "a"));
+        assert_eq!(sim.calls()[0].answer, Answer::Fault(kind));
+        assert_eq!(put(&sim, "a").unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_cancels_a_transaction() {
+    let sim = Sim::start(World::default()).await.unwrap();
+    sim.inject(Fault::nth(
+        "TransactWriteItems",
+        1,
+        FaultKind::TransactionConflict,
+    ));
+    let operation = |id: &str| json!({"Put": {"TableName": TABLE, "Item": {"id": {"S": id}}}});
+    let body = json!({"TransactItems": [operation("a"), operation("b")]});
+    let refused = dynamodb(&sim, "TransactWriteItems", &body).unwrap();
+    let error: Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!(error["CancellationReasons"][0]["Code"], "None");
+    assert_eq!(
+        error["CancellationReasons"][1]["Code"],
+        "TransactionConflict"
+    );
+    assert!(!has_item(&sim, "a"));
+    let done = dynamodb(&sim, "TransactWriteItems", &body).unwrap();
+    assert_eq!(done.status, 200);
+    assert!(has_item(&sim, "b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_answer_was_lost_meets_itself_when_it_is_repeated() {
+    for (kind, again) in [
+        (FaultKind::ResetBefore, 200),
+        (FaultKind::ResetAfter, 400),
+        (FaultKind::CutBody, 400),
+        (FaultKind::CutShort(1), 400),
+    ] {
+        let sim = Sim::start(World::default()).await.unwrap();
+        sim.inject(Fault::nth("PutItem", 1, kind.clone()));
+        if let Ok(answer) = put(&sim, "a") {
+            assert_eq!(answer.body, "{");
+        }
+        assert_eq!(has_item(&sim, "a"), kind.takes_effect());
+        assert_eq!(put(&sim, "a").unwrap().status, again, "{kind:?}");
     }
 }
 
@@ -328,6 +480,9 @@ async fn garbage_is_refused_and_the_next_request_is_served() {
     let too_large = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
                      content-length: 99999999\r\n\r\n";
     assert_eq!(send(&sim, too_large.as_bytes()).unwrap().status, 413);
+    let not_json = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
+                    x-amz-target: DynamoDB_20120810.Scan\r\ncontent-length: 4\r\n\r\n{\"\"}";
+    assert_eq!(send(&sim, not_json.as_bytes()).unwrap().status, 400);
     assert_eq!(describe(&sim).unwrap().status, 200);
 }
 

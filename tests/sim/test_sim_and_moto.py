@@ -26,8 +26,14 @@ SNAPSHOTS = {
 
 UNKNOWN = "ami-0123456789abcdef0"
 
+# The table of sim's default world.
+TABLE = "ami-billing-guard"
+
 # What the only instance of sim's example world was launched from, an image that is not there any more.
 LAUNCHED_FROM = "ami-0000000000000d001"
+
+# Errors whose sentences are compared, too. moto words those of expressions in its own way.
+TOLD_ALIKE = {"ConditionalCheckFailedException", "TransactionCanceledException", "ResourceNotFoundException"}
 
 Play = list[tuple[str, Any]]
 
@@ -43,7 +49,7 @@ def sim(sim_binary: Path) -> Iterator[str]:
 
 @pytest.fixture
 def moto_endpoint(world: World, moto: Moto) -> str:
-    """moto's endpoint, with the snapshots and the instance that sim's example world has."""
+    """moto's endpoint, with the snapshots, the instance and the table that sim's example world has."""
     volume = world.ec2.create_volume(Size=8, AvailabilityZone="eu-west-1a")["VolumeId"]
     for description, (details, operation) in SNAPSHOTS.items():
         snapshot = world.ec2.create_snapshot(VolumeId=volume, Description=description)["SnapshotId"]
@@ -52,11 +58,17 @@ def moto_endpoint(world: World, moto: Moto) -> str:
             {"id": snapshot, "platform_details": details, "usage_operation": operation},
         )
     world.ec2.run_instances(ImageId=LAUNCHED_FROM, InstanceType="t3.micro", MinCount=1, MaxCount=1)
+    client("dynamodb", moto.endpoint).create_table(
+        TableName=TABLE,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
     return moto.endpoint
 
 
 class Recorder:
-    """Calls, and writes down what came back: an answer, or the code of an error."""
+    """Calls, and writes down what came back: an answer, or an error's code and what comes with it."""
 
     def __init__(self) -> None:
         self.play: Play = []
@@ -66,6 +78,10 @@ class Recorder:
             answer = call(**request)
         except ClientError as error:
             answer = {"error": error.response["Error"]["Code"]}
+            if answer["error"] in TOLD_ALIKE:
+                answer |= {"message": error.response["Error"]["Message"]}
+            with_it = {"Item", "CancellationReasons"} & {*error.response}
+            answer |= {key: error.response[key] for key in with_it}
         else:
             assert answer.pop("ResponseMetadata")["HTTPStatusCode"] == 200
         self.play.append((step, answer))
@@ -91,7 +107,7 @@ def scenario(endpoint: str) -> Play:
             "BootMode": "uefi",
             "EnaSupport": True,
             "RootDeviceName": "/dev/xvda",
-            "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": ebs | {"Encrypted": False}}],
+            "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": ebs}],
         } | more
 
     images = {}
@@ -155,6 +171,18 @@ def scenario(endpoint: str) -> Play:
     do("describe an enabled one", ec2.describe_images, ImageIds=[second])
     do("disable an unknown one", ec2.disable_image, ImageId=UNKNOWN)
 
+    permissions = {"ImageId": third, "Attribute": "launchPermission"}
+    do("who may launch an image", ec2.describe_image_attribute, **permissions)
+    shares = {"Add": [{"UserId": "210987654321"}, {"Group": "all"}]}
+    do("share", ec2.modify_image_attribute, ImageId=third, LaunchPermission=shares)
+    do("who may launch a shared image", ec2.describe_image_attribute, **permissions)
+    do("describe a shared one", ec2.describe_images, ImageIds=[third])
+    private = {"Remove": [{"Group": "all"}]}
+    do("share less", ec2.modify_image_attribute, ImageId=third, LaunchPermission=private)
+    do("who may launch what is shared less", ec2.describe_image_attribute, **permissions)
+    nobody = {"Add": [{"UserId": "nobody"}]}
+    do("share with nobody", ec2.modify_image_attribute, ImageId=third, LaunchPermission=nobody)
+
     do("deregister", ec2.deregister_image, ImageId=first)
     do("describe a deregistered one", ec2.describe_images, ImageIds=[first])
     do("find what is left", ec2.describe_images, Owners=["self"])
@@ -176,6 +204,8 @@ def scenario(endpoint: str) -> Play:
     do("publish with a long subject", sns.publish, TopicArn=TOPIC, Subject="a" * 101, Message="text")
     do("the topic's attributes", sns.get_topic_attributes, TopicArn=TOPIC)
     do("no topic's attributes", sns.get_topic_attributes, TopicArn=f"{TOPIC}-2")
+    items(client("dynamodb", endpoint), do)
+    transactions(client("dynamodb", endpoint), do)
     return do.play
 
 
@@ -225,6 +255,172 @@ def lineage(ec2: Any, do: Recorder, snapshot: str) -> None:
         do(f"find {what}", call, Filters=[{"Name": name, "Values": [value]}])
 
 
+def items(dynamodb: Any, do: Recorder) -> None:
+    """Conditional writes of single items, reads and scans."""
+    values: dict[str, dict[str, Any]] = {
+        ":one": {"N": "1"},
+        ":two": {"N": "2"},
+        ":text": {"S": "text"},
+        ":list": {"L": [{"S": "told"}]},
+        ":map": {"M": {"deep": {"N": "5"}}},
+        ":set": {"SS": ["b", "c"]},
+        ":true": {"BOOL": True},
+        ":null": {"NULL": True},
+    }
+
+    def using(*expressions: str | None, **more: Any) -> dict[str, Any]:
+        """A request about the table, with what the expressions use."""
+        text = " ".join(filter(None, expressions))
+        used = {key: value for key, value in values.items() if re.search(rf"{key}\b", text)}
+        request = {"TableName": TABLE} | more
+        if used:
+            request["ExpressionAttributeValues"] = used
+        if "#name" in text:
+            request["ExpressionAttributeNames"] = {"#name": "name"}
+        return request
+
+    def put(step: str, item: dict[str, Any], condition: str | None = None, **more: Any) -> None:
+        request = using(condition, Item=item, **more)
+        if condition is not None:
+            request["ConditionExpression"] = condition
+        do(f"put {step}", dynamodb.put_item, **request)
+
+    def update(step: str, id: str, expression: str, condition: str | None = None, **more: Any) -> None:
+        request = using(expression, condition, Key=key(id), UpdateExpression=expression, **more)
+        if condition is not None:
+            request["ConditionExpression"] = condition
+        do(f"update {step}", dynamodb.update_item, **request)
+
+    def get(step: str, id: str, **more: Any) -> None:
+        do(f"get {step}", dynamodb.get_item, TableName=TABLE, Key=key(id), **more)
+
+    a = key("a") | {"name": {"S": "text"}, "n": {"N": "1"}, "steps": {"SS": ["a", "b"]}}
+    a |= {"nested": values[":map"]}
+    old, told = {"ReturnValues": "ALL_OLD"}, {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    get("nothing", "a")
+    put("new", a, "attribute_not_exists(id)", **old)
+    get("what was put", "a", ConsistentRead=True)
+    put("again", key("a"), "attribute_not_exists(id)")
+    put("again, to be told", key("a"), "attribute_not_exists(id)", **told)
+    put("nothing's successor, to be told", key("b"), "attribute_exists(id)", **told)
+    get("what is left", "a")
+    put("over it", a | {"n": {"N": "7"}}, "n = :one AND begins_with(#name, :text)", **old)
+    put("without a key", {"n": {"N": "1"}})
+    put("with an empty key", key(""))
+    put("with a number as its key", {"id": {"N": "1"}})
+    do("put into no table", dynamodb.put_item, TableName="no-such-table", Item=key("a"))
+    put("too much", key("b") | {"x": {"S": "x" * 409600}})
+    put("no number", key("b") | {"x": {"N": "one"}})
+    get("a part", "a", ProjectionExpression="#n, nested.deep", ExpressionAttributeNames={"#n": "name"})
+    get("by a wrong key", "a", ProjectionExpression="id, id")
+    do("get by no key", dynamodb.get_item, TableName=TABLE, Key={"n": {"N": "1"}})
+    do("get from no table", dynamodb.get_item, TableName="no-such-table", Key=key("a"))
+
+    for number, condition in enumerate(
+        [
+            "n > :two AND n <> :one",
+            "n < :two OR size(steps) = :two",
+            "NOT n < :two AND (contains(steps, :text) OR contains(#name, :text))",
+            "attribute_exists(nested.deep) AND attribute_not_exists(nested.high)",
+            "nowhere <> :one",
+            "nowhere = :one",
+            "nowhere < :one OR NOT nowhere < :one",
+            "#name >= :text AND #name <> :one",
+            "n BETWEEN :one AND :two",
+            "n IN (:one, :two)",
+            "nested = :map AND steps <> :set",
+            "n = :one OR n = :two AND n > :one",
+            "attribute_exists(lists[0])",
+        ]
+    ):
+        update(f"if {number}", "a", f"SET checked_{number} = :true", condition, ReturnValues="UPDATED_NEW")
+
+    new = {"ReturnValues": "ALL_NEW"}
+    below_two = "attribute_not_exists(n) OR n < :two"
+    update("a counter", "counter", "ADD n :one", below_two, ReturnValues="UPDATED_NEW")
+    update("it again", "counter", "ADD n :one", below_two, ReturnValues="UPDATED_NEW")
+    update("it beyond", "counter", "ADD n :one", below_two, **told)
+    everything = "SET n = if_not_exists(n, :one) + :two, told = :list, nested = :map"
+    update("all that there is", "d", everything, **new)
+    longer = "SET told = list_append(told, :list), nested.more = :text REMOVE nested.nowhere"
+    update("a list", "d", longer, **new)
+    update("back", "d", "SET n = n - :one, told[0] = :null REMOVE nested.deep", **old)
+    update("sets", "d", "ADD steps :set", **new)
+    update("sets away", "d", "DELETE steps :set REMOVE told", **new)
+    update("from the item as it was", "d", "SET n = :two, m = n", **new)
+    for step, expression in [
+        ("from what is not there", "SET x = nowhere"),
+        ("where nothing is", "SET nowhere.x = :one"),
+        ("a text by a number", "SET nested = nested + :one"),
+        ("the key", "SET id = :text"),
+        ("one thing twice", "SET n = :one, n = :two"),
+        ("by a reserved word", "SET name = :one"),
+        ("by nonsense", "SET n"),
+        ("by an undefined value", "SET n = :undefined"),
+    ]:
+        update(step, "d", expression)
+    get("what is left of it", "d")
+    unused = using(Key=key("d"), UpdateExpression="SET n = :one", ExpressionAttributeValues=values)
+    do("update with unused values", dynamodb.update_item, **unused)
+
+    do("scan", dynamodb.scan, TableName=TABLE)
+    first = do("scan a page", dynamodb.scan, TableName=TABLE, Limit=2)
+    start = first["LastEvaluatedKey"]
+    do("scan the next page", dynamodb.scan, TableName=TABLE, Limit=2, ExclusiveStartKey=start)
+    filtered = using("n > :one", FilterExpression="n > :one", ProjectionExpression="id, n")
+    do("scan with a filter", dynamodb.scan, **filtered)
+    do("delete", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **old)
+    do("delete again", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **old)
+    only_if = {"ConditionExpression": "attribute_exists(id)"}
+    do("delete only if it is there", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **only_if)
+
+
+def key(id: str) -> dict[str, Any]:
+    """The key of an item."""
+    return {"id": {"S": id}}
+
+
+def transactions(dynamodb: Any, do: Recorder) -> None:
+    """Transactions that write all and such that write nothing."""
+
+    def put(id: str, **more: Any) -> dict[str, Any]:
+        item = key(id) | {"step": {"S": "reserved"}}
+        once = {"ConditionExpression": "attribute_not_exists(id)"}
+        return {"Put": {"TableName": TABLE, "Item": item} | once | more}
+
+    def count(limit: int) -> dict[str, Any]:
+        return {
+            "Update": {
+                "TableName": TABLE,
+                "Key": key("hour"),
+                "UpdateExpression": "ADD discards :one",
+                "ConditionExpression": "attribute_not_exists(discards) OR discards < :limit",
+                "ExpressionAttributeValues": {":one": {"N": "1"}, ":limit": {"N": str(limit)}},
+            }
+        }
+
+    def check(id: str, condition: str) -> dict[str, Any]:
+        return {"ConditionCheck": {"TableName": TABLE, "Key": key(id), "ConditionExpression": condition}}
+
+    def transact(step: str, *operations: dict[str, Any], **more: Any) -> None:
+        do(f"transact {step}", dynamodb.transact_write_items, TransactItems=list(operations), **more)
+        do(f"what is there after: {step}", dynamodb.scan, TableName=TABLE)
+
+    told = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    transact("a reservation", put("x"), count(2))
+    transact("it again", put("x"), count(2))
+    transact("it again, to be told", put("x", **told), count(2))
+    transact("another", put("y"), count(2))
+    transact("one too many", put("z"), count(2))
+    transact("all that fails", put("x"), count(2), put("y", **told))
+    transact("on a check", check("x", "attribute_exists(step)"), put("z"))
+    transact("on a check that fails", put("v"), check("x", "attribute_not_exists(step)"))
+    delete = {"Delete": {"TableName": TABLE, "Key": key("z")}}
+    transact("a deletion", delete, put("v"))
+    transact("one item twice", delete, put("z"))
+    transact("two kinds at once", put("w") | delete)
+
+
 def comparable(play: Play) -> Play:
     """The same play with times as such, lists in an order, and ids by the order in which they appear."""
     names: dict[str, str] = {}
@@ -237,8 +433,10 @@ def comparable(play: Play) -> Play:
 
         return re.sub(r"\b(ami|i|r|snap|vol)-[0-9a-f]{17}\b", name, text)
 
-    def order(item: dict[str, Any]) -> list[str]:
-        return [str(item.get(name, "")) for name in ("Name", "Description", "Key", "Size")]
+    def order(item: dict[str, Any] | str) -> list[str]:
+        if isinstance(item, str):
+            return [item]
+        return [str(item.get(name, "")) for name in ("Name", "Description", "Key", "Size", "UserId")]
 
     def value(key: str, of: Any) -> Any:
         if isinstance(of, dict):
@@ -279,6 +477,11 @@ DIFFERENCES = {
     "DisplayName",
     "EffectiveDeliveryPolicy",
     "Policy",
+    # Nobody asked for them.
+    "ConsumedCapacity",
+    "ItemCollectionMetrics",
+    # An update that makes an item does not count its key among what it updated.
+    "update a counter.Attributes.id",
     # moto counts a queue's subscription neither as confirmed nor as pending.
     "SubscriptionsConfirmed",
 }

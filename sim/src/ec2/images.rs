@@ -87,6 +87,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         boot_mode: text("BootMode"),
         imds_support: text("ImdsSupport"),
         tpm_support: text("TpmSupport"),
+        uefi_data: text("UefiData"),
         kernel_id: text("KernelId"),
         ramdisk_id: text("RamdiskId"),
         image_location: format!("{}/{name}", world.account),
@@ -129,6 +130,17 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
         Some(id) => Some(snapshots::find(world, id)?),
         None => None,
     };
+    if snapshot.is_some() && ebs.get("Encrypted").is_some() {
+        // "You must omit this parameter. If you include this parameter, the request will fail, regardless
+        // of the value that you specify" (API reference of `EbsBlockDevice`).
+        return Err(Refusal::new(
+            "InvalidBlockDeviceMapping",
+            format!(
+                "the encrypted flag cannot be specified since device {device_name} has a snapshot \
+                 specified."
+            ),
+        ));
+    }
     let virtual_name = mapping.get("VirtualName").map(str::to_owned);
     let given_size = ebs.parse("VolumeSize")?;
     let size = given_size.or_else(|| snapshot.map(|snapshot| snapshot.volume_size));
@@ -339,7 +351,7 @@ pub(super) fn not_found(ids: &[&str]) -> Refusal {
 }
 
 /// The image that the request names, if the account may change it.
-fn own_image<'w>(world: &'w mut World, form: &Form) -> Result<&'w mut Image, Refusal> {
+pub(super) fn own_image<'w>(world: &'w mut World, form: &Form) -> Result<&'w mut Image, Refusal> {
     let id = form.required("ImageId")?;
     check_id(id, "ami", "AMIID")?;
     if world.deregistered.contains_key(id) {
@@ -442,6 +454,7 @@ pub(super) fn disable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     image.state = "disabled".into();
     image.public = false;
     image.shared_with.clear();
+    image.shared_with_organizations.clear();
     Ok(done())
 }
 
@@ -671,6 +684,9 @@ mod tests {
                 ("BootMode", "uefi"),
                 ("ImdsSupport", "v2.0"),
                 ("TpmSupport", "v2.0"),
+                ("UefiData", "QU1aTlVFRkk="),
+                ("KernelId", "aki-12345678"),
+                ("RamdiskId", "ari-12345678"),
                 ("BlockDeviceMapping.1.Ebs.VolumeSize", "40"),
                 ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
                 ("BlockDeviceMapping.1.Ebs.Iops", "4000"),
@@ -686,6 +702,7 @@ mod tests {
         .unwrap();
         let image = &world.images[&id];
         assert_eq!(image.image_location, "123456789012/an image");
+        assert_eq!(image.uefi_data.as_deref(), Some("QU1aTlVFRkk="));
         assert_eq!(image.tags["ami-billing-guard:expect"], "Windows");
         let answer = act(&mut world, "DescribeImages", &[("ImageId.1", &id)]).unwrap();
         for (element, expected) in [
@@ -697,6 +714,9 @@ mod tests {
             ("bootMode", "uefi"),
             ("imdsSupport", "v2.0"),
             ("tpmSupport", "v2.0"),
+            ("kernelId", "aki-12345678"),
+            ("ramdiskId", "ari-12345678"),
+            ("imageLocation", "123456789012/an image"),
             ("volumeSize", "40"),
             ("volumeType", "gp3"),
             ("iops", "4000"),
@@ -730,6 +750,11 @@ mod tests {
                 windows,
                 ("TagSpecification.1.ResourceType", "snapshot"),
                 "InvalidParameterValue",
+            ),
+            (
+                windows,
+                ("BlockDeviceMapping.1.Ebs.Encrypted", "false"),
+                "InvalidBlockDeviceMapping",
             ),
             (windows, ("BillingProduct.1", "bp-6ba54002"), "AuthFailure"),
         ] {

@@ -12,6 +12,17 @@ const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 /// Most ids that `DescribeImageReferences` takes.
 const MOST_IMAGES: usize = 10;
 
+/// The types of resources that `DescribeImageReferences` knows.
+const REFERENCING: [&str; 5] = [
+    INSTANCE,
+    "ec2:LaunchTemplate",
+    "ssm:Parameter",
+    "imagebuilder:ImageRecipe",
+    "imagebuilder:ContainerRecipe",
+];
+
+const INSTANCE: &str = "ec2:Instance";
+
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("InstanceId");
     if !ids.is_empty() && form.get("MaxResults").is_some() {
@@ -143,24 +154,13 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
     for id in &ids {
         check_id(id, "ami", "AMIID")?;
     }
-    let types: Vec<&str> = form
-        .structures("ResourceType")
-        .iter()
-        .map(|wanted| wanted.required("ResourceType"))
-        .collect::<Result<_, _>>()?;
-    let all = form.flag("IncludeAllResourceTypes")?;
-    if !all && types.is_empty() {
-        return Err(Refusal::new(
-            "MissingParameter",
-            "Either IncludeAllResourceTypes or ResourceTypes must be specified.",
-        ));
-    }
+    let wanted = Wanted::of(form)?;
     let mut found: Vec<(&str, Reference)> = Vec::new();
     for id in ids {
         let instances = own(world)
-            .filter(|instance| instance.image_id == id && !instance.is_terminated())
+            .filter(|instance| instance.image_id == id && wanted.has_state(&instance.state))
             .map(|instance| Reference {
-                resource_type: "ec2:Instance".into(),
+                resource_type: INSTANCE.into(),
                 arn: format!(
                     "arn:aws:ec2:{}:{}:instance/{}",
                     world.region, instance.owner, instance.id
@@ -170,7 +170,7 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
         found.extend(
             instances
                 .chain(others)
-                .filter(|reference| all || types.contains(&reference.resource_type.as_str()))
+                .filter(|reference| wanted.has_type(&reference.resource_type))
                 .map(|reference| (id, reference)),
         );
     }
@@ -185,6 +185,62 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
         });
         xml.optional("nextToken", token);
     }))
+}
+
+/// Which references `DescribeImageReferences` is asked for.
+#[derive(Debug)]
+struct Wanted<'a> {
+    all_types: bool,
+    types: Vec<&'a str>,
+    /// Of instances; none means all, terminated ones as long as EC2 shows them among them: "Default: All
+    /// states" (API reference of `ResourceTypeOption`).
+    states: Vec<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(form: &Form<'a>) -> Result<Wanted<'a>, Refusal> {
+        let mut wanted = Wanted {
+            all_types: form.flag("IncludeAllResourceTypes")?,
+            types: Vec::new(),
+            states: Vec::new(),
+        };
+        for requested in form.structures("ResourceType") {
+            let name = requested.required("ResourceType")?;
+            if !REFERENCING.contains(&name) {
+                return Err(Refusal::invalid(format!(
+                    "Value ({name}) for parameter resourceType is invalid."
+                )));
+            }
+            wanted.types.push(name);
+            for option in requested.structures("ResourceTypeOption") {
+                match (name, option.required("OptionName")?) {
+                    (INSTANCE, "state-name") => wanted.states.extend(option.list("OptionValue")),
+                    // Versions of launch templates are not simulated.
+                    ("ec2:LaunchTemplate", "version-depth") => {}
+                    (_, other) => {
+                        return Err(Refusal::invalid(format!(
+                            "Value ({other}) for parameter optionName is invalid for {name}."
+                        )));
+                    }
+                }
+            }
+        }
+        if !wanted.all_types && wanted.types.is_empty() {
+            return Err(Refusal::new(
+                "MissingParameter",
+                "Either IncludeAllResourceTypes or ResourceTypes must be specified.",
+            ));
+        }
+        Ok(wanted)
+    }
+
+    fn has_type(&self, name: &str) -> bool {
+        self.all_types || self.types.contains(&name)
+    }
+
+    fn has_state(&self, state: &str) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +356,7 @@ mod tests {
             "DescribeImageReferences",
             &[("ImageId.1", IMAGE), ("IncludeAllResourceTypes", "true")],
         );
-        assert_eq!(texts(&references.unwrap(), "arn").len(), 6);
+        assert_eq!(texts(&references.unwrap(), "arn").len(), 7);
     }
 
     #[test]
@@ -340,29 +396,83 @@ mod tests {
     }
 
     #[test]
-    fn running_instances_and_declared_references_refer_to_an_image() {
+    fn instances_and_declared_references_refer_to_an_image() {
         let mut world = world();
-        let mut references = |parameter| {
-            act(
-                &mut world,
-                "DescribeImageReferences",
-                &[("ImageId.1", IMAGE), parameter],
-            )
-            .map(|answer| texts(&answer, "arn"))
+        let mut references = |parameters: &[(&str, &str)]| {
+            let mut all = vec![("ImageId.1", IMAGE)];
+            all.extend(parameters);
+            act(&mut world, "DescribeImageReferences", &all).map(|answer| texts(&answer, "arn"))
         };
+        let parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/golden";
+        let everything = ("IncludeAllResourceTypes", "true");
+        // One of the seven instances is terminated.
+        assert_eq!(references(&[everything]).unwrap().len(), 8);
+        let of_running = [
+            ("ResourceType.1.ResourceType", "ec2:Instance"),
+            (
+                "ResourceType.1.ResourceTypeOption.1.OptionName",
+                "state-name",
+            ),
+            (
+                "ResourceType.1.ResourceTypeOption.1.OptionValue.1",
+                "pending",
+            ),
+            (
+                "ResourceType.1.ResourceTypeOption.1.OptionValue.2",
+                "running",
+            ),
+        ];
+        assert_eq!(references(&of_running).unwrap().len(), 6);
+        let overridden: Vec<_> = of_running.iter().copied().chain([everything]).collect();
+        assert_eq!(references(&overridden).unwrap().len(), 7);
         assert_eq!(
-            references(("IncludeAllResourceTypes", "true"))
-                .unwrap()
-                .len(),
-            7
+            references(&[("ResourceType.1.ResourceType", "ssm:Parameter")]).unwrap(),
+            [parameter]
         );
-        assert_eq!(
-            references(("ResourceType.1.ResourceType", "ssm:Parameter")).unwrap(),
-            ["arn:aws:ssm:eu-west-1:123456789012:parameter/golden"]
-        );
-        assert_eq!(
-            references(("IncludeAllResourceTypes", "false")).unwrap_err(),
-            "MissingParameter"
-        );
+    }
+
+    #[test]
+    fn wrong_questions_for_references_are_refused() {
+        let ids: Vec<(String, String)> = (0..11)
+            .map(|number| {
+                (
+                    format!("ImageId.{number}"),
+                    format!("ami-000000{number:02}"),
+                )
+            })
+            .collect();
+        let mut too_many: Vec<(&str, &str)> = vec![("IncludeAllResourceTypes", "true")];
+        too_many.extend(ids.iter().map(|(key, id)| (key.as_str(), id.as_str())));
+        for (parameters, expected) in [
+            (vec![("ImageId.1", IMAGE)], "MissingParameter"),
+            (
+                vec![("IncludeAllResourceTypes", "true")],
+                "MissingParameter",
+            ),
+            (
+                vec![
+                    ("ImageId.1", IMAGE),
+                    ("ResourceType.1.ResourceType", "lambda:Function"),
+                ],
+                "InvalidParameterValue",
+            ),
+            (
+                vec![
+                    ("ImageId.1", IMAGE),
+                    ("ResourceType.1.ResourceType", "ssm:Parameter"),
+                    (
+                        "ResourceType.1.ResourceTypeOption.1.OptionName",
+                        "state-name",
+                    ),
+                ],
+                "InvalidParameterValue",
+            ),
+            (too_many, "InvalidParameterValue"),
+        ] {
+            assert_eq!(
+                act(&mut world(), "DescribeImageReferences", &parameters).unwrap_err(),
+                expected
+            );
+        }
     }
 }
