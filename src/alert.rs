@@ -126,6 +126,13 @@ pub fn text(record: &Record) -> String {
         text.field("asked", &Some(asked));
     }
 
+    if !record.references.is_empty() {
+        text.heading("What refers to it, in this account and Region");
+        for arn in &record.references {
+            text.field("used by", &Some(arn.clone()));
+        }
+    }
+
     text.heading("What was done");
     deeds(record).iter().for_each(|deed| text.line(deed));
 

@@ -272,6 +272,72 @@ impl Aws {
             .collect())
     }
 
+    /// DescribeImageReferences: the ARNs of what refers to an image in this account and Region: its
+    /// instances that are not terminated, launch templates (of the newest versions of each), SSM
+    /// parameters, Image Builder recipes. (EC2 User Guide, "Identify your resources referencing AMIs".)
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn image_references(&self, id: &AmiId) -> Result<Vec<String>, Error> {
+        let states = ["pending", "running", "shutting-down", "stopping", "stopped"];
+        let alive = ec2::ResourceTypeOption::builder()
+            .option_name(ec2::ImageReferenceOptionName::StateName)
+            .set_option_values(Some(strings(&states)))
+            .build();
+        let instances = ec2::ResourceTypeRequest::builder()
+            .resource_type(ec2::ImageReferenceResourceType::Ec2Instance)
+            .resource_type_options(alive)
+            .build();
+        let answer = self
+            .ec2
+            .describe_image_references()
+            .image_ids(id.as_str())
+            .include_all_resource_types(true)
+            // By itself EC2 would also name instances that are terminated.
+            .resource_types(instances)
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeImageReferences", "*", &error))?;
+        let references = answer.image_references.unwrap_or_default();
+        // One is as good as all: but none on a first page is not none at all.
+        if references.is_empty() && non_empty(answer.next_token).is_some() {
+            return Err(Error::Unavailable {
+                call: "ec2:DescribeImageReferences",
+                resource: id.to_string(),
+                message: "the answer is not whole: it has further pages".into(),
+            });
+        }
+        let arns = references.into_iter().map(|reference| {
+            let arn = non_empty(reference.arn);
+            arn.unwrap_or_else(|| "a resource that EC2 does not name".into())
+        });
+        Ok(arns.collect())
+    }
+
+    /// GetTopicAttributes: how many confirmed subscriptions a topic has.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn confirmed_subscriptions(&self, topic: &str) -> Result<u64, Error> {
+        let call = "sns:GetTopicAttributes";
+        let answer = self
+            .sns
+            .get_topic_attributes()
+            .topic_arn(topic)
+            .send()
+            .await
+            .map_err(|error| classify(call, topic, &error))?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let confirmed = attributes.get("SubscriptionsConfirmed");
+        confirmed
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| Error::Unavailable {
+                call,
+                resource: topic.to_owned(),
+                message: "the answer does not say how many subscriptions are confirmed".into(),
+            })
+    }
+
     /// CreateTags on an image.
     ///
     /// # Errors

@@ -72,6 +72,8 @@ pub enum Interlock {
     NotOwner,
     /// The image is older than the policy allows.
     TooOld,
+    /// Something refers to the image.
+    InUse,
     /// The image has deregistration protection.
     Protected,
     /// AWS Backup manages the image.
@@ -80,6 +82,8 @@ pub enum Interlock {
     ServiceRegistered,
     /// Something depends on who registered the image, and the event does not say.
     IdentityUnknown,
+    /// Nobody would hear of the discard.
+    NobodyListening,
     /// The image can not be tagged, and so could not be brought back.
     Untaggable,
 }
@@ -104,6 +108,9 @@ impl Interlock {
             Interlock::TooOld => {
                 "the image is older than the policy's discard.max_age_hours, and may be in use"
             }
+            Interlock::InUse => {
+                "instances, launch templates, SSM parameters or Image Builder recipes of this account refer to the image, or whether any do could not be found out"
+            }
             Interlock::Protected => "the image has deregistration protection",
             Interlock::BackupManaged => "the image is managed by AWS Backup",
             Interlock::ServiceRegistered => {
@@ -111,6 +118,9 @@ impl Interlock {
             }
             Interlock::IdentityUnknown => {
                 "the event does not say who registered the image, and the policy asks: whether an AWS service did, or in a rule"
+            }
+            Interlock::NobodyListening => {
+                "the alert topic has no confirmed subscription, or whether it has one could not be found out: nobody would hear of the discard"
             }
             Interlock::Untaggable => {
                 "the image could not be tagged, and without the tag neither may it be deregistered nor does the Recycle Bin keep it"
@@ -139,6 +149,17 @@ pub struct Circumstances<'a> {
     pub observation: &'a Observation,
     /// What it should bill.
     pub expectation: &'a Expectation,
+    /// What is around it: looked up if a discard is due. A discard that nobody looked around for is held.
+    pub surroundings: Option<&'a Surroundings>,
+}
+
+/// What is around an image that is due for a discard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The ARNs of what refers to the image, or why they are not known.
+    pub references: Result<Vec<String>, String>,
+    /// How many confirmed subscriptions the alert topic has, or why that is not known.
+    pub listeners: Result<u64, String>,
 }
 
 /// What is to be done.
@@ -191,7 +212,7 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
     }
 }
 
-/// Every reason not to discard that needs no further call, all at once.
+/// Every reason not to discard that shows before anything is done, all at once.
 fn interlocks(
     kind: Mismatch,
     image: &Image,
@@ -203,8 +224,12 @@ fn interlocks(
         now,
         registration,
         expectation,
+        surroundings,
         ..
     } = circumstances;
+    let unused = surroundings
+        .is_some_and(|around| matches!(&around.references, Ok(arns) if arns.is_empty()));
+    let heard = surroundings.is_some_and(|around| matches!(around.listeners, Ok(1..)));
     let details = parse_platform_details(image.platform_details.as_deref());
     let operation = parse_usage_operation(image.usage_operation.as_deref());
     let tag = |key: &str| image.tags.contains_key(key);
@@ -247,6 +272,10 @@ fn interlocks(
             image.owner.as_deref() != Some(registration.account.as_str()),
         ),
         (Interlock::TooOld, too_old),
+        (
+            Interlock::InUse,
+            policy.in_use == HoldOrDiscard::Hold && !unused,
+        ),
         (Interlock::Protected, protected),
         (Interlock::BackupManaged, tag("aws:backup:source-resource")),
         (
@@ -258,6 +287,7 @@ fn interlocks(
             (asks_for_services && registration.registered_by == RegisteredBy::Unknown)
                 || expectation.identity_asked,
         ),
+        (Interlock::NobodyListening, !heard),
     ]
     .into_iter()
     .filter_map(|(interlock, holds)| holds.then_some(interlock))
@@ -315,6 +345,7 @@ mod tests {
         image: Image,
         registration: Registration,
         evidence: Vec<Evidence>,
+        surroundings: Surroundings,
         policy: Policy,
     }
 
@@ -365,6 +396,10 @@ mod tests {
                     billing_products: BTreeSet::new(),
                 },
                 evidence: vec![spoke(Source::ImageTag, "Windows")],
+                surroundings: Surroundings {
+                    references: Ok(Vec::new()),
+                    listeners: Ok(1),
+                },
                 policy: Policy::default(),
             }
         }
@@ -388,6 +423,7 @@ mod tests {
                 registration: &self.registration,
                 observation: &observation,
                 expectation: &expectation,
+                surroundings: Some(&self.surroundings),
             };
             plan(self.verdict, &circumstances, &self.policy)
         }
@@ -605,13 +641,51 @@ mod tests {
                 vec![],
             ),
             (
+                "something refers to it",
+                case(|c| c.surroundings.references = Ok(vec!["arn:instance".into()])),
+                vec![InUse],
+            ),
+            (
+                "something refers to it, and the policy does not mind",
+                case(|c| {
+                    c.surroundings.references = Ok(vec!["arn:instance".into()]);
+                    c.policy.in_use = HoldOrDiscard::Discard;
+                }),
+                vec![],
+            ),
+            (
+                "nobody knows what refers to it",
+                case(|c| c.surroundings.references = Err("denied".into())),
+                vec![InUse],
+            ),
+            (
+                "nobody knows what refers to it, and the policy does not mind",
+                case(|c| {
+                    c.surroundings.references = Err("denied".into());
+                    c.policy.in_use = HoldOrDiscard::Discard;
+                }),
+                vec![],
+            ),
+            (
+                "nobody listens",
+                case(|c| c.surroundings.listeners = Ok(0)),
+                vec![NobodyListening],
+            ),
+            (
+                "nobody knows whether anybody listens",
+                case(|c| c.surroundings.listeners = Err("denied".into())),
+                vec![NobodyListening],
+            ),
+            (
                 "several at once",
                 case(|c| {
                     c.mode = Mode::Observe;
                     c.image.owner = None;
                     c.image.created = None;
+                    c.surroundings.references = Ok(vec!["arn:instance".into()]);
+                    c.surroundings.listeners = Ok(0);
                 }),
-                vec![ObserveMode, NotOwner, TooOld],
+                vec![ObserveMode, NotOwner, TooOld, InUse, NobodyListening],
             ),
         ];
         for (what, case, held_by) in matrix {
@@ -627,6 +701,26 @@ mod tests {
                 "{what}"
             );
         }
+    }
+
+    #[test]
+    fn a_discard_that_nobody_looked_around_for_is_held() {
+        let case = Case::default();
+        let observation = Observation::Available(Box::new(case.image.clone()));
+        let expectation = Expectation {
+            evidence: case.evidence.clone(),
+            ..Expectation::default()
+        };
+        let circumstances = Circumstances {
+            mode: Mode::Enforce,
+            now: now(),
+            registration: &case.registration,
+            observation: &observation,
+            expectation: &expectation,
+            surroundings: None,
+        };
+        let plan = plan(case.verdict, &circumstances, &case.policy);
+        assert_eq!(plan.held_by, [Interlock::InUse, Interlock::NobodyListening]);
     }
 
     #[test]

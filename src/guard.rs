@@ -15,7 +15,7 @@ use crate::alert::{self, Anew};
 use crate::aws::{Aws, Described};
 use crate::billing::Difference;
 use crate::config::Config;
-use crate::discard::{Circumstances, Plan, plan};
+use crate::discard::{Circumstances, Plan, Surroundings, plan};
 use crate::error::Error;
 use crate::event::{self, AmiId, Incoming, Registration};
 use crate::expectation::Expectation;
@@ -59,6 +59,8 @@ pub(crate) struct Assessment {
     pub(crate) expectation: Expectation,
     pub(crate) judgement: Judgement,
     pub(crate) plan: Plan,
+    /// What is around the image, if a discard is due.
+    pub(crate) surroundings: Option<Surroundings>,
     /// What was looked up for it.
     pub(crate) traces: Option<Traces>,
 }
@@ -216,12 +218,17 @@ impl Guard {
             Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
         };
         let judgement = judge(&observation, &expectation);
+        let surroundings = match judgement.verdict.calls_for_discard() {
+            true => Some(self.look_around(registration).await),
+            false => None,
+        };
         let circumstances = Circumstances {
             mode: self.config.mode,
             now: Utc::now(),
             registration,
             observation: &observation,
             expectation: &expectation,
+            surroundings: surroundings.as_ref(),
         };
         let plan = plan(judgement.verdict, &circumstances, &self.policy);
         Assessment {
@@ -229,7 +236,20 @@ impl Guard {
             expectation,
             judgement,
             plan,
+            surroundings,
             traces,
+        }
+    }
+
+    /// Looks at what a discard depends on besides the image.
+    async fn look_around(&self, registration: &Registration) -> Surroundings {
+        let references = self.aws.image_references(&registration.image_id);
+        let listeners = self.aws.confirmed_subscriptions(&self.config.alert_topic);
+        // Boxed: the SDK's futures are large.
+        let (references, listeners) = tokio::join!(Box::pin(references), Box::pin(listeners));
+        Surroundings {
+            references: references.map_err(|error| error.to_string()),
+            listeners: listeners.map_err(|error| error.to_string()),
         }
     }
 
@@ -341,6 +361,9 @@ impl Assessment {
             self.judgement,
             &self.plan,
         );
+        if let Some(surroundings) = self.surroundings {
+            record.look_around(surroundings);
+        }
         record.fix = alert::fix(&record, anew.as_ref());
         record
     }

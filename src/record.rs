@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::discard::{Action, Interlock, Plan};
+use crate::discard::{Action, Interlock, Plan, Surroundings};
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source};
 use crate::observation::{Image, Observation};
@@ -12,6 +12,9 @@ use crate::verdict::{Judgement, Mismatch, Verdict};
 
 /// The version of the record's keys. New keys may come; those that are there do not change.
 pub const SCHEMA: u32 = 1;
+
+/// So much of what refers to an image is on record: one would be enough to hold a discard.
+const MOST_REFERENCES: usize = 100;
 
 /// The account of one registration.
 #[derive(Clone, Debug, Serialize)]
@@ -55,6 +58,8 @@ pub struct Record {
     pub error: Option<String>,
     /// The interlocks that held a discard.
     pub held_by: Vec<Interlock>,
+    /// The ARNs of what refers to the image, if a discard was due.
+    pub references: Vec<String>,
     /// Until when a deregistered image can be restored.
     pub recoverable_until: Option<DateTime<Utc>>,
     /// What the look after a discard showed.
@@ -205,6 +210,31 @@ impl Record {
         });
     }
 
+    /// Takes note of what is around the image; what could not be found out is an error.
+    pub(crate) fn look_around(&mut self, surroundings: Surroundings) {
+        let mut unknown = Vec::new();
+        match surroundings.references {
+            Ok(mut arns) => {
+                if let Some(more) = arns
+                    .len()
+                    .checked_sub(MOST_REFERENCES)
+                    .filter(|more| *more > 0)
+                {
+                    arns.truncate(MOST_REFERENCES);
+                    arns.push(format!("and {more} more"));
+                }
+                self.references = arns;
+            }
+            Err(why) => unknown.push(format!("what refers to the image is not known: {why}")),
+        }
+        if let Err(why) = surroundings.listeners {
+            unknown.push(format!("whether anybody listens is not known: {why}"));
+        }
+        if !unknown.is_empty() {
+            self.error = Some(unknown.join("; "));
+        }
+    }
+
     fn blank(judgement: Judgement) -> Record {
         Record {
             schema: SCHEMA,
@@ -226,6 +256,7 @@ impl Record {
             outcome: None,
             error: None,
             held_by: Vec::new(),
+            references: Vec::new(),
             recoverable_until: None,
             looked_again: None,
             recycle_bin: None,

@@ -13,6 +13,8 @@ What is added to moto's EC2:
   names no volume;
 - DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
   ListImagesInRecycleBin shows;
+- DescribeImageReferences names instances, launch templates and SSM parameters that refer to images;
+- a topic counts its subscriptions: those by mail are never confirmed, all others are at once;
 - any action can be told to fail, and every call is logged in its order.
 
 Where moto still falls short of EC2: it shows the images, snapshots and tags of all accounts to
@@ -41,6 +43,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,6 +68,9 @@ from moto.moto_server.werkzeug_app import (  # noqa: E402
     DomainDispatcherApplication,
     create_backend_app,
 )
+from moto.sns.models import SNSBackend, Topic  # noqa: E402
+from moto.ssm.models import ssm_backends  # noqa: E402
+from moto.ssm.utils import parameter_arn  # noqa: E402
 from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: E402
 
 ACCOUNT = "123456789012"
@@ -72,6 +78,10 @@ REGION = "eu-west-1"
 
 # EC2 gives these to an image whose snapshot has lost its metadata.
 LOST = {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
+
+# What an instance can be, and of how many versions of a launch template EC2 tells, if nobody says it.
+STATES = ["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
+VERSION_DEPTH = "10"
 
 # What EC2 writes where it knows of no volume: the snapshot was copied or imported.
 NO_VOLUME = "vol-ffffffff"
@@ -397,6 +407,85 @@ def list_images_in_recycle_bin(self: EC2Response) -> ActionResult:
     return ActionResult({"Images": images})
 
 
+def describe_image_references(self: EC2Response) -> ActionResult:
+    """DescribeImageReferences: what is asked for narrows what all types of resources would answer."""
+    self.error_on_dryrun()
+    ids, everything = self._get_param("ImageIds", []), self._get_param("IncludeAllResourceTypes", False)
+    asked = {
+        resource["ResourceType"]: {
+            option["OptionName"]: option["OptionValues"] for option in resource.get("ResourceTypeOptions", [])
+        }
+        for resource in self._get_param("ResourceTypes", [])
+    }
+    if not ids or not (everything or asked):
+        raise EC2ClientError("MissingParameter", "The request must contain images and types of resources")
+    unknown = asked.keys() - REFERENCES.keys()
+    if unknown:
+        raise EC2ClientError("InvalidParameterValue", f"Invalid resource types: {sorted(unknown)}")
+    references = [
+        {"ImageId": image, "ResourceType": kind, "Arn": arn}
+        for image in ids
+        for kind, arns in REFERENCES.items()
+        if everything or kind in asked
+        for arn in arns(self, image, **{name.replace("-", "_"): of for name, of in asked.get(kind, {}).items()})
+    ]
+    return ActionResult({"ImageReferences": references})
+
+
+def instances(self: EC2Response, image: str, state_name: list[str] = STATES) -> Iterator[str]:
+    """The ARNs of the instances of an image that are in one of these states."""
+    if not set(state_name) <= set(STATES):
+        raise EC2ClientError("InvalidParameterValue", f"Invalid states: {state_name}")
+    for instance in self.ec2_backend.all_instances():
+        if instance.image_id == image and instance.state in state_name:
+            yield f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{instance.id}"
+
+
+def launch_templates(
+    self: EC2Response, image: str, version_depth: list[str] = [VERSION_DEPTH]
+) -> Iterator[str]:
+    """The ARNs of the launch templates of which one of so many newest versions names an image."""
+    [depth] = version_depth
+    for template in self.ec2_backend.launch_templates.values():
+        if any(version.image_id == image for version in template.versions[-int(depth) :]):
+            yield f"arn:aws:ec2:{REGION}:{ACCOUNT}:launch-template/{template.id}"
+
+
+def parameters(self: EC2Response, image: str) -> Iterator[str]:
+    """The ARNs of the SSM parameters whose value is an image's id."""
+    for name, versions in ssm_backends[ACCOUNT][REGION]._parameters.items():
+        if versions and versions[-1].value == image:
+            yield parameter_arn(ACCOUNT, REGION, name)
+
+
+def nothing(self: EC2Response, image: str) -> Iterator[str]:
+    """moto knows no recipes of Image Builder."""
+    return iter(())
+
+
+REFERENCES = {
+    "ec2:Instance": instances,
+    "ec2:LaunchTemplate": launch_templates,
+    "ssm:Parameter": parameters,
+    "imagebuilder:ImageRecipe": nothing,
+    "imagebuilder:ContainerRecipe": nothing,
+}
+
+uncounted = SNSBackend.get_topic
+
+
+def get_topic(self: SNSBackend, arn: str) -> Topic:
+    """GetTopicAttributes: how many listen. moto says that nobody does."""
+    topic = uncounted(self, arn)
+    by_mail = [subscription.protocol == "email" for subscription in self._get_topic_subscriptions(topic)]
+    topic.subscriptions_pending = by_mail.count(True)
+    topic.subscriptions_confimed = by_mail.count(False)
+    return topic
+
+
+# What moto looks up for this action, and for others that do not mind.
+SNSBackend.get_topic = get_topic
+
 # moto finds an action by the name of a method of this class.
 for action in (
     register_image,
@@ -405,6 +494,7 @@ for action in (
     describe_snapshot_attribute,
     deregister_image,
     list_images_in_recycle_bin,
+    describe_image_references,
 ):
     setattr(EC2Response, action.__name__, action)
 

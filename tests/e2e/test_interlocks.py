@@ -1,11 +1,12 @@
 """The interlocks: a discard is due, something speaks against it, and people are told instead."""
 
+import json
 from datetime import timedelta
 
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import LOOKS, OTHER_ACCOUNT, World, registration
+from e2e.world import ACCOUNT, AROUND, LOOKS, OTHER_ACCOUNT, REGION, TOPIC, World, registration
 
 STATE_CHANGE = "state-change-available"
 SERVICE = "register-image-aws-service"
@@ -48,16 +49,22 @@ HELD = [
 ]
 
 
+def published(world: World) -> list:
+    """The records of the alerts, whether or not anybody heard them."""
+    sent = [call for call in world.calls() if call["action"] == "Publish" and call["status"] == 200]
+    return [json.loads(json.loads(call["params"]["Message"])["sqs"]) for call in sent]
+
+
 def assert_held(world: World, ami: str, record, held_by):
     assert (record["verdict"], record["kind"]) == ("mismatch", "wrong")
     assert (record["action"], record["outcome"], record["held_by"]) == ("hold", None, held_by)
     assert world.exists(ami)
-    assert world.looks_and_deeds() == (LOOKS, ["Publish"])
-    assert world.alerts() == [record]
+    assert world.looks_and_deeds() == ([*LOOKS, *AROUND], ["Publish"])
+    assert published(world) == [record]
     [letter] = world.letters()
     assert "held" in letter["subject"]
-    for interlock in held_by:
-        assert interlock in letter["text"]
+    for word in (*held_by, *record["references"]):
+        assert word in letter["text"]
 
 
 @pytest.mark.parametrize(("image", "case", "held_by"), HELD)
@@ -122,3 +129,145 @@ def test_the_policy_can_allow_older_images_and_choose_its_alerts(world: World, s
     guard.invoke(registration(world.image("Windows")))
     [alert] = world.alerts()
     assert (alert["verdict"], alert["action"]) == ("unverifiable", "alert")
+
+
+def arn(resource: str) -> str:
+    """The ARN of a resource of EC2's."""
+    return f"arn:aws:ec2:{REGION}:{ACCOUNT}:{resource}"
+
+
+def running(world: World, ami: str) -> str:
+    return arn(f"instance/{world.instance(image=ami)}")
+
+
+def stopped(world: World, ami: str) -> str:
+    instance = world.instance(image=ami)
+    world.ec2.stop_instances(InstanceIds=[instance])
+    return arn(f"instance/{instance}")
+
+
+def in_a_launch_template(world: World, ami: str) -> str:
+    return arn(f"launch-template/{world.launch_template(ami)}")
+
+
+def in_an_older_version(world: World, ami: str) -> str:
+    return arn(f"launch-template/{world.launch_template(ami, world.image())}")
+
+
+def in_a_parameter(world: World, ami: str) -> str:
+    world.ssm.put_parameter(Name="/golden/windows", Type="String", Value=ami)
+    return f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/golden/windows"
+
+
+@pytest.mark.parametrize("use", [running, stopped, in_a_launch_template, in_an_older_version, in_a_parameter])
+def test_an_image_that_something_refers_to_is_held(world: World, guard: Emulator, use):
+    ami = world.image(expect="Windows")
+    reference = use(world, ami)
+
+    record = guard.invoke(registration(ami))
+
+    assert record["references"] == [reference]
+    assert record["error"] is None
+    assert_held(world, ami, record, ["in-use"])
+
+
+def test_all_that_refers_to_an_image_is_listed(world: World, guard: Emulator):
+    ami = world.image(expect="Windows")
+    references = {use(world, ami) for use in (running, stopped, in_a_launch_template, in_a_parameter)}
+
+    record = guard.invoke(registration(ami))
+
+    assert len(record["references"]) == 4 and set(record["references"]) == references
+    assert_held(world, ami, record, ["in-use"])
+
+
+def test_what_refers_to_another_image_or_to_none_any_more_does_not_hold(world: World, guard: Emulator):
+    ami, other = world.image(expect="Windows"), world.image()
+    for use in (running, in_a_launch_template, in_a_parameter):
+        use(world, other)
+    world.ec2.terminate_instances(InstanceIds=[world.instance(image=ami)])
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["outcome"], record["held_by"], record["references"]) == ("done", [], [])
+    assert not world.exists(ami)
+    [letter] = world.letters()
+    assert arn("") not in letter["text"]
+
+
+def test_the_policy_can_discard_what_is_in_use_and_the_letter_says_by_what(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\nin_use = "discard"\n'))
+    ami = world.image(expect="Windows")
+    references = {running(world, ami), in_a_launch_template(world, ami)}
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["outcome"], record["held_by"]) == ("deregister", "done", [])
+    assert set(record["references"]) == references
+    assert not world.exists(ami)
+    [alert] = world.alerts()
+    assert (alert["outcome"], set(alert["references"])) == ("planned", references)
+    [letter] = world.letters()
+    for reference in references:
+        assert reference in letter["text"]
+
+
+@pytest.mark.parametrize(
+    ("action", "permission", "held_by"),
+    [
+        ("DescribeImageReferences", "ec2:DescribeImageReferences", ["in-use"]),
+        ("GetTopicAttributes", "sns:GetTopicAttributes", ["nobody-listening"]),
+    ],
+)
+def test_what_can_not_be_looked_at_holds(world: World, guard: Emulator, action, permission, held_by):
+    code = "AuthorizationError" if action == "GetTopicAttributes" else "UnauthorizedOperation"
+    world.fail(action, code, "not authorized to look", status=403)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    for word in (permission, "not authorized to look"):
+        assert word in record["error"] and word in world.letters()[0]["text"]
+    assert record["references"] == []
+    assert_held(world, ami, record, held_by)
+
+
+def test_where_the_policy_does_not_ask_what_is_in_use_not_to_know_it_does_not_hold(
+    world: World, start, policy
+):
+    world.fail("DescribeImageReferences", "UnauthorizedOperation", status=403)
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\nin_use = "discard"\n'))
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["outcome"], record["held_by"]) == ("deregister", "done", [])
+    assert "ec2:DescribeImageReferences" in record["error"]
+    assert not world.exists(ami)
+
+
+def test_a_discard_of_which_nobody_would_hear_is_held(world: World, guard: Emulator):
+    world.nobody_listens()
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert record["error"] is None
+    assert_held(world, ami, record, ["nobody-listening"])
+
+
+def test_several_interlocks_are_all_named(world: World, guard: Emulator):
+    world.nobody_listens()
+    ami = world.image(expect="Windows", age=timedelta(hours=25))
+    running(world, ami)
+
+    record = guard.invoke(registration(ami))
+
+    assert_held(world, ami, record, ["too-old", "in-use", "nobody-listening"])
+
+
+def test_an_image_that_is_used_after_it_was_marked_is_held(world: World, guard: Emulator):
+    # The last look before the act does not succeed: as little is known as if somebody had come meanwhile.
+    world.fail("DescribeImageReferences", "UnauthorizedOperation", "first look", status=403, times=1)
+    ami = world.image(expect="Windows")
+    assert guard.invoke(registration(ami))["held_by"] == ["in-use"]

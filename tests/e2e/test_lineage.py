@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import LOOKS, OTHER_ACCOUNT, REGION, SETTLED, World, now, registration
+from e2e.world import AROUND, LOOKS, OTHER_ACCOUNT, REGION, SETTLED, World, now, registration
 
 LINEAGE_MAY = 'version = 1\n[discard]\nfrom = ["declared", "lineage"]\n'
 
@@ -67,7 +67,7 @@ def test_an_image_of_a_windows_root_volume_that_bills_linux_is_held_and_told(wor
         f"{volume} is the root volume of {instance}, which bills `Windows`",
     )
     assert world.exists(ami) and world.tags(ami) == {"Team": "images"}
-    assert world.looks_and_deeds() == (LOOKS_TO_INSTANCE, ["Publish"])
+    assert world.looks_and_deeds() == ([*LOOKS_TO_INSTANCE, *AROUND], ["Publish"])
     assert world.alerts() == [record]
     [letter] = world.letters()
     tags = '[{"ResourceType":"image","Tags":[{"Key":"Team","Value":"images"}]}]'
@@ -90,9 +90,9 @@ def test_with_the_policys_leave_the_lineage_suffices_for_a_discard(world: World,
     assert (record["outcome"], record["recycle_bin"]) == ("done", "in")
     assert not world.exists(ami)
     # The tags are read again before the act; the way is not walked a second time.
-    again = ["CreateTags", "DescribeImages", "DescribeSnapshots", "Publish"]
+    again = ["CreateTags", "DescribeImages", "DescribeSnapshots", *AROUND, "Publish"]
     after = ["DeregisterImage", "DescribeImages", "ListImagesInRecycleBin"]
-    assert world.looks_and_deeds() == (LOOKS_TO_INSTANCE, [*again, *after])
+    assert world.looks_and_deeds() == ([*LOOKS_TO_INSTANCE, *AROUND], [*again, *after])
     assert [alert["outcome"] for alert in world.alerts()] == ["planned"]
 
 
@@ -235,7 +235,7 @@ def test_a_detached_root_volume_leads_to_the_image_that_it_was_made_from(world: 
 
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
     assert lineage(record)[1] == f"{parent}, whose root snapshot the volume was made from, bills `Windows`"
-    assert world.looks_and_deeds() == (LOOKS, ["Publish"])
+    assert world.looks_and_deeds() == ([*LOOKS, *AROUND], ["Publish"])
     # The volume is in no instance that an image could be created from.
     assert instance not in json.dumps(record["fix"])
 

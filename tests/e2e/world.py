@@ -10,6 +10,7 @@ import urllib.request
 import uuid
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ SETTLED = timedelta(minutes=6)
 
 # The root device of every image that a test registers.
 ROOT_DEVICE = "/dev/xvda"
+
+# The looks around an image whose discard is due, side by side: does anything refer to it, and does anybody
+# listen?
+AROUND = ["DescribeImageReferences", "GetTopicAttributes"]
 
 # The looks at an image of these tests before anything is done, if nothing declares what it should bill or
 # a discard would follow: its root snapshot is of a volume that comes from nowhere. See `looks_and_deeds`.
@@ -73,7 +78,8 @@ class Moto:
         self.endpoint = self._process.stdout.readline().strip()
         assert self.endpoint, "moto's server does not start: see its words above"
         # Making a client takes longer than all its calls of one test.
-        self.ec2, self.sns, self.sqs = (client(service, self.endpoint) for service in ("ec2", "sns", "sqs"))
+        services = ("ec2", "sns", "sqs", "ssm")
+        self.ec2, self.sns, self.sqs, self.ssm = (client(service, self.endpoint) for service in services)
 
     def order(self, what: str, body: Any = None) -> Any:
         """Gives the extension an order beside the AWS protocols."""
@@ -106,20 +112,21 @@ class World:
 
     def __init__(self, moto: Moto) -> None:
         self.moto = moto
-        self.ec2, self.sns, self.sqs = moto.ec2, moto.sns, moto.sqs
+        self.ec2, self.sns, self.sqs, self.ssm = moto.ec2, moto.sns, moto.sqs, moto.ssm
         moto.order("reset")
         moto.order("rules", [{"key": DISCARD, "value": "true", "days": 30}])
         assert self.sns.create_topic(Name=TOPIC.split(":")[-1])["TopicArn"] == TOPIC
         self._queue = self.sqs.create_queue(QueueName="alerts")["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])
-        self.sns.subscribe(
+        self._subscription = self.sns.subscribe(
             TopicArn=TOPIC,
             Protocol="sqs",
             Endpoint=arn["Attributes"]["QueueArn"],
             # Without the envelope, for whose signature moto would make a key, slowly, each time.
             Attributes={"RawMessageDelivery": "true"},
-        )
+        )["SubscriptionArn"]
         self._images = 0
+        self._templates = 0
 
     def snapshot(self, bills: str | None = "Linux/UNIX", operation: str | None = None) -> str:
         """A snapshot whose metadata name a billing code; `None`: images of it bill nothing."""
@@ -187,6 +194,24 @@ class World:
         launched = self.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
         return launched["Instances"][0]["InstanceId"]
 
+    def launch_template(self, *images: str) -> str:
+        """A launch template with a version for each of these images."""
+        self._templates += 1
+        name = f"template-{self._templates}"
+        template = self.ec2.create_launch_template(
+            LaunchTemplateName=name, LaunchTemplateData={"ImageId": images[0]}
+        )
+        for image in images[1:]:
+            self.ec2.create_launch_template_version(
+                LaunchTemplateName=name, LaunchTemplateData={"ImageId": image}
+            )
+        return template["LaunchTemplate"]["LaunchTemplateId"]
+
+    def nobody_listens(self) -> None:
+        """Leaves the topic with a subscription by mail alone, whose link nobody has followed yet."""
+        self.sns.unsubscribe(SubscriptionArn=self._subscription)
+        self.sns.subscribe(TopicArn=TOPIC, Protocol="email", Endpoint="you@example.com")
+
     def root_volume(self, instance: str) -> str:
         """The volume at an instance's root device."""
         found = self.ec2.describe_instances(InstanceIds=[instance])
@@ -226,11 +251,15 @@ class World:
         """What the guard called before it changed or told anything, and what from then on.
 
         The deeds are in order. So are the first two looks, at the image and at its root snapshot; those
-        that follow go side by side, and are sorted.
+        that follow go side by side, and are sorted. So are, wherever they come together, the looks around
+        the image.
         """
-        actions = self.actions()
+        actions = []
+        for around, together in groupby(self.actions(), AROUND.__contains__):
+            actions += sorted(together) if around else together
         deed = next((number for number, action in enumerate(actions) if action in MUTATING), len(actions))
-        return actions[: min(2, deed)] + sorted(actions[2:deed]), actions[deed:]
+        asked = next((number for number, action in enumerate(actions[:deed]) if action in AROUND), deed)
+        return actions[:2][:asked] + sorted(actions[2:asked]) + actions[asked:deed], actions[deed:]
 
     def mutations(self) -> list[str]:
         """Those of the guard's calls that change something, an alert among them."""

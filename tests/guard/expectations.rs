@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ami_billing_guard::billing::Platforms;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
-use sim::{AttachedVolume, BlockDevice, Instance, Volume};
+use sim::{AttachedVolume, BlockDevice, Volume};
 
 use super::*;
 
@@ -702,7 +702,7 @@ async fn looking_costs_so_many_calls() {
     ] {
         let (house, _) = given.run(policy).await;
         let mut called = house.calls();
-        called.retain(|call| call.starts_with("Describe"));
+        called.retain(|call| call.starts_with("Describe") && call != AROUND[0]);
         let mut expected = calls.clone();
         // What does not depend on each other is asked side by side, in no order.
         called.sort();
@@ -733,6 +733,7 @@ async fn a_discard_reads_the_tags_again_and_walks_no_second_time() {
     let calls = house.calls();
     let acts = calls.iter().position(|call| call == "CreateTags").unwrap();
     let mut before = calls[..acts].to_vec();
+    before.retain(|call| !AROUND.contains(&call.as_str()));
     before.sort();
     assert_eq!(
         before,
@@ -750,6 +751,8 @@ async fn a_discard_reads_the_tags_again_and_walks_no_second_time() {
             "CreateTags",
             "DescribeImages",
             "DescribeSnapshots",
+            AROUND[0],
+            AROUND[1],
             "Publish",
             "DeregisterImage",
             "DescribeImages",

@@ -15,7 +15,10 @@ use ami_billing_guard::policy::{Asked, Policy};
 use ami_billing_guard::{Aws, Deadline, Error, Guard};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use sim::{Answer, Fault, FaultKind, Image, Invisible, Lingering, Sim, Snapshot, World};
+use sim::{
+    Answer, Fault, FaultKind, Image, Instance, Invisible, Lingering, Reference, Sim, Snapshot,
+    World,
+};
 
 const AMI: &str = "ami-0a1b2c3d4e5f60001";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
@@ -108,13 +111,21 @@ impl House {
         self.give(event).await.unwrap()
     }
 
-    /// The actions that were called, in order.
+    /// The actions that were called, in order. The two looks around an image go out side by side, and
+    /// stand here always in the same order.
     fn calls(&self) -> Vec<String> {
-        self.sim
+        let mut calls: Vec<String> = self
+            .sim
             .calls()
             .into_iter()
             .map(|call| call.action)
-            .collect()
+            .collect();
+        for at in 1..calls.len() {
+            if calls[at - 1] == AROUND[1] && calls[at] == AROUND[0] {
+                calls.swap(at - 1, at);
+            }
+        }
+        calls
     }
 
     /// The records of the alerts that were published, in order.
@@ -208,10 +219,22 @@ fn refuse(code: &str, message: &str) -> FaultKind {
     }
 }
 
-const CLEAN_DISCARD: [&str; 7] = [
+fn looks(call: &str) -> bool {
+    call.starts_with("Describe") || call.starts_with("Get") || call.starts_with("List")
+}
+
+const AROUND: [&str; 2] = ["DescribeImageReferences", "GetTopicAttributes"];
+
+const HELD: [&str; 4] = ["DescribeImages", AROUND[0], AROUND[1], "Publish"];
+
+const CLEAN_DISCARD: [&str; 11] = [
     "DescribeImages",
+    AROUND[0],
+    AROUND[1],
     "CreateTags",
     "DescribeImages",
+    AROUND[0],
+    AROUND[1],
     "Publish",
     "DeregisterImage",
     "DescribeImages",
@@ -313,7 +336,7 @@ async fn verdicts_that_do_not_discard_leave_the_image_alone() {
             house
                 .calls()
                 .iter()
-                .all(|call| call.starts_with("Describe") || call == "Publish")
+                .all(|call| looks(call) || call == "Publish")
         );
         assert!(house.image_stands());
     }
@@ -342,7 +365,7 @@ async fn observe_mode_only_looks_and_tells() {
     };
     let house = House::with(expecting("Windows"), settings).await;
     let record = house.record(registered()).await;
-    assert_eq!(house.calls(), ["DescribeImages", "Publish"]);
+    assert_eq!(house.calls(), HELD);
     assert_eq!(record["action"], "hold");
     assert_eq!(record["held_by"], json!(["observe-mode"]));
     assert!(house.image_stands());
@@ -395,8 +418,101 @@ async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
         let record = house.record(event).await;
         assert_eq!(record["held_by"], json!([interlock]));
         assert_eq!(record["action"], "hold");
-        assert_eq!(house.calls(), ["DescribeImages", "Publish"], "{interlock}");
+        assert_eq!(house.calls(), HELD, "{interlock}");
         assert!(house.image_stands(), "{interlock}");
+    }
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_holds_its_discard_and_is_listed() {
+    let running = |world: &mut World| world.add_instance(Instance::new("i-1", AMI));
+    let stopped = |world: &mut World| {
+        let mut instance = Instance::new("i-1", AMI);
+        instance.state = "stopped".into();
+        world.add_instance(instance);
+    };
+    let template = |world: &mut World| {
+        let reference = Reference {
+            resource_type: "ec2:LaunchTemplate".into(),
+            arn: "arn:aws:ec2:eu-west-1:123456789012:launch-template/lt-1".into(),
+        };
+        world.references.insert(AMI.into(), vec![reference]);
+    };
+    for (change, arn) in [
+        (running as fn(&mut World), "instance/i-1"),
+        (stopped, "instance/i-1"),
+        (template, "launch-template/lt-1"),
+    ] {
+        let house = House::of(expecting("Windows")).await;
+        change(&mut house.sim.world());
+        let record = house.record(registered()).await;
+        assert_eq!(record["held_by"], json!(["in-use"]));
+        assert!(record["references"][0].as_str().unwrap().ends_with(arn));
+        let letter = house.sim.world().messages[0].body("email");
+        let listed = |line: &str| line.starts_with("  used by") && line.ends_with(arn);
+        assert!(letter.lines().any(listed), "{letter}");
+        assert!(house.image_stands());
+    }
+
+    // A builder that has done its work is no user.
+    let house = House::of(expecting("Windows")).await;
+    let mut builder = Instance::new("i-1", AMI);
+    builder.state = "terminated".into();
+    house.sim.world().add_instance(builder);
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+
+    let settings = Settings::policy("[discard]\nin_use = \"discard\"");
+    let house = House::with(expecting("Windows"), settings).await;
+    running(&mut house.sim.world());
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "done");
+    assert!(house.alerts()[0]["references"][0].is_string());
+}
+
+#[tokio::test]
+async fn an_instance_that_is_launched_between_judgement_and_act_holds_the_discard() {
+    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+        world.add_instance(Instance::new("i-1", AMI));
+    })
+    .await;
+    assert_eq!(record["held_by"], json!(["in-use"]));
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn nobody_is_there_to_hear_of_a_discard() {
+    let house = House::of(expecting("Windows")).await;
+    for topic in house.sim.world().topics.values_mut() {
+        topic.confirmed = 0;
+    }
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["nobody-listening"]));
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn a_look_around_that_fails_holds_the_discard_and_says_why() {
+    for (action, interlock, words) in [
+        (
+            AROUND[0],
+            "in-use",
+            "what refers to the image is not known: access denied: ec2:DescribeImageReferences",
+        ),
+        (
+            AROUND[1],
+            "nobody-listening",
+            "whether anybody listens is not known: access denied: sns:GetTopicAttributes",
+        ),
+    ] {
+        let house = House::of(expecting("Windows")).await;
+        house.inject(Fault::always(action, FaultKind::AccessDenied));
+        let record = house.record(registered()).await;
+        assert_eq!(record["held_by"], json!([interlock]));
+        let error = record["error"].as_str().unwrap();
+        assert!(error.starts_with(words), "{error}");
+        let letter = house.sim.world().messages[0].body("email");
+        assert!(letter.contains(words), "{letter}");
+        assert!(house.image_stands());
     }
 }
 
@@ -431,7 +547,7 @@ async fn action_none_tells_and_disable_disables() {
         (&json!("disable"), &json!("done"))
     );
     assert_eq!(
-        house.calls()[3..],
+        house.calls()[7..],
         ["Publish", "DisableImage", "DescribeImages"]
     );
     assert_eq!(house.sim.world().images[AMI].state, "disabled");
@@ -451,12 +567,7 @@ async fn a_young_image_comes_again_unless_a_tag_verifies_it() {
         let house = House::of(young(image)).await;
         let error = house.give(registered()).await.unwrap_err();
         assert_eq!(error.error_type(), "NotSettled");
-        assert!(
-            house
-                .calls()
-                .iter()
-                .all(|call| call.starts_with("Describe"))
-        );
+        assert!(house.calls().iter().all(|call| looks(call)));
     }
     let house = House::of(young(expecting("Linux"))).await;
     assert_eq!(house.record(registered()).await["verdict"], "verified");
@@ -785,6 +896,8 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
         house.calls(),
         [
             "DescribeImages",
+            AROUND[0],
+            AROUND[1],
             "CreateTags",
             "DescribeImages",
             "CreateTags"
@@ -835,7 +948,7 @@ async fn without_time_left_no_discard_is_begun() {
     let soon = Deadline::now() + Duration::from_secs(10);
     let error = house.guard.handle(registered(), soon).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    assert_eq!(house.calls(), ["DescribeImages"]);
+    assert_eq!(house.calls(), ["DescribeImages", AROUND[0], AROUND[1]]);
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
     assert granted == {
         "ec2:CreateTags",
         "ec2:DeregisterImage",
+        "ec2:DescribeImageReferences",
         "ec2:DescribeImages",
         "ec2:DescribeInstances",
         "ec2:DescribeSnapshotAttribute",
@@ -69,6 +70,7 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "ec2:ListImagesInRecycleBin",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
+        "sns:GetTopicAttributes",
         "sns:Publish",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
