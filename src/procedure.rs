@@ -19,7 +19,7 @@ use crate::guard::{Assessment, Guard, Patience, not_visible};
 use crate::observation::{Image, Observation};
 use crate::record::{LookedAgain, Outcome, Record, RecycleBin};
 
-/// With less time than this left in an invocation, a discard is not begun. Its seven calls take a
+/// With less time than this left in an invocation, a discard is not begun. Its calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
 const ENOUGH: Duration = Duration::from_secs(15);
 

@@ -225,7 +225,11 @@ impl Record {
                 }
                 self.references = arns;
             }
-            Err(why) => unknown.push(format!("what refers to the image is not known: {why}")),
+            // What holds nothing is no error.
+            Err(why) if self.held_by.contains(&Interlock::InUse) => {
+                unknown.push(format!("what refers to the image is not known: {why}"));
+            }
+            Err(_) => {}
         }
         if let Err(why) = surroundings.listeners {
             unknown.push(format!("whether anybody listens is not known: {why}"));

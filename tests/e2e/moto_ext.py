@@ -28,7 +28,7 @@ tests beside the AWS protocols:
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"key", "value", "days"}]
-    POST /_guard/fault                  {"action", "code", "message", "status", "times"}
+    POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared"}
     GET  /_guard/calls                  [{"action", "params", "caller", "status", "code", …}]
 """
 
@@ -43,7 +43,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,9 +79,10 @@ REGION = "eu-west-1"
 # EC2 gives these to an image whose snapshot has lost its metadata.
 LOST = {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
 
-# What an instance can be, and of how many versions of a launch template EC2 tells, if nobody says it.
-STATES = ["pending", "running", "shutting-down", "terminated", "stopping", "stopped"]
-VERSION_DEPTH = "10"
+# What DescribeImageReferences looks at unless it is told otherwise: instances in all states, and so many
+# of the newest versions of a launch template.
+STATES = ("pending", "running", "shutting-down", "terminated", "stopping", "stopped")
+VERSION_DEPTH = ("10",)
 
 # What EC2 writes where it knows of no volume: the snapshot was copied or imported.
 NO_VOLUME = "vol-ffffffff"
@@ -408,12 +409,13 @@ def list_images_in_recycle_bin(self: EC2Response) -> ActionResult:
 
 
 def describe_image_references(self: EC2Response) -> ActionResult:
-    """DescribeImageReferences: what is asked for narrows what all types of resources would answer."""
+    """DescribeImageReferences: of the types asked for, or of all, and then within the options of some."""
     self.error_on_dryrun()
     ids, everything = self._get_param("ImageIds", []), self._get_param("IncludeAllResourceTypes", False)
     asked = {
         resource["ResourceType"]: {
-            option["OptionName"]: option["OptionValues"] for option in resource.get("ResourceTypeOptions", [])
+            option["OptionName"].replace("-", "_"): option["OptionValues"]
+            for option in resource.get("ResourceTypeOptions", [])
         }
         for resource in self._get_param("ResourceTypes", [])
     }
@@ -427,12 +429,12 @@ def describe_image_references(self: EC2Response) -> ActionResult:
         for image in ids
         for kind, arns in REFERENCES.items()
         if everything or kind in asked
-        for arn in arns(self, image, **{name.replace("-", "_"): of for name, of in asked.get(kind, {}).items()})
+        for arn in arns(self, image, **asked.get(kind, {}))
     ]
     return ActionResult({"ImageReferences": references})
 
 
-def instances(self: EC2Response, image: str, state_name: list[str] = STATES) -> Iterator[str]:
+def by_instances(self: EC2Response, image: str, state_name: Sequence[str] = STATES) -> Iterator[str]:
     """The ARNs of the instances of an image that are in one of these states."""
     if not set(state_name) <= set(STATES):
         raise EC2ClientError("InvalidParameterValue", f"Invalid states: {state_name}")
@@ -441,8 +443,8 @@ def instances(self: EC2Response, image: str, state_name: list[str] = STATES) -> 
             yield f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{instance.id}"
 
 
-def launch_templates(
-    self: EC2Response, image: str, version_depth: list[str] = [VERSION_DEPTH]
+def by_launch_templates(
+    self: EC2Response, image: str, version_depth: Sequence[str] = VERSION_DEPTH
 ) -> Iterator[str]:
     """The ARNs of the launch templates of which one of so many newest versions names an image."""
     [depth] = version_depth
@@ -451,24 +453,24 @@ def launch_templates(
             yield f"arn:aws:ec2:{REGION}:{ACCOUNT}:launch-template/{template.id}"
 
 
-def parameters(self: EC2Response, image: str) -> Iterator[str]:
+def by_parameters(self: EC2Response, image: str) -> Iterator[str]:
     """The ARNs of the SSM parameters whose value is an image's id."""
     for name, versions in ssm_backends[ACCOUNT][REGION]._parameters.items():
         if versions and versions[-1].value == image:
             yield parameter_arn(ACCOUNT, REGION, name)
 
 
-def nothing(self: EC2Response, image: str) -> Iterator[str]:
+def by_recipes(self: EC2Response, image: str) -> Iterator[str]:
     """moto knows no recipes of Image Builder."""
     return iter(())
 
 
 REFERENCES = {
-    "ec2:Instance": instances,
-    "ec2:LaunchTemplate": launch_templates,
-    "ssm:Parameter": parameters,
-    "imagebuilder:ImageRecipe": nothing,
-    "imagebuilder:ContainerRecipe": nothing,
+    "ec2:Instance": by_instances,
+    "ec2:LaunchTemplate": by_launch_templates,
+    "ssm:Parameter": by_parameters,
+    "imagebuilder:ImageRecipe": by_recipes,
+    "imagebuilder:ContainerRecipe": by_recipes,
 }
 
 uncounted = SNSBackend.get_topic
@@ -477,7 +479,8 @@ uncounted = SNSBackend.get_topic
 def get_topic(self: SNSBackend, arn: str) -> Topic:
     """GetTopicAttributes: how many listen. moto says that nobody does."""
     topic = uncounted(self, arn)
-    by_mail = [subscription.protocol == "email" for subscription in self._get_topic_subscriptions(topic)]
+    subscriptions = self._get_topic_subscriptions(topic)
+    by_mail = [subscription.protocol.startswith("email") for subscription in subscriptions]
     topic.subscriptions_pending = by_mail.count(True)
     topic.subscriptions_confimed = by_mail.count(False)
     return topic
@@ -556,7 +559,9 @@ class Application:
         entry = describe_call(environ, body)
         STATE.calls.append(entry)
         fault = next((f for f in STATE.faults if f["action"] == entry["action"]), None)
-        if fault is not None:
+        if fault is not None and fault["spared"]:
+            fault["spared"] -= 1
+        elif fault is not None:
             fault["times"] -= 1
             if fault["times"] == 0:
                 STATE.faults.remove(fault)

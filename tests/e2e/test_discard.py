@@ -6,10 +6,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import AROUND, DISCARD, EXPECT, LOOKS, MUTATING, REGION, TOPIC, World, now, registration
+from e2e.world import (
+    AROUND,
+    DISCARD,
+    EXPECT,
+    LOOKS,
+    MUTATING,
+    PREPARED,
+    REGION,
+    TOPIC,
+    World,
+    now,
+    registration,
+)
 
-# What is looked at once more before the act.
-PREPARED = ["CreateTags", "DescribeImages", *AROUND]
 CLEAN_DISCARD = [
     *PREPARED,
     "Publish",

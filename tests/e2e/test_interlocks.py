@@ -6,7 +6,18 @@ from datetime import timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import ACCOUNT, AROUND, LOOKS, OTHER_ACCOUNT, REGION, TOPIC, World, registration
+from e2e.world import (
+    ACCOUNT,
+    AROUND,
+    DISCARD,
+    LOOKS,
+    OTHER_ACCOUNT,
+    PREPARED,
+    REGION,
+    TOPIC,
+    World,
+    registration,
+)
 
 STATE_CHANGE = "state-change-available"
 SERVICE = "register-image-aws-service"
@@ -242,7 +253,7 @@ def test_where_the_policy_does_not_ask_what_is_in_use_not_to_know_it_does_not_ho
     record = guard.invoke(registration(ami))
 
     assert (record["action"], record["outcome"], record["held_by"]) == ("deregister", "done", [])
-    assert "ec2:DescribeImageReferences" in record["error"]
+    assert record["error"] is None, "what holds nothing is no error"
     assert not world.exists(ami)
 
 
@@ -266,8 +277,60 @@ def test_several_interlocks_are_all_named(world: World, guard: Emulator):
     assert_held(world, ami, record, ["too-old", "in-use", "nobody-listening"])
 
 
-def test_an_image_that_is_used_after_it_was_marked_is_held(world: World, guard: Emulator):
-    # The last look before the act does not succeed: as little is known as if somebody had come meanwhile.
-    world.fail("DescribeImageReferences", "UnauthorizedOperation", "first look", status=403, times=1)
+@pytest.mark.parametrize(
+    ("action", "held_by"),
+    [("DescribeImageReferences", ["in-use"]), ("GetTopicAttributes", ["nobody-listening"])],
+)
+def test_what_speaks_against_it_in_the_last_moment_holds_and_the_mark_stays(
+    world: World, guard: Emulator, action, held_by
+):
+    world.fail(action, "UnauthorizedOperation", status=403, spared=1)
     ami = world.image(expect="Windows")
-    assert guard.invoke(registration(ami))["held_by"] == ["in-use"]
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["outcome"], record["held_by"]) == ("hold", None, held_by)
+    assert world.looks_and_deeds() == ([*LOOKS, *AROUND], [*PREPARED, "Publish"])
+    assert world.alerts() == [record]
+    assert world.exists(ami) and world.tags(ami)[DISCARD] == "true"
+
+
+def test_the_looks_are_at_this_image_and_at_the_alert_topic(world: World, guard: Emulator):
+    ami = world.image(expect="Windows")
+
+    guard.invoke(registration(ami))
+
+    looks = [(call["action"], call["params"]) for call in world.calls() if call["action"] in AROUND]
+    assert len(looks) == 4, "once at first, and once more before the act"
+    for action, params in looks:
+        asked = {key: value for key, value in params.items() if key != "Version"}
+        if action == "GetTopicAttributes":
+            assert asked == {"TopicArn": TOPIC}
+            continue
+        states = {asked.pop(key) for key in list(asked) if ".OptionValue." in key}
+        assert states == {"pending", "running", "shutting-down", "stopping", "stopped"}
+        assert asked == {
+            "ImageId.1": ami,
+            "IncludeAllResourceTypes": "true",
+            "ResourceType.1.ResourceType": "ec2:Instance",
+            "ResourceType.1.ResourceTypeOption.1.OptionName": "state-name",
+        }
+
+
+@pytest.mark.parametrize(
+    ("bills", "expect", "verdict"),
+    [
+        ("Windows", "Windows", "verified"),
+        ("Windows with SQL Server Standard", "Windows", "mismatch"),
+        ("Windows", None, "unverifiable"),
+    ],
+)
+def test_where_no_discard_is_due_nobody_looks_around(world: World, guard: Emulator, bills, expect, verdict):
+    world.nobody_listens()
+    ami = world.image(bills, expect=expect)
+    in_a_launch_template(world, ami)
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["verdict"], record["held_by"], record["references"]) == (verdict, [], [])
+    assert not set(AROUND) & set(world.actions())

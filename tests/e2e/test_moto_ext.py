@@ -3,7 +3,7 @@
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, OTHER_ACCOUNT, REGION, ROOT_DEVICE, World
+from e2e.world import DISCARD, OTHER_ACCOUNT, REGION, ROOT_DEVICE, TOPIC, World
 
 
 def refusal(call, **request) -> str:
@@ -147,6 +147,74 @@ def test_snapshots_go_with_the_image_only_if_the_caller_asks(world: World):
         snapshot = world.root_snapshot(ami)
         world.ec2.deregister_image(ImageId=ami, DeleteAssociatedSnapshots=asked)
         assert world.snapshot_exists(snapshot) is not asked
+
+
+def refers_to(world: World, *images: str, **request) -> list[str]:
+    """What refers to the images: types and ids of resources."""
+    request = request or {"IncludeAllResourceTypes": True}
+    answer = world.ec2.describe_image_references(ImageIds=list(images), **request)
+    return [
+        f"{reference['ResourceType']} {reference['Arn'].split('/', 1)[1]}"
+        for reference in answer["ImageReferences"]
+    ]
+
+
+def scoped(resource: str, **options: list[str]) -> dict:
+    """The request for one type of resources."""
+    listed = [{"OptionName": name.replace("_", "-"), "OptionValues": of} for name, of in options.items()]
+    return {"ResourceTypes": [{"ResourceType": resource, "ResourceTypeOptions": listed}]}
+
+
+def test_what_refers_to_an_image_is_asked_for_by_type_and_state(world: World):
+    ami, other = world.image(), world.image()
+    stopped, terminated, running = (world.instance(image=ami) for _ in range(3))
+    world.ec2.stop_instances(InstanceIds=[stopped])
+    world.ec2.terminate_instances(InstanceIds=[terminated])
+    template = world.launch_template(ami, other)
+    world.ssm.put_parameter(Name="golden", Type="String", Value=other)
+    world.ssm.put_parameter(Name="golden", Type="String", Value=ami, Overwrite=True)
+    others = [f"ec2:LaunchTemplate {template}", "ssm:Parameter golden"]
+    alive = scoped("ec2:Instance", state_name=["running", "stopped"])
+
+    assert refers_to(world, ami) == [
+        *(f"ec2:Instance {instance}" for instance in (stopped, terminated, running)),
+        *others,
+    ]
+    instances = [f"ec2:Instance {instance}" for instance in (stopped, running)]
+    assert refers_to(world, ami, **alive) == instances
+    assert refers_to(world, ami, IncludeAllResourceTypes=True, **alive) == [*instances, *others]
+    assert refers_to(world, other) == [f"ec2:LaunchTemplate {template}"]
+    assert refers_to(world, ami, **scoped("ec2:LaunchTemplate", version_depth=["1"])) == []
+    assert refers_to(world, "ami-0123456789abcdef0") == []
+
+
+def test_wrong_questions_for_references_are_refused(world: World):
+    look = world.ec2.describe_image_references
+    ami = world.image()
+
+    assert refusal(look, ImageIds=[ami]) == "MissingParameter"
+    for wrong in (scoped("lambda:Function"), scoped("ec2:Instance", state_name=["runing"])):
+        assert refusal(look, ImageIds=[ami], **wrong) == "InvalidParameterValue"
+
+
+def listeners(world: World) -> tuple[str, str]:
+    """How many subscriptions of the topic are confirmed, and how many wait for it."""
+    attributes = world.sns.get_topic_attributes(TopicArn=TOPIC)["Attributes"]
+    return attributes["SubscriptionsConfirmed"], attributes["SubscriptionsPending"]
+
+
+def test_a_mail_that_nobody_answered_is_no_subscription_yet(world: World):
+    assert listeners(world) == ("1", "0")
+    world.nobody_listens()
+    assert listeners(world) == ("0", "1")
+
+
+def test_a_fault_spares_the_first_calls(world: World):
+    world.fail("DescribeImages", "RequestLimitExceeded", spared=1, times=1)
+
+    assert world.ec2.describe_images()["Images"] == []
+    assert refusal(world.ec2.describe_images) == "RequestLimitExceeded"
+    assert world.ec2.describe_images()["Images"] == []
 
 
 def test_a_fault_hits_as_often_as_it_was_told(world: World):

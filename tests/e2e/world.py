@@ -48,6 +48,9 @@ LOOKS = [
     "DescribeVolumes",
 ]
 
+# A discard's first steps: the mark, and then what can have changed is looked at once more.
+PREPARED = ["CreateTags", "DescribeImages", *AROUND]
+
 # The calls that change anything at all.
 MUTATING = {"CreateTags", "DeregisterImage", "DisableImage", "DeleteSnapshot", "DeleteTags", "Publish"}
 
@@ -233,11 +236,18 @@ class World:
         self.moto.order("change", {"id": resource, **attributes})
 
     def fail(
-        self, action: str, code: str, message: str = "no", *, status: int = 400, times: int = -1
+        self,
+        action: str,
+        code: str,
+        message: str = "no",
+        *,
+        status: int = 400,
+        times: int = -1,
+        spared: int = 0,
     ) -> None:
-        """Makes the next calls of an action fail, or all of them."""
+        """Makes the next calls of an action fail, or all of them, after the first few that are spared."""
         fault = {"action": action, "code": code, "message": message, "status": status}
-        self.moto.order("fault", fault | {"times": times})
+        self.moto.order("fault", fault | {"times": times, "spared": spared})
 
     def calls(self) -> list[dict[str, Any]]:
         """What the guard called, in this order, failed calls too."""

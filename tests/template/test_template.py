@@ -63,11 +63,16 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "ec2:DescribeImageReferences",
         "ec2:DescribeImages",
         "ec2:DescribeInstances",
+        "ec2:DescribeLaunchTemplateVersions",
+        "ec2:DescribeLaunchTemplates",
         "ec2:DescribeSnapshotAttribute",
         "ec2:DescribeSnapshots",
         "ec2:DescribeVolumes",
         "ec2:DisableImage",
         "ec2:ListImagesInRecycleBin",
+        "imagebuilder:GetContainerRecipe",
+        "imagebuilder:ListContainerRecipes",
+        "imagebuilder:ListImageRecipes",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
         "sns:GetTopicAttributes",
@@ -75,6 +80,8 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
+        "ssm:DescribeParameters",
+        "ssm:GetParameters",
     }
 
 
@@ -104,6 +111,15 @@ def test_every_action_names_its_resource_where_iam_knows_one():
             known = {a.lower(): spec for a, spec in services[service]["Actions"].items()}[name.lower()]
             anything = statement["Resource"] == "*"
             assert anything != bool(known.get("Resources")), f"{action} on {statement['Resource']}"
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["ec2:DescribeLaunchTemplateVersions", "imagebuilder:ListImageRecipes", "ssm:DescribeParameters", "ssm:GetParameters"],
+)
+def test_what_ec2_needs_to_find_references_the_guard_can_not_do_by_itself(action):
+    condition = statement_for(action)["Condition"]
+    assert condition == {"ForAnyValue:StringEquals": {"aws:CalledVia": "ec2-images.amazonaws.com"}}
 
 
 @pytest.mark.parametrize("action", ["ec2:DeregisterImage", "ec2:DisableImage"])
