@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -195,6 +196,38 @@ def test_what_can_not_be_judged_is_kept_for_fourteen_days():
     assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
     for queue in ("DeadLetterQueue", "UndeliveredEventQueue"):
         assert RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+ALARMS = of_type("AWS::CloudWatch::Alarm").values()
+
+
+@pytest.mark.parametrize("queue", sorted(of_type("AWS::SQS::Queue")))
+def test_every_queue_has_an_alarm_that_is_told_where_alerts_are(queue):
+    name = [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
+    (alarm,) = (alarm for alarm in ALARMS if alarm["Dimensions"] == name)
+    assert alarm["Namespace"] == "AWS/SQS"
+    assert alarm["AlarmActions"] == [{"Ref": "AlertTopic"}]
+    # An idle queue sends no numbers, and is in order.
+    assert alarm["TreatMissingData"] == "notBreaching"
+    assert "docs/runbook.md" in alarm["AlarmDescription"] and (ROOT / "docs/runbook.md").is_file()
+    # Alarms can not publish to a topic that is encrypted with AWS's own key.
+    assert "KmsMasterKeyId" not in RESOURCES["AlertTopic"]["Properties"]
+
+
+def test_events_that_wait_are_told_of_only_when_no_attempt_can_be_left():
+    (waiting,) = (alarm for alarm in ALARMS if alarm["MetricName"] == "ApproximateAgeOfOldestMessage")
+    queue = RESOURCES["EventQueue"]["Properties"]
+    attempts = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
+    assert waiting["Threshold"] >= PARAMETERS["SettleSeconds"]["MaxValue"] + attempts
+
+
+def test_the_runbook_knows_every_error_and_every_queue_of_the_outputs():
+    runbook = (ROOT / "docs/runbook.md").read_text()
+    source = (ROOT / "src/error.rs").read_text()
+    errors = re.findall(r'Error::\w+(?:\(_\)| \{ \.\. \}) => "(\w+)"', source)
+    assert len(errors) >= 7
+    for word in [*errors, "DeadLetterQueueArn", "UndeliveredEventQueueArn", "start-message-move-task"]:
+        assert word in runbook, word
 
 
 def test_lambda_takes_batches_and_returns_only_what_failed():
