@@ -117,10 +117,13 @@ pub fn text(record: &Record) -> String {
         &expected.map(|expected| expected.source.name().to_owned()),
     );
     for statement in &record.evidence {
+        let state = match statement.says.as_slice() {
+            [] => statement.state.to_owned(),
+            says => format!("{} {}", statement.state, says.join(" or ")),
+        };
         let asked = format!(
-            "{}: {} ({})",
+            "{}: {state} ({})",
             statement.source.name(),
-            statement.state,
             statement.detail
         );
         text.field("asked", &Some(asked));

@@ -936,6 +936,24 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
 }
 
 #[tokio::test]
+async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
+    let (house, _) = given().taken_of_root_of("Windows").run(RULE).await;
+    let letter = house.sim.world().messages[0].body("email");
+    for line in [
+        "  asked        image-tag: silent (ami-billing-guard:expect)",
+        "  asked        policy: spoke Windows (policy.toml:2 (name = \"*\"))",
+        &format!(
+            "  asked        lineage: spoke Windows ({VOLUME} is the root volume of {INSTANCE}, which bills `Windows`)"
+        ),
+    ] {
+        assert!(
+            letter.lines().any(|other| other == line),
+            "{line}\n{letter}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_alert_of_an_instance_store_backed_image_says_that_its_bundle_stays() {
     let (house, record) = given().instance_store().tag("Windows").run("").await;
     assert_eq!(record["outcome"], "done");
