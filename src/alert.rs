@@ -360,8 +360,8 @@ fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
         "It restarts the instance for a moment, unless --no-reboot is added, and takes what is on its disks now, \
          not what was there when the snapshot was taken."
             .to_owned(),
+        "As long as this image has the name, it must be another.".to_owned(),
     ];
-    steps.push("As long as this image has the name, it must be another.".to_owned());
     if left_out > 0 {
         steps.push(format!(
             "{left_out} of the image's tags are not in the command, as it would be too long."
@@ -404,10 +404,9 @@ fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
 fn from_another_bundle(record: &Record) -> Vec<String> {
     let platform = expected_platform(record);
     vec![
-        format!(
-            "A billing code can not be put on an AMI afterwards, and this image is instance-store-backed: \
-             aws ec2 create-image can not make such a one anew."
-        ),
+        "A billing code can not be put on an AMI afterwards, and this image is instance-store-backed: \
+         aws ec2 create-image can not make such a one anew."
+            .into(),
         format!(
             "Launch an EBS-backed instance from an AMI that bills {platform}, bring onto it what this image has, and \
              create the image from that instance."

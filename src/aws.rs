@@ -130,7 +130,7 @@ impl Aws {
     }
 
     /// DescribeImages with a filter: every available image that passes, deprecated ones too, of the
-    /// `owners` (account ids, `self`, `amazon`, `aws-marketplace`); of everybody if there are none.
+    /// `owners` (account ids, `self`, `amazon`, `aws-marketplace`).
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
@@ -145,18 +145,14 @@ impl Aws {
             .describe_images()
             .filters(self::filter(filter, values))
             .filters(self::filter("state", &["available"]))
-            .set_owners(Some(strings(owners)).filter(|owners| !owners.is_empty()))
+            .set_owners(Some(strings(owners)))
             .include_deprecated(true)
             .send()
             .await
             .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
         // EC2 pages only on request. If it ever does otherwise, a part is not the answer.
         if non_empty(answer.next_token).is_some() {
-            return Err(Error::Unavailable {
-                call: "ec2:DescribeImages",
-                resource: "*".into(),
-                message: "the answer is not whole: it has further pages".into(),
-            });
+            return Err(further_pages("ec2:DescribeImages", "*"));
         }
         Ok(answer.images.into_iter().flatten().map(observed).collect())
     }
@@ -182,7 +178,6 @@ impl Aws {
             volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
             description: non_empty(snapshot.description),
             started: snapshot.start_time.and_then(time),
-            gib: snapshot.volume_size,
             tags: tags(snapshot.tags),
         }))
     }
@@ -301,11 +296,7 @@ impl Aws {
         let references = answer.image_references.unwrap_or_default();
         // One is as good as all: but none on a first page is not none at all.
         if references.is_empty() && non_empty(answer.next_token).is_some() {
-            return Err(Error::Unavailable {
-                call: "ec2:DescribeImageReferences",
-                resource: id.to_string(),
-                message: "the answer is not whole: it has further pages".into(),
-            });
+            return Err(further_pages("ec2:DescribeImageReferences", id.as_str()));
         }
         let arns = references.into_iter().map(|reference| {
             let arn = non_empty(reference.arn);
@@ -559,7 +550,6 @@ fn observed(image: ec2::Image) -> Image {
             .and_then(|date| DateTime::parse_from_rfc3339(&date).ok())
             .map(|date| date.to_utc()),
         tags: tags(image.tags),
-        root_volume_gib: root_device.as_ref().and_then(|device| device.volume_size),
         root_snapshot: root_device.and_then(|device| non_empty(device.snapshot_id)),
         root_device_type: image.root_device_type.map(|kind| kind.as_str().to_owned()),
         product_codes: product_codes(image.product_codes),
@@ -585,6 +575,14 @@ fn root_mapping(
     };
     let at = position(|device, root| device == root).or_else(|| position(is_same_device))?;
     mappings.into_iter().nth(at)?.ebs
+}
+
+fn further_pages(call: &'static str, resource: &str) -> Error {
+    Error::Unavailable {
+        call,
+        resource: resource.to_owned(),
+        message: "the answer is not whole: it has further pages".into(),
+    }
 }
 
 /// What is there, if it says anything.

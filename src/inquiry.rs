@@ -36,10 +36,6 @@ impl Guard {
         };
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
-        if declared.expectation.exemption.is_some() {
-            let lineage = None;
-            return (declared.expectation, Traces { snapshot, lineage });
-        }
         let (seen, known) = match before {
             // What could not be asked a moment ago is asked once more.
             Some(before) => (
@@ -48,8 +44,10 @@ impl Guard {
             ),
             None => (nothing_seen(image), None),
         };
-        let walks = known.is_none() && self.walks(observation, &declared.expectation);
-        if let Look::NotYet = snapshot {
+        if declared.expectation.exemption.is_none()
+            && let Look::NotYet = snapshot
+        {
+            let walks = known.is_none() && self.walks(observation, &declared.expectation);
             snapshot = if declared.needs_snapshot || walks {
                 self.look_at_root_snapshot(image).await
             } else {
@@ -59,13 +57,8 @@ impl Guard {
         }
         let mut expectation = declared.expectation;
         if expectation.exemption.is_some() {
-            return (
-                expectation,
-                Traces {
-                    snapshot,
-                    lineage: known,
-                },
-            );
+            let lineage = known;
+            return (expectation, Traces { snapshot, lineage });
         }
 
         let lineage = match known {

@@ -49,8 +49,6 @@ pub struct Image {
     pub tags: BTreeMap<String, String>,
     /// The snapshot of the root device.
     pub root_snapshot: Option<String>,
-    /// The size of the root device, in GiB.
-    pub root_volume_gib: Option<i32>,
     /// `ebs` or `instance-store`.
     pub root_device_type: Option<String>,
     /// Product codes of the AWS Marketplace.
@@ -85,8 +83,6 @@ pub struct Snapshot {
     pub description: Option<String>,
     /// When it was begun.
     pub started: Option<DateTime<Utc>>,
-    /// The size of its volume, in GiB.
-    pub gib: Option<i32>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }

@@ -229,6 +229,13 @@ impl Volume {
     }
 }
 
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// Tags are an account's own: the owner and any other account do not see each other's.
+fn whose<T>(owned: bool, owners: T, callers: T) -> T {
+    if owned { owners } else { callers }
+}
+
 /// An EBS snapshot.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -291,20 +298,13 @@ impl Snapshot {
         self.owner == account
     }
 
-    pub(crate) fn tags_seen_by(&self, account: &str) -> &BTreeMap<String, String> {
-        if self.owned_by(account) {
-            &self.tags
-        } else {
-            &self.callers_tags
-        }
+    pub(crate) fn tags_seen_by(&self, account: &str) -> &Tags {
+        whose(self.owned_by(account), &self.tags, &self.callers_tags)
     }
 
-    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut BTreeMap<String, String> {
-        if self.owned_by(account) {
-            &mut self.tags
-        } else {
-            &mut self.callers_tags
-        }
+    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut Tags {
+        let owned = self.owned_by(account);
+        whose(owned, &mut self.tags, &mut self.callers_tags)
     }
 }
 
@@ -457,20 +457,13 @@ impl Image {
         self.owner == account
     }
 
-    pub(crate) fn tags_seen_by(&self, account: &str) -> &BTreeMap<String, String> {
-        if self.owned_by(account) {
-            &self.tags
-        } else {
-            &self.callers_tags
-        }
+    pub(crate) fn tags_seen_by(&self, account: &str) -> &Tags {
+        whose(self.owned_by(account), &self.tags, &self.callers_tags)
     }
 
-    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut BTreeMap<String, String> {
-        if self.owned_by(account) {
-            &mut self.tags
-        } else {
-            &mut self.callers_tags
-        }
+    pub(crate) fn tags_set_by(&mut self, account: &str) -> &mut Tags {
+        let owned = self.owned_by(account);
+        whose(owned, &mut self.tags, &mut self.callers_tags)
     }
 }
 

@@ -125,21 +125,19 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
         image,
         snapshot,
     } = subject;
-    let identity = match &registration.registered_by {
-        RegisteredBy::Identity { caller, service } => Some((Some(caller), service.as_ref())),
-        RegisteredBy::Unknown => None,
-    };
     let text = match &condition.on {
         Matched::Tag(key) => image.tags.get(key).map(String::as_str),
-        Matched::Attribute(attribute) => match (attribute, identity, snapshot) {
+        Matched::Attribute(attribute) => match (attribute, &registration.registered_by, snapshot) {
             (Attribute::Name, ..) => image.name.as_deref(),
             (Attribute::Description, ..) => image.description.as_deref(),
             (Attribute::Architecture, ..) => image.architecture.as_deref(),
             (Attribute::Account, ..) => Some(registration.account.as_str()),
             (Attribute::Region, ..) => Some(registration.region.as_str()),
-            (Attribute::RegisteredBy, Some((caller, _)), _) => caller.map(String::as_str),
-            (Attribute::InvokedBy, Some((_, service)), _) => service.map(String::as_str),
-            (Attribute::RegisteredBy | Attribute::InvokedBy, None, _) => {
+            (Attribute::RegisteredBy, RegisteredBy::Identity { caller, .. }, _) => {
+                Some(caller.as_str())
+            }
+            (Attribute::InvokedBy, RegisteredBy::Identity { service, .. }, _) => service.as_deref(),
+            (Attribute::RegisteredBy | Attribute::InvokedBy, RegisteredBy::Unknown, _) => {
                 return Matching::Unknown(Unknown::Identity);
             }
             (Attribute::SnapshotDescription, _, Look::Seen(snapshot)) => {

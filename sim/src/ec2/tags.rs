@@ -1,17 +1,13 @@
 //! `CreateTags`, `DeleteTags`, and the tags that come with the making of a resource.
 
-use std::collections::BTreeMap;
-
 use super::{check_id, done};
 use crate::form::Form;
 use crate::refusal::Refusal;
-use crate::world::World;
+use crate::world::{Tags, World};
 use crate::xml::Xml;
 
 /// "Each resource can have a maximum of 50 tags"; those of AWS itself do not count.
 const MOST_TAGS: usize = 50;
-
-type Tags = BTreeMap<String, String>;
 
 pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let tags = tags_in(form)?;
