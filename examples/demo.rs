@@ -120,6 +120,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         },
         wait: Duration::from_millis(500),
         settle: Duration::from_secs(300),
+        ledger_table: None,
+        ledger_days: 365,
     };
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
     let guard = Arc::new(Guard::new(config, Policy::default(), aws, |_| {}));

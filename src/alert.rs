@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::billing::{Parsed, parse_platform_details, parse_usage_operation};
-use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG};
+use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, Interlock, is_of_people};
+use crate::event::Digest;
 use crate::expectation::{EXPECT_TAG, Origin};
-use crate::record::{Outcome, Record};
+use crate::record::{Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
 use crate::verdict::{Mismatch, Verdict};
 
 /// A subject is shorter than 100 characters (SNS API reference, "Publish").
@@ -20,6 +23,10 @@ const SHOWN: usize = 300;
 /// The longest list of tags in a command. With it a message's six bodies, in each of which it stands
 /// and is escaped twice, are far below the 256 KiB that SNS takes.
 const LONGEST_TAGS: usize = 6 * 1024;
+
+/// The longest message: SNS takes 256 KiB of all bodies together, as they are escaped (SNS API reference,
+/// "Publish").
+const LONGEST_MESSAGE: usize = 240 * 1024;
 
 /// What is published: one text for people, one for programs.
 #[derive(Clone, Debug)]
@@ -33,15 +40,86 @@ pub(crate) struct Message {
 /// The SNS message of a record: text where people read (`default`, `email`), the record where
 /// programs do.
 pub(crate) fn message(record: &Record) -> Message {
-    let text = text(record);
-    let json = serde_json::json!(record).to_string();
+    let json = serde_json::json!(record);
+    let mut bodies = bodies(&text(record), &json);
+    if bodies.len() > LONGEST_MESSAGE {
+        // An image with very many tags or launch permissions: the log and the ledger have them all.
+        let mut shorter = record.clone();
+        shorter.rebuild = None;
+        bodies = self::bodies(&text(&shorter), &serde_json::json!(shorter));
+    }
+    Message {
+        subject: subject(record),
+        bodies,
+    }
+}
+
+fn bodies(text: &str, json: &Value) -> String {
+    let json = json.to_string();
     let bodies = serde_json::json!({
         "default": text, "email": text,
         "sqs": json, "lambda": json, "http": json, "https": json,
     });
+    bodies.to_string()
+}
+
+/// The message of a digest: the images that the hourly limit has held, one at least, by their records as
+/// the ledger has them.
+pub(crate) fn digest(digest: &Digest, held: &[Value]) -> Message {
+    const KEYS: [&str; 8] = [
+        "image_id",
+        "name",
+        "verdict",
+        "kind",
+        "reason",
+        "event_id",
+        "registered_by",
+        "registered_at",
+    ];
+    let mut text = Text::default();
+    let number = held.len();
+    text.line(&format!(
+        "{number} AMIs do not bill what they should, and stand: as many discards as the policy's \
+         discard.max_per_hour allows had been begun in their hour."
+    ));
+    text.heading(&format!("In account {}, {}", digest.account, digest.region));
+    for record in held {
+        let word = |key: &str| plain(record.get(key).and_then(Value::as_str).unwrap_or("-"));
+        text.line(&format!(
+            "  {} {}: {}/{}: {}",
+            word("image_id"),
+            word("name"),
+            word("verdict"),
+            word("kind"),
+            word("reason")
+        ));
+    }
+    text.heading("What to do");
+    text.line(
+        "So many at once: is something wrong with the images, or with what they are expected to bill? Correct that \
+         first.",
+    );
+    text.line(
+        "To have one judged again, give its event to the function again. To discard one yourself: aws ec2 \
+         deregister-image. The log and the ledger have the whole record of each.",
+    );
+    let images: Vec<Value> = held
+        .iter()
+        .map(|record| {
+            let members = KEYS.iter().filter_map(|key| {
+                let value = record.get(*key)?;
+                Some(((*key).to_owned(), value.clone()))
+            });
+            members.collect::<serde_json::Map<_, _>>().into()
+        })
+        .collect();
+    let json = serde_json::json!({
+        "schema": SCHEMA, "digest": "limit", "event_id": digest.event_id,
+        "account": digest.account, "region": digest.region, "images": images,
+    });
     Message {
-        subject: subject(record),
-        bodies: bodies.to_string(),
+        subject: format!("AMI billing: {number} AMIs are held by the hourly limit"),
+        bodies: bodies(&text.0, &json),
     }
 }
 
@@ -71,6 +149,9 @@ fn done(record: &Record) -> &'static str {
         (Action::Disable, Some(Outcome::Refused | Outcome::Failed)) => "could not be disabled",
         (Action::Deregister, _) => "is being deregistered",
         (Action::Disable, _) => "is being disabled",
+        (Action::Hold, _) if record.held_by == [Interlock::Limit] => {
+            "is held: the hourly limit is reached"
+        }
         (Action::Hold, _) => "is held, not discarded",
         (Action::Alert | Action::None, _) => "needs a look",
     }
@@ -145,19 +226,87 @@ pub fn text(record: &Record) -> String {
     if let Some(undo) = &record.undo {
         text.heading("How to take the discard back");
         text.line(undo);
-        text.line(match record.action {
-            Action::Disable => "Launch permissions do not come back with it: set them again.",
-            _ => {
+        if record.action == Action::Deregister {
+            text.line(
                 "This needs the image's snapshots, which the guard never deletes, and that the Recycle Bin \
-                 kept the image."
-            }
-        });
+                 kept the image.",
+            );
+        }
+        launch_permissions(record, record.image_id.as_deref())
+            .iter()
+            .for_each(|line| text.line(line));
         text.line(
-            "Then correct what the image is expected to bill, or protect it from deregistration, at once: \
-             an event that is delivered again could have it discarded again.",
+            "The guard does not discard again what was brought back. Correct what the image is expected to bill \
+             all the same: it tells of it until then.",
+        );
+    }
+    if let (Action::Deregister, Some(rebuild)) = (record.action, &record.rebuild)
+        && !matches!(record.outcome, Some(Outcome::Refused | Outcome::Failed))
+    {
+        text.heading("How to register it again, if it can not be restored");
+        text.line(&register_again(record, rebuild));
+        if record.undo.is_none() {
+            launch_permissions(record, None)
+                .iter()
+                .for_each(|line| text.line(line));
+        }
+        text.line(
+            "A new image bills as this one did: its snapshot's metadata is not mended by that.",
         );
     }
     text.0
+}
+
+/// The command that registers the image again, as it was.
+fn register_again(record: &Record, rebuild: &Rebuild) -> String {
+    let region = record.region.as_deref().unwrap_or("<region>");
+    let command = |request: &Value| {
+        format!(
+            "aws ec2 register-image --region {region} --cli-input-json {}",
+            shell_quoted(&escaped_json(&request.to_string()))
+        )
+    };
+    let whole = command(&rebuild.register_image);
+    if whole.len() <= 2 * LONGEST_TAGS {
+        return whole;
+    }
+    let mut request = rebuild.register_image.clone();
+    if let Some(members) = request.as_object_mut() {
+        members.remove("TagSpecifications");
+    }
+    format!(
+        "{} (without its tags, which the record has)",
+        command(&request)
+    )
+}
+
+/// How those who could launch instances from the image can again: neither enabling it nor registering it
+/// brings that back (EC2 User Guide, "Disable an Amazon EC2 AMI").
+fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
+    let Some(rebuild) = &record.rebuild else {
+        return vec![
+            "Who could launch instances from it, its record in the log and in the ledger says."
+                .into(),
+        ];
+    };
+    let permissions = &rebuild.launch_permissions;
+    if permissions.is_empty() {
+        return Vec::new();
+    }
+    let json = serde_json::json!({ "Add": permissions }).to_string();
+    let region = record.region.as_deref().unwrap_or("<region>");
+    let command = format!(
+        "aws ec2 modify-image-attribute --region {region} --image-id {} --launch-permission {}",
+        image.unwrap_or("<the new image>"),
+        shell_quoted(&escaped_json(&json))
+    );
+    match command.len() <= LONGEST_TAGS {
+        true => vec![format!("It was shared. To share it again: {command}")],
+        false => vec![format!(
+            "It was shared with {} others. Its record has them all (rebuild.launch_permissions).",
+            permissions.len()
+        )],
+    }
 }
 
 /// A text in the making, line by line.
@@ -205,7 +354,7 @@ fn deeds(record: &Record) -> Vec<String> {
             return vec![
                 "Nothing: EC2 refused, and the image stands. It will not be tried again.".to_owned(),
                 format!("  {}", error()),
-                format!("To discard it yourself: {}", by_hand(record)),
+                by_hand(record),
             ];
         }
         (_, Some(Outcome::Failed)) => {
@@ -214,6 +363,17 @@ fn deeds(record: &Record) -> Vec<String> {
                 format!("  {}", error()),
             ];
         }
+        (Action::Deregister, Some(Outcome::Done)) if record.recycle_bin != Some(RecycleBin::Absent) => {
+            let until = match (record.recycle_bin, record.recoverable_until) {
+                (Some(RecycleBin::In), Some(until)) => {
+                    format!("is in the Recycle Bin until {}", until.to_rfc3339())
+                }
+                (Some(RecycleBin::In), None) => "is in the Recycle Bin".to_owned(),
+                _ => "whether it is in the Recycle Bin is not known".to_owned(),
+            };
+            vec![format!("The image was deregistered, and {until}. Its snapshots stay.")]
+        }
+        (Action::Disable, Some(Outcome::Done)) => vec!["The image was disabled.".to_owned()],
         (Action::Deregister, Some(Outcome::Done)) => vec![
             "The image was deregistered, and is NOT in the Recycle Bin: no active rule keeps it, and it can not be \
              restored. Its snapshots stay: register a new image from them."
@@ -265,13 +425,32 @@ pub(crate) fn undo(record: &Record) -> Option<String> {
     }
 }
 
-/// The command that does what the guard could not.
+/// What a person can do about a discard that EC2 refused.
 fn by_hand(record: &Record) -> String {
     let command = match record.action {
         Action::Disable => "disable-image",
         _ => "deregister-image",
     };
-    aws_ec2(record, command, "--image-id")
+    let command = aws_ec2(record, command, "--image-id");
+    match record.refusal {
+        Some(Refusal::Protected) => format!(
+            "Somebody wants it kept: it has deregistration protection. If it is to go: {}, wait for a day if the \
+             protection has a cool-down, then {command}",
+            aws_ec2(record, "disable-image-deregistration-protection", "--image-id")
+        ),
+        Some(Refusal::BackupManaged) => "It is a recovery point of AWS Backup, and only AWS Backup deletes it: find it \
+             in its vault, and delete it there if it is to go."
+            .to_owned(),
+        Some(Refusal::NotOwner) => {
+            "EC2 takes it for another account's image, or one of a service: only its owner can discard it."
+                .to_owned()
+        }
+        Some(Refusal::Denied) => format!(
+            "Restore the permission in the template, or look for a service control policy that takes it away. To \
+             discard it yourself: {command}"
+        ),
+        Some(Refusal::Other) | None => format!("To discard it yourself: {command}"),
+    }
 }
 
 /// What an image could be created from anew.
@@ -440,10 +619,7 @@ fn name_option(name: &str) -> String {
 /// The tags as `--tag-specifications` takes them, in JSON and quoted for a shell, and how many there
 /// was no room for. AWS's own tags can not be set, and the guard's marks are this image's alone.
 fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize) {
-    const MARKS: [&str; 4] = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
-    let kept = tags
-        .iter()
-        .filter(|(key, _)| !key.starts_with("aws:") && !MARKS.contains(&key.as_str()));
+    let kept = tags.iter().filter(|(key, _)| is_of_people(key));
     let quoted = |tags: &[serde_json::Value]| {
         let json = serde_json::json!([{ "ResourceType": "image", "Tags": tags }]);
         shell_quoted(&escaped_json(&json.to_string()))

@@ -1,5 +1,7 @@
-//! The only place that names the SDK: calls to EC2 and SNS, their answers as the guard's own types,
-//! and the one decision which of the SDK's errors means what.
+//! The only place that names the SDK: calls to EC2 and SNS, and in `table` to DynamoDB, their answers as
+//! the guard's own types, and the one decision which of the SDK's errors means what.
+
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,16 +16,19 @@ use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
 
 use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+pub(crate) use table::Table;
 
-/// EC2 and SNS.
+/// EC2, SNS and DynamoDB.
 #[derive(Clone, Debug)]
 pub struct Aws {
+    config: SdkConfig,
     ec2: aws_sdk_ec2::Client,
     sns: aws_sdk_sns::Client,
 }
@@ -93,9 +98,15 @@ impl Aws {
             .interceptor(WholeDocument)
             .build();
         Aws {
+            config: config.clone(),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
             sns: aws_sdk_sns::Client::new(config),
         }
+    }
+
+    /// The DynamoDB table of this name.
+    pub(crate) fn table(&self, name: &str) -> Table {
+        Table::new(&self.config, name)
     }
 
     /// DescribeImages for one id, disabled images too.
@@ -303,6 +314,35 @@ impl Aws {
             arn.unwrap_or_else(|| "a resource that EC2 does not name".into())
         });
         Ok(arns.collect())
+    }
+
+    /// DescribeImageAttribute: who may launch instances from an image, each as ModifyImageAttribute takes it.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn launch_permissions(
+        &self,
+        image: &ImageName<'_>,
+    ) -> Result<Vec<Value>, Error> {
+        let answer = self
+            .ec2
+            .describe_image_attribute()
+            .image_id(image.id.as_str())
+            .attribute(ec2::ImageAttributeName::LaunchPermission)
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeImageAttribute", image.arn(), &error))?;
+        let permissions = answer.launch_permissions.into_iter().flatten();
+        Ok(permissions
+            .map(|permission| {
+                present(json!({
+                    "Group": permission.group.map(|group| group.as_str().to_owned()),
+                    "UserId": permission.user_id,
+                    "OrganizationArn": permission.organization_arn,
+                    "OrganizationalUnitArn": permission.organizational_unit_arn,
+                }))
+            })
+            .collect())
     }
 
     /// GetTopicAttributes: how many confirmed subscriptions a topic has.
@@ -532,6 +572,7 @@ fn described(image: ec2::Image) -> Described {
 }
 
 fn observed(image: ec2::Image) -> Image {
+    let request = request(&image);
     let mappings = image.block_device_mappings.unwrap_or_default();
     let root_device = root_mapping(image.root_device_name.as_deref(), mappings);
     Image {
@@ -557,7 +598,60 @@ fn observed(image: ec2::Image) -> Image {
         source_image: non_empty(image.source_image_id),
         source_image_region: non_empty(image.source_image_region),
         deregistration_protection: image.deregistration_protection,
+        request,
     }
+}
+
+/// What RegisterImage takes to make such an image again, but for its tags.
+/// (EC2 API reference, "RegisterImage".)
+fn request(image: &ec2::Image) -> Value {
+    let mappings = image.block_device_mappings.iter().flatten().map(|mapping| {
+        let ebs = mapping.ebs.as_ref().map(|ebs| {
+            present(json!({
+                // Whether it is encrypted is the snapshot's to say: the two together are refused.
+                "SnapshotId": ebs.snapshot_id,
+                "Encrypted": if ebs.snapshot_id.is_none() { ebs.encrypted } else { None },
+                "VolumeSize": ebs.volume_size,
+                "VolumeType": ebs.volume_type.as_ref().map(ec2::VolumeType::as_str),
+                "Iops": ebs.iops,
+                "Throughput": ebs.throughput,
+                "DeleteOnTermination": ebs.delete_on_termination,
+            }))
+        });
+        present(json!({
+            "DeviceName": mapping.device_name,
+            "VirtualName": mapping.virtual_name,
+            "NoDevice": mapping.no_device,
+            "Ebs": ebs,
+        }))
+    });
+    let mappings: Vec<Value> = mappings.collect();
+    let bundle = image.root_device_type == Some(ec2::DeviceType::InstanceStore);
+    present(json!({
+        "Name": image.name,
+        "Description": image.description.as_ref().filter(|text| !text.is_empty()),
+        "Architecture": image.architecture.as_ref().map(ec2::ArchitectureValues::as_str),
+        // Of an image with a root snapshot, this only repeats owner and name.
+        "ImageLocation": image.image_location.as_ref().filter(|_| bundle),
+        "RootDeviceName": image.root_device_name.as_ref().filter(|_| !bundle),
+        "BlockDeviceMappings": (!mappings.is_empty()).then_some(mappings),
+        "VirtualizationType": image.virtualization_type.as_ref().map(ec2::VirtualizationType::as_str),
+        "KernelId": image.kernel_id,
+        "RamdiskId": image.ramdisk_id,
+        "BootMode": image.boot_mode.as_ref().map(ec2::BootModeValues::as_str),
+        "EnaSupport": image.ena_support,
+        "SriovNetSupport": image.sriov_net_support,
+        "TpmSupport": image.tpm_support.as_ref().map(ec2::TpmSupportValues::as_str),
+        "ImdsSupport": image.imds_support.as_ref().map(ec2::ImdsSupportValues::as_str),
+    }))
+}
+
+/// An object without the members that are null.
+fn present(mut object: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    object
 }
 
 /// The mapping of the root device. In some images the mapping names the disk and RootDeviceName its
@@ -690,10 +784,12 @@ fn classify<E: ProvideErrorMetadata>(
                 | "ThrottlingException"
                 | "Throttled"
                 | "TooManyRequests"
+                | "ProvisionedThroughputExceededException"
                 | "RequestExpired"
                 | "ExpiredToken"
                 | "ExpiredTokenException"
-                | "InvalidClientTokenId" => unavailable(format!("{code}: {message}")),
+                | "InvalidClientTokenId"
+                | "UnrecognizedClientException" => unavailable(format!("{code}: {message}")),
                 // Of an image that was seen a moment ago: EC2 does not see it everywhere yet.
                 "InvalidAMIID.NotFound" => unavailable(format!("{code}: {message}")),
                 _ => Error::Refused {

@@ -27,6 +27,10 @@ pub struct Config {
     pub scope: Scope,
     /// `GUARD_WAIT_SECONDS`: how long one event may wait, in all, for AWS to show what is true.
     pub wait: Duration,
+    /// `GUARD_LEDGER_TABLE`: the DynamoDB table of the ledger; without one it is held in memory.
+    pub ledger_table: Option<String>,
+    /// `GUARD_LEDGER_DAYS`: how long the ledger's table remembers an image after the last event of it.
+    pub ledger_days: u32,
     /// `GUARD_SETTLE_SECONDS`: how old an image must be before anything but `verified` counts.
     pub settle: Duration,
 }
@@ -51,6 +55,17 @@ pub enum ConfigError {
         value: String,
         /// What can be written there.
         accepted: &'static str,
+    },
+    /// The ledger would forget a discard while the image could still be discarded again.
+    #[error(
+        "GUARD_LEDGER_DAYS is \"{days}\", and the policy's discard.max_age_hours is {hours}; accepted are no fewer days \
+         than that: a discard that is forgotten could be made again of an image that somebody brought back"
+    )]
+    ForgetsTooSoon {
+        /// `GUARD_LEDGER_DAYS`.
+        days: u32,
+        /// The policy's `discard.max_age_hours`.
+        hours: u32,
     },
     /// The policy file can not be read.
     #[error(
@@ -107,6 +122,30 @@ impl Config {
                 accepted: "an account id of twelve digits",
             })?),
         };
+        let accepted = "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`";
+        let ledger_table = match variable("GUARD_LEDGER_TABLE") {
+            Some(value) if !is_table_name(&value) => {
+                return Err(ConfigError::Unaccepted {
+                    variable: "GUARD_LEDGER_TABLE",
+                    value,
+                    accepted,
+                });
+            }
+            name => name,
+        };
+        let ledger_days = match variable("GUARD_LEDGER_DAYS") {
+            None => 365,
+            Some(value) => match value.parse() {
+                Ok(days @ 1..=3650) => days,
+                _ => {
+                    return Err(ConfigError::Unaccepted {
+                        variable: "GUARD_LEDGER_DAYS",
+                        value,
+                        accepted: "whole days from 1 to 3650",
+                    });
+                }
+            },
+        };
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
             let Some(value) = variable(name) else {
                 return Ok(Duration::from_secs(default));
@@ -127,6 +166,8 @@ impl Config {
                 account,
                 region: variable("AWS_REGION"),
             },
+            ledger_table,
+            ledger_days,
             // A longer wait is the queue's business.
             wait: seconds("GUARD_WAIT_SECONDS", 5, "whole seconds from 0 to 30", 30)?,
             // An SQS delay is at most 900 seconds.
@@ -138,6 +179,25 @@ impl Config {
             )?,
         })
     }
+}
+
+/// The name of a DynamoDB table (DynamoDB Developer Guide, "Naming rules").
+fn is_table_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    (3..=255).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// Checks that settings and policy go together.
+///
+/// # Errors
+/// [`ConfigError::ForgetsTooSoon`], if the ledger would forget an image that could still be discarded.
+pub fn check(config: &Config, policy: &Policy) -> Result<(), ConfigError> {
+    let days = config.ledger_days;
+    if config.ledger_table.is_some() && u64::from(days) * 24 < u64::from(policy.max_age_hours) {
+        let hours = policy.max_age_hours;
+        return Err(ConfigError::ForgetsTooSoon { days, hours });
+    }
+    Ok(())
 }
 
 /// Reads the policy that `GUARD_POLICY_PATH` names; the built-in one if it names none.
@@ -181,6 +241,10 @@ mod tests {
         assert_eq!(config.settle, Duration::from_secs(300));
         assert_eq!(config.scope, Scope::default());
         assert_eq!(
+            (config.ledger_table.as_ref(), config.ledger_days),
+            (None, 365)
+        );
+        assert_eq!(
             read(&[TOPIC, ("GUARD_MODE", ""), ("GUARD_ACCOUNT_ID", "")]).unwrap(),
             config
         );
@@ -195,6 +259,8 @@ mod tests {
             ("AWS_REGION", "eu-west-1"),
             ("GUARD_WAIT_SECONDS", "0"),
             ("GUARD_SETTLE_SECONDS", "900"),
+            ("GUARD_LEDGER_TABLE", "guard-ledger"),
+            ("GUARD_LEDGER_DAYS", "90"),
         ])
         .unwrap();
         assert_eq!(config.mode, Mode::Enforce);
@@ -204,6 +270,8 @@ mod tests {
             (config.wait, config.settle),
             (Duration::ZERO, Duration::from_secs(900))
         );
+        assert_eq!(config.ledger_table.as_deref(), Some("guard-ledger"));
+        assert_eq!(config.ledger_days, 90);
     }
 
     #[test]
@@ -230,6 +298,14 @@ mod tests {
                 "GUARD_WAIT_SECONDS is \"5s\"; accepted is whole seconds from 0 to 30",
             ),
             (
+                vec![TOPIC, ("GUARD_LEDGER_TABLE", "a table")],
+                "GUARD_LEDGER_TABLE is \"a table\"; accepted is the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`",
+            ),
+            (
+                vec![TOPIC, ("GUARD_LEDGER_DAYS", "0")],
+                "GUARD_LEDGER_DAYS is \"0\"; accepted is whole days from 1 to 3650",
+            ),
+            (
                 vec![TOPIC, ("GUARD_SETTLE_SECONDS", "3600")],
                 "GUARD_SETTLE_SECONDS is \"3600\"; accepted is whole seconds from 0 to 900",
             ),
@@ -237,6 +313,33 @@ mod tests {
         for (settings, words) in cases {
             assert_eq!(read(&settings).unwrap_err(), words);
         }
+    }
+
+    #[test]
+    fn a_ledger_that_forgets_before_an_image_is_too_old_is_refused() {
+        let policy = Policy {
+            max_age_hours: 25,
+            ..Policy::default()
+        };
+        let days = |days| {
+            let settings = [
+                TOPIC,
+                ("GUARD_LEDGER_TABLE", "ledger"),
+                ("GUARD_LEDGER_DAYS", days),
+            ];
+            check(&read(&settings).unwrap(), &policy).map_err(|error| error.to_string())
+        };
+        let words = "GUARD_LEDGER_DAYS is \"1\", and the policy's discard.max_age_hours is 25; accepted are no fewer";
+        assert!(days("1").unwrap_err().starts_with(words));
+        assert_eq!(days("2"), Ok(()));
+        // What is held in memory ends with the process, whatever the days.
+        assert!(
+            check(
+                &read(&[TOPIC, ("GUARD_LEDGER_DAYS", "1")]).unwrap(),
+                &policy
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::billing::{Billing, Parsed, parse_platform_details, parse_usage_operat
 use crate::config::Mode;
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Source, Standing};
+use crate::ledger::Entry;
 use crate::observation::{Image, Observation};
 use crate::policy::{AlertOn, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
@@ -28,6 +29,13 @@ pub const VERDICT_TAG: &str = "ami-billing-guard:verdict";
 pub const SHOULD_BE_TAG: &str = "ami-billing-guard:should-be";
 /// The tag with the id of the event that the image was judged for.
 pub const RECORD_TAG: &str = "ami-billing-guard:record";
+
+/// Whether a tag is people's: AWS's own can not be set, and the guard's marks are of the image that it
+/// discards alone.
+pub(crate) fn is_of_people(key: &str) -> bool {
+    let marks = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
+    !key.starts_with("aws:") && !marks.contains(&key)
+}
 
 /// What is done about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -82,10 +90,18 @@ pub enum Interlock {
     ServiceRegistered,
     /// Something depends on who registered the image, and the event does not say.
     IdentityUnknown,
+    /// The image was discarded before, or may have been, and stands.
+    DiscardedBefore,
     /// Nobody would hear of the discard.
     NobodyListening,
+    /// What it takes to register the image again could not be read.
+    Uncaptured,
     /// The image can not be tagged, and so could not be brought back.
     Untaggable,
+    /// As many discards as the policy allows were begun this hour.
+    Limit,
+    /// What was done before is not known.
+    LedgerUnavailable,
 }
 
 impl Interlock {
@@ -119,11 +135,23 @@ impl Interlock {
             Interlock::IdentityUnknown => {
                 "the event does not say who registered the image, and the policy asks: whether an AWS service did, or in a rule"
             }
+            Interlock::DiscardedBefore => {
+                "this image was discarded before, and somebody brought it back; or that discard was cut off, and it is not known whether it was carried out; or an image from the same snapshot was discarded, and this one was registered afterwards. What people bring back is never discarded again: deregister it yourself if it is to go"
+            }
+            Interlock::Uncaptured => {
+                "who may launch instances from the image could not be read, and without that the discard could not be taken back in full"
+            }
             Interlock::NobodyListening => {
                 "the alert topic has no confirmed subscription, or whether it has one could not be found out: nobody would hear of the discard"
             }
             Interlock::Untaggable => {
                 "the image could not be tagged, and without the tag neither may it be deregistered nor does the Recycle Bin keep it"
+            }
+            Interlock::Limit => {
+                "as many discards as the policy's discard.max_per_hour allows were begun in this hour. Further images of this hour are held as well, and told of in an hourly digest. Is something wrong with the images, or with what they are expected to bill? They are judged again when their events are sent again"
+            }
+            Interlock::LedgerUnavailable => {
+                "the guard's ledger could not be reached: whether the image was discarded before, and how many were this hour, is not known. It is tried again"
             }
         }
     }
@@ -151,6 +179,8 @@ pub struct Circumstances<'a> {
     pub expectation: &'a Expectation,
     /// What is around it: looked up if a discard is due. A discard that nobody looked around for is held.
     pub surroundings: Option<&'a Surroundings>,
+    /// What the ledger knows of it; `None` if the ledger could not be reached.
+    pub past: Option<&'a Entry>,
 }
 
 /// What is around an image that is due for a discard.
@@ -160,6 +190,11 @@ pub struct Surroundings {
     pub references: Result<Vec<String>, String>,
     /// How many confirmed subscriptions the alert topic has, or why that is not known.
     pub listeners: Result<u64, String>,
+    /// When the first image was discarded that was registered from the same snapshot (or bundle), or why
+    /// that is not known.
+    pub discarded_sibling: Result<Option<DateTime<Utc>>, String>,
+    /// Who may launch instances from the image, each as ModifyImageAttribute takes it, or why that is not known.
+    pub launch_permissions: Result<Vec<serde_json::Value>, String>,
 }
 
 /// What is to be done.
@@ -225,11 +260,21 @@ fn interlocks(
         registration,
         expectation,
         surroundings,
+        past,
         ..
     } = circumstances;
     let unused = surroundings
         .is_some_and(|around| matches!(&around.references, Ok(arns) if arns.is_empty()));
     let heard = surroundings.is_some_and(|around| matches!(around.listeners, Ok(1..)));
+    let remembered = surroundings.is_some_and(|around| around.discarded_sibling.is_ok());
+    // EC2 gives the time of creation in whole seconds.
+    let reregistered = surroundings
+        .and_then(|around| around.discarded_sibling.as_ref().ok().copied().flatten())
+        .is_some_and(|discarded| match image.created {
+            Some(created) => created + TimeDelta::seconds(1) > discarded,
+            None => true,
+        });
+    let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());
     let details = parse_platform_details(image.platform_details.as_deref());
     let operation = parse_usage_operation(image.usage_operation.as_deref());
     let tag = |key: &str| image.tags.contains_key(key);
@@ -242,11 +287,6 @@ fn interlocks(
         // Of an age that is not known, nobody can say that it is young enough.
         None => true,
     };
-    // EC2 writes `disabled`, or `enabled` with or without a cool-down.
-    let protected = image
-        .deregistration_protection
-        .as_deref()
-        .is_some_and(|protection| !protection.is_empty() && protection != "disabled");
     let asks_for_services = policy.service_registered == HoldOrDiscard::Hold;
     [
         (Interlock::ObserveMode, *mode == Mode::Observe),
@@ -276,7 +316,7 @@ fn interlocks(
             Interlock::InUse,
             policy.in_use == HoldOrDiscard::Hold && !unused,
         ),
-        (Interlock::Protected, protected),
+        (Interlock::Protected, image.is_protected()),
         (Interlock::BackupManaged, tag("aws:backup:source-resource")),
         (
             Interlock::ServiceRegistered,
@@ -287,7 +327,13 @@ fn interlocks(
             (asks_for_services && registration.registered_by == RegisteredBy::Unknown)
                 || expectation.identity_asked,
         ),
+        (
+            Interlock::DiscardedBefore,
+            past.is_some_and(|past| past.attempt.is_some()) || reregistered,
+        ),
         (Interlock::NobodyListening, !heard),
+        (Interlock::Uncaptured, !captured),
+        (Interlock::LedgerUnavailable, past.is_none() || !remembered),
     ]
     .into_iter()
     .filter_map(|(interlock, holds)| holds.then_some(interlock))
@@ -312,8 +358,9 @@ fn suffices(expectation: &Expectation, kind: Mismatch, details: &Parsed, policy:
     policy.discard_from.contains(&asked_for) && (!observed || bills_less)
 }
 
-/// Whether an image bears a tag of an AWS service that registers images for its own purposes:
-/// Elastic Disaster Recovery, Application Migration Service, Data Lifecycle Manager, Image Builder.
+/// Whether an image bears the signs of an AWS service that registers images for its own purposes: the tags
+/// of Elastic Disaster Recovery, Application Migration Service, Data Lifecycle Manager and Image Builder; the
+/// name and the description that VM Import gives, which sets no tag of its own.
 fn made_by_a_service(image: &Image) -> bool {
     const KEYS: [&str; 5] = [
         "AWSElasticDisasterRecovery",
@@ -322,10 +369,13 @@ fn made_by_a_service(image: &Image) -> bool {
         "Ec2ImageBuilderArn",
         "aws:imagebuilder:",
     ];
+    let begins =
+        |text: &Option<String>, with| text.as_deref().is_some_and(|text| text.starts_with(with));
     image.tags.iter().any(|(key, value)| {
         KEYS.iter().any(|prefix| key.starts_with(prefix))
             || (key == "CreatedBy" && value == "EC2 Image Builder")
-    })
+    }) || begins(&image.name, "import-ami-")
+        || begins(&image.description, "AWS-VMImport")
 }
 
 #[cfg(test)]
@@ -335,6 +385,7 @@ mod tests {
 
     use crate::billing::Platforms;
     use crate::expectation::{Evidence, Says};
+    use crate::ledger::Attempt;
     use proptest::prelude::*;
 
     /// Everything that `plan` looks at, in a state in which nothing holds a discard.
@@ -346,6 +397,7 @@ mod tests {
         registration: Registration,
         evidence: Vec<Evidence>,
         surroundings: Surroundings,
+        past: Option<Entry>,
         policy: Policy,
     }
 
@@ -399,7 +451,10 @@ mod tests {
                 surroundings: Surroundings {
                     references: Ok(Vec::new()),
                     listeners: Ok(1),
+                    discarded_sibling: Ok(None),
+                    launch_permissions: Ok(Vec::new()),
                 },
+                past: Some(Entry::default()),
                 policy: Policy::default(),
             }
         }
@@ -424,6 +479,7 @@ mod tests {
                 observation: &observation,
                 expectation: &expectation,
                 surroundings: Some(&self.surroundings),
+                past: self.past.as_ref(),
             };
             plan(self.verdict, &circumstances, &self.policy)
         }
@@ -437,6 +493,24 @@ mod tests {
         case(|case| {
             case.image.tags.insert(key.into(), value.into());
         })
+    }
+
+    fn discarded(completed: bool) -> Case {
+        case(|case| {
+            let attempt = Attempt {
+                at: "2026-11-20T11:55:00Z".into(),
+                deed: Action::Deregister,
+                completed,
+                doubted: false,
+                record: serde_json::Value::Null,
+            };
+            case.past.as_mut().unwrap().attempt = Some(attempt);
+        })
+    }
+
+    /// An image, six minutes old, from whose snapshot another one was registered that was discarded.
+    fn sibling(discarded: DateTime<Utc>) -> Case {
+        case(|case| case.surroundings.discarded_sibling = Ok(Some(discarded)))
     }
 
     /// The whole matrix: what is different from a clean discard → the interlocks that hold it.
@@ -677,15 +751,73 @@ mod tests {
                 vec![NobodyListening],
             ),
             (
+                "who may launch from it is not known",
+                case(|c| c.surroundings.launch_permissions = Err("denied".into())),
+                vec![Uncaptured],
+            ),
+            (
+                "a discard seen to its end",
+                discarded(true),
+                vec![DiscardedBefore],
+            ),
+            (
+                "a discard that was cut off",
+                discarded(false),
+                vec![DiscardedBefore],
+            ),
+            (
+                "registered after one like it was discarded",
+                sibling(now() - TimeDelta::minutes(7)),
+                vec![DiscardedBefore],
+            ),
+            (
+                "registered in the very second in which one like it was discarded",
+                sibling(now() - TimeDelta::minutes(6) + TimeDelta::milliseconds(900)),
+                vec![DiscardedBefore],
+            ),
+            (
+                "registered before one like it was discarded",
+                sibling(now() - TimeDelta::minutes(5)),
+                vec![],
+            ),
+            (
+                "nobody knows whether one like it was discarded",
+                case(|c| c.surroundings.discarded_sibling = Err("throttled".into())),
+                vec![LedgerUnavailable],
+            ),
+            (
+                "the ledger can not be reached",
+                case(|c| c.past = None),
+                vec![LedgerUnavailable],
+            ),
+            (
+                "VM Import's name",
+                case(|c| c.image.name = Some("import-ami-0a1b2c3d4e5f60001".into())),
+                vec![ServiceRegistered],
+            ),
+            (
+                "VM Import's description",
+                case(|c| c.image.description = Some("AWS-VMImport service: Windows".into())),
+                vec![ServiceRegistered],
+            ),
+            (
                 "several at once",
                 case(|c| {
+                    c.past = None;
                     c.mode = Mode::Observe;
                     c.image.owner = None;
                     c.image.created = None;
                     c.surroundings.references = Ok(vec!["arn:instance".into()]);
                     c.surroundings.listeners = Ok(0);
                 }),
-                vec![ObserveMode, NotOwner, TooOld, InUse, NobodyListening],
+                vec![
+                    ObserveMode,
+                    NotOwner,
+                    TooOld,
+                    InUse,
+                    NobodyListening,
+                    LedgerUnavailable,
+                ],
             ),
         ];
         for (what, case, held_by) in matrix {
@@ -718,9 +850,16 @@ mod tests {
             observation: &observation,
             expectation: &expectation,
             surroundings: None,
+            past: case.past.as_ref(),
         };
         let plan = plan(case.verdict, &circumstances, &case.policy);
-        assert_eq!(plan.held_by, [Interlock::InUse, Interlock::NobodyListening]);
+        let held_by = [
+            Interlock::InUse,
+            Interlock::NobodyListening,
+            Interlock::Uncaptured,
+            Interlock::LedgerUnavailable,
+        ];
+        assert_eq!(plan.held_by, held_by);
     }
 
     #[test]

@@ -34,6 +34,21 @@ pub enum Error {
         /// The age from which it is judged.
         settle_seconds: u64,
     },
+    /// Another invocation is at it: the same event, or another one of the same image.
+    #[error("another invocation is dealing with {what}; the event will be tried again")]
+    Busy {
+        /// The image, or the item of the ledger.
+        what: String,
+    },
+    /// A discard is due, and this event does not say who registered the image; another may.
+    #[error(
+        "a discard of {image} is due, and this event does not say who registered it: CloudTrail's may yet come; \
+         the event will be tried again"
+    )]
+    IdentityMayCome {
+        /// The image.
+        image: String,
+    },
     /// The invocation's time is nearly over.
     #[error("no time left in this invocation for {image}: {doing}; the event will be tried again")]
     OutOfTime {
@@ -83,6 +98,8 @@ impl Error {
             Error::MalformedEvent(_) => "MalformedEvent",
             Error::NotVisibleYet { .. } => "NotVisibleYet",
             Error::NotSettled { .. } => "NotSettled",
+            Error::Busy { .. } => "Busy",
+            Error::IdentityMayCome { .. } => "IdentityMayCome",
             Error::OutOfTime { .. } => "OutOfTime",
             Error::AccessDenied { .. } => "AccessDenied",
             Error::Refused { .. } => "Refused",
@@ -96,6 +113,8 @@ impl Error {
             Error::MalformedEvent(_) | Error::AccessDenied { .. } | Error::Refused { .. } => true,
             Error::NotVisibleYet { .. }
             | Error::NotSettled { .. }
+            | Error::Busy { .. }
+            | Error::IdentityMayCome { .. }
             | Error::OutOfTime { .. }
             | Error::Unavailable { .. } => false,
         }

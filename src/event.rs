@@ -135,8 +135,22 @@ pub enum RegisteredBy {
 pub enum Incoming {
     /// A successful registration.
     Registration(Registration),
+    /// The template's hourly rule: time for a digest.
+    Digest(Digest),
     /// Anything else.
     Ignored(Ignored),
+}
+
+/// An event that asks for the digest of the images that the hourly limit held.
+/// (EventBridge User Guide, "Creating a rule that runs on a schedule".)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// EventBridge's id of the event.
+    pub event_id: String,
+    /// The account.
+    pub account: AccountId,
+    /// The Region.
+    pub region: String,
 }
 
 /// An event that is not a successful registration here, with what is known of it.
@@ -236,20 +250,29 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         return ignored(reason);
     }
 
+    let needed = |what: &str, value: Option<String>| {
+        value
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| malformed(format!("an event without {what}")))
+    };
     let (image_id, registered_by, billing_products) = match tells(&event)? {
         Tells::Registered {
             image_id,
             by,
             billing_products,
         } => (image_id, by, billing_products),
+        Tells::OfTheHour => {
+            return Ok(Incoming::Digest(Digest {
+                event_id: name_of("event id", needed("an event id", event.id)?)?,
+                account: needed("an account", event.account)?
+                    .parse()
+                    .map_err(malformed)?,
+                region: name_of("Region", needed("a Region", event.region)?)?,
+            }));
+        }
         Tells::OfSomethingElse(what) => return ignored(what),
     };
 
-    let needed = |what: &str, value: Option<String>| {
-        value
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| malformed(format!("a registration without {what}")))
-    };
     let image_id = needed("an image id", image_id)?
         .parse()
         .map_err(malformed)?;
@@ -279,6 +302,7 @@ enum Tells {
         by: RegisteredBy,
         billing_products: BTreeSet<String>,
     },
+    OfTheHour,
     OfSomethingElse(String),
 }
 
@@ -286,6 +310,7 @@ fn tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     match (event.source.as_str(), event.detail_type.as_str()) {
         ("aws.ec2", "AWS API Call via CloudTrail") => api_call_tells(event),
         ("aws.ec2", "EC2 AMI State Change") => state_change_tells(event),
+        ("aws.events", "Scheduled Event") => Ok(Tells::OfTheHour),
         (source, detail_type) => Ok(Tells::OfSomethingElse(format!(
             "the event is {} from {}, not a registration",
             quoted(detail_type),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -12,17 +12,18 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::alert::{self, Anew};
-use crate::aws::{Aws, Described};
+use crate::aws::{Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
-use crate::discard::{Circumstances, Plan, Surroundings, plan};
+use crate::discard::{Circumstances, Interlock, Plan, Surroundings, plan};
 use crate::error::Error;
-use crate::event::{self, AmiId, Incoming, Registration};
+use crate::event::{self, AmiId, Digest, Incoming, Registration};
 use crate::expectation::Expectation;
 use crate::inquiry::Traces;
-use crate::observation::Observation;
+use crate::ledger::{Ledger, Told, Turn};
+use crate::observation::{Image, Observation};
 use crate::policy::Policy;
-use crate::record::Record;
+use crate::record::{Rebuild, Record};
 use crate::verdict::{Judgement, Verdict, judge};
 
 /// From this age of an event on, an image that can not be found is gone, and before it, not visible
@@ -31,6 +32,9 @@ const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
+
+/// So many images go into one message of a digest: far fewer than SNS takes in its 256 KiB, with their names.
+const IN_A_DIGEST: usize = 50;
 
 /// When an invocation must have answered.
 pub type Deadline = Instant;
@@ -50,19 +54,32 @@ pub struct Guard {
     pub(crate) config: Config,
     pub(crate) policy: Policy,
     pub(crate) aws: Aws,
+    pub(crate) ledger: Ledger,
     journal: Box<dyn Fn(&Record) + Send + Sync>,
 }
 
-/// What is found out about an image, and what follows from it.
+/// A registration that is being dealt with.
+pub(crate) struct Case<'a> {
+    pub(crate) registration: &'a Registration,
+    /// The right to deal with it, and what the ledger knows; or why the ledger could not be reached.
+    pub(crate) turn: Result<Turn, Error>,
+}
+
+/// What is found out about an image, and the verdict that follows from it.
 pub(crate) struct Assessment {
     pub(crate) observation: Observation,
     pub(crate) expectation: Expectation,
     pub(crate) judgement: Judgement,
-    pub(crate) plan: Plan,
-    /// What is around the image, if a discard is due.
-    pub(crate) surroundings: Option<Surroundings>,
     /// What was looked up for it.
     pub(crate) traces: Option<Traces>,
+}
+
+/// What is to be done about it, and why.
+pub(crate) struct Planned {
+    pub(crate) assessment: Assessment,
+    /// What is around the image, if a discard is due.
+    pub(crate) surroundings: Option<Surroundings>,
+    pub(crate) plan: Plan,
 }
 
 impl Guard {
@@ -74,10 +91,17 @@ impl Guard {
         aws: Aws,
         journal: impl Fn(&Record) + Send + Sync + 'static,
     ) -> Guard {
+        let ledger = match &config.ledger_table {
+            Some(name) => {
+                Ledger::in_table(aws.table(name), TimeDelta::days(config.ledger_days.into()))
+            }
+            None => Ledger::in_memory(),
+        };
         Guard {
             config,
             policy,
             aws,
+            ledger,
             journal: Box::new(journal),
         }
     }
@@ -158,7 +182,17 @@ impl Guard {
     pub async fn process(&self, event: Value, deadline: Deadline) -> Result<Record, Error> {
         let registration = match event::parse(event, &self.config.scope)? {
             Incoming::Registration(registration) => registration,
-            Incoming::Ignored(ignored) => return Ok(self.close(Record::ignored(ignored))),
+            Incoming::Digest(digest) => {
+                let work = Box::pin(self.digest(digest));
+                return match tokio::time::timeout_at(answer_by(deadline), work).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Error::OutOfTime {
+                        image: "the digest".into(),
+                        doing: "who was told of is not in the next one".into(),
+                    }),
+                };
+            }
+            Incoming::Ignored(ignored) => return Ok(self.journal(Record::ignored(ignored))),
         };
         // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
         let span = tracing::info_span!(
@@ -182,28 +216,60 @@ impl Guard {
         deadline: Deadline,
     ) -> Result<Record, Error> {
         let mut patience = Patience::new(self.config.wait, deadline);
-        let assessment = self.assess(registration, &mut patience).await?;
+        let observation = self.observe(registration, &mut patience).await?;
+        let assessment = self.assess(registration, observation, None).await;
         self.settled(registration, &assessment)?;
-        if assessment.plan.action.is_discard() {
-            self.discard(registration, assessment, &mut patience).await
-        } else {
-            self.leave(registration, assessment).await
+        // From here on people are told and the image may be discarded: by one invocation at a time.
+        let turn = match self.ledger.begin(registration, ends(deadline)).await {
+            Err(busy @ Error::Busy { .. }) => return Err(busy),
+            turn => turn,
+        };
+        let case = Case { registration, turn };
+        let result = self.deal(&case, assessment, &mut patience).await;
+        if let (Err(_), Ok(turn)) = (&result, &case.turn) {
+            self.ledger.give_back(turn).await;
+        }
+        match (result, case.turn) {
+            // It was judged and told. Once the ledger can be reached, it may be discarded.
+            (Ok(record), turn) if record.held_by == [Interlock::LedgerUnavailable] => {
+                Err(turn.err().unwrap_or_else(|| Error::Unavailable {
+                    call: "dynamodb:GetItem",
+                    resource: "the ledger".into(),
+                    message: record.error.unwrap_or_default(),
+                }))
+            }
+            (result, _) => result,
         }
     }
 
-    /// Observes the image, gathers what it should bill, judges and plans: afresh each time.
-    pub(crate) async fn assess(
+    /// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.
+    async fn deal(
         &self,
-        registration: &Registration,
+        case: &Case<'_>,
+        assessment: Assessment,
         patience: &mut Patience,
-    ) -> Result<Assessment, Error> {
-        let observation = self.observe(registration, patience).await?;
-        Ok(self.weigh(registration, observation, None).await)
+    ) -> Result<Record, Error> {
+        let planned = self.plan(case, assessment).await;
+        match (&case.turn, planned.plan.action.is_discard()) {
+            (Ok(turn), true) => self.discard(case, turn, planned, patience).await,
+            (Ok(turn), false) if planned.completes(turn) => {
+                self.complete(case, turn, planned, patience).await
+            }
+            // With two triggers, the other event of the same registration says who made it, and is on its way.
+            _ if planned.plan.held_by == [Interlock::IdentityUnknown]
+                && !is_old(case.registration) =>
+            {
+                Err(Error::IdentityMayCome {
+                    image: case.registration.image_id.to_string(),
+                })
+            }
+            _ => self.leave(case, planned).await,
+        }
     }
 
-    /// Gathers what an image should bill, judges and plans. `before`: what this invocation has
-    /// looked up for it already.
-    pub(crate) async fn weigh(
+    /// Gathers what an image should bill, and judges. `before`: what this invocation has looked up for it
+    /// already.
+    pub(crate) async fn assess(
         &self,
         registration: &Registration,
         observation: Observation,
@@ -217,39 +283,69 @@ impl Guard {
             }
             Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
         };
-        let judgement = judge(&observation, &expectation);
-        let surroundings = match judgement.verdict.calls_for_discard() {
-            true => Some(self.look_around(registration).await),
-            false => None,
-        };
-        let circumstances = Circumstances {
-            mode: self.config.mode,
-            now: Utc::now(),
-            registration,
-            observation: &observation,
-            expectation: &expectation,
-            surroundings: surroundings.as_ref(),
-        };
-        let plan = plan(judgement.verdict, &circumstances, &self.policy);
         Assessment {
+            judgement: judge(&observation, &expectation),
             observation,
             expectation,
-            judgement,
-            plan,
-            surroundings,
             traces,
         }
     }
 
+    /// Looks at what a discard depends on, if one is due, and plans.
+    pub(crate) async fn plan(&self, case: &Case<'_>, assessment: Assessment) -> Planned {
+        let verdict = assessment.judgement.verdict;
+        let surroundings = match &assessment.observation {
+            Observation::Available(image) if verdict.calls_for_discard() => {
+                Some(self.look_around(case, image).await)
+            }
+            _ => None,
+        };
+        let circumstances = Circumstances {
+            mode: self.config.mode,
+            now: Utc::now(),
+            registration: case.registration,
+            observation: &assessment.observation,
+            expectation: &assessment.expectation,
+            surroundings: surroundings.as_ref(),
+            past: case.turn.as_ref().ok().map(|turn| &turn.entry),
+        };
+        let plan = plan(verdict, &circumstances, &self.policy);
+        Planned {
+            assessment,
+            surroundings,
+            plan,
+        }
+    }
+
     /// Looks at what a discard depends on besides the image.
-    async fn look_around(&self, registration: &Registration) -> Surroundings {
-        let references = self.aws.image_references(&registration.image_id);
-        let listeners = self.aws.confirmed_subscriptions(&self.config.alert_topic);
+    async fn look_around(&self, case: &Case<'_>, image: &Image) -> Surroundings {
+        let name = self.name(case.registration);
+        let discarded_sibling = async {
+            match (&case.turn, image.registered_from()) {
+                (Ok(turn), Some(source)) => self.ledger.first_discard_of(turn, source).await,
+                // That the ledger can not be reached is known already.
+                (Err(_), _) | (_, None) => Ok(None),
+            }
+        };
+        let launch_permissions = async {
+            // Others' images do not say, and are not discarded anyway.
+            match image.owner.as_deref() == Some(case.registration.account.as_str()) {
+                true => self.aws.launch_permissions(&name).await,
+                false => Ok(Vec::new()),
+            }
+        };
         // Boxed: the SDK's futures are large.
-        let (references, listeners) = tokio::join!(Box::pin(references), Box::pin(listeners));
+        let (references, listeners, launch_permissions, discarded_sibling) = tokio::join!(
+            Box::pin(self.aws.image_references(name.id)),
+            Box::pin(self.aws.confirmed_subscriptions(&self.config.alert_topic)),
+            Box::pin(launch_permissions),
+            Box::pin(discarded_sibling),
+        );
         Surroundings {
             references: references.map_err(|error| error.to_string()),
             listeners: listeners.map_err(|error| error.to_string()),
+            launch_permissions: launch_permissions.map_err(|error| error.to_string()),
+            discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
         }
     }
 
@@ -260,7 +356,7 @@ impl Guard {
         patience: &mut Patience,
     ) -> Result<Observation, Error> {
         let id = &registration.image_id;
-        let old = Utc::now() - registration.time > OLD_EVENT;
+        let old = is_old(registration);
         loop {
             let why = match self.aws.describe_image(id).await? {
                 Described::Available(image) => return Ok(Observation::Available(image)),
@@ -308,11 +404,102 @@ impl Guard {
         self.aws.publish(&self.config.alert_topic, &message).await
     }
 
-    /// Gives a complete record to the journal.
-    pub(crate) fn close(&self, record: Record) -> Record {
+    /// Completes a record: tells people, if they are to be told and were not just told the same, and closes
+    /// it.
+    pub(crate) async fn tell(
+        &self,
+        case: &Case<'_>,
+        record: Record,
+        tell: bool,
+    ) -> Result<Record, Error> {
+        let gist = record.gist();
+        let told = match &case.turn {
+            _ if !tell => Told::Nothing,
+            Ok(turn) if turn.entry.was_told(&gist, Utc::now()) => Told::AsBefore,
+            _ => match self.publish(&record).await {
+                Ok(()) => Told::Now(gist),
+                Err(silence) => return Err(self.close_with(case, record, silence).await),
+            },
+        };
+        Ok(self.close(case, record, told).await)
+    }
+
+    /// Closes the record of an event that must come again.
+    pub(crate) async fn close_with(
+        &self,
+        case: &Case<'_>,
+        mut record: Record,
+        error: Error,
+    ) -> Error {
+        record.error = Some(error.to_string());
+        self.close(case, record, Told::AsBefore).await;
+        error
+    }
+
+    /// Gives a complete record to ledger and journal.
+    pub(crate) async fn close(&self, case: &Case<'_>, record: Record, told: Told) -> Record {
+        if let Ok(turn) = &case.turn
+            && let Err(error) = self.ledger.end(turn, &record, told).await
+        {
+            // The journal has it, and a discard was noted before it was begun.
+            tracing::warn!(
+                "the ledger does not have the record of {}: {error}",
+                case.registration.image_id
+            );
+        }
+        self.journal(record)
+    }
+
+    fn journal(&self, record: Record) -> Record {
         (self.journal)(&record);
         record
     }
+
+    /// Tells people, in as few messages as hold them, of the images that the hourly limit has held.
+    ///
+    /// # Errors
+    /// [`Error`], if the event must come again: who is told of is told of once.
+    async fn digest(&self, digest: Digest) -> Result<Record, Error> {
+        let (account, region) = (digest.account.as_str(), digest.region.as_str());
+        let waiting = self.ledger.waiting_for_digest(account, region).await?;
+        let waiting: Vec<String> = waiting.into_iter().collect();
+        let mut told = 0;
+        for images in waiting.chunks(IN_A_DIGEST) {
+            let mut held = Vec::new();
+            for image in images {
+                let record = self.ledger.last_record(account, region, image).await?;
+                // What became of it meanwhile, people were told.
+                held.extend(record.filter(is_held_by_limit));
+            }
+            if !held.is_empty() {
+                let message = alert::digest(&digest, &held);
+                self.aws.publish(&self.config.alert_topic, &message).await?;
+            }
+            told += held.len();
+            let images = images.iter().cloned().collect();
+            self.ledger.digested(account, region, images).await?;
+        }
+        Ok(self.journal(Record::of_digest(digest, told)))
+    }
+
+    pub(crate) fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {
+        ImageName::new(registration, &self.config.alert_topic)
+    }
+}
+
+fn is_held_by_limit(record: &Value) -> bool {
+    let held_by = record.get("held_by").and_then(Value::as_array);
+    held_by.is_some_and(|held_by| held_by.iter().any(|interlock| interlock == "limit"))
+}
+
+/// Whether all that is to be heard of a registration, and seen of its image, has had the time for it.
+fn is_old(registration: &Registration) -> bool {
+    Utc::now() - registration.time > OLD_EVENT
+}
+
+/// A deadline by the clock on the wall.
+fn ends(deadline: Deadline) -> DateTime<Utc> {
+    Utc::now() + deadline.saturating_duration_since(Instant::now())
 }
 
 /// A message that comes back is nothing unusual, unless only a person can help.
@@ -350,21 +537,42 @@ impl Assessment {
             tags: image.tags.clone(),
         })
     }
+}
+
+impl Planned {
+    /// Whether the image is gone by a discard whose end nobody saw.
+    fn completes(&self, turn: &Turn) -> bool {
+        let attempt = turn.entry.attempt.as_ref();
+        matches!(self.assessment.observation, Observation::Gone { .. })
+            && attempt.is_some_and(|attempt| !attempt.completed)
+    }
 
     /// The record as far as it goes before anything is done.
-    pub(crate) fn record(self, registration: &Registration) -> Record {
-        let anew = self.anew();
+    pub(crate) fn record(&self, registration: &Registration) -> Record {
+        let Assessment {
+            observation,
+            expectation,
+            judgement,
+            ..
+        } = &self.assessment;
         let mut record = Record::new(
             registration,
-            &self.observation,
-            &self.expectation,
-            self.judgement,
+            observation,
+            expectation,
+            judgement,
             &self.plan,
         );
-        if let Some(surroundings) = self.surroundings {
+        if let Some(surroundings) = &self.surroundings {
             record.look_around(surroundings);
+            if let (true, Observation::Available(image), Ok(permissions)) = (
+                self.plan.action.is_discard(),
+                observation,
+                &surroundings.launch_permissions,
+            ) {
+                record.rebuild = Some(Rebuild::of(image, permissions.clone()));
+            }
         }
-        record.fix = alert::fix(&record, anew.as_ref());
+        record.fix = alert::fix(&record, self.assessment.anew().as_ref());
         record
     }
 }

@@ -10,7 +10,7 @@
 //! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
-//! | → outcome | tag, alert, deregister or disable, look again | `procedure` |
+//! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger` |
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
@@ -25,6 +25,7 @@ pub mod event;
 pub mod expectation;
 mod guard;
 mod inquiry;
+mod ledger;
 pub mod observation;
 pub mod policy;
 mod procedure;

@@ -61,9 +61,25 @@ pub struct Image {
     pub source_image_region: Option<String>,
     /// `DeregistrationProtection`, if EC2 says anything of it.
     pub deregistration_protection: Option<String>,
+    /// What RegisterImage takes to make such an image again, but for its tags: the members of the
+    /// request, as the AWS command line's `--cli-input-json` takes them.
+    pub request: serde_json::Value,
 }
 
 impl Image {
+    /// What the image was registered from: its root snapshot, or its bundle in S3.
+    pub(crate) fn registered_from(&self) -> Option<&str> {
+        let bundle = || self.request.get("ImageLocation")?.as_str();
+        self.root_snapshot.as_deref().or_else(bundle)
+    }
+
+    /// Whether the image has deregistration protection: EC2 writes `disabled`, or `enabled` with or without a
+    /// cool-down.
+    pub fn is_protected(&self) -> bool {
+        let protection = self.deregistration_protection.as_deref();
+        protection.is_some_and(|protection| !protection.is_empty() && protection != "disabled")
+    }
+
     /// Whether the image's root device is no EBS volume.
     pub fn is_instance_store_backed(&self) -> bool {
         self.root_device_type.as_deref() == Some("instance-store")

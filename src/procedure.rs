@@ -1,13 +1,18 @@
 //! The discard itself, in an order in which a crash after any step loses nothing and a retry
-//! completes it: tag and read back, alert, deregister or disable, look again, record.
+//! completes it: reserve, tag and read back, alert, note, deregister or disable, look again, record.
+//!
+//! One step can not be told from what a person does: if the guard ends between its note that it is about to
+//! deregister and the record of what came of it, an image that stands was either not deregistered or brought
+//! back. It is then held, and told of: a wrong discard is worse than one that a person must finish.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::alert;
-use crate::aws::{Described, ImageName};
+use crate::aws::Described;
 use crate::config::Mode;
 use crate::discard::{
     Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
@@ -15,19 +20,31 @@ use crate::discard::{
 };
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Assessment, Guard, Patience, not_visible};
+use crate::guard::{Assessment, Case, Guard, Patience, Planned, not_visible};
+use crate::ledger::{Place, Told, Turn};
 use crate::observation::{Image, Observation};
-use crate::record::{LookedAgain, Outcome, Record, RecycleBin};
+use crate::record::{LookedAgain, Outcome, Rebuild, Record, RecycleBin, Refusal};
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
 const ENOUGH: Duration = Duration::from_secs(15);
+
+/// With less time than this left, it is not announced.
+const ENOUGH_TO_ACT: Duration = Duration::from_secs(10);
 
 /// What is kept of that for the alert that says that it was not enough.
 const TO_TELL: Duration = Duration::from_secs(3);
 
 /// A tag's value has at most 256 characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
+
+/// Why a discard did not come about.
+struct NotDiscarded {
+    error: Error,
+    /// Whether the image was seen to stand.
+    stands: bool,
+    refusal: Option<Refusal>,
+}
 
 impl Guard {
     /// Discards the image, unless it turns out otherwise on the way. The record says what happened.
@@ -36,20 +53,39 @@ impl Guard {
     /// [`Error`], if the event must come again; the image then stands, or is discarded and told of.
     pub(crate) async fn discard(
         &self,
-        registration: &Registration,
-        assessment: Assessment,
+        case: &Case<'_>,
+        turn: &Turn,
+        planned: Planned,
         patience: &mut Patience,
     ) -> Result<Record, Error> {
-        let id = &registration.image_id;
-        if Instant::now() + ENOUGH > patience.deadline {
-            return Err(Error::OutOfTime {
+        let id = &case.registration.image_id;
+        let deadline = patience.deadline;
+        let enough = |needed: Duration| match Instant::now() + needed > deadline {
+            true => Err(Error::OutOfTime {
                 image: id.to_string(),
                 doing: "the discard was not begun".into(),
-            });
+            }),
+            false => Ok(()),
+        };
+        enough(ENOUGH)?;
+        let draft = draft(&planned, case);
+        match self
+            .ledger
+            .reserve(turn, self.policy.max_per_hour, &draft)
+            .await
+        {
+            Ok(Place::Kept) => {}
+            Ok(Place::Full) => return self.hold_over_limit(case, turn, planned).await,
+            Err(busy @ Error::Busy { .. }) => return Err(busy),
+            Err(error) => {
+                self.hold(case, planned, Interlock::LedgerUnavailable, &error)
+                    .await?;
+                return Err(error);
+            }
         }
-        let image = self.name(registration);
 
-        let marks = marks(registration, &assessment, DISCARD_VALUE);
+        let image = self.name(case.registration);
+        let marks = marks(case.registration, &planned.assessment, DISCARD_VALUE);
         match self.aws.tag_image(&image, &marks).await {
             Ok(()) => {}
             // Nothing to tag: what became of the image shows when the event comes again.
@@ -58,51 +94,143 @@ impl Guard {
             }
             Err(refusal @ (Error::Refused { .. } | Error::AccessDenied { .. })) => {
                 return self
-                    .hold_untaggable(registration, assessment, &refusal)
+                    .hold(case, planned, Interlock::Untaggable, &refusal)
                     .await;
             }
             Err(error) => return Err(error),
         }
 
         // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
-        let observation = self.marked(registration, patience).await?;
-        let assessment = self
-            .weigh(registration, observation, assessment.traces)
-            .await;
-        if !assessment.plan.action.is_discard() {
-            return self.leave(registration, assessment).await;
+        let observation = self.marked(case.registration, patience).await?;
+        let traces = planned.assessment.traces;
+        let assessment = self.assess(case.registration, observation, traces).await;
+        let planned = self.plan(case, assessment).await;
+        if !planned.plan.action.is_discard() {
+            return self.leave(case, planned).await;
         }
-        let mut record = assessment.record(registration);
-        record.undo = alert::undo(&record);
-        record.outcome = Some(Outcome::Planned);
+        enough(ENOUGH_TO_ACT)?;
+        let source = match &planned.assessment.observation {
+            Observation::Available(image) => image.registered_from().map(str::to_owned),
+            _ => None,
+        };
+        let mut record = self::draft(&planned, case);
         if let Err(error) = self.publish(&record).await {
             record.outcome = Some(Outcome::Failed);
-            return Err(self.close_with(record, error));
+            return Err(self.close_with(case, record, error).await);
         }
 
         // From here on the image may be gone: whatever happens, there is a record of it, and people
         // are told.
         let cut_off = patience.answer_by() - TO_TELL;
-        let deed = self.take_away(registration, &mut record, patience);
-        match tokio::time::timeout_at(cut_off, deed).await {
-            Ok(Ok(())) => Ok(self.close(record)),
-            Ok(Err(error)) => self.not_discarded(record, error).await,
+        let source = source.as_deref();
+        let deed = self.take_away(case, turn, source, &mut record, patience);
+        let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
+            Ok(Ok(())) => return Ok(self.close(case, record, Told::Nothing).await),
+            Ok(Err(not_discarded)) => not_discarded,
             Err(_) if record.outcome == Some(Outcome::Done) => {
                 record.error = Some("no time was left to look at what came of it".into());
                 record.looked_again.get_or_insert(LookedAgain::Unknown);
                 if record.action == Action::Deregister {
                     record.recycle_bin.get_or_insert(RecycleBin::Unknown);
                 }
-                Ok(self.close(record))
+                return Ok(self.close(case, record, Told::Nothing).await);
             }
-            Err(_) => {
-                let error = Error::OutOfTime {
+            Err(_) => NotDiscarded {
+                error: Error::OutOfTime {
                     image: id.to_string(),
                     doing: "whether it is gone is not known".into(),
-                };
-                self.not_discarded(record, error).await
+                },
+                stands: false,
+                refusal: None,
+            },
+        };
+        self.not_discarded(case, turn, source, record, not_discarded)
+            .await
+    }
+
+    /// The hour has no place for the discard. People are told at once of the first such image of an hour, and
+    /// of later ones in a digest.
+    async fn hold_over_limit(
+        &self,
+        case: &Case<'_>,
+        turn: &Turn,
+        mut planned: Planned,
+    ) -> Result<Record, Error> {
+        planned.plan = held(Interlock::Limit);
+        let record = planned.record(case.registration);
+        let gist = record.gist();
+        if turn.entry.was_told(&gist, Utc::now()) || self.ledger.is_first_over_limit(turn).await? {
+            return self.tell(case, record, true).await;
+        }
+        match self.ledger.leave_to_digest(turn).await {
+            Ok(()) => Ok(self.close(case, record, Told::Now(gist)).await),
+            // One message more is better than one image that nobody hears of.
+            Err(error) => {
+                tracing::warn!(
+                    "{} is not left to the digest: {error}",
+                    case.registration.image_id
+                );
+                self.tell(case, record, true).await
             }
         }
+    }
+
+    /// Holds a discard that was about to begin.
+    async fn hold(
+        &self,
+        case: &Case<'_>,
+        mut planned: Planned,
+        interlock: Interlock,
+        why: &Error,
+    ) -> Result<Record, Error> {
+        planned.plan = held(interlock);
+        let mut record = planned.record(case.registration);
+        record.error = Some(why.to_string());
+        self.tell(case, record, true).await
+    }
+
+    /// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
+    /// brought back, and that it did succeed, if people were told that it may not have.
+    pub(crate) async fn complete(
+        &self,
+        case: &Case<'_>,
+        turn: &Turn,
+        planned: Planned,
+        patience: &mut Patience,
+    ) -> Result<Record, Error> {
+        let Some(attempt) = &turn.entry.attempt else {
+            return self.leave(case, planned).await;
+        };
+        let mut record = planned.record(case.registration);
+        let kept = |key: &str| attempt.record.get(key)?.as_str().map(str::to_owned);
+        record.name = kept("name");
+        record.snapshot_id = kept("snapshot_id");
+        record.undo = kept("undo");
+        record.instance_store = record.undo.is_none();
+        record.rebuild = attempt
+            .record
+            .get("rebuild")
+            .and_then(|rebuild| Rebuild::deserialize(rebuild).ok());
+        record.reason = format!(
+            "{}; the guard's discard of {} was cut off, and its record is completed by this",
+            record.reason, attempt.at
+        );
+        record.action = attempt.deed;
+        record.outcome = Some(Outcome::Done);
+        record.looked_again = Some(LookedAgain::Gone);
+        let mut told = false;
+        if record.action == Action::Deregister {
+            told = self
+                .look_into_recycle_bin(case.registration, &mut record, patience)
+                .await;
+        }
+        if attempt.doubted
+            && !told
+            && let Err(silence) = self.publish(&record).await
+        {
+            return Err(self.close_with(case, record, silence).await);
+        }
+        Ok(self.close(case, record, Told::Nothing).await)
     }
 
     /// Looks at the image again, until the mark can be read on it.
@@ -126,34 +254,24 @@ impl Guard {
         }
     }
 
-    /// The image could not be tagged: without the tag nothing would bring it back.
-    async fn hold_untaggable(
-        &self,
-        registration: &Registration,
-        mut assessment: Assessment,
-        refusal: &Error,
-    ) -> Result<Record, Error> {
-        assessment.plan = Plan {
-            action: Action::Hold,
-            tell: true,
-            held_by: vec![Interlock::Untaggable],
-        };
-        let mut record = assessment.record(registration);
-        record.error = Some(refusal.to_string());
-        self.tell(record, true).await
-    }
-
-    /// Deregisters or disables the image, and looks what came of it.
-    ///
-    /// # Errors
-    /// [`Error`], if the image is not known to be gone.
+    /// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
+    /// that stands afterwards may have been brought back.
     async fn take_away(
         &self,
-        registration: &Registration,
+        case: &Case<'_>,
+        turn: &Turn,
+        source: Option<&str>,
         record: &mut Record,
         patience: &mut Patience,
-    ) -> Result<(), Error> {
-        let image = self.name(registration);
+    ) -> Result<(), NotDiscarded> {
+        if let Err(error) = self.ledger.attempt(turn, record, source).await {
+            return Err(NotDiscarded {
+                error: passing(error),
+                stands: true,
+                refusal: None,
+            });
+        }
+        let image = self.name(case.registration);
         let answer = loop {
             let answer = match record.action {
                 Action::Disable => self.aws.disable_image(&image).await,
@@ -171,34 +289,48 @@ impl Guard {
             record.outcome = Some(Outcome::Done);
         }
         let look = loop {
-            let look = match (self.aws.describe_image(image.id).await, &answer) {
-                (Ok(Described::Gone(_) | Described::NoImage), _) => LookedAgain::Gone,
-                (Ok(Described::NotFound), Ok(())) => LookedAgain::Gone,
+            let seen = self.aws.describe_image(image.id).await;
+            let gone = match (&seen, &answer) {
+                (Ok(Described::Gone(_) | Described::NoImage), _) => true,
                 // Said of an image that was seen a moment ago, this proves nothing.
-                (Ok(Described::NotFound) | Err(_), _) => LookedAgain::Unknown,
-                (Ok(_), _) => LookedAgain::StillListed,
+                (Ok(Described::NotFound), answer) => answer.is_ok(),
+                _ => false,
             };
             // An attempt whose answer was lost may have done it, and then the last answer says nothing.
             // EC2 lists a deregistered image for a short while yet.
-            if answer.is_ok() || look == LookedAgain::Gone || !patience.pause().await {
-                break look;
+            if answer.is_ok() || gone || !patience.pause().await {
+                break if gone { Ok(Described::NoImage) } else { seen };
             }
         };
-        match (answer, look) {
-            (Ok(()), _) => {}
-            (Err(_), LookedAgain::Gone) => record.outcome = Some(Outcome::Done),
-            (Err(error), LookedAgain::StillListed) => return Err(error),
-            (Err(error), LookedAgain::Unknown) => {
-                return Err(Error::Unavailable {
-                    call: "ec2:DescribeImages",
-                    resource: registration.image_id.to_string(),
-                    message: format!("whether it is gone is not known, after this: {error}"),
+        let look = match (answer, look) {
+            (_, Ok(Described::NoImage)) => LookedAgain::Gone,
+            (Ok(()), Ok(Described::NotFound) | Err(_)) => LookedAgain::Unknown,
+            (Ok(()), Ok(_)) => LookedAgain::StillListed,
+            (Err(error), Ok(Described::NotFound) | Err(_)) => {
+                return Err(NotDiscarded {
+                    error: Error::Unavailable {
+                        call: "ec2:DescribeImages",
+                        resource: case.registration.image_id.to_string(),
+                        message: format!("whether it is gone is not known, after this: {error}"),
+                    },
+                    stands: false,
+                    refusal: None,
                 });
             }
-        }
+            (Err(error), Ok(standing)) => {
+                let protected =
+                    matches!(&standing, Described::Available(image) if image.is_protected());
+                return Err(NotDiscarded {
+                    refusal: refusal(&error, protected),
+                    error,
+                    stands: true,
+                });
+            }
+        };
+        record.outcome = Some(Outcome::Done);
         record.looked_again = Some(look);
         if record.action == Action::Deregister {
-            self.look_into_recycle_bin(registration, record, patience)
+            self.look_into_recycle_bin(case.registration, record, patience)
                 .await;
         }
         Ok(())
@@ -206,21 +338,37 @@ impl Guard {
 
     /// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an
     /// error, to be tried again.
-    async fn not_discarded(&self, mut record: Record, error: Error) -> Result<Record, Error> {
-        let passing = !error.needs_a_person();
-        record.outcome = Some(if passing {
-            Outcome::Failed
-        } else {
-            Outcome::Refused
+    async fn not_discarded(
+        &self,
+        case: &Case<'_>,
+        turn: &Turn,
+        source: Option<&str>,
+        mut record: Record,
+        not_discarded: NotDiscarded,
+    ) -> Result<Record, Error> {
+        let NotDiscarded {
+            error,
+            stands,
+            refusal,
+        } = not_discarded;
+        if stands && let Err(unnoted) = self.ledger.stands(turn, source).await {
+            // It will be held the next time, as if somebody had brought it back.
+            tracing::error!("that the image stands could not be noted: {unnoted}");
+        }
+        record.outcome = Some(match refusal {
+            None => Outcome::Failed,
+            Some(_) => Outcome::Refused,
         });
+        record.refusal = refusal;
         record.error = Some(error.to_string());
         record.undo = None;
-        let record = self.close(record);
-        match (self.publish(&record).await, passing) {
-            (Ok(()), false) => Ok(record),
-            (Ok(()), true) => Err(error),
-            (Err(silence), false) => Err(silence),
-            (Err(silence), true) => {
+        let published = self.publish(&record).await;
+        let record = self.close(case, record, Told::Nothing).await;
+        match (published, refusal) {
+            (Ok(()), Some(_)) => Ok(record),
+            (Ok(()), None) => Err(error),
+            (Err(silence), Some(_)) => Err(silence),
+            (Err(silence), None) => {
                 tracing::error!("nobody could be told of this: {silence}");
                 Err(error)
             }
@@ -228,13 +376,13 @@ impl Guard {
     }
 
     /// Whether the image can be restored, and until when. A look that fails is not a failed
-    /// discard: the record then says that it is not known.
+    /// discard: the record then says that it is not known. Whether people were told, as there is no way back.
     async fn look_into_recycle_bin(
         &self,
         registration: &Registration,
         record: &mut Record,
         patience: &mut Patience,
-    ) {
+    ) -> bool {
         let (state, until): (_, Option<DateTime<Utc>>) = loop {
             match self.aws.recycle_bin(&registration.image_id).await {
                 Ok(Some(until)) => break (RecycleBin::In, until),
@@ -251,55 +399,88 @@ impl Guard {
         record.recycle_bin = Some(state);
         record.recoverable_until = until;
         // The alert promised a way back.
-        if state == RecycleBin::Absent
-            && record.undo.take().is_some()
-            && let Err(silence) = self.publish(record).await
-        {
-            tracing::error!("nobody could be told that there is no way back: {silence}");
+        if state != RecycleBin::Absent || record.undo.take().is_none() {
+            return false;
+        }
+        match self.publish(record).await {
+            Ok(()) => true,
+            Err(silence) => {
+                tracing::error!("nobody could be told that there is no way back: {silence}");
+                false
+            }
         }
     }
 
     /// Leaves the image where it is: takes back the mark that this event left on it before things
     /// changed, and tells people what the policy wants told. A discard that is only held keeps its
     /// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
-    pub(crate) async fn leave(
-        &self,
-        registration: &Registration,
-        assessment: Assessment,
-    ) -> Result<Record, Error> {
-        if let Observation::Available(image) = &assessment.observation
+    pub(crate) async fn leave(&self, case: &Case<'_>, planned: Planned) -> Result<Record, Error> {
+        let registration = case.registration;
+        if let Observation::Available(image) = &planned.assessment.observation
             && self.config.mode == Mode::Enforce
-            && assessment.plan.action != Action::Hold
+            && planned.plan.action != Action::Hold
             && is_marked(image)
             && image.tags.get(RECORD_TAG) == Some(&registration.event_id)
         {
-            let marks = marks(registration, &assessment, WITHDRAWN_VALUE);
+            let marks = marks(registration, &planned.assessment, WITHDRAWN_VALUE);
             // A mark alone discards nothing: not to get rid of it is no reason not to tell.
             if let Err(error) = self.aws.tag_image(&self.name(registration), &marks).await {
                 tracing::warn!("the mark on {} stays: {error}", registration.image_id);
             }
         }
-        let tell = assessment.plan.tell;
-        self.tell(assessment.record(registration), tell).await
-    }
-
-    /// Completes a record: tells people, if they are to be told, and closes it.
-    async fn tell(&self, record: Record, tell: bool) -> Result<Record, Error> {
-        if tell && let Err(silence) = self.publish(&record).await {
-            return Err(self.close_with(record, silence));
+        let mut record = planned.record(registration);
+        if record.held_by.contains(&Interlock::LedgerUnavailable)
+            && let Err(unreachable) = &case.turn
+        {
+            record.error = Some(unreachable.to_string());
         }
-        Ok(self.close(record))
+        self.tell(case, record, planned.plan.tell).await
     }
+}
 
-    /// Closes the record of an event that must come again.
-    fn close_with(&self, mut record: Record, error: Error) -> Error {
-        record.error = Some(error.to_string());
-        self.close(record);
-        error
+/// The record of a discard before it is carried out.
+fn draft(planned: &Planned, case: &Case<'_>) -> Record {
+    let mut record = planned.record(case.registration);
+    record.undo = alert::undo(&record);
+    record.outcome = Some(Outcome::Planned);
+    record
+}
+
+/// The plan of a discard that turned out to be held.
+fn held(interlock: Interlock) -> Plan {
+    Plan {
+        action: Action::Hold,
+        tell: true,
+        held_by: vec![interlock],
     }
+}
 
-    fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {
-        ImageName::new(registration, &self.config.alert_topic)
+/// An error of the ledger's is never EC2's refusal: the discard is tried again.
+fn passing(error: Error) -> Error {
+    match error {
+        Error::Refused { .. } | Error::AccessDenied { .. } => Error::Unavailable {
+            call: "dynamodb:UpdateItem",
+            resource: "the ledger".into(),
+            message: error.to_string(),
+        },
+        error => error,
+    }
+}
+
+/// Why EC2 refused to discard an image that is its caller's and stands; `None` if it may do so yet.
+fn refusal(error: &Error, protected: bool) -> Option<Refusal> {
+    match error {
+        error if !error.needs_a_person() => None,
+        _ if protected => Some(Refusal::Protected),
+        Error::AccessDenied { .. } => Some(Refusal::Denied),
+        // EC2 User Guide, "Deregister an Amazon EC2 AMI": AWS Backup's images.
+        Error::Refused { message, .. } if message.contains("AWS Backup") => {
+            Some(Refusal::BackupManaged)
+        }
+        // What EC2 calls the refusal of a protected image is not documented: by its sentence, then.
+        Error::Refused { message, .. } if message.contains("protect") => Some(Refusal::Protected),
+        Error::Refused { code, .. } if code == "AuthFailure" => Some(Refusal::NotOwner),
+        _ => Some(Refusal::Other),
     }
 }
 

@@ -2,9 +2,9 @@
 //! alert's body for programs and the function's answer are all this one value.
 
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::discard::{Action, Interlock, Plan, Surroundings};
+use crate::discard::{Action, Interlock, Plan, Surroundings, is_of_people};
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source};
 use crate::observation::{Image, Observation};
@@ -54,6 +54,8 @@ pub struct Record {
     pub action: Action,
     /// What became of a discard.
     pub outcome: Option<Outcome>,
+    /// Why EC2 refused a discard, where it did.
+    pub refusal: Option<Refusal>,
     /// What AWS said when it refused, or what went wrong.
     pub error: Option<String>,
     /// The interlocks that held a discard.
@@ -68,6 +70,8 @@ pub struct Record {
     pub recycle_bin: Option<RecycleBin>,
     /// The command that takes a discard back.
     pub undo: Option<String>,
+    /// What it takes to register the image again, of one that is discarded.
+    pub rebuild: Option<Rebuild>,
     /// Whether the image has no root snapshot, and so is nothing for the Recycle Bin.
     #[serde(skip)]
     pub instance_store: bool,
@@ -120,6 +124,55 @@ pub enum Outcome {
     Failed,
 }
 
+/// Why EC2 refused a discard. None is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The image has deregistration protection.
+    Protected,
+    /// AWS Backup manages the image.
+    BackupManaged,
+    /// The image is not this account's.
+    NotOwner,
+    /// A permission is missing, or a policy of the organisation forbids it.
+    Denied,
+    /// Another reason.
+    Other,
+}
+
+/// What it takes to register an image again: all of it captured before it is discarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// The request for RegisterImage, as `aws ec2 register-image --cli-input-json` takes it.
+    pub register_image: serde_json::Value,
+    /// Who may launch instances from the image, as ModifyImageAttribute takes them.
+    pub launch_permissions: Vec<serde_json::Value>,
+}
+
+impl Rebuild {
+    /// What it takes to register this image again. AWS's own tags can not be set, and the guard's marks are
+    /// of the image that it discards alone.
+    pub(crate) fn of(image: &Image, launch_permissions: Vec<serde_json::Value>) -> Rebuild {
+        let tags: Vec<_> = image
+            .tags
+            .iter()
+            .filter(|(key, _)| is_of_people(key))
+            .map(|(key, value)| serde_json::json!({ "Key": key, "Value": value }))
+            .collect();
+        let mut register_image = image.request.clone();
+        if !tags.is_empty()
+            && let Some(request) = register_image.as_object_mut()
+        {
+            let specification = serde_json::json!([{ "ResourceType": "image", "Tags": tags }]);
+            request.insert("TagSpecifications".into(), specification);
+        }
+        Rebuild {
+            register_image,
+            launch_permissions,
+        }
+    }
+}
+
 /// What the look after a discard showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -162,12 +215,24 @@ impl Record {
         }
     }
 
+    /// The record of an hour's digest, that is no registration.
+    pub(crate) fn of_digest(digest: crate::event::Digest, told: usize) -> Record {
+        Record::ignored(Ignored {
+            event_id: Some(digest.event_id),
+            account: Some(digest.account.to_string()),
+            region: Some(digest.region),
+            reason: format!(
+                "the event asks for the digest: people were told of {told} held images"
+            ),
+        })
+    }
+
     /// The record of a registration, up to the plan.
     pub fn new(
         registration: &Registration,
         observation: &Observation,
         expectation: &Expectation,
-        judgement: Judgement,
+        judgement: &Judgement,
         plan: &Plan,
     ) -> Record {
         let mut record = Record {
@@ -192,12 +257,35 @@ impl Record {
             evidence: expectation.evidence.iter().map(Statement::from).collect(),
             action: plan.action,
             held_by: plan.held_by.clone(),
-            ..Record::blank(judgement)
+            ..Record::blank(judgement.clone())
         };
         if let Observation::Available(image) = observation {
             record.observe(image);
         }
         record
+    }
+
+    /// What people are told, in short: what was told a short while ago is not told again. Who registered an
+    /// image is an event's to know, and does not make another thing of it.
+    pub(crate) fn gist(&self) -> String {
+        let others = self
+            .held_by
+            .iter()
+            .filter(|it| **it != Interlock::IdentityUnknown);
+        let held_by: Vec<_> = match others.clone().count() {
+            0 => self.held_by.iter().collect(),
+            _ => others.collect(),
+        };
+        serde_json::json!([
+            self.verdict.name(),
+            self.kind,
+            self.reason,
+            self.actual,
+            self.expected,
+            self.action,
+            held_by,
+        ])
+        .to_string()
     }
 
     fn observe(&mut self, image: &Image) {
@@ -211,10 +299,11 @@ impl Record {
     }
 
     /// Takes note of what is around the image; what could not be found out is an error.
-    pub(crate) fn look_around(&mut self, surroundings: Surroundings) {
+    pub(crate) fn look_around(&mut self, surroundings: &Surroundings) {
         let mut unknown = Vec::new();
-        match surroundings.references {
-            Ok(mut arns) => {
+        match &surroundings.references {
+            Ok(arns) => {
+                let mut arns = arns.clone();
                 if let Some(more) = arns
                     .len()
                     .checked_sub(MOST_REFERENCES)
@@ -231,8 +320,16 @@ impl Record {
             }
             Err(_) => {}
         }
-        if let Err(why) = surroundings.listeners {
+        if let Err(why) = &surroundings.listeners {
             unknown.push(format!("whether anybody listens is not known: {why}"));
+        }
+        if let Err(why) = &surroundings.discarded_sibling {
+            unknown.push(format!(
+                "whether one like it was discarded before is not known: {why}"
+            ));
+        }
+        if let Err(why) = &surroundings.launch_permissions {
+            unknown.push(format!("who may launch from the image is not known: {why}"));
         }
         if !unknown.is_empty() {
             self.error = Some(unknown.join("; "));
@@ -258,6 +355,7 @@ impl Record {
             evidence: Vec::new(),
             action: Action::None,
             outcome: None,
+            refusal: None,
             error: None,
             held_by: Vec::new(),
             references: Vec::new(),
@@ -265,6 +363,7 @@ impl Record {
             looked_again: None,
             recycle_bin: None,
             undo: None,
+            rebuild: None,
             instance_store: false,
             fix: Vec::new(),
         }

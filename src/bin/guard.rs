@@ -51,7 +51,9 @@ async fn main() -> ExitCode {
 fn settings() -> Result<(Config, Policy), ConfigError> {
     let variable = |name: &str| std::env::var(name).ok();
     let policy = config::read_policy(variable("GUARD_POLICY_PATH"))?;
-    Ok((Config::read(variable)?, policy))
+    let config = Config::read(variable)?;
+    config::check(&config, &policy)?;
+    Ok((config, policy))
 }
 
 /// Lambda's deadline, milliseconds since the epoch, on the clock that timers use.

@@ -702,7 +702,7 @@ async fn looking_costs_so_many_calls() {
     ] {
         let (house, _) = given.run(policy).await;
         let mut called = house.calls();
-        called.retain(|call| call.starts_with("Describe") && call != AROUND[0]);
+        called.retain(|call| call.starts_with("Describe") && !AROUND.contains(&call.as_str()));
         let mut expected = calls.clone();
         // What does not depend on each other is asked side by side, in no order.
         called.sort();
@@ -753,6 +753,7 @@ async fn a_discard_reads_the_tags_again_and_walks_no_second_time() {
             "DescribeSnapshots",
             AROUND[0],
             AROUND[1],
+            AROUND[2],
             "Publish",
             "DeregisterImage",
             "DescribeImages",

@@ -59,8 +59,11 @@ def queue_statements(queue):
 def test_the_role_grants_the_calls_of_the_guard_and_no_others():
     granted = {action for s in role_statements() for action in listed(s["Action"])}
     assert granted == {
+        "dynamodb:GetItem",
+        "dynamodb:UpdateItem",
         "ec2:CreateTags",
         "ec2:DeregisterImage",
+        "ec2:DescribeImageAttribute",
         "ec2:DescribeImageReferences",
         "ec2:DescribeImages",
         "ec2:DescribeInstances",
@@ -149,6 +152,46 @@ def test_alerts_go_to_the_one_topic():
     assert list(of_type("AWS::SNS::Topic")) == ["AlertTopic"]
 
 
+@pytest.mark.parametrize("action", ["dynamodb:GetItem", "dynamodb:UpdateItem"])
+def test_the_guard_remembers_in_its_one_table_and_nowhere_else(action):
+    assert statement_for(action)["Resource"] == {"Fn::GetAtt": ["LedgerTable", "Arn"]}
+    assert list(of_type("AWS::DynamoDB::Table")) == ["LedgerTable"]
+
+
+def test_launch_permissions_can_be_looked_at_and_not_changed():
+    assert statement_for("ec2:DescribeImageAttribute")["Resource"] == IMAGES
+    for statement in role_statements():
+        for action in listed(statement["Action"]):
+            assert not fnmatch.fnmatch("ec2:modifyimageattribute", action.lower())
+
+
+# --- The rules ---------------------------------------------------------------------------------------
+
+RULES = of_type("AWS::Events::Rule")
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_sends_to_the_event_queue_and_keeps_what_it_can_not_deliver(rule):
+    assert RULES[rule]["Targets"] == [
+        {
+            "Id": "event-queue",
+            "Arn": {"Fn::GetAtt": ["EventQueue", "Arn"]},
+            "DeadLetterConfig": {"Arn": {"Fn::GetAtt": ["UndeliveredEventQueue", "Arn"]}},
+            "RetryPolicy": {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185},
+        }
+    ]
+
+
+def test_the_digest_is_asked_for_once_an_hour_when_the_invocations_of_the_last_are_over():
+    (rule,) = (rule for rule in RULES.values() if "ScheduleExpression" in rule)
+    assert rule is RULES["DigestRule"] and "EventPattern" not in rule
+    minute, *rest = re.fullmatch(r"cron\((.*)\)", rule["ScheduleExpression"])[1].split()
+    assert rest == ["*", "*", "*", "?", "*"]
+    assert PARAMETERS["Timeout"]["MaxValue"] < int(minute) * 60 < 3600
+    # Whatever the triggers are.
+    assert "Condition" not in RESOURCES["DigestRule"]
+
+
 # --- The queues --------------------------------------------------------------------------------------
 
 
@@ -161,11 +204,11 @@ def test_only_the_rules_may_send(queue):
     senders = allow["Condition"]["ArnEquals"]["aws:SourceArn"]
     assert list(allow["Condition"]) == ["ArnEquals"]
     # Each rule while it exists, and nothing in its place while it does not.
-    assert [sender["Fn::If"] for sender in senders] == [
-        [rule["Condition"], {"Fn::GetAtt": [name, "Arn"]}, {"Ref": "AWS::NoValue"}]
-        for name, rule in RESOURCES.items()
-        if rule["Type"] == "AWS::Events::Rule"
-    ]
+    def sender(name):
+        arn, condition = {"Fn::GetAtt": [name, "Arn"]}, RESOURCES[name].get("Condition")
+        return {"Fn::If": [condition, arn, {"Ref": "AWS::NoValue"}]} if condition else arn
+
+    assert senders == [sender(name) for name in RULES]
 
 
 def test_nobody_may_send_to_the_dead_letter_queue():
@@ -259,6 +302,7 @@ def test_the_function_gets_settings_that_the_guard_knows():
         "GUARD_WAIT_SECONDS",
         "GUARD_SETTLE_SECONDS",
         "GUARD_LEDGER_TABLE",
+        "GUARD_LEDGER_DAYS",
     }
     assert settings()["GUARD_MODE"] == {"Ref": "Mode"}
     assert settings()["GUARD_ALERT_TOPIC_ARN"] == {"Ref": "AlertTopic"}
@@ -308,6 +352,41 @@ def test_sam_builds_the_one_binary_of_the_guard():
     assert function["Metadata"] == {"BuildMethod": "rust-cargolambda", "BuildProperties": {"Binary": "guard"}}
     assert function["Properties"]["Runtime"] == "provided.al2023"
     assert function["Properties"]["Architectures"] == [{"Ref": "Architecture"}]
+
+
+# --- The ledger --------------------------------------------------------------------------------------
+
+
+def test_the_ledger_is_a_table_of_items_by_id_that_is_paid_for_by_request():
+    table = RESOURCES["LedgerTable"]["Properties"]
+    assert table["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert settings()["GUARD_LEDGER_TABLE"] == {"Ref": "LedgerTable"}
+    assert TEMPLATE["Outputs"]["LedgerTableName"]["Value"] == {"Ref": "LedgerTable"}
+
+
+def test_the_ledger_forgets_what_expired_and_can_be_brought_back_as_it_was():
+    table = RESOURCES["LedgerTable"]["Properties"]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_the_ledger_remembers_for_a_year_unless_told_otherwise():
+    days = PARAMETERS["LedgerDays"]
+    assert settings()["GUARD_LEDGER_DAYS"] == {"Ref": "LedgerDays"}
+    assert (days["Default"], days["MinValue"], days["MaxValue"]) == (365, 1, 3650)
+    # The policy that is deployed with it must not stop the function.
+    policy = tomllib.loads((ROOT / "policy" / "policy.toml").read_text())
+    assert days["MinValue"] * 24 >= policy["discard"]["max_age_hours"]
+
+
+@pytest.mark.parametrize("name", ["GuardLogGroup", "LedgerTable"])
+def test_the_account_of_what_was_done_outlives_the_stack(name):
+    assert RESOURCES[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+    # What outlives a stack under a fixed name stops the next one from being deployed.
+    assert not {"LogGroupName", "TableName"} & set(RESOURCES[name]["Properties"])
 
 
 # --- The rest ----------------------------------------------------------------------------------------

@@ -1,0 +1,246 @@
+//! The ledger's items in a DynamoDB table: conditional writes, and one transaction.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem, Update};
+
+use super::classify;
+use crate::error::Error;
+use crate::ledger::{Change, Condition, Item, Value, Write, Written};
+
+/// The key of an item.
+const KEY: &str = "id";
+
+/// A table, whose key is the text `id`.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    client: aws_sdk_dynamodb::Client,
+    name: String,
+}
+
+impl Table {
+    pub(super) fn new(config: &SdkConfig, name: &str) -> Table {
+        // A table answers within milliseconds: what takes seconds is better asked again.
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(1))
+            .operation_attempt_timeout(Duration::from_secs(2))
+            .operation_timeout(Duration::from_secs(5))
+            .build();
+        let config = aws_sdk_dynamodb::config::Builder::from(config)
+            .timeout_config(timeouts)
+            .build();
+        Table {
+            client: aws_sdk_dynamodb::Client::from_conf(config),
+            name: name.to_owned(),
+        }
+    }
+
+    /// UpdateItem.
+    ///
+    /// # Errors
+    /// [`Error`]: then it is not known whether it took effect.
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, Error> {
+        let terms = Terms::of(&write);
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(write.id))
+            .update_expression(terms.update)
+            .set_condition_expression(terms.condition)
+            .set_expression_attribute_names(Some(terms.names.into_iter().collect()))
+            .set_expression_attribute_values(Some(terms.values.into_iter().collect()))
+            .return_values(ReturnValue::AllNew)
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => Ok(Written::Yes(read(answer.attributes.into_iter().flatten()))),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(Written::No(0)),
+                Some(UpdateItemError::TransactionConflictException(_)) => Ok(Written::Contended),
+                _ => Err(classify("dynamodb:UpdateItem", &self.name, &error)),
+            },
+        }
+    }
+
+    /// TransactWriteItems, of two updates.
+    ///
+    /// # Errors
+    /// As [`Table::write`].
+    pub(crate) async fn write_both(&self, writes: [Write; 2]) -> Result<Written, Error> {
+        // IAM knows no such action: it asks for that of each write.
+        let call = "dynamodb:UpdateItem";
+        let mut items = Vec::new();
+        for write in writes {
+            let terms = Terms::of(&write);
+            let update = Update::builder()
+                .table_name(&self.name)
+                .key(KEY, AttributeValue::S(write.id))
+                .update_expression(terms.update)
+                .set_condition_expression(terms.condition)
+                .set_expression_attribute_names(Some(terms.names.into_iter().collect()))
+                .set_expression_attribute_values(Some(terms.values.into_iter().collect()))
+                .build()
+                .map_err(|error| Error::Unavailable {
+                    call,
+                    resource: self.name.clone(),
+                    message: error.to_string(),
+                })?;
+            items.push(TransactWriteItem::builder().update(update).build());
+        }
+        let answer = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(items))
+            .send()
+            .await;
+        let error = match answer {
+            Ok(_) => return Ok(Written::Yes(Item::new())),
+            Err(error) => error,
+        };
+        match error.as_service_error() {
+            Some(TransactWriteItemsError::TransactionInProgressException(_)) => {
+                Ok(Written::Contended)
+            }
+            Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                let reasons = cancelled.cancellation_reasons();
+                let codes = || reasons.iter().map(|reason| reason.code().unwrap_or("None"));
+                // A condition that does not hold is final; one that could not be looked at is not.
+                if let Some(at) = codes().position(|code| code == "ConditionalCheckFailed") {
+                    return Ok(Written::No(at));
+                }
+                match codes().find(|code| *code != "None") {
+                    Some("TransactionConflict") => Ok(Written::Contended),
+                    code => Err(Error::Unavailable {
+                        call,
+                        resource: self.name.clone(),
+                        message: format!("cancelled: {}", code.unwrap_or("no reason given")),
+                    }),
+                }
+            }
+            _ => Err(classify(call, &self.name, &error)),
+        }
+    }
+
+    /// GetItem, as it is after the last write.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn read(&self, id: &str) -> Result<Item, Error> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(id.to_owned()))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| classify("dynamodb:GetItem", &self.name, &error))?;
+        Ok(read(answer.item.into_iter().flatten()))
+    }
+}
+
+/// A write as DynamoDB's expressions say it. Every name is a placeholder, as some are reserved words.
+#[derive(Default)]
+struct Terms {
+    update: String,
+    condition: Option<String>,
+    names: BTreeMap<String, String>,
+    values: BTreeMap<String, AttributeValue>,
+}
+
+impl Terms {
+    fn of(write: &Write) -> Terms {
+        let mut terms = Terms::default();
+        let conditions: Vec<String> = write
+            .if_any
+            .iter()
+            .map(|condition| match condition {
+                Condition::Absent(name) => format!("attribute_not_exists({})", terms.name(name)),
+                Condition::Is(name, value) => {
+                    format!("{} = {}", terms.name(name), terms.value(attribute(value)))
+                }
+                Condition::Below(name, bound) => {
+                    let bound = AttributeValue::N(bound.to_string());
+                    format!("{} < {}", terms.name(name), terms.value(bound))
+                }
+            })
+            .collect();
+        terms.condition = Some(conditions.join(" OR ")).filter(|all| !all.is_empty());
+        // In each expression a kind of change stands once, with all that it changes.
+        let mut clauses: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for change in &write.changes {
+            let (kind, term) = match change {
+                Change::Set(name, value) => (
+                    "SET",
+                    format!("{} = {}", terms.name(name), terms.value(attribute(value))),
+                ),
+                Change::Remove(name) => ("REMOVE", terms.name(name)),
+                Change::Add(name, number) => {
+                    let number = AttributeValue::N(number.to_string());
+                    (
+                        "ADD",
+                        format!("{} {}", terms.name(name), terms.value(number)),
+                    )
+                }
+                Change::Include(name, text) => {
+                    let text = AttributeValue::Ss(vec![text.clone()]);
+                    ("ADD", format!("{} {}", terms.name(name), terms.value(text)))
+                }
+                Change::Exclude(name, texts) => {
+                    let texts = AttributeValue::Ss(texts.iter().cloned().collect());
+                    (
+                        "DELETE",
+                        format!("{} {}", terms.name(name), terms.value(texts)),
+                    )
+                }
+            };
+            clauses.entry(kind).or_default().push(term);
+        }
+        terms.update = clauses
+            .into_iter()
+            .map(|(kind, all)| format!("{kind} {}", all.join(", ")))
+            .collect::<Vec<_>>()
+            .join(" ");
+        terms
+    }
+
+    fn name(&mut self, name: &str) -> String {
+        let placeholder = format!("#{name}");
+        self.names.insert(placeholder.clone(), name.to_owned());
+        placeholder
+    }
+
+    fn value(&mut self, value: AttributeValue) -> String {
+        let placeholder = format!(":v{}", self.values.len());
+        self.values.insert(placeholder.clone(), value);
+        placeholder
+    }
+}
+
+fn attribute(value: &Value) -> AttributeValue {
+    match value {
+        Value::Text(text) => AttributeValue::S(text.clone()),
+        Value::Number(number) => AttributeValue::N(number.to_string()),
+        Value::Set(texts) => AttributeValue::Ss(texts.iter().cloned().collect()),
+    }
+}
+
+/// The attributes that the guard knows the kinds of; the key is none of them.
+fn read(attributes: impl Iterator<Item = (String, AttributeValue)>) -> Item {
+    let known = attributes.filter_map(|(name, value)| {
+        let value = match value {
+            AttributeValue::S(text) => Value::Text(text),
+            AttributeValue::N(number) => Value::Number(number.parse().ok()?),
+            AttributeValue::Ss(texts) => Value::Set(texts.into_iter().collect()),
+            _ => return None,
+        };
+        Some((name, value)).filter(|(name, _)| name != KEY)
+    });
+    known.collect()
+}

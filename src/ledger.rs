@@ -1,0 +1,639 @@
+//! The ledger: what was done about an image already, and how many discards were begun this hour.
+//!
+//! It makes the same event twice, and two triggers of one image, harmless; it makes the limit on discards
+//! exact over all concurrent invocations; and it tells an image that somebody brought back from one that
+//! was never discarded. It is a memory, never a source of truth about an image: that is EC2 alone.
+//!
+//! An image has one item. Whoever deals with the image has its turn, and all that is written meanwhile is
+//! written on condition that the turn still is one's own. Two more kinds of items count an hour's discards
+//! and collect what is to be told of in the next digest.
+
+mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use tokio::time::Instant;
+
+use crate::aws::Table;
+use crate::discard::Action;
+use crate::error::Error;
+use crate::event::{AmiId, Registration};
+use crate::record::Record;
+use memory::Memory;
+
+/// How long is waited, in all, for other invocations that write the same item at the same time.
+const CONTENTION: Duration = Duration::from_secs(3);
+
+/// A turn outlasts its invocation by this, as clocks differ.
+const TURN_SLACK: TimeDelta = TimeDelta::seconds(5);
+
+/// For so long people are not told the same again of an image.
+const REMEMBERED: TimeDelta = TimeDelta::hours(24);
+
+const TURN: &str = "turn";
+const TURN_UNTIL: &str = "turn_until_ms";
+const PLACE: &str = "place";
+const ATTEMPTED: &str = "attempted";
+const DEED: &str = "deed";
+const DOUBTED: &str = "doubted";
+const DISCARDED: &str = "discarded";
+const DISCARD: &str = "discard";
+const TOLD: &str = "told";
+const TOLD_AT: &str = "told_at_ms";
+const RECORD: &str = "record";
+const BEGUN: &str = "begun";
+const FIRST_OVER: &str = "first_over";
+const IMAGE: &str = "image";
+const HELD: &str = "held";
+const EXPIRES: &str = "expires";
+
+/// An attribute of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+    /// A set of texts, never empty.
+    Set(BTreeSet<String>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+/// An item, by the names of its attributes.
+pub(crate) type Item = BTreeMap<String, Value>;
+
+/// What an item must be for a write to take effect.
+#[derive(Clone, Debug)]
+pub(crate) enum Condition {
+    /// It has no such attribute.
+    Absent(&'static str),
+    /// The attribute is this.
+    Is(&'static str, Value),
+    /// The attribute is a number below this.
+    Below(&'static str, i64),
+}
+
+/// What a write does to an item.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Sets an attribute.
+    Set(&'static str, Value),
+    /// Takes an attribute away.
+    Remove(&'static str),
+    /// Adds to a number, that is 0 where there is none.
+    Add(&'static str, i64),
+    /// Puts a text into a set.
+    Include(&'static str, String),
+    /// Takes texts, one at least, out of a set.
+    Exclude(&'static str, BTreeSet<String>),
+}
+
+/// A write to one item, that comes to be by it if it is not there.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    /// The item.
+    pub(crate) id: String,
+    /// It takes effect if any of these holds, or if there are none.
+    pub(crate) if_any: Vec<Condition>,
+    /// What it does.
+    pub(crate) changes: Vec<Change>,
+}
+
+/// What became of one write, or of two that take effect together or not at all.
+#[derive(Clone, Debug)]
+pub(crate) enum Written {
+    /// It took effect. After a single write: the item as it is now.
+    Yes(Item),
+    /// The condition of this write (0 is the first) did not hold.
+    No(usize),
+    /// Another writer was at it.
+    Contended,
+}
+
+/// Where the items are.
+#[derive(Debug)]
+enum Store {
+    Memory(Memory),
+    Table(Table),
+}
+
+/// What the ledger knows of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// A discard of it that was carried out, or may have been: it was attempted, and nothing since has
+    /// shown that the image stood through it.
+    pub attempt: Option<Attempt>,
+    /// The hour in whose number of discards it is counted.
+    place: Option<String>,
+    /// What people were told last, and when.
+    told: Option<(String, DateTime<Utc>)>,
+}
+
+/// A discard that was carried out, or may have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When, as RFC 3339 writes it.
+    pub at: String,
+    /// Whether it was a deregistration or only disabled the image.
+    pub deed: Action,
+    /// Whether the guard saw it through to the end.
+    pub completed: bool,
+    /// Whether people were told that it may have failed.
+    pub doubted: bool,
+    /// Its record, as JSON, with all that is needed to rebuild the image.
+    pub record: serde_json::Value,
+}
+
+impl Entry {
+    fn read(item: &Item) -> Entry {
+        let text = |name: &str| match item.get(name) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let time = |name: &str| match item.get(name) {
+            Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
+            _ => None,
+        };
+        Entry {
+            attempt: text(ATTEMPTED).map(|at| Attempt {
+                at,
+                deed: match text(DEED).as_deref() {
+                    Some("disable") => Action::Disable,
+                    _ => Action::Deregister,
+                },
+                completed: item.contains_key(DISCARDED),
+                doubted: item.contains_key(DOUBTED),
+                record: text(DISCARD)
+                    .and_then(|record| serde_json::from_str(&record).ok())
+                    .unwrap_or_default(),
+            }),
+            place: text(PLACE),
+            told: text(TOLD).zip(time(TOLD_AT)),
+        }
+    }
+
+    /// Whether people were told just this of the image a short while ago.
+    pub(crate) fn was_told(&self, gist: &str, now: DateTime<Utc>) -> bool {
+        self.told
+            .as_ref()
+            .is_some_and(|(told, at)| told == gist && now - at < REMEMBERED)
+    }
+}
+
+/// The right to deal with an image, that one invocation has at a time.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    image: AmiId,
+    place: String,
+    id: String,
+    token: String,
+    ended: AtomicBool,
+    /// What the ledger knew of the image when the turn began.
+    pub(crate) entry: Entry,
+}
+
+/// Whether a discard has a place among its hour's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It has: it may go on.
+    Kept,
+    /// The hour has no more.
+    Full,
+}
+
+/// What the ledger keeps of what people were told.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// This, just now.
+    Now(String),
+    /// Nothing new: they know.
+    AsBefore,
+    /// Nothing that need be known the next time.
+    Nothing,
+}
+
+/// The guard's memory.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    store: Store,
+    keep: TimeDelta,
+}
+
+impl Ledger {
+    /// A ledger in a DynamoDB table, whose items are kept for so long after the last write.
+    pub(crate) fn in_table(table: Table, keep: TimeDelta) -> Ledger {
+        let store = Store::Table(table);
+        Ledger { store, keep }
+    }
+
+    /// A ledger that ends with the process.
+    pub(crate) fn in_memory() -> Ledger {
+        Ledger {
+            store: Store::Memory(Memory::default()),
+            keep: TimeDelta::days(1),
+        }
+    }
+
+    /// Begins to deal with an image. `until`: when the invocation is over, and another may take the turn.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another invocation has its turn; another [`Error`] if the ledger can not be
+    /// reached.
+    pub(crate) async fn begin(
+        &self,
+        registration: &Registration,
+        until: DateTime<Utc>,
+    ) -> Result<Turn, Error> {
+        let image = registration.image_id.clone();
+        let place = of_place(registration.account.as_str(), &registration.region);
+        let id = format!("{place}#{image}");
+        let token = format!("{:032x}", fastrand::u128(..));
+        let written = self.write(Write {
+            id: id.clone(),
+            if_any: vec![
+                Condition::Absent(TURN_UNTIL),
+                Condition::Below(TURN_UNTIL, Utc::now().timestamp_millis()),
+                // An attempt of this very call, whose answer was lost.
+                Condition::Is(TURN, token.as_str().into()),
+            ],
+            changes: vec![
+                Change::Set(TURN, token.as_str().into()),
+                Change::Set(TURN_UNTIL, ms(until + TURN_SLACK)),
+            ],
+        });
+        match written.await? {
+            Some(item) => Ok(Turn {
+                entry: Entry::read(&item),
+                image,
+                place,
+                id,
+                token,
+                ended: AtomicBool::new(false),
+            }),
+            None => Err(busy(&image)),
+        }
+    }
+
+    /// Counts a discard among its hour's, and keeps its record so far, with all that is needed to rebuild
+    /// the image. A discard that is tried again in the same hour is counted once.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached, or others are at it for too long.
+    pub(crate) async fn reserve(
+        &self,
+        turn: &Turn,
+        most: u32,
+        record: &Record,
+    ) -> Result<Place, Error> {
+        let hour = Utc::now().format("%Y-%m-%dT%H").to_string();
+        if most == 0 {
+            return Ok(Place::Full);
+        }
+        if turn.entry.place.as_ref() == Some(&hour) {
+            return Ok(Place::Kept);
+        }
+        let place = self.of_turn(
+            turn,
+            vec![
+                Change::Set(PLACE, hour.as_str().into()),
+                Change::Set(DISCARD, json(record)),
+            ],
+        );
+        let count = Write {
+            id: format!("hour#{}#{hour}", turn.place),
+            if_any: vec![
+                Condition::Absent(BEGUN),
+                Condition::Below(BEGUN, most.into()),
+            ],
+            changes: vec![Change::Add(BEGUN, 1)],
+        };
+        let both = [self.lasting(place), self.lasting(count)];
+        let written = self.patiently(|| self.store.write_both(both.clone()));
+        match written.await? {
+            Written::Yes(_) => Ok(Place::Kept),
+            Written::No(0) => Err(busy(&turn.image)),
+            Written::No(_) => Ok(Place::Full),
+            Written::Contended => Err(busy(&turn.image)),
+        }
+    }
+
+    /// Whether this image is the first one for which its hour had no place. Asked again, it still is.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn is_first_over_limit(&self, turn: &Turn) -> Result<bool, Error> {
+        let hour = Utc::now().format("%Y-%m-%dT%H");
+        let written = self.write(Write {
+            id: format!("hour#{}#{hour}", turn.place),
+            if_any: vec![
+                Condition::Absent(FIRST_OVER),
+                Condition::Is(FIRST_OVER, turn.image.as_str().into()),
+            ],
+            changes: vec![Change::Set(FIRST_OVER, turn.image.as_str().into())],
+        });
+        Ok(written.await?.is_some())
+    }
+
+    /// Leaves an image to the next digest.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached, or has no room for more.
+    pub(crate) async fn leave_to_digest(&self, turn: &Turn) -> Result<(), Error> {
+        let written = self.write(Write {
+            id: held_in(&turn.place),
+            if_any: Vec::new(),
+            changes: vec![Change::Include(HELD, turn.image.to_string())],
+        });
+        written.await.map(drop)
+    }
+
+    /// Notes that the image is about to be discarded: from here on it may be gone, and an image that stands
+    /// nevertheless may have been brought back.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted: then do not.
+    pub(crate) async fn attempt(
+        &self,
+        turn: &Turn,
+        record: &Record,
+        source: Option<&str>,
+    ) -> Result<(), Error> {
+        if let Some(source) = source {
+            self.write(Write {
+                id: format!("{}#{source}", turn.place),
+                if_any: vec![
+                    Condition::Absent(ATTEMPTED),
+                    Condition::Is(IMAGE, turn.image.as_str().into()),
+                ],
+                changes: vec![
+                    Change::Set(ATTEMPTED, now().as_str().into()),
+                    Change::Set(IMAGE, turn.image.as_str().into()),
+                ],
+            })
+            .await?;
+        }
+        let deed = match record.action {
+            Action::Disable => "disable",
+            _ => "deregister",
+        };
+        self.in_turn(
+            turn,
+            vec![
+                Change::Set(ATTEMPTED, now().as_str().into()),
+                Change::Set(DEED, deed.into()),
+                Change::Set(DISCARD, json(record)),
+                Change::Remove(DOUBTED),
+                Change::Remove(DISCARDED),
+            ],
+        )
+        .await
+    }
+
+    /// Notes that the image was seen to stand after the attempt: nothing was discarded.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted: the image then passes for one that may have been discarded.
+    pub(crate) async fn stands(&self, turn: &Turn, source: Option<&str>) -> Result<(), Error> {
+        if let Some(source) = source {
+            self.write(Write {
+                id: format!("{}#{source}", turn.place),
+                if_any: vec![Condition::Is(IMAGE, turn.image.as_str().into())],
+                changes: vec![Change::Remove(ATTEMPTED), Change::Remove(IMAGE)],
+            })
+            .await?;
+        }
+        let changes = [ATTEMPTED, DEED, DISCARDED, DOUBTED].map(Change::Remove);
+        self.in_turn(turn, changes.into()).await
+    }
+
+    /// When the first image was discarded, or may have been, that was registered from this root snapshot (or
+    /// this bundle in S3), but for the image whose turn it is.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn first_discard_of(
+        &self,
+        turn: &Turn,
+        source: &str,
+    ) -> Result<Option<DateTime<Utc>>, Error> {
+        let item = self.store.read(&format!("{}#{source}", turn.place)).await?;
+        if item.get(IMAGE) == Some(&turn.image.as_str().into()) {
+            return Ok(None);
+        }
+        Ok(match item.get(ATTEMPTED) {
+            Some(Value::Text(at)) => DateTime::parse_from_rfc3339(at).ok().map(|at| at.to_utc()),
+            _ => None,
+        })
+    }
+
+    /// Ends a turn: keeps the record, what people were told, and what came of a discard.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted. The turn ends by itself.
+    pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
+        use crate::record::Outcome;
+        let mut changes = vec![
+            Change::Set(RECORD, json(record)),
+            Change::Set(TURN_UNTIL, Value::Number(0)),
+        ];
+        match told {
+            Told::Now(gist) => changes.extend([
+                Change::Set(TOLD, Value::Text(gist)),
+                Change::Set(TOLD_AT, ms(Utc::now())),
+            ]),
+            Told::AsBefore => {}
+            Told::Nothing => changes.extend([Change::Remove(TOLD), Change::Remove(TOLD_AT)]),
+        }
+        match (record.action.is_discard(), record.outcome) {
+            (true, Some(Outcome::Done)) => changes.extend([
+                Change::Set(DISCARDED, now().as_str().into()),
+                Change::Set(DISCARD, json(record)),
+                Change::Remove(DOUBTED),
+            ]),
+            (true, Some(Outcome::Failed)) => changes.push(Change::Set(DOUBTED, Value::Number(1))),
+            _ => {}
+        }
+        turn.ended.store(true, Ordering::Relaxed);
+        self.in_turn(turn, changes).await
+    }
+
+    /// Ends a turn, if it has not ended, in which nothing came to an end: the event comes again.
+    pub(crate) async fn give_back(&self, turn: &Turn) {
+        if turn.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
+        if let Err(error) = self.in_turn(turn, changes).await {
+            tracing::warn!("the turn of {} ends by itself: {error}", turn.image);
+        }
+    }
+
+    /// The images that wait for the next digest, with the records that say why.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn waiting_for_digest(
+        &self,
+        account: &str,
+        region: &str,
+    ) -> Result<BTreeSet<String>, Error> {
+        let item = self
+            .store
+            .read(&held_in(&of_place(account, region)))
+            .await?;
+        Ok(match item.get(HELD) {
+            Some(Value::Set(images)) => images.clone(),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// The last record of an image, as JSON, if there is one.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn last_record(
+        &self,
+        account: &str,
+        region: &str,
+        image: &str,
+    ) -> Result<Option<serde_json::Value>, Error> {
+        let item = self
+            .store
+            .read(&format!("{}#{image}", of_place(account, region)))
+            .await?;
+        Ok(match item.get(RECORD) {
+            Some(Value::Text(record)) => serde_json::from_str(record).ok(),
+            _ => None,
+        })
+    }
+
+    /// Notes that people were told of these images, one at least, in a digest.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted: they are told of again.
+    pub(crate) async fn digested(
+        &self,
+        account: &str,
+        region: &str,
+        images: BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let written = self.write(Write {
+            id: held_in(&of_place(account, region)),
+            if_any: Vec::new(),
+            changes: vec![Change::Exclude(HELD, images)],
+        });
+        written.await.map(drop)
+    }
+
+    fn of_turn(&self, turn: &Turn, changes: Vec<Change>) -> Write {
+        Write {
+            id: turn.id.clone(),
+            if_any: vec![Condition::Is(TURN, turn.token.as_str().into())],
+            changes,
+        }
+    }
+
+    async fn in_turn(&self, turn: &Turn, changes: Vec<Change>) -> Result<(), Error> {
+        match self.write(self.of_turn(turn, changes)).await? {
+            Some(_) => Ok(()),
+            None => Err(busy(&turn.image)),
+        }
+    }
+
+    /// Writes one item. `None`: its condition does not hold.
+    async fn write(&self, write: Write) -> Result<Option<Item>, Error> {
+        let id = write.id.clone();
+        let write = self.lasting(write);
+        match self.patiently(|| self.store.write(write.clone())).await? {
+            Written::Yes(item) => Ok(Some(item)),
+            Written::No(_) => Ok(None),
+            Written::Contended => Err(Error::Busy { what: id }),
+        }
+    }
+
+    /// Every write puts off the end of its item.
+    fn lasting(&self, mut write: Write) -> Write {
+        let expires = (Utc::now() + self.keep).timestamp();
+        write
+            .changes
+            .push(Change::Set(EXPIRES, Value::Number(expires)));
+        write
+    }
+
+    /// Writes again, for a while, as long as another writer is at it.
+    async fn patiently<F: Future<Output = Result<Written, Error>>>(
+        &self,
+        mut write: impl FnMut() -> F,
+    ) -> Result<Written, Error> {
+        let until = Instant::now() + CONTENTION;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            // Boxed: the SDK's futures are large.
+            match Box::pin(write()).await? {
+                Written::Contended if Instant::now() + pause < until => {}
+                written => return Ok(written),
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(Duration::from_millis(300));
+        }
+    }
+}
+
+impl Store {
+    async fn write(&self, write: Write) -> Result<Written, Error> {
+        match self {
+            Store::Memory(memory) => Ok(memory.write(&[write])),
+            Store::Table(table) => table.write(write).await,
+        }
+    }
+
+    async fn write_both(&self, writes: [Write; 2]) -> Result<Written, Error> {
+        match self {
+            Store::Memory(memory) => Ok(memory.write(&writes)),
+            Store::Table(table) => table.write_both(writes).await,
+        }
+    }
+
+    async fn read(&self, id: &str) -> Result<Item, Error> {
+        match self {
+            Store::Memory(memory) => Ok(memory.read(id)),
+            Store::Table(table) => table.read(id).await,
+        }
+    }
+}
+
+/// Where an image's items are: its account and Region.
+fn of_place(account: &str, region: &str) -> String {
+    format!("{account}#{region}")
+}
+
+/// The item of the images that wait for a digest.
+fn held_in(place: &str) -> String {
+    format!("{HELD}#{place}")
+}
+
+fn busy(image: &AmiId) -> Error {
+    Error::Busy {
+        what: image.to_string(),
+    }
+}
+
+fn json(record: &Record) -> Value {
+    Value::Text(serde_json::json!(record).to_string())
+}
+
+fn ms(time: DateTime<Utc>) -> Value {
+    Value::Number(time.timestamp_millis())
+}
+
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
+}
