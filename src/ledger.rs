@@ -637,3 +637,373 @@ fn ms(time: DateTime<Utc>) -> Value {
 fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::aws::Aws;
+    use crate::event::{Ignored, RegisteredBy};
+    use crate::record::Outcome;
+    use sim::{Fault, FaultKind, Sim, World};
+
+    const TABLE: &str = "ami-billing-guard";
+
+    fn registration(image: &str) -> Registration {
+        Registration {
+            image_id: image.parse().unwrap(),
+            account: "123456789012".parse().unwrap(),
+            region: "eu-west-1".into(),
+            event_id: "e".into(),
+            time: Utc::now(),
+            registered_by: RegisteredBy::Unknown,
+            billing_products: BTreeSet::new(),
+        }
+    }
+
+    fn image(number: u32) -> Registration {
+        registration(&format!("ami-0a1b2c3d4e5f{number:05x}"))
+    }
+
+    fn soon() -> DateTime<Utc> {
+        Utc::now() + TimeDelta::seconds(60)
+    }
+
+    /// A moment from which on a turn that ends then is over.
+    fn long_ago() -> DateTime<Utc> {
+        Utc::now() - TimeDelta::seconds(60)
+    }
+
+    fn record(action: Action, outcome: Option<Outcome>) -> Record {
+        let mut record = Record::ignored(Ignored {
+            event_id: None,
+            account: None,
+            region: None,
+            reason: "r".into(),
+        });
+        record.action = action;
+        record.outcome = outcome;
+        record
+    }
+
+    fn planned() -> Record {
+        record(Action::Deregister, Some(Outcome::Planned))
+    }
+
+    async fn table_at(endpoint: &str) -> Ledger {
+        let aws = Aws::connect_to_simulator(endpoint, "eu-west-1").await;
+        Ledger::in_table(aws.table(TABLE), TimeDelta::days(365))
+    }
+
+    async fn table() -> (Sim, Ledger) {
+        let sim = Sim::start(World::default()).await.unwrap();
+        let ledger = table_at(&sim.endpoint()).await;
+        (sim, ledger)
+    }
+
+    /// Both kinds of ledger: what holds of one holds of the other. Where the tests in Python run these, the
+    /// table is moto's.
+    async fn both() -> (Sim, [Ledger; 2]) {
+        let (sim, mut table) = table().await;
+        if let Ok(endpoint) = std::env::var("LEDGER_TEST_ENDPOINT") {
+            table = table_at(&endpoint).await;
+        }
+        (sim, [table, Ledger::in_memory()])
+    }
+
+    async fn is_busy(ledger: &Ledger, registration: &Registration) -> bool {
+        matches!(
+            ledger.begin(registration, soon()).await,
+            Err(Error::Busy { .. })
+        )
+    }
+
+    #[tokio::test]
+    async fn one_invocation_at_a_time_has_the_turn_of_an_image() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            assert!(is_busy(&ledger, &image(1)).await);
+            assert!(
+                !is_busy(&ledger, &image(2)).await,
+                "another image's turn is another"
+            );
+            ledger.give_back(&turn).await;
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            let verified = record(Action::None, None);
+            ledger.end(&turn, &verified, Told::Nothing).await.unwrap();
+            ledger.begin(&image(1), soon()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_nobody_ended_ends_by_itself_and_its_holder_can_write_no_more() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let late = ledger.begin(&image(1), long_ago()).await.unwrap();
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            assert!(ledger.reserve(&late, 10, &planned()).await.is_err());
+            assert!(ledger.attempt(&late, &planned(), None).await.is_err());
+            assert!(ledger.stands(&late, None).await.is_err());
+            assert!(ledger.end(&late, &planned(), Told::Nothing).await.is_err());
+            ledger.give_back(&late).await;
+            assert!(
+                is_busy(&ledger, &image(1)).await,
+                "nor give back what is another's"
+            );
+            ledger.attempt(&turn, &planned(), None).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_exact_however_many_are_at_it_at_once() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let ledger = std::sync::Arc::new(ledger);
+            let mut tasks = tokio::task::JoinSet::new();
+            for number in 0..60 {
+                let ledger = std::sync::Arc::clone(&ledger);
+                tasks.spawn(async move {
+                    let turn = ledger.begin(&image(number), soon()).await.unwrap();
+                    ledger.reserve(&turn, 10, &planned()).await.unwrap()
+                });
+            }
+            let places = tasks.join_all().await;
+            let kept = places.iter().filter(|place| **place == Place::Kept);
+            assert_eq!(kept.count(), 10);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_discard_that_is_tried_again_takes_no_second_place() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            for _ in 0..3 {
+                let turn = ledger.begin(&image(1), soon()).await.unwrap();
+                let place = ledger.reserve(&turn, 2, &planned()).await.unwrap();
+                assert_eq!(place, Place::Kept);
+                ledger.give_back(&turn).await;
+            }
+            for (number, place) in [(2, Place::Kept), (3, Place::Full)] {
+                let turn = ledger.begin(&image(number), soon()).await.unwrap();
+                assert_eq!(ledger.reserve(&turn, 2, &planned()).await.unwrap(), place);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_nothing_lets_nothing_through() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            assert_eq!(
+                ledger.reserve(&turn, 0, &planned()).await.unwrap(),
+                Place::Full
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn one_image_of_an_hour_is_the_first_over_the_limit_and_stays_it() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let one = ledger.begin(&image(1), soon()).await.unwrap();
+            let other = ledger.begin(&image(2), soon()).await.unwrap();
+            assert!(ledger.is_first_over_limit(&one).await.unwrap());
+            assert!(!ledger.is_first_over_limit(&other).await.unwrap());
+            assert!(ledger.is_first_over_limit(&one).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
+        let place = ("123456789012", "eu-west-1");
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let waiting = || async { ledger.waiting_for_digest(place.0, place.1).await.unwrap() };
+            assert!(waiting().await.is_empty());
+            for number in [1, 2, 1] {
+                let turn = ledger.begin(&image(number), soon()).await.unwrap();
+                ledger.leave_to_digest(&turn).await.unwrap();
+                let held = record(Action::Hold, None);
+                ledger.end(&turn, &held, Told::Nothing).await.unwrap();
+            }
+            let [one, two] = [1, 2].map(|number| image(number).image_id.to_string());
+            assert_eq!(waiting().await, BTreeSet::from([one.clone(), two.clone()]));
+            let last = ledger.last_record(place.0, place.1, &one).await.unwrap();
+            assert_eq!(last.unwrap()["action"], "hold");
+            ledger
+                .digested(place.0, place.1, BTreeSet::from([one]))
+                .await
+                .unwrap();
+            assert_eq!(waiting().await, BTreeSet::from([two.clone()]));
+            ledger
+                .digested(place.0, place.1, BTreeSet::from([two]))
+                .await
+                .unwrap();
+            assert!(waiting().await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_remembered_for_a_day_or_until_there_is_nothing_to_tell() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let hold = record(Action::Hold, None);
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            ledger
+                .end(&turn, &hold, Told::Now("a".into()))
+                .await
+                .unwrap();
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            let told = |gist, hours| {
+                let then = Utc::now() + TimeDelta::hours(hours);
+                turn.entry.was_told(gist, then)
+            };
+            assert!(told("a", 0) && told("a", 23));
+            assert!(!told("b", 0) && !told("a", 25));
+            ledger.end(&turn, &hold, Told::AsBefore).await.unwrap();
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            assert!(turn.entry.was_told("a", Utc::now()));
+            ledger.end(&turn, &hold, Told::Nothing).await.unwrap();
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            assert!(!turn.entry.was_told("a", Utc::now()));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let entry = async || {
+                let turn = ledger.begin(&image(1), soon()).await.unwrap();
+                let attempt = turn.entry.attempt.clone();
+                (turn, attempt)
+            };
+            let (turn, attempt) = entry().await;
+            assert_eq!(attempt, None);
+            ledger.attempt(&turn, &planned(), None).await.unwrap();
+            ledger.give_back(&turn).await;
+
+            let (turn, attempt) = entry().await;
+            let attempt = attempt.unwrap();
+            assert_eq!(
+                (attempt.deed, attempt.completed),
+                (Action::Deregister, false)
+            );
+            assert_eq!(attempt.record["outcome"], "planned");
+            ledger.stands(&turn, None).await.unwrap();
+            ledger.give_back(&turn).await;
+
+            let (turn, attempt) = entry().await;
+            assert_eq!(attempt, None);
+            let disable = record(Action::Disable, Some(Outcome::Done));
+            ledger.attempt(&turn, &disable, None).await.unwrap();
+            ledger.end(&turn, &disable, Told::Nothing).await.unwrap();
+
+            let (turn, attempt) = entry().await;
+            let attempt = attempt.unwrap();
+            assert_eq!((attempt.deed, attempt.completed), (Action::Disable, true));
+            // What comes later does not overwrite what is known of the discard.
+            ledger
+                .end(&turn, &record(Action::None, None), Told::Nothing)
+                .await
+                .unwrap();
+            assert_eq!(entry().await.1.unwrap().record["outcome"], "done");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from_it_later() {
+        let snapshot = "snap-0a1b2c3d4e5f60001";
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let [one, other] = [1, 2].map(image);
+            let one = ledger.begin(&one, soon()).await.unwrap();
+            let other = ledger.begin(&other, soon()).await.unwrap();
+            let discarded = async || ledger.first_discard_of(&other, snapshot).await.unwrap();
+            assert_eq!(discarded().await, None);
+            ledger
+                .attempt(&one, &planned(), Some(snapshot))
+                .await
+                .unwrap();
+            let first = discarded().await.unwrap();
+            assert!((Utc::now() - first).num_seconds() < 5);
+            let own = ledger.first_discard_of(&one, snapshot).await.unwrap();
+            assert_eq!(own, None, "its own it knows from its entry");
+
+            // The first one counts, and only who made it takes it back.
+            ledger
+                .attempt(&other, &planned(), Some(snapshot))
+                .await
+                .unwrap();
+            assert_eq!(discarded().await, Some(first));
+            ledger.stands(&other, Some(snapshot)).await.unwrap();
+            assert_eq!(discarded().await, Some(first));
+            ledger.stands(&one, Some(snapshot)).await.unwrap();
+            assert_eq!(discarded().await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_item_of_the_table_expires_some_day() {
+        let (sim, ledger) = table().await;
+        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        ledger.reserve(&turn, 1, &planned()).await.unwrap();
+        ledger.is_first_over_limit(&turn).await.unwrap();
+        ledger.leave_to_digest(&turn).await.unwrap();
+        ledger
+            .attempt(&turn, &planned(), Some("snap-1"))
+            .await
+            .unwrap();
+        let world = sim.world();
+        let items = &world.tables[TABLE].items;
+        assert_eq!(items.len(), 4);
+        let in_a_year = (Utc::now() + TimeDelta::days(365)).timestamp();
+        for (id, item) in items {
+            let item = serde_json::json!(item);
+            let expires: i64 = item["expires"]["N"].as_str().unwrap().parse().unwrap();
+            assert!((in_a_year - expires).abs() < 60, "{id}: {item}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_writer_at_the_same_time_is_waited_for_and_not_for_ever() {
+        let (sim, ledger) = table().await;
+        for action in ["UpdateItem", "TransactWriteItems"] {
+            for n in 1..=2 {
+                sim.inject(Fault::nth(action, n, FaultKind::TransactionConflict));
+            }
+        }
+        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        let place = ledger.reserve(&turn, 1, &planned()).await.unwrap();
+        assert_eq!(place, Place::Kept);
+
+        let turn = ledger.begin(&image(2), soon()).await.unwrap();
+        let always = Fault::always("TransactWriteItems", FaultKind::TransactionConflict);
+        sim.inject(always);
+        let error = ledger.reserve(&turn, 2, &planned()).await.unwrap_err();
+        assert_eq!(error.error_type(), "Busy");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_lost_does_not_shut_its_own_invocation_out() {
+        for fault in [FaultKind::ResetAfter, FaultKind::CutBody] {
+            let (sim, ledger) = table().await;
+            for action in ["UpdateItem", "TransactWriteItems"] {
+                sim.inject(Fault::nth(action, 1, fault.clone()));
+            }
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            let place = ledger.reserve(&turn, 1, &planned()).await.unwrap();
+            assert_eq!(place, Place::Kept, "{fault:?}");
+            sim.inject(Fault::nth("UpdateItem", 1, fault.clone()));
+            ledger.end(&turn, &planned(), Told::Nothing).await.unwrap();
+            // Counted once.
+            let turn = ledger.begin(&image(2), soon()).await.unwrap();
+            assert_eq!(
+                ledger.reserve(&turn, 2, &planned()).await.unwrap(),
+                Place::Kept
+            );
+        }
+    }
+}

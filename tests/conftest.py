@@ -67,9 +67,20 @@ def environment(moto: Moto) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def guard(guard_binary: Path, environment: dict[str, str]) -> Iterator[Emulator]:
-    """The guard that most tests talk to: mode `enforce`, no policy file."""
-    with Emulator(guard_binary, environment) as emulator:
+def without_limit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a policy that is the built-in one, but for the hourly limit.
+
+    One guard serves many tests within an hour, and remembers what it did in all of them.
+    """
+    path = tmp_path_factory.mktemp("policy") / "policy.toml"
+    path.write_text("version = 1\n[discard]\nmax_per_hour = 1000000\n")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def guard(guard_binary: Path, environment: dict[str, str], without_limit: str) -> Iterator[Emulator]:
+    """The guard that most tests talk to: mode `enforce`, no limit of discards, its ledger in memory."""
+    with Emulator(guard_binary, environment | {"GUARD_POLICY_PATH": without_limit}) as emulator:
         yield emulator
         assert "panicked" not in "\n".join(emulator.output)
 

@@ -34,9 +34,9 @@ SETTLED = timedelta(minutes=6)
 # The root device of every image that a test registers.
 ROOT_DEVICE = "/dev/xvda"
 
-# The looks around an image whose discard is due, side by side: does anything refer to it, and does anybody
-# listen?
-AROUND = ["DescribeImageReferences", "GetTopicAttributes"]
+# The looks around an image whose discard is due, side by side: whom is it shared with, does anything refer to
+# it, and does anybody listen?
+AROUND = ["DescribeImageAttribute", "DescribeImageReferences", "GetTopicAttributes"]
 
 # The looks at an image of these tests before anything is done, if nothing declares what it should bill or
 # a discard would follow: its root snapshot is of a volume that comes from nowhere. See `looks_and_deeds`.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod expectations;
+mod ledger;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

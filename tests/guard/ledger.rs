@@ -1,0 +1,844 @@
+//! What the ledger is for: the same event twice, two triggers, a crash at any point, people who bring an image
+//! back, and a limit. Each holds with the table and in memory, unless it is about the table's calls.
+
+use super::*;
+use sim::Table;
+use tokio::task::JoinSet;
+
+const TABLE: &str = "ami-billing-guard";
+
+/// With the ledger in a table, and in memory.
+const LEDGERS: [Option<&str>; 2] = [Some(TABLE), None];
+
+fn with(ledger: Option<&'static str>, policy: &str) -> Settings {
+    Settings {
+        ledger_table: ledger,
+        wait: Duration::from_millis(300),
+        ..Settings::policy(policy)
+    }
+}
+
+/// A house with the ledger in a table.
+async fn house_with_table(image: Image) -> House {
+    House::with(image, with(Some(TABLE), "")).await
+}
+
+/// The AMI's item in the ledger.
+fn item(house: &House) -> Value {
+    let world = house.sim.world();
+    json!(world.tables[TABLE].items[&format!("123456789012#eu-west-1#{AMI}")])
+}
+
+/// Six minutes pass: whoever had the turn of an image is cut off by then.
+fn turns_end(house: &House) {
+    let mut world = house.sim.world();
+    for item in world.tables.get_mut(TABLE).unwrap().items.values_mut() {
+        item.remove("turn_until_ms");
+    }
+}
+
+/// Gives the same event again, once whoever had the turn of the image is cut off.
+async fn again(house: &House) -> Result<Value, Error> {
+    turns_end(house);
+    house.sim.heal();
+    house.give(registered()).await
+}
+
+/// And once more, when an image that EC2 does not show is not just one that it does not show yet.
+async fn again_later(house: &House) -> Result<Value, Error> {
+    turns_end(house);
+    house.sim.heal();
+    house
+        .give(registered_at(Utc::now() - TimeDelta::minutes(11)))
+        .await
+}
+
+fn is_held_as_discarded_before(record: &Value) -> bool {
+    let held_by = record["held_by"].as_array().unwrap();
+    record["action"] == "hold" && held_by.contains(&json!("discarded-before"))
+}
+
+/// Somebody takes the image out of the Recycle Bin.
+fn restore(house: &House) {
+    let mut world = house.sim.world();
+    let binned = world.recycle_bin.remove(AMI).unwrap();
+    world.deregistered.remove(AMI);
+    world.add_image(binned.image);
+}
+
+fn discards(house: &House) -> usize {
+    let calls = house.calls();
+    let deeds = ["DeregisterImage", "DisableImage"];
+    calls
+        .iter()
+        .filter(|call| deeds.contains(&call.as_str()))
+        .count()
+}
+
+#[tokio::test]
+async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before_it_is_done() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.record(registered()).await;
+    let mut calls = house.calls();
+    calls.retain(|call| !looks(call) || call == "ListImagesInRecycleBin");
+    assert_eq!(
+        calls,
+        [
+            "UpdateItem",
+            "TransactWriteItems",
+            "CreateTags",
+            "Publish",
+            "UpdateItem",
+            "UpdateItem",
+            "DeregisterImage",
+            "ListImagesInRecycleBin",
+            "UpdateItem",
+        ]
+    );
+    let kept: Value = serde_json::from_str(item(&house)["discard"]["S"].as_str().unwrap()).unwrap();
+    assert_eq!(kept, *house.journal.lock().unwrap().last().unwrap());
+    assert_eq!(kept["rebuild"]["register_image"]["Name"], AMI);
+}
+
+#[tokio::test]
+async fn a_verified_image_is_on_record_and_costs_one_call_of_ec2() {
+    let image = billing(expecting("Windows"), "Windows", "RunInstances:0002");
+    let house = house_with_table(image).await;
+    house.record(registered()).await;
+    assert_eq!(
+        house.calls(),
+        ["DescribeImages", "UpdateItem", "UpdateItem"]
+    );
+    let record: Value =
+        serde_json::from_str(item(&house)["record"]["S"].as_str().unwrap()).unwrap();
+    assert_eq!(record["verdict"], "verified");
+}
+
+#[tokio::test]
+async fn the_same_event_five_times_at_once_gives_one_discard_and_one_alert() {
+    for ledger in LEDGERS {
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
+        let mut tasks = JoinSet::new();
+        for _ in 0..5 {
+            let guard = Arc::clone(&house.guard);
+            tasks.spawn(async move { guard.handle(registered(), in_a_minute()).await });
+        }
+        for answer in tasks.join_all().await {
+            match answer {
+                Ok(_) => {}
+                Err(error) => {
+                    let comes_again = ["Busy", "NotVisibleYet"];
+                    assert!(comes_again.contains(&error.error_type()), "{error}");
+                }
+            }
+        }
+        assert_eq!((discards(&house), house.alerts().len()), (1, 1));
+        assert!(!house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn two_triggers_for_one_image_give_one_discard_and_one_alert_whichever_comes_first() {
+    let state_change = || became_available_at(Utc::now() - TimeDelta::minutes(6));
+    for ledger in LEDGERS {
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
+        let error = house.give(state_change()).await.unwrap_err();
+        assert_eq!(error.error_type(), "IdentityMayCome");
+        assert_eq!(house.alerts().len(), 0);
+        house.record(registered()).await;
+        let gone = house.record(became_available()).await;
+        assert_eq!(gone["verdict"], "gone");
+        assert_eq!((discards(&house), house.alerts().len()), (1, 1));
+
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
+        let (one, other) = tokio::join!(house.give(registered()), house.give(state_change()));
+        for answer in [&one, &other] {
+            if let Err(error) = answer {
+                let comes_again = ["Busy", "IdentityMayCome", "NotVisibleYet"];
+                assert!(comes_again.contains(&error.error_type()), "{error}");
+            }
+        }
+        // Whichever was shut out comes again.
+        house
+            .give(registered_at(Utc::now() - TimeDelta::minutes(12)))
+            .await
+            .unwrap();
+        house.record(became_available()).await;
+        assert_eq!((discards(&house), house.alerts().len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn with_a_state_change_alone_a_discard_is_held_and_told_once_nothing_more_can_come() {
+    let house = House::of(expecting("Windows")).await;
+    let record = house.record(became_available()).await;
+    assert_eq!(record["held_by"], json!(["identity-unknown"]));
+    assert_eq!(house.alerts().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_held_discard_is_not_told_again_by_the_other_trigger() {
+    for ledger in LEDGERS {
+        let mut image = expecting("Windows");
+        image.deregistration_protection = Some("enabled".into());
+        let house = House::with(image, with(ledger, "")).await;
+        for event in [registered(), registered(), became_available()] {
+            let record = house.record(event).await;
+            assert_eq!(record["held_by"][0], "protected");
+        }
+        assert_eq!(house.alerts().len(), 1);
+        // What changed is told.
+        house
+            .sim
+            .world()
+            .images
+            .get_mut(AMI)
+            .unwrap()
+            .platform_details = Some("SUSE Linux".into());
+        house
+            .sim
+            .world()
+            .images
+            .get_mut(AMI)
+            .unwrap()
+            .usage_operation = Some("RunInstances:000g".into());
+        house.record(registered()).await;
+        assert_eq!(house.alerts().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_restored_is_told_of_once_and_never_discarded_again() {
+    for ledger in LEDGERS {
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
+        house.record(registered()).await;
+        restore(&house);
+        for event in [registered(), became_available(), registered()] {
+            let record = house.record(event).await;
+            assert!(is_held_as_discarded_before(&record), "{record}");
+        }
+        assert!(house.image_stands());
+        assert_eq!((discards(&house), house.alerts().len()), (1, 2));
+        let letter = house.sim.world().messages[1].body("email");
+        assert!(
+            letter.contains("What people bring back is never discarded again"),
+            "{letter}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_enabled_again_is_told_of_and_never_disabled_again() {
+    for ledger in LEDGERS {
+        let settings = with(ledger, "[discard]\naction = \"disable\"");
+        let house = House::with(expecting("Windows"), settings).await;
+        house.record(registered()).await;
+        let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+        assert_eq!(
+            house.record(old).await["verdict"],
+            "gone",
+            "disabled is gone"
+        );
+        house.sim.world().images.get_mut(AMI).unwrap().state = "available".into();
+        let record = house.record(became_available()).await;
+        assert!(is_held_as_discarded_before(&record), "{record}");
+        assert_eq!((discards(&house), house.alerts().len()), (1, 2));
+        assert!(house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() {
+    let other = "ami-0a1b2c3d4e5f60002";
+    let event_of_other = || {
+        let mut event = registered();
+        event["detail"]["responseElements"]["imageId"] = json!(other);
+        event
+    };
+    let same_snapshot = |created| {
+        let mut image = expecting("Windows");
+        image.id = other.into();
+        image.name = "again".into();
+        image.creation_date = created;
+        image
+    };
+    for ledger in LEDGERS {
+        let mut settings = with(ledger, "");
+        settings.settle = Duration::ZERO;
+        let house = House::with(expecting("Windows"), settings).await;
+        // One that was there before the discard is nobody's answer to it.
+        let before = same_snapshot(Utc::now() - TimeDelta::minutes(6));
+        house.sim.world().add_image(before);
+        house.record(registered()).await;
+        assert_eq!(house.record(event_of_other()).await["outcome"], "done");
+
+        house.sim.world().deregistered.remove(other);
+        house.sim.world().add_image(Image {
+            id: "ami-0a1b2c3d4e5f60003".into(),
+            ..same_snapshot(Utc::now())
+        });
+        let mut event = registered();
+        event["detail"]["responseElements"]["imageId"] = json!("ami-0a1b2c3d4e5f60003");
+        let record = house.record(event).await;
+        assert_eq!(record["held_by"], json!(["discarded-before"]));
+        assert_eq!((discards(&house), house.alerts().len()), (2, 3));
+    }
+}
+
+/// Lets the guard process an event until the server has seen `n` calls, and ends it there: the `n`th call
+/// took effect, its answer never came. Whether there was such a call.
+async fn crash_at(house: &House, n: usize) -> bool {
+    let calls: Vec<String> = house
+        .sim
+        .calls()
+        .into_iter()
+        .map(|call| call.action)
+        .collect();
+    assert!(calls.is_empty());
+    let guard = Arc::clone(&house.guard);
+    let task = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await.is_ok() });
+    loop {
+        if house.sim.calls().len() >= n {
+            task.abort();
+            let _ = task.await;
+            return true;
+        }
+        if task.is_finished() {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
+/// The calls of a discard with a table, in the order in which they are made, as far as they are made one
+/// after the other.
+async fn calls_of_a_discard(policy: &str) -> Vec<String> {
+    let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
+    house.record(registered()).await;
+    house
+        .sim
+        .calls()
+        .into_iter()
+        .map(|call| call.action)
+        .collect()
+}
+
+/// A house in which the `n`th call of a discard takes effect, and its answer comes too late.
+async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[String]) -> House {
+    let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
+    let action = &calls[n - 1];
+    let ordinal = calls[..n].iter().filter(|call| *call == action).count();
+    let late = FaultKind::Slow(Duration::from_secs(30));
+    house.inject(Fault::nth(action, ordinal, late));
+    assert!(crash_at(&house, n).await);
+    house
+}
+
+#[tokio::test]
+async fn a_retry_after_a_crash_at_any_step_finishes_the_discard_or_holds_it_and_says_so() {
+    for (policy, deed) in [
+        ("", "DeregisterImage"),
+        ("[discard]\naction = \"disable\"", "DisableImage"),
+    ] {
+        let calls = calls_of_a_discard(policy).await;
+        let done = 1 + calls.iter().position(|call| call == deed).unwrap();
+        let published = 1 + calls.iter().position(|call| call == "Publish").unwrap();
+        let mut held = Vec::new();
+        for n in 1..=calls.len() {
+            let house = house_that_is_cut_off_at(n, policy, &calls).await;
+            let step = format!("{policy}: crash after {}, call {n}", calls[n - 1]);
+            assert_eq!(!house.image_stands(), n >= done, "{step}");
+            again(&house).await.ok();
+            // A young image that EC2 no longer shows may be one that it does not show yet.
+            again_later(&house).await.unwrap();
+            let alerts = house.alerts().len();
+            if house.image_stands() {
+                held.push(n);
+                let last = house.journal.lock().unwrap().last().unwrap().clone();
+                assert_eq!(last["held_by"], json!(["discarded-before"]), "{step}");
+                assert_eq!(alerts, 2, "{step}");
+            } else {
+                // The one step that was cut off may be told of twice.
+                let most = 1 + usize::from(n == published || n == published + 1);
+                assert!((1..=most).contains(&alerts), "{step}: {alerts} alerts");
+                assert_eq!(discards(&house), 1, "{step}");
+            }
+            assert_eq!(house.sim.world().snapshots.len(), 1);
+        }
+        // Between the note and the deed nobody can tell a discard that was not carried out from one that
+        // people took back.
+        assert_eq!(held, [done - 1], "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn what_people_bring_back_between_a_crash_and_the_retry_stays() {
+    let calls = calls_of_a_discard("").await;
+    let done = 1 + calls
+        .iter()
+        .position(|call| call == "DeregisterImage")
+        .unwrap();
+    for n in done..=calls.len() {
+        let house = house_that_is_cut_off_at(n, "", &calls).await;
+        restore(&house);
+        let record = again(&house).await.unwrap();
+        assert_eq!(record["held_by"], json!(["discarded-before"]));
+        assert!(house.image_stands());
+        assert_eq!((discards(&house), house.alerts().len()), (1, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again() {
+    let calls = calls_of_a_discard("").await;
+    let done = 1 + calls
+        .iter()
+        .position(|call| call == "DeregisterImage")
+        .unwrap();
+    let house = house_that_is_cut_off_at(done, "", &calls).await;
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(
+        (&record["verdict"], &record["action"], &record["outcome"]),
+        (&json!("gone"), &json!("deregister"), &json!("done"))
+    );
+    assert_eq!(record["recycle_bin"], "in");
+    assert!(record["recoverable_until"].is_string());
+    assert!(record["undo"].is_string());
+    assert_eq!(house.alerts().len(), 1);
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(record["action"], "none", "completed once");
+
+    // Without a rule the alert promised a way back that there is not.
+    let house = house_that_is_cut_off_at(done, "", &calls).await;
+    house.sim.world().recycle_bin.clear();
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(record["recycle_bin"], "absent");
+    assert_eq!(house.alerts().len(), 2);
+    let letter = house.sim.world().messages[1].body("email");
+    assert!(letter.contains("NOT in the Recycle Bin"), "{letter}");
+    assert!(letter.contains("aws ec2 register-image"), "{letter}");
+}
+
+#[tokio::test]
+async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_succeeded() {
+    let house = house_with_table(expecting("Windows")).await;
+    // The deed takes effect, and then nothing is heard of it, nor of the image.
+    house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
+    house.inject(Fault::from_nth(
+        "DescribeImages",
+        3,
+        FaultKind::InternalError,
+    ));
+    house.give(registered()).await.unwrap_err();
+    assert_eq!(house.told(), ["planned", "failed"]);
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(record["outcome"], "done");
+    assert_eq!(house.told(), ["planned", "failed", "done"]);
+    let subject = house.sim.world().messages[2].subject.clone().unwrap();
+    assert!(subject.ends_with("was deregistered"), "{subject}");
+}
+
+#[tokio::test]
+async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
+    let denied = || Fault::always("UpdateItem", FaultKind::AccessDenied);
+    let failing = || Fault::always("UpdateItem", FaultKind::InternalError);
+    let unread = || Fault::always("GetItem", FaultKind::InternalError);
+    let unreserved = || Fault::always("TransactWriteItems", FaultKind::AccessDenied);
+    for fault in [denied(), failing(), unread(), unreserved()] {
+        let house = house_with_table(expecting("Windows")).await;
+        let what = format!("{fault:?}");
+        house.inject(fault);
+        let error = house.give(registered()).await.unwrap_err();
+        assert!(error.to_string().contains("dynamodb:"), "{what}: {error}");
+        let alerts = house.alerts();
+        assert_eq!(alerts.len(), 1, "{what}");
+        assert_eq!(
+            alerts[0]["held_by"],
+            json!(["ledger-unavailable"]),
+            "{what}"
+        );
+        assert!(
+            alerts[0]["error"].as_str().unwrap().contains("dynamodb:"),
+            "{what}"
+        );
+        assert!(house.image_stands());
+        assert_eq!(again(&house).await.unwrap()["outcome"], "done", "{what}");
+    }
+    // One that is fine needs no ledger, and one that would be held anyway does not come again for it.
+    for image in [
+        billing(expecting("Windows"), "Windows", "RunInstances:0002"),
+        tagged(expecting("Windows"), "aws:backup:source-resource", "i-1"),
+    ] {
+        let house = house_with_table(image).await;
+        house.sim.world().tables.clear();
+        house.record(registered()).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_note_of_it_nothing_is_discarded_and_people_learn_that_it_stands() {
+    let house = house_with_table(expecting("Windows")).await;
+    // Begun and reserved; the note fails, with whatever is written afterwards.
+    house.inject(Fault::from_nth("UpdateItem", 2, FaultKind::InternalError));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "Unavailable");
+    assert_eq!(
+        (discards(&house), house.told()),
+        (0, vec![json!("planned"), json!("failed")])
+    );
+    assert_eq!(again(&house).await.unwrap()["outcome"], "done");
+}
+
+#[tokio::test]
+async fn a_discard_that_the_ledger_could_not_note_the_end_of_is_done_all_the_same() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::from_nth("UpdateItem", 4, FaultKind::InternalError));
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+    // The note from before the deed is enough for people to win.
+    restore(&house);
+    let record = again(&house).await.unwrap();
+    assert_eq!(record["held_by"], json!(["discarded-before"]));
+}
+
+#[tokio::test]
+async fn a_plan_that_changes_on_the_retry_is_followed() {
+    let calls = calls_of_a_discard("").await;
+    let reserved = 1 + calls
+        .iter()
+        .position(|call| call == "TransactWriteItems")
+        .unwrap();
+    let house = house_that_is_cut_off_at(reserved, "", &calls).await;
+    house.sim.world().images.get_mut(AMI).unwrap().tags.clear();
+    let record = again(&house).await.unwrap();
+    assert_eq!(record["verdict"], "unverifiable");
+    assert!(house.image_stands());
+    assert_eq!(house.alerts().len(), 0);
+}
+
+#[tokio::test]
+async fn an_invocation_that_time_cuts_off_leaves_the_rest_to_the_next_one() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "Publish",
+        FaultKind::Slow(Duration::from_secs(60)),
+    ));
+    let soon = Deadline::now() + Duration::from_secs(16);
+    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    assert!(
+        ["OutOfTime", "Unavailable"].contains(&error.error_type()),
+        "{error}"
+    );
+    assert!(house.image_stands());
+    assert_eq!(again(&house).await.unwrap()["outcome"], "done");
+}
+
+/// Mismatching images of as many snapshots, and their events.
+fn many(number: usize) -> (World, Vec<Value>) {
+    let mut world = World::default();
+    let mut events = Vec::new();
+    for at in 0..number {
+        let mut image = Image::new(format!("ami-0a1b2c3d4e5f{at:05x}"));
+        image.creation_date = Utc::now() - TimeDelta::minutes(6);
+        image
+            .tags
+            .insert("ami-billing-guard:expect".into(), "Windows".into());
+        for snapshot in image.snapshot_ids() {
+            world.add_snapshot(Snapshot::new(snapshot));
+        }
+        let mut event = registered();
+        event["id"] = json!(format!("e-{at}"));
+        event["detail"]["responseElements"]["imageId"] = json!(image.id);
+        world.add_image(image);
+        events.push(event);
+    }
+    (world, events)
+}
+
+fn hourly() -> Value {
+    json!({
+        "version": "0", "id": "d-1", "detail-type": "Scheduled Event", "source": "aws.events",
+        "account": "123456789012", "region": "eu-west-1", "time": Utc::now().to_rfc3339(),
+        "resources": ["arn:aws:events:eu-west-1:123456789012:rule/digest"], "detail": {}
+    })
+}
+
+/// The images that digests told of.
+fn digested(house: &House) -> Vec<String> {
+    let alerts = house.alerts();
+    let digests = alerts.iter().filter(|alert| alert["digest"] == "limit");
+    digests
+        .flat_map(|digest| digest["images"].as_array().unwrap().clone())
+        .map(|image| image["image_id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn over_the_limit_the_first_image_is_told_of_and_the_others_are_in_the_digest() {
+    for ledger in LEDGERS {
+        let (world, events) = many(6);
+        let house = House::around(world, with(ledger, "[discard]\nmax_per_hour = 2")).await;
+        for event in events.iter().chain(&events[2..]) {
+            house.record(event.clone()).await;
+        }
+        assert_eq!(discards(&house), 2);
+        assert_eq!(
+            house.alerts().len(),
+            3,
+            "two discards, and the first over the limit"
+        );
+        let first = &house.alerts()[2];
+        assert_eq!(first["held_by"], json!(["limit"]));
+        let message = house.sim.world().messages[2].clone();
+        assert!(
+            message
+                .subject
+                .unwrap()
+                .ends_with("is held: the hourly limit is reached")
+        );
+
+        let record = house.record(hourly()).await;
+        assert_eq!(record["verdict"], "ignored");
+        let mut told = digested(&house);
+        told.sort();
+        let later: Vec<String> = (3..6)
+            .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
+            .collect();
+        assert_eq!(told, later);
+        let letter = house.sim.world().messages[3].body("email");
+        assert!(letter.contains("ami-0a1b2c3d4e5f00005"), "{letter}");
+        house.record(hourly()).await;
+        assert_eq!(house.alerts().len(), 4, "a digest of nothing is no message");
+    }
+}
+
+#[tokio::test]
+async fn with_a_limit_of_nothing_nothing_is_discarded_and_everything_told() {
+    let (world, events) = many(3);
+    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+    for event in events {
+        assert_eq!(house.record(event).await["held_by"], json!(["limit"]));
+    }
+    house.record(hourly()).await;
+    assert_eq!(
+        (
+            discards(&house),
+            house.alerts().len(),
+            digested(&house).len()
+        ),
+        (0, 2, 2)
+    );
+}
+
+#[tokio::test]
+async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at_once() {
+    let (world, events) = many(3);
+    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+    for event in &events[..2] {
+        house.record(event.clone()).await;
+    }
+    house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
+    house.give(hourly()).await.unwrap_err();
+    house.sim.heal();
+    house.record(hourly()).await;
+    assert_eq!(digested(&house).len(), 2, "the same one twice");
+
+    // Begun, asked whether it is the first; then the digest's item has no room.
+    let full = refuse(
+        "ValidationException",
+        "Item size has exceeded the maximum allowed size",
+    );
+    house.inject(Fault::nth("UpdateItem", 3, full));
+    house.record(events[2].clone()).await;
+    assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
+}
+
+#[tokio::test]
+async fn of_200_images_at_once_ten_are_discarded_and_every_other_is_held_and_told_of() {
+    for ledger in LEDGERS {
+        let (world, events) = many(200);
+        let house = House::around(world, with(ledger, "")).await;
+        let events = Arc::new(Mutex::new(events));
+        let mut workers = JoinSet::new();
+        for _ in 0..16 {
+            let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
+            workers.spawn(async move {
+                loop {
+                    let Some(event) = events.lock().unwrap().pop() else {
+                        return;
+                    };
+                    // As the queue would, until it is dealt with.
+                    while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
+                        assert!(!error.needs_a_person(), "{error}");
+                    }
+                }
+            });
+        }
+        workers.join_all().await;
+        house.record(hourly()).await;
+
+        let world = house.sim.world();
+        assert_eq!(world.images.len(), 190);
+        assert_eq!(world.recycle_bin.len(), 10);
+        assert_eq!(world.snapshots.len(), 200);
+        drop(world);
+        let journal = house.journal.lock().unwrap().clone();
+        let held = journal
+            .iter()
+            .filter(|record| record["held_by"] == json!(["limit"]));
+        assert!(held.count() >= 190);
+        let mut told = digested(&house);
+        let alerts = house.alerts();
+        let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
+        told.extend(alone.map(str::to_owned));
+        told.sort();
+        assert_eq!(told.len(), 200, "each once");
+        told.dedup();
+        assert_eq!(told.len(), 200);
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
+    let backup = "This image is managed by AWS Backup and cannot be deleted via EC2 APIs";
+    let cases = [
+        (
+            refuse("AuthFailure", backup),
+            "backup-managed",
+            "AWS Backup",
+        ),
+        (
+            refuse("AuthFailure", "Not authorized for image"),
+            "not-owner",
+            "only its owner",
+        ),
+        (FaultKind::AccessDenied, "denied", "service control policy"),
+        (
+            refuse("OperationNotPermitted", "The image is protected"),
+            "protected",
+            "protection",
+        ),
+        (
+            refuse("InvalidParameterValue", "no"),
+            "other",
+            "To discard it yourself",
+        ),
+    ];
+    for (fault, name, advice) in cases {
+        let house = house_with_table(expecting("Windows")).await;
+        house.inject(Fault::always("DeregisterImage", fault));
+        let record = house.record(registered()).await;
+        assert_eq!(
+            (&record["outcome"], &record["refusal"]),
+            (&json!("refused"), &json!(name))
+        );
+        let letter = house.sim.world().messages[1].body("email");
+        assert!(letter.contains(advice), "{name}: {letter}");
+        assert!(house.image_stands());
+        assert!(
+            item(&house).get("attempted").is_none(),
+            "{name}: it stands, and that is known"
+        );
+    }
+}
+
+#[tokio::test]
+async fn protection_that_comes_in_the_last_moment_is_known_by_the_image_whatever_ec2_calls_it() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::nth(
+        "Publish",
+        1,
+        FaultKind::Slow(Duration::from_millis(300)),
+    ));
+    let guard = Arc::clone(&house.guard);
+    let task = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await });
+    while !house.calls().iter().any(|call| call == "Publish") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    house
+        .sim
+        .world()
+        .images
+        .get_mut(AMI)
+        .unwrap()
+        .deregistration_protection = Some("enabled-with-cooldown".into());
+    let record = json!(task.await.unwrap().unwrap());
+    assert_eq!(
+        (&record["outcome"], &record["refusal"]),
+        (&json!("refused"), &json!("protected"))
+    );
+    assert_eq!(house.told(), ["planned", "refused"]);
+}
+
+#[tokio::test]
+async fn what_was_discarded_can_be_registered_again_from_its_record_as_it_was() {
+    let mut image = expecting("Windows");
+    image.boot_mode = Some("uefi".into());
+    image.tpm_support = Some("v2.0".into());
+    image.imds_support = Some("v2.0".into());
+    image.shared_with.insert("210987654321".into());
+    let before = image.clone();
+    let house = house_with_table(image).await;
+    let record = house.record(registered()).await;
+    let request = &record["rebuild"]["register_image"];
+    for (key, value) in [
+        ("Name", json!(before.name)),
+        ("Architecture", json!(before.architecture)),
+        ("RootDeviceName", json!(before.root_device_name)),
+        ("BootMode", json!("uefi")),
+        ("TpmSupport", json!("v2.0")),
+        ("ImdsSupport", json!("v2.0")),
+        ("EnaSupport", json!(before.ena_support)),
+    ] {
+        assert_eq!(request[key], value, "{key}");
+    }
+    let tags = &request["TagSpecifications"][0]["Tags"];
+    assert_eq!(
+        *tags,
+        json!([{ "Key": "ami-billing-guard:expect", "Value": "Windows" }])
+    );
+    assert_eq!(
+        record["rebuild"]["launch_permissions"],
+        json!([{ "UserId": "210987654321" }])
+    );
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(letter.contains("modify-image-attribute"), "{letter}");
+}
+
+#[tokio::test]
+async fn who_may_launch_from_an_image_is_known_before_it_is_disabled_or_it_is_not() {
+    let mut image = expecting("Windows");
+    image.public = true;
+    let disable = "[discard]\naction = \"disable\"";
+    let house = House::with(image.clone(), with(Some(TABLE), disable)).await;
+    let record = house.record(registered()).await;
+    assert_eq!(
+        record["rebuild"]["launch_permissions"],
+        json!([{ "Group": "all" }])
+    );
+    let letter = house.sim.world().messages[0].body("email");
+    let command = "aws ec2 modify-image-attribute --region eu-west-1 --image-id ami-0a1b2c3d4e5f60001 \
+                   --launch-permission '{\"Add\":[{\"Group\":\"all\"}]}'";
+    assert!(letter.contains(command), "{letter}");
+
+    let house = House::with(image, with(Some(TABLE), disable)).await;
+    house.inject(Fault::always(
+        "DescribeImageAttribute",
+        FaultKind::AccessDenied,
+    ));
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["uncaptured"]));
+    assert!(
+        record["error"]
+            .as_str()
+            .unwrap()
+            .contains("ec2:DescribeImageAttribute")
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_there_is_named() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.sim.world().tables = [("another".to_owned(), Table::new("id"))].into();
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(error.to_string().contains(TABLE), "{error}");
+}
