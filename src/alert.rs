@@ -46,6 +46,7 @@ pub(crate) fn message(record: &Record) -> Message {
         // An image with very many tags or launch permissions: the log and the ledger have them all.
         let mut shorter = record.clone();
         shorter.rebuild = None;
+        shorter.references.truncate(10);
         bodies = self::bodies(&text(&shorter), &serde_json::json!(shorter));
     }
     Message {
@@ -63,9 +64,21 @@ fn bodies(text: &str, json: &Value) -> String {
     bodies.to_string()
 }
 
-/// The message of a digest: the images that the hourly limit has held, one at least, by their records as
-/// the ledger has them.
-pub(crate) fn digest(digest: &Digest, held: &[Value]) -> Message {
+/// The messages of a digest: the images that the hourly limit has held, by their records as the ledger has
+/// them, in as few messages as hold them.
+pub(crate) fn digest(digest: &Digest, held: &[Value]) -> Vec<Message> {
+    if held.is_empty() {
+        return Vec::new();
+    }
+    let message = one_digest(digest, held);
+    if message.bodies.len() <= LONGEST_MESSAGE || held.len() == 1 {
+        return vec![message];
+    }
+    let (some, others) = held.split_at(held.len() / 2);
+    [self::digest(digest, some), self::digest(digest, others)].concat()
+}
+
+fn one_digest(digest: &Digest, held: &[Value]) -> Message {
     const KEYS: [&str; 8] = [
         "image_id",
         "name",
@@ -107,8 +120,8 @@ pub(crate) fn digest(digest: &Digest, held: &[Value]) -> Message {
         .iter()
         .map(|record| {
             let members = KEYS.iter().filter_map(|key| {
-                let value = record.get(*key)?;
-                Some(((*key).to_owned(), value.clone()))
+                let text = plain(record.get(*key)?.as_str()?);
+                Some(((*key).to_owned(), text.into()))
             });
             members.collect::<serde_json::Map<_, _>>().into()
         })
@@ -359,7 +372,8 @@ fn deeds(record: &Record) -> Vec<String> {
         }
         (_, Some(Outcome::Failed)) => {
             return vec![
-                "Nothing that is known of: it did not get through. It is tried again, five times in all.".to_owned(),
+                "Nothing that is known of: it did not get through. Its event comes back within minutes, and what became \
+                 of the image is looked at again; it is not tried more than five times.".to_owned(),
                 format!("  {}", error()),
             ];
         }

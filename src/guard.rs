@@ -33,7 +33,7 @@ const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
 
-/// So many images go into one message of a digest: far fewer than SNS takes in its 256 KiB, with their names.
+/// So many images are told of in one message of a digest, or in several, if they do not fit into one.
 const IN_A_DIGEST: usize = 50;
 
 /// When an invocation must have answered.
@@ -188,7 +188,7 @@ impl Guard {
                     Ok(result) => result,
                     Err(_) => Err(Error::OutOfTime {
                         image: "the digest".into(),
-                        doing: "who was told of is not in the next one".into(),
+                        doing: "the next one tells of the others".into(),
                     }),
                 };
             }
@@ -226,10 +226,18 @@ impl Guard {
         };
         let case = Case { registration, turn };
         let result = self.deal(&case, assessment, &mut patience).await;
-        if let (Err(_), Ok(turn)) = (&result, &case.turn) {
+        if let Ok(turn) = &case.turn {
             self.ledger.give_back(turn).await;
         }
         match (result, case.turn) {
+            // Whether this is the end of a discard, only the ledger can tell.
+            (
+                Ok(Record {
+                    verdict: Verdict::Gone,
+                    ..
+                }),
+                Err(error),
+            ) => Err(error),
             // It was judged and told. Once the ledger can be reached, it may be discarded.
             (Ok(record), turn) if record.held_by == [Interlock::LedgerUnavailable] => {
                 Err(turn.err().unwrap_or_else(|| Error::Unavailable {
@@ -250,21 +258,40 @@ impl Guard {
         patience: &mut Patience,
     ) -> Result<Record, Error> {
         let planned = self.plan(case, assessment).await;
+        let id = &case.registration.image_id;
         match (&case.turn, planned.plan.action.is_discard()) {
             (Ok(turn), true) => self.discard(case, turn, planned, patience).await,
-            (Ok(turn), false) if planned.completes(turn) => {
+            (Ok(turn), false) if planned.is_gone() && turn.entry.unfinished().is_some() => {
                 self.complete(case, turn, planned, patience).await
             }
-            // With two triggers, the other event of the same registration says who made it, and is on its way.
-            _ if planned.plan.held_by == [Interlock::IdentityUnknown]
-                && !is_old(case.registration) =>
-            {
-                Err(Error::IdentityMayCome {
-                    image: case.registration.image_id.to_string(),
-                })
-            }
+            (Ok(turn), false) if self.may_linger(turn, &planned) => Err(not_visible(
+                id,
+                "it was discarded a short while ago, and EC2 may show it yet",
+            )),
+            // With two triggers, the other event of the same registration says who made it: it is on its way,
+            // or was dealt with.
+            (turn, false) if planned.plan.held_by == [Interlock::IdentityUnknown] => match turn {
+                _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
+                    image: id.to_string(),
+                }),
+                Ok(turn) if turn.entry.is_known() => {
+                    Ok(self.journal(planned.record(case.registration)))
+                }
+                _ => self.leave(case, planned).await,
+            },
             _ => self.leave(case, planned).await,
         }
+    }
+
+    /// Whether an image that passes for one that was brought back may be one that EC2 still lists: it does for
+    /// a short while (EC2 API reference, "DescribeImages").
+    fn may_linger(&self, turn: &Turn, planned: &Planned) -> bool {
+        let held_by = &planned.plan.held_by;
+        held_by.contains(&Interlock::DiscardedBefore)
+            && turn.entry.attempted.is_some_and(|at| {
+                let age = (Utc::now() - at).to_std().unwrap_or_default();
+                age < self.config.settle
+            })
     }
 
     /// Gathers what an image should bill, and judges. `before`: what this invocation has looked up for it
@@ -450,7 +477,7 @@ impl Guard {
         self.journal(record)
     }
 
-    fn journal(&self, record: Record) -> Record {
+    pub(crate) fn journal(&self, record: Record) -> Record {
         (self.journal)(&record);
         record
     }
@@ -458,7 +485,7 @@ impl Guard {
     /// Tells people, in as few messages as hold them, of the images that the hourly limit has held.
     ///
     /// # Errors
-    /// [`Error`], if the event must come again: who is told of is told of once.
+    /// [`Error`], if the event must come again: those who were just told of are told of again.
     async fn digest(&self, digest: Digest) -> Result<Record, Error> {
         let (account, region) = (digest.account.as_str(), digest.region.as_str());
         let waiting = self.ledger.waiting_for_digest(account, region).await?;
@@ -467,12 +494,14 @@ impl Guard {
         for images in waiting.chunks(IN_A_DIGEST) {
             let mut held = Vec::new();
             for image in images {
-                let record = self.ledger.last_record(account, region, image).await?;
-                // What became of it meanwhile, people were told.
-                held.extend(record.filter(is_held_by_limit));
+                match self.ledger.last_record(account, region, image).await? {
+                    Some(record) if is_held_by_limit(&record) => held.push(record),
+                    // What became of it meanwhile has a record, and if need be an alert, of its own.
+                    Some(_) => {}
+                    None => held.push(serde_json::json!({ "image_id": image })),
+                }
             }
-            if !held.is_empty() {
-                let message = alert::digest(&digest, &held);
+            for message in alert::digest(&digest, &held) {
                 self.aws.publish(&self.config.alert_topic, &message).await?;
             }
             told += held.len();
@@ -540,11 +569,8 @@ impl Assessment {
 }
 
 impl Planned {
-    /// Whether the image is gone by a discard whose end nobody saw.
-    fn completes(&self, turn: &Turn) -> bool {
-        let attempt = turn.entry.attempt.as_ref();
+    fn is_gone(&self) -> bool {
         matches!(self.assessment.observation, Observation::Gone { .. })
-            && attempt.is_some_and(|attempt| !attempt.completed)
     }
 
     /// The record as far as it goes before anything is done.
@@ -569,7 +595,7 @@ impl Planned {
                 observation,
                 &surroundings.launch_permissions,
             ) {
-                record.rebuild = Some(Rebuild::of(image, permissions.clone()));
+                record.rebuild = Some(Rebuild::of(registration, image, permissions.clone()));
             }
         }
         record.fix = alert::fix(&record, self.assessment.anew().as_ref());

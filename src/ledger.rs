@@ -11,6 +11,8 @@
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,10 +20,10 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::aws::Table;
-use crate::discard::Action;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
-use crate::record::Record;
+use crate::record::{Outcome, Record};
+use crate::verdict::Verdict;
 use memory::Memory;
 
 /// How long is waited, in all, for other invocations that write the same item at the same time.
@@ -36,17 +38,16 @@ const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 const TURN: &str = "turn";
 const TURN_UNTIL: &str = "turn_until_ms";
 const PLACE: &str = "place";
-const ATTEMPTED: &str = "attempted";
-const DEED: &str = "deed";
+const ATTEMPTED_AT: &str = "attempted_at_ms";
 const DOUBTED: &str = "doubted";
-const DISCARDED: &str = "discarded";
+const COMPLETED: &str = "completed";
 const DISCARD: &str = "discard";
 const TOLD: &str = "told";
 const TOLD_AT: &str = "told_at_ms";
 const RECORD: &str = "record";
 const BEGUN: &str = "begun";
 const FIRST_OVER: &str = "first_over";
-const IMAGE: &str = "image";
+const DISCARDS: &str = "discards";
 const HELD: &str = "held";
 const EXPIRES: &str = "expires";
 
@@ -128,25 +129,23 @@ enum Store {
 /// What the ledger knows of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// A discard of it that was carried out, or may have been: it was attempted, and nothing since has
-    /// shown that the image stood through it.
-    pub attempt: Option<Attempt>,
+    /// When a discard was attempted that was carried out, or may have been: nothing since has shown that the
+    /// image stood through it.
+    pub attempted: Option<DateTime<Utc>>,
+    /// The last discard that was begun.
+    pub discard: Option<Discard>,
     /// The hour in whose number of discards it is counted.
-    place: Option<String>,
+    place: OnceLock<String>,
     /// What people were told last, and when.
     told: Option<(String, DateTime<Utc>)>,
 }
 
-/// A discard that was carried out, or may have been.
+/// A discard that was begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// When, as RFC 3339 writes it.
-    pub at: String,
-    /// Whether it was a deregistration or only disabled the image.
-    pub deed: Action,
+pub struct Discard {
     /// Whether the guard saw it through to the end.
     pub completed: bool,
-    /// Whether people were told that it may have failed.
+    /// Whether people were told that it did not succeed, or may not have.
     pub doubted: bool,
     /// Its record, as JSON, with all that is needed to rebuild the image.
     pub record: serde_json::Value,
@@ -162,22 +161,35 @@ impl Entry {
             Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
             _ => None,
         };
+        let discard = text(DISCARD).and_then(|record| serde_json::from_str(&record).ok());
         Entry {
-            attempt: text(ATTEMPTED).map(|at| Attempt {
-                at,
-                deed: match text(DEED).as_deref() {
-                    Some("disable") => Action::Disable,
-                    _ => Action::Deregister,
-                },
-                completed: item.contains_key(DISCARDED),
+            attempted: time(ATTEMPTED_AT),
+            discard: discard.map(|record| Discard {
+                completed: item.contains_key(COMPLETED),
                 doubted: item.contains_key(DOUBTED),
-                record: text(DISCARD)
-                    .and_then(|record| serde_json::from_str(&record).ok())
-                    .unwrap_or_default(),
+                record,
             }),
-            place: text(PLACE),
+            place: text(PLACE).map(OnceLock::from).unwrap_or_default(),
             told: text(TOLD).zip(time(TOLD_AT)),
         }
+    }
+
+    /// Whether a discard of the image was ever begun: no image is marked before.
+    pub(crate) fn was_begun(&self) -> bool {
+        self.place.get().is_some()
+    }
+
+    /// The discard whose end the guard did not see, or of which people were told the contrary, once the image
+    /// is gone.
+    pub(crate) fn unfinished(&self) -> Option<&Discard> {
+        let cut_off = |discard: &&Discard| self.attempted.is_some() && !discard.completed;
+        let discard = self.discard.as_ref();
+        discard.filter(|discard| discard.doubted || cut_off(discard))
+    }
+
+    /// Whether people know of the image: they were told, or its discard was begun.
+    pub(crate) fn is_known(&self) -> bool {
+        self.was_begun() || self.told.is_some()
     }
 
     /// Whether people were told just this of the image a short while ago.
@@ -201,12 +213,24 @@ pub(crate) struct Turn {
 }
 
 /// Whether a discard has a place among its hour's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// It has: it may go on.
     Kept,
-    /// The hour has no more.
-    Full,
+    /// The hour, this one, has no more.
+    Full(Hour),
+}
+
+/// An hour (UTC), such as `2026-11-23T22`.
+pub(crate) type Hour = String;
+
+/// The note of a discard that is about to be carried out.
+#[derive(Debug)]
+pub(crate) struct Note<'a> {
+    /// What the image was registered from: its root snapshot, or its bundle in S3.
+    pub(crate) source: Option<&'a str>,
+    /// When it was announced.
+    pub(crate) at: DateTime<Utc>,
 }
 
 /// What the ledger keeps of what people were told.
@@ -255,7 +279,7 @@ impl Ledger {
         let image = registration.image_id.clone();
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
-        let token = format!("{:032x}", fastrand::u128(..));
+        let token = token();
         let written = self.write(Write {
             id: id.clone(),
             if_any: vec![
@@ -295,9 +319,9 @@ impl Ledger {
     ) -> Result<Place, Error> {
         let hour = Utc::now().format("%Y-%m-%dT%H").to_string();
         if most == 0 {
-            return Ok(Place::Full);
+            return Ok(Place::Full(hour));
         }
-        if turn.entry.place.as_ref() == Some(&hour) {
+        if turn.entry.place.get() == Some(&hour) {
             return Ok(Place::Kept);
         }
         let place = self.of_turn(
@@ -316,21 +340,31 @@ impl Ledger {
             changes: vec![Change::Add(BEGUN, 1)],
         };
         let both = [self.lasting(place), self.lasting(count)];
-        let written = self.patiently(|| self.store.write_both(both.clone()));
+        // One for all attempts: whichever takes effect, it counts once.
+        let token = token();
+        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
         match written.await? {
-            Written::Yes(_) => Ok(Place::Kept),
+            Written::Yes(_) => {
+                turn.entry.place.set(hour).ok();
+                Ok(Place::Kept)
+            }
             Written::No(0) => Err(busy(&turn.image)),
-            Written::No(_) => Ok(Place::Full),
-            Written::Contended => Err(busy(&turn.image)),
+            Written::No(_) => Ok(Place::Full(hour)),
+            Written::Contended => Err(Error::Busy {
+                what: format!("the limit of discards in {hour}"),
+            }),
         }
     }
 
-    /// Whether this image is the first one for which its hour had no place. Asked again, it still is.
+    /// Whether this image is the first one for which this hour had no place. Asked again, it still is.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
-    pub(crate) async fn is_first_over_limit(&self, turn: &Turn) -> Result<bool, Error> {
-        let hour = Utc::now().format("%Y-%m-%dT%H");
+    pub(crate) async fn is_first_over_limit(
+        &self,
+        turn: &Turn,
+        hour: &Hour,
+    ) -> Result<bool, Error> {
         let written = self.write(Write {
             id: format!("hour#{}#{hour}", turn.place),
             if_any: vec![
@@ -342,80 +376,81 @@ impl Ledger {
         Ok(written.await?.is_some())
     }
 
-    /// Leaves an image to the next digest.
+    /// Ends a turn by leaving the image, with this record, to the next digest: both or neither.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached, or has no room for more.
-    pub(crate) async fn leave_to_digest(&self, turn: &Turn) -> Result<(), Error> {
-        let written = self.write(Write {
-            id: held_in(&turn.place),
-            if_any: Vec::new(),
-            changes: vec![Change::Include(HELD, turn.image.to_string())],
-        });
-        written.await.map(drop)
+    pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
+        let told = Told::Now(record.gist());
+        let both = [
+            self.lasting(self.of_turn(turn, closing(record, told))),
+            self.lasting(Write {
+                id: held_in(&turn.place),
+                if_any: Vec::new(),
+                changes: vec![Change::Include(HELD, turn.image.to_string())],
+            }),
+        ];
+        let token = token();
+        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
+        match written.await? {
+            Written::Yes(_) => {
+                turn.ended.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Written::No(_) | Written::Contended => Err(busy(&turn.image)),
+        }
     }
 
     /// Notes that the image is about to be discarded: from here on it may be gone, and an image that stands
-    /// nevertheless may have been brought back.
+    /// nevertheless may have been brought back, as may one that is registered later from the same source.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: then do not.
     pub(crate) async fn attempt(
         &self,
         turn: &Turn,
+        note: &Note<'_>,
         record: &Record,
-        source: Option<&str>,
     ) -> Result<(), Error> {
-        if let Some(source) = source {
-            self.write(Write {
-                id: format!("{}#{source}", turn.place),
-                if_any: vec![
-                    Condition::Absent(ATTEMPTED),
-                    Condition::Is(IMAGE, turn.image.as_str().into()),
-                ],
-                changes: vec![
-                    Change::Set(ATTEMPTED, now().as_str().into()),
-                    Change::Set(IMAGE, turn.image.as_str().into()),
-                ],
-            })
-            .await?;
+        if let Some(write) = of_source(turn, note, Change::Include(DISCARDS, dated(turn, note))) {
+            self.write(write).await?;
         }
-        let deed = match record.action {
-            Action::Disable => "disable",
-            _ => "deregister",
-        };
         self.in_turn(
             turn,
             vec![
-                Change::Set(ATTEMPTED, now().as_str().into()),
-                Change::Set(DEED, deed.into()),
+                Change::Set(ATTEMPTED_AT, ms(note.at)),
                 Change::Set(DISCARD, json(record)),
                 Change::Remove(DOUBTED),
-                Change::Remove(DISCARDED),
+                Change::Remove(COMPLETED),
             ],
         )
         .await
     }
 
-    /// Notes that the image was seen to stand after the attempt: nothing was discarded.
+    /// Notes that a discard did not succeed, before people are told so, or that it may not have. `stands`: the
+    /// image was seen to stand after it. Otherwise the attempt is remembered.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: the image then passes for one that may have been discarded.
-    pub(crate) async fn stands(&self, turn: &Turn, source: Option<&str>) -> Result<(), Error> {
-        if let Some(source) = source {
-            self.write(Write {
-                id: format!("{}#{source}", turn.place),
-                if_any: vec![Condition::Is(IMAGE, turn.image.as_str().into())],
-                changes: vec![Change::Remove(ATTEMPTED), Change::Remove(IMAGE)],
-            })
-            .await?;
+    pub(crate) async fn doubt(
+        &self,
+        turn: &Turn,
+        note: &Note<'_>,
+        stands: bool,
+    ) -> Result<(), Error> {
+        let mut changes = vec![Change::Set(DOUBTED, Value::Number(1))];
+        if stands {
+            changes.push(Change::Remove(ATTEMPTED_AT));
+            let own = BTreeSet::from([dated(turn, note)]);
+            if let Some(write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
+                self.write(write).await?;
+            }
         }
-        let changes = [ATTEMPTED, DEED, DISCARDED, DOUBTED].map(Change::Remove);
-        self.in_turn(turn, changes.into()).await
+        self.in_turn(turn, changes).await
     }
 
-    /// When the first image was discarded, or may have been, that was registered from this root snapshot (or
-    /// this bundle in S3), but for the image whose turn it is.
+    /// When the first image was discarded, or may have been, that was registered from the same source, but for
+    /// the image whose turn it is.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
@@ -425,13 +460,15 @@ impl Ledger {
         source: &str,
     ) -> Result<Option<DateTime<Utc>>, Error> {
         let item = self.store.read(&format!("{}#{source}", turn.place)).await?;
-        if item.get(IMAGE) == Some(&turn.image.as_str().into()) {
+        let Some(Value::Set(discards)) = item.get(DISCARDS) else {
             return Ok(None);
-        }
-        Ok(match item.get(ATTEMPTED) {
-            Some(Value::Text(at)) => DateTime::parse_from_rfc3339(at).ok().map(|at| at.to_utc()),
-            _ => None,
-        })
+        };
+        let others = discards.iter().filter_map(|dated| {
+            let (at, image) = dated.split_once(' ')?;
+            let at = DateTime::parse_from_rfc3339(at).ok()?;
+            (image != turn.image.as_str()).then(|| at.to_utc())
+        });
+        Ok(others.min())
     }
 
     /// Ends a turn: keeps the record, what people were told, and what came of a discard.
@@ -439,30 +476,8 @@ impl Ledger {
     /// # Errors
     /// [`Error`], if this could not be noted. The turn ends by itself.
     pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
-        use crate::record::Outcome;
-        let mut changes = vec![
-            Change::Set(RECORD, json(record)),
-            Change::Set(TURN_UNTIL, Value::Number(0)),
-        ];
-        match told {
-            Told::Now(gist) => changes.extend([
-                Change::Set(TOLD, Value::Text(gist)),
-                Change::Set(TOLD_AT, ms(Utc::now())),
-            ]),
-            Told::AsBefore => {}
-            Told::Nothing => changes.extend([Change::Remove(TOLD), Change::Remove(TOLD_AT)]),
-        }
-        match (record.action.is_discard(), record.outcome) {
-            (true, Some(Outcome::Done)) => changes.extend([
-                Change::Set(DISCARDED, now().as_str().into()),
-                Change::Set(DISCARD, json(record)),
-                Change::Remove(DOUBTED),
-            ]),
-            (true, Some(Outcome::Failed)) => changes.push(Change::Set(DOUBTED, Value::Number(1))),
-            _ => {}
-        }
         turn.ended.store(true, Ordering::Relaxed);
-        self.in_turn(turn, changes).await
+        self.in_turn(turn, closing(record, told)).await
     }
 
     /// Ends a turn, if it has not ended, in which nothing came to an end: the event comes again.
@@ -476,7 +491,7 @@ impl Ledger {
         }
     }
 
-    /// The images that wait for the next digest, with the records that say why.
+    /// The images that wait for the next digest.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
@@ -595,10 +610,10 @@ impl Store {
         }
     }
 
-    async fn write_both(&self, writes: [Write; 2]) -> Result<Written, Error> {
+    async fn write_both(&self, writes: [Write; 2], token: &str) -> Result<Written, Error> {
         match self {
             Store::Memory(memory) => Ok(memory.write(&writes)),
-            Store::Table(table) => table.write_both(writes).await,
+            Store::Table(table) => table.write_both(writes, token).await,
         }
     }
 
@@ -620,6 +635,54 @@ fn held_in(place: &str) -> String {
     format!("{HELD}#{place}")
 }
 
+/// What the end of a turn changes.
+fn closing(record: &Record, told: Told) -> Vec<Change> {
+    let mut changes = vec![
+        Change::Set(RECORD, json(record)),
+        Change::Set(TURN_UNTIL, Value::Number(0)),
+    ];
+    match told {
+        Told::Now(gist) => changes.extend([
+            Change::Set(TOLD, Value::Text(gist)),
+            Change::Set(TOLD_AT, ms(Utc::now())),
+        ]),
+        Told::AsBefore => {}
+        Told::Nothing => changes.extend([Change::Remove(TOLD), Change::Remove(TOLD_AT)]),
+    }
+    if record.action.is_discard() && record.outcome == Some(Outcome::Done) {
+        changes.extend([
+            Change::Set(COMPLETED, Value::Number(1)),
+            Change::Remove(DOUBTED),
+        ]);
+        // Of an image that was gone already, the record from before the discard says more.
+        if record.verdict != Verdict::Gone {
+            changes.push(Change::Set(DISCARD, json(record)));
+        }
+    }
+    changes
+}
+
+/// A write to the item of what an image was registered from.
+fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
+    Some(Write {
+        id: format!("{}#{}", turn.place, note.source?),
+        if_any: Vec::new(),
+        changes: vec![change],
+    })
+}
+
+/// The discard of an image, as its source's item has it.
+fn dated(turn: &Turn, note: &Note<'_>) -> String {
+    let at = note.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    format!("{at} {}", turn.image)
+}
+
+/// A word that nobody else has. (The standard library's seeds are the operating system's.)
+fn token() -> String {
+    let random = || RandomState::new().hash_one(Instant::now());
+    format!("{:016x}{:016x}", random(), random())
+}
+
 fn busy(image: &AmiId) -> Error {
     Error::Busy {
         what: image.to_string(),
@@ -634,17 +697,13 @@ fn ms(time: DateTime<Utc>) -> Value {
     Value::Number(time.timestamp_millis())
 }
 
-fn now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use crate::aws::Aws;
+    use crate::discard::Action;
     use crate::event::{Ignored, RegisteredBy};
-    use crate::record::Outcome;
     use sim::{Fault, FaultKind, Sim, World};
 
     const TABLE: &str = "ami-billing-guard";
@@ -684,6 +743,13 @@ mod tests {
         record.action = action;
         record.outcome = outcome;
         record
+    }
+
+    fn note(source: Option<&str>) -> Note<'_> {
+        Note {
+            source,
+            at: Utc::now(),
+        }
     }
 
     fn planned() -> Record {
@@ -743,15 +809,23 @@ mod tests {
             let late = ledger.begin(&image(1), long_ago()).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             assert!(ledger.reserve(&late, 10, &planned()).await.is_err());
-            assert!(ledger.attempt(&late, &planned(), None).await.is_err());
-            assert!(ledger.stands(&late, None).await.is_err());
+            assert!(
+                ledger
+                    .attempt(&late, &note(None), &planned())
+                    .await
+                    .is_err()
+            );
+            assert!(ledger.doubt(&late, &note(None), true).await.is_err());
             assert!(ledger.end(&late, &planned(), Told::Nothing).await.is_err());
             ledger.give_back(&late).await;
             assert!(
                 is_busy(&ledger, &image(1)).await,
                 "nor give back what is another's"
             );
-            ledger.attempt(&turn, &planned(), None).await.unwrap();
+            ledger
+                .attempt(&turn, &note(None), &planned())
+                .await
+                .unwrap();
         }
     }
 
@@ -784,9 +858,10 @@ mod tests {
                 assert_eq!(place, Place::Kept);
                 ledger.give_back(&turn).await;
             }
-            for (number, place) in [(2, Place::Kept), (3, Place::Full)] {
+            for (number, place) in [(2, true), (3, false)] {
                 let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                assert_eq!(ledger.reserve(&turn, 2, &planned()).await.unwrap(), place);
+                let given = ledger.reserve(&turn, 2, &planned()).await.unwrap();
+                assert_eq!(given == Place::Kept, place);
             }
         }
     }
@@ -796,10 +871,8 @@ mod tests {
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert_eq!(
-                ledger.reserve(&turn, 0, &planned()).await.unwrap(),
-                Place::Full
-            );
+            let place = ledger.reserve(&turn, 0, &planned()).await.unwrap();
+            assert!(matches!(place, Place::Full(_)));
         }
     }
 
@@ -809,9 +882,12 @@ mod tests {
         for ledger in ledgers {
             let one = ledger.begin(&image(1), soon()).await.unwrap();
             let other = ledger.begin(&image(2), soon()).await.unwrap();
-            assert!(ledger.is_first_over_limit(&one).await.unwrap());
-            assert!(!ledger.is_first_over_limit(&other).await.unwrap());
-            assert!(ledger.is_first_over_limit(&one).await.unwrap());
+            let hour = "2026-11-23T22".to_owned();
+            assert!(ledger.is_first_over_limit(&one, &hour).await.unwrap());
+            assert!(!ledger.is_first_over_limit(&other, &hour).await.unwrap());
+            assert!(ledger.is_first_over_limit(&one, &hour).await.unwrap());
+            let next = "2026-11-23T23".to_owned();
+            assert!(ledger.is_first_over_limit(&other, &next).await.unwrap());
         }
     }
 
@@ -824,9 +900,8 @@ mod tests {
             assert!(waiting().await.is_empty());
             for number in [1, 2, 1] {
                 let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                ledger.leave_to_digest(&turn).await.unwrap();
                 let held = record(Action::Hold, None);
-                ledger.end(&turn, &held, Told::Nothing).await.unwrap();
+                ledger.leave_to_digest(&turn, &held).await.unwrap();
             }
             let [one, two] = [1, 2].map(|number| image(number).image_id.to_string());
             assert_eq!(waiting().await, BTreeSet::from([one.clone(), two.clone()]));
@@ -875,73 +950,98 @@ mod tests {
     async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() {
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
-            let entry = async || {
-                let turn = ledger.begin(&image(1), soon()).await.unwrap();
-                let attempt = turn.entry.attempt.clone();
-                (turn, attempt)
-            };
-            let (turn, attempt) = entry().await;
-            assert_eq!(attempt, None);
-            ledger.attempt(&turn, &planned(), None).await.unwrap();
+            let begin = async || ledger.begin(&image(1), soon()).await.unwrap();
+            let note = note(None);
+            let turn = begin().await;
+            assert_eq!(turn.entry, Entry::default());
+            ledger.reserve(&turn, 1, &planned()).await.unwrap();
             ledger.give_back(&turn).await;
 
-            let (turn, attempt) = entry().await;
-            let attempt = attempt.unwrap();
+            let turn = begin().await;
+            assert!(turn.entry.was_begun() && turn.entry.is_known());
             assert_eq!(
-                (attempt.deed, attempt.completed),
-                (Action::Deregister, false)
+                (turn.entry.attempted, turn.entry.unfinished()),
+                (None, None)
             );
-            assert_eq!(attempt.record["outcome"], "planned");
-            ledger.stands(&turn, None).await.unwrap();
+            ledger.attempt(&turn, &note, &planned()).await.unwrap();
             ledger.give_back(&turn).await;
 
-            let (turn, attempt) = entry().await;
-            assert_eq!(attempt, None);
-            let disable = record(Action::Disable, Some(Outcome::Done));
-            ledger.attempt(&turn, &disable, None).await.unwrap();
-            ledger.end(&turn, &disable, Told::Nothing).await.unwrap();
+            let turn = begin().await;
+            assert!(turn.entry.attempted.is_some());
+            assert_eq!(
+                turn.entry.unfinished().unwrap().record["outcome"],
+                "planned"
+            );
+            ledger.doubt(&turn, &note, true).await.unwrap();
+            ledger.give_back(&turn).await;
 
-            let (turn, attempt) = entry().await;
-            let attempt = attempt.unwrap();
-            assert_eq!((attempt.deed, attempt.completed), (Action::Disable, true));
+            let turn = begin().await;
+            assert_eq!(turn.entry.attempted, None);
+            assert!(
+                turn.entry.unfinished().unwrap().doubted,
+                "people were told that it stands"
+            );
+            ledger.attempt(&turn, &note, &planned()).await.unwrap();
+            ledger.doubt(&turn, &note, false).await.unwrap();
+            ledger.give_back(&turn).await;
+
+            let turn = begin().await;
+            assert!(turn.entry.attempted.is_some());
+            ledger.attempt(&turn, &note, &planned()).await.unwrap();
+            let done = record(Action::Disable, Some(Outcome::Done));
+            ledger.end(&turn, &done, Told::Nothing).await.unwrap();
+
+            let turn = begin().await;
+            assert!(turn.entry.attempted.is_some());
+            assert_eq!(turn.entry.unfinished(), None);
             // What comes later does not overwrite what is known of the discard.
-            ledger
-                .end(&turn, &record(Action::None, None), Told::Nothing)
-                .await
-                .unwrap();
-            assert_eq!(entry().await.1.unwrap().record["outcome"], "done");
+            let later = record(Action::None, None);
+            ledger.end(&turn, &later, Told::Nothing).await.unwrap();
+            let discard = begin().await.entry.discard.unwrap();
+            assert_eq!(
+                (discard.completed, &discard.record["outcome"]),
+                (true, &"done".into())
+            );
         }
     }
 
     #[tokio::test]
     async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from_it_later() {
         let snapshot = "snap-0a1b2c3d4e5f60001";
+        let noted = |minutes| Note {
+            source: Some(snapshot),
+            at: Utc::now() - TimeDelta::minutes(minutes),
+        };
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
-            let [one, other] = [1, 2].map(image);
-            let one = ledger.begin(&one, soon()).await.unwrap();
-            let other = ledger.begin(&other, soon()).await.unwrap();
-            let discarded = async || ledger.first_discard_of(&other, snapshot).await.unwrap();
-            assert_eq!(discarded().await, None);
-            ledger
-                .attempt(&one, &planned(), Some(snapshot))
-                .await
-                .unwrap();
-            let first = discarded().await.unwrap();
-            assert!((Utc::now() - first).num_seconds() < 5);
-            let own = ledger.first_discard_of(&one, snapshot).await.unwrap();
-            assert_eq!(own, None, "its own it knows from its entry");
-
-            // The first one counts, and only who made it takes it back.
-            ledger
-                .attempt(&other, &planned(), Some(snapshot))
-                .await
-                .unwrap();
-            assert_eq!(discarded().await, Some(first));
-            ledger.stands(&other, Some(snapshot)).await.unwrap();
-            assert_eq!(discarded().await, Some(first));
-            ledger.stands(&one, Some(snapshot)).await.unwrap();
-            assert_eq!(discarded().await, None);
+            let mut turns = Vec::new();
+            for number in 1..=3 {
+                turns.push(ledger.begin(&image(number), soon()).await.unwrap());
+            }
+            let [one, two, three] = turns.as_slice() else {
+                unreachable!()
+            };
+            let discarded = async |turn| {
+                let at = ledger.first_discard_of(turn, snapshot).await.unwrap();
+                at.map(|at| (Utc::now() - at).num_minutes())
+            };
+            assert_eq!(discarded(three).await, None);
+            let (early, late) = (noted(9), noted(5));
+            ledger.attempt(two, &late, &planned()).await.unwrap();
+            ledger.attempt(one, &early, &planned()).await.unwrap();
+            assert_eq!(discarded(three).await, Some(9), "the first counts");
+            assert_eq!(
+                discarded(one).await,
+                Some(5),
+                "its own it knows from its entry"
+            );
+            // Whoever takes its own back leaves the other's.
+            ledger.doubt(one, &early, true).await.unwrap();
+            assert_eq!(discarded(three).await, Some(5));
+            ledger.doubt(two, &late, false).await.unwrap();
+            assert_eq!(discarded(three).await, Some(5), "what may be gone counts");
+            ledger.doubt(two, &late, true).await.unwrap();
+            assert_eq!(discarded(three).await, None);
         }
     }
 
@@ -950,15 +1050,16 @@ mod tests {
         let (sim, ledger) = table().await;
         let turn = ledger.begin(&image(1), soon()).await.unwrap();
         ledger.reserve(&turn, 1, &planned()).await.unwrap();
-        ledger.is_first_over_limit(&turn).await.unwrap();
-        ledger.leave_to_digest(&turn).await.unwrap();
+        let hour = "2026-11-23T22".to_owned();
+        ledger.is_first_over_limit(&turn, &hour).await.unwrap();
+        ledger.leave_to_digest(&turn, &planned()).await.unwrap();
         ledger
-            .attempt(&turn, &planned(), Some("snap-1"))
+            .attempt(&turn, &note(Some("snap-1")), &planned())
             .await
             .unwrap();
         let world = sim.world();
         let items = &world.tables[TABLE].items;
-        assert_eq!(items.len(), 4);
+        assert_eq!(items.len(), 5);
         let in_a_year = (Utc::now() + TimeDelta::days(365)).timestamp();
         for (id, item) in items {
             let item = serde_json::json!(item);

@@ -21,7 +21,7 @@ use crate::discard::{
 use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::{Assessment, Case, Guard, Patience, Planned, not_visible};
-use crate::ledger::{Place, Told, Turn};
+use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::observation::{Image, Observation};
 use crate::record::{LookedAgain, Outcome, Rebuild, Record, RecycleBin, Refusal};
 
@@ -41,7 +41,7 @@ const TAG_VALUE: usize = 256;
 /// Why a discard did not come about.
 struct NotDiscarded {
     error: Error,
-    /// Whether the image was seen to stand.
+    /// Whether the image was seen to stand, or EC2 was not even asked.
     stands: bool,
     refusal: Option<Refusal>,
 }
@@ -75,7 +75,7 @@ impl Guard {
             .await
         {
             Ok(Place::Kept) => {}
-            Ok(Place::Full) => return self.hold_over_limit(case, turn, planned).await,
+            Ok(Place::Full(hour)) => return self.hold_over_limit(case, turn, planned, &hour).await,
             Err(busy @ Error::Busy { .. }) => return Err(busy),
             Err(error) => {
                 self.hold(case, planned, Interlock::LedgerUnavailable, &error)
@@ -113,6 +113,10 @@ impl Guard {
             Observation::Available(image) => image.registered_from().map(str::to_owned),
             _ => None,
         };
+        let note = Note {
+            source: source.as_deref(),
+            at: Utc::now(),
+        };
         let mut record = self::draft(&planned, case);
         if let Err(error) = self.publish(&record).await {
             record.outcome = Some(Outcome::Failed);
@@ -122,10 +126,10 @@ impl Guard {
         // From here on the image may be gone: whatever happens, there is a record of it, and people
         // are told.
         let cut_off = patience.answer_by() - TO_TELL;
-        let source = source.as_deref();
-        let deed = self.take_away(case, turn, source, &mut record, patience);
+        let mut asked = false;
+        let deed = self.take_away(case, turn, &note, &mut record, &mut asked, patience);
         let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
-            Ok(Ok(())) => return Ok(self.close(case, record, Told::Nothing).await),
+            Ok(Ok(())) => return self.close_done(case, record).await,
             Ok(Err(not_discarded)) => not_discarded,
             Err(_) if record.outcome == Some(Outcome::Done) => {
                 record.error = Some("no time was left to look at what came of it".into());
@@ -133,19 +137,46 @@ impl Guard {
                 if record.action == Action::Deregister {
                     record.recycle_bin.get_or_insert(RecycleBin::Unknown);
                 }
-                return Ok(self.close(case, record, Told::Nothing).await);
+                return self.close_done(case, record).await;
             }
             Err(_) => NotDiscarded {
                 error: Error::OutOfTime {
                     image: id.to_string(),
-                    doing: "whether it is gone is not known".into(),
+                    doing: match asked {
+                        true => "whether it is gone is not known".into(),
+                        false => "EC2 was not asked to discard it".into(),
+                    },
                 },
-                stands: false,
+                stands: !asked,
                 refusal: None,
             },
         };
-        self.not_discarded(case, turn, source, record, not_discarded)
+        self.not_discarded(case, turn, &note, record, not_discarded)
             .await
+    }
+
+    /// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
+    /// then the event comes again for that.
+    async fn close_done(&self, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
+        if record.recycle_bin == Some(RecycleBin::Absent)
+            && record.undo.is_some()
+            && let Err(silence) = self.tell_of_no_way_back(&mut record).await
+        {
+            record.error = Some(silence.to_string());
+            self.journal(record);
+            return Err(silence);
+        }
+        Ok(self.close(case, record, Told::Nothing).await)
+    }
+
+    /// The alert promised a way back, and there is none.
+    async fn tell_of_no_way_back(&self, record: &mut Record) -> Result<(), Error> {
+        let promised = record.undo.take();
+        let published = self.publish(record).await;
+        if published.is_err() {
+            record.undo = promised;
+        }
+        published
     }
 
     /// The hour has no place for the discard. People are told at once of the first such image of an hour, and
@@ -155,15 +186,17 @@ impl Guard {
         case: &Case<'_>,
         turn: &Turn,
         mut planned: Planned,
+        hour: &Hour,
     ) -> Result<Record, Error> {
         planned.plan = held(Interlock::Limit);
         let record = planned.record(case.registration);
-        let gist = record.gist();
-        if turn.entry.was_told(&gist, Utc::now()) || self.ledger.is_first_over_limit(turn).await? {
+        let known = turn.entry.was_told(&record.gist(), Utc::now());
+        if known || self.ledger.is_first_over_limit(turn, hour).await? {
             return self.tell(case, record, true).await;
         }
-        match self.ledger.leave_to_digest(turn).await {
-            Ok(()) => Ok(self.close(case, record, Told::Now(gist)).await),
+        match self.ledger.leave_to_digest(turn, &record).await {
+            Ok(()) => Ok(self.journal(record)),
+            Err(busy @ Error::Busy { .. }) => Err(busy),
             // One message more is better than one image that nobody hears of.
             Err(error) => {
                 tracing::warn!(
@@ -198,39 +231,41 @@ impl Guard {
         planned: Planned,
         patience: &mut Patience,
     ) -> Result<Record, Error> {
-        let Some(attempt) = &turn.entry.attempt else {
+        let Some(discard) = turn.entry.unfinished() else {
             return self.leave(case, planned).await;
         };
         let mut record = planned.record(case.registration);
-        let kept = |key: &str| attempt.record.get(key)?.as_str().map(str::to_owned);
+        let kept = |key: &str| discard.record.get(key)?.as_str().map(str::to_owned);
         record.name = kept("name");
         record.snapshot_id = kept("snapshot_id");
         record.undo = kept("undo");
         record.instance_store = record.undo.is_none();
-        record.rebuild = attempt
-            .record
-            .get("rebuild")
-            .and_then(|rebuild| Rebuild::deserialize(rebuild).ok());
+        let rebuild = discard.record.get("rebuild");
+        record.rebuild = rebuild.and_then(|rebuild| Rebuild::deserialize(rebuild).ok());
+        record.action = match kept("action").as_deref() {
+            Some("disable") => Action::Disable,
+            _ => Action::Deregister,
+        };
         record.reason = format!(
-            "{}; the guard's discard of {} was cut off, and its record is completed by this",
-            record.reason, attempt.at
+            "{}; the guard's discard of it was cut off, or did not seem to succeed, and its record is completed by this",
+            record.reason
         );
-        record.action = attempt.deed;
         record.outcome = Some(Outcome::Done);
         record.looked_again = Some(LookedAgain::Gone);
-        let mut told = false;
         if record.action == Action::Deregister {
-            told = self
-                .look_into_recycle_bin(case.registration, &mut record, patience)
+            self.look_into_recycle_bin(case.registration, &mut record, patience)
                 .await;
         }
-        if attempt.doubted
-            && !told
+        let no_way_back = record.recycle_bin == Some(RecycleBin::Absent) && record.undo.is_some();
+        if discard.doubted
+            && !no_way_back
             && let Err(silence) = self.publish(&record).await
         {
-            return Err(self.close_with(case, record, silence).await);
+            record.error = Some(silence.to_string());
+            self.journal(record);
+            return Err(silence);
         }
-        Ok(self.close(case, record, Told::Nothing).await)
+        self.close_done(case, record).await
     }
 
     /// Looks at the image again, until the mark can be read on it.
@@ -255,16 +290,17 @@ impl Guard {
     }
 
     /// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
-    /// that stands afterwards may have been brought back.
+    /// that stands afterwards may have been brought back. `asked`: whether EC2 was.
     async fn take_away(
         &self,
         case: &Case<'_>,
         turn: &Turn,
-        source: Option<&str>,
+        note: &Note<'_>,
         record: &mut Record,
+        asked: &mut bool,
         patience: &mut Patience,
     ) -> Result<(), NotDiscarded> {
-        if let Err(error) = self.ledger.attempt(turn, record, source).await {
+        if let Err(error) = self.ledger.attempt(turn, note, record).await {
             return Err(NotDiscarded {
                 error: passing(error),
                 stands: true,
@@ -272,6 +308,7 @@ impl Guard {
             });
         }
         let image = self.name(case.registration);
+        *asked = true;
         let answer = loop {
             let answer = match record.action {
                 Action::Disable => self.aws.disable_image(&image).await,
@@ -301,6 +338,19 @@ impl Guard {
             if answer.is_ok() || gone || !patience.pause().await {
                 break if gone { Ok(Described::NoImage) } else { seen };
             }
+        };
+        // An attempt whose answer was lost may have done it, and EC2 may list the image for longer than was
+        // waited: the Recycle Bin has what was deregistered.
+        let binned = match (&answer, &look, record.action) {
+            (Err(_), Ok(Described::Available(_)), Action::Deregister) => {
+                self.aws.recycle_bin(image.id).await.map(|it| it.is_some())
+            }
+            _ => Ok(false),
+        };
+        let look = match &binned {
+            Ok(true) => Ok(Described::NoImage),
+            Ok(false) => look,
+            Err(_) => Ok(Described::NotFound),
         };
         let look = match (answer, look) {
             (_, Ok(Described::NoImage)) => LookedAgain::Gone,
@@ -342,7 +392,7 @@ impl Guard {
         &self,
         case: &Case<'_>,
         turn: &Turn,
-        source: Option<&str>,
+        note: &Note<'_>,
         mut record: Record,
         not_discarded: NotDiscarded,
     ) -> Result<Record, Error> {
@@ -351,9 +401,9 @@ impl Guard {
             stands,
             refusal,
         } = not_discarded;
-        if stands && let Err(unnoted) = self.ledger.stands(turn, source).await {
-            // It will be held the next time, as if somebody had brought it back.
-            tracing::error!("that the image stands could not be noted: {unnoted}");
+        if let Err(unnoted) = self.ledger.doubt(turn, note, stands).await {
+            // If it stands, it will be held the next time, as if somebody had brought it back.
+            tracing::error!("that it was not discarded could not be noted: {unnoted}");
         }
         record.outcome = Some(match refusal {
             None => Outcome::Failed,
@@ -376,13 +426,13 @@ impl Guard {
     }
 
     /// Whether the image can be restored, and until when. A look that fails is not a failed
-    /// discard: the record then says that it is not known. Whether people were told, as there is no way back.
+    /// discard: the record then says that it is not known.
     async fn look_into_recycle_bin(
         &self,
         registration: &Registration,
         record: &mut Record,
         patience: &mut Patience,
-    ) -> bool {
+    ) {
         let (state, until): (_, Option<DateTime<Utc>>) = loop {
             match self.aws.recycle_bin(&registration.image_id).await {
                 Ok(Some(until)) => break (RecycleBin::In, until),
@@ -398,17 +448,6 @@ impl Guard {
         };
         record.recycle_bin = Some(state);
         record.recoverable_until = until;
-        // The alert promised a way back.
-        if state != RecycleBin::Absent || record.undo.take().is_none() {
-            return false;
-        }
-        match self.publish(record).await {
-            Ok(()) => true,
-            Err(silence) => {
-                tracing::error!("nobody could be told that there is no way back: {silence}");
-                false
-            }
-        }
     }
 
     /// Leaves the image where it is: takes back the mark that this event left on it before things

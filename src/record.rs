@@ -120,7 +120,7 @@ pub enum Outcome {
     Done,
     /// EC2 said no. The image stands.
     Refused,
-    /// It did not get through; it is tried again. The image stands as far as is known.
+    /// It did not get through, as far as is known. The event comes again.
     Failed,
 }
 
@@ -152,7 +152,11 @@ pub struct Rebuild {
 impl Rebuild {
     /// What it takes to register this image again. AWS's own tags can not be set, and the guard's marks are
     /// of the image that it discards alone.
-    pub(crate) fn of(image: &Image, launch_permissions: Vec<serde_json::Value>) -> Rebuild {
+    pub(crate) fn of(
+        registration: &Registration,
+        image: &Image,
+        launch_permissions: Vec<serde_json::Value>,
+    ) -> Rebuild {
         let tags: Vec<_> = image
             .tags
             .iter()
@@ -165,6 +169,13 @@ impl Rebuild {
         {
             let specification = serde_json::json!([{ "ResourceType": "image", "Tags": tags }]);
             request.insert("TagSpecifications".into(), specification);
+        }
+        // No image shows them: they are the event's.
+        if !registration.billing_products.is_empty()
+            && let Some(request) = register_image.as_object_mut()
+        {
+            let products = serde_json::json!(registration.billing_products);
+            request.insert("BillingProducts".into(), products);
         }
         Rebuild {
             register_image,

@@ -68,11 +68,15 @@ impl Table {
         }
     }
 
-    /// TransactWriteItems, of two updates.
+    /// TransactWriteItems, of two updates. Called again with the same token, it takes effect once.
     ///
     /// # Errors
     /// As [`Table::write`].
-    pub(crate) async fn write_both(&self, writes: [Write; 2]) -> Result<Written, Error> {
+    pub(crate) async fn write_both(
+        &self,
+        writes: [Write; 2],
+        token: &str,
+    ) -> Result<Written, Error> {
         // IAM knows no such action: it asks for that of each write.
         let call = "dynamodb:UpdateItem";
         let mut items = Vec::new();
@@ -97,6 +101,7 @@ impl Table {
             .client
             .transact_write_items()
             .set_transact_items(Some(items))
+            .client_request_token(token)
             .send()
             .await;
         let error = match answer {

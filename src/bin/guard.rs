@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ami_billing_guard::config::{self, Config, ConfigError};
+use ami_billing_guard::config::{self, Config, ConfigError, Mode};
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Aws, Deadline, Guard, telemetry};
 use chrono::Utc;
@@ -25,6 +25,12 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if config.mode == Mode::Enforce && config.ledger_table.is_none() {
+        tracing::warn!(
+            "GUARD_LEDGER_TABLE is not set: what was discarded, and how many were this hour, is remembered only until \
+             this process ends"
+        );
+    }
     let aws = Aws::connect().await;
     let guard = Arc::new(Guard::new(config, policy, aws, telemetry::write_record));
     let handler = service_fn(|event: LambdaEvent<Value>| {

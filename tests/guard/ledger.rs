@@ -14,6 +14,8 @@ fn with(ledger: Option<&'static str>, policy: &str) -> Settings {
     Settings {
         ledger_table: ledger,
         wait: Duration::from_millis(300),
+        // So nobody has to wait until an image that stands after its discard counts as brought back.
+        settle: Duration::ZERO,
         ..Settings::policy(policy)
     }
 }
@@ -263,9 +265,7 @@ async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() 
         image
     };
     for ledger in LEDGERS {
-        let mut settings = with(ledger, "");
-        settings.settle = Duration::ZERO;
-        let house = House::with(expecting("Windows"), settings).await;
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
         // One that was there before the discard is nobody's answer to it.
         let before = same_snapshot(Utc::now() - TimeDelta::minutes(6));
         house.sim.world().add_image(before);
@@ -283,6 +283,129 @@ async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() 
         assert_eq!(record["held_by"], json!(["discarded-before"]));
         assert_eq!((discards(&house), house.alerts().len()), (2, 3));
     }
+}
+
+#[tokio::test]
+async fn an_image_that_ec2_still_lists_right_after_its_discard_is_not_one_that_was_brought_back() {
+    let mut settings = with(Some(TABLE), "");
+    settings.settle = Duration::from_secs(300);
+    let house = House::with(expecting("Windows"), settings).await;
+    house.record(registered()).await;
+    restore(&house);
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotVisibleYet");
+    assert_eq!(house.alerts().len(), 1);
+    // Six minutes later it still stands.
+    let six_minutes_ago = (Utc::now() - TimeDelta::minutes(6)).timestamp_millis();
+    {
+        let mut world = house.sim.world();
+        let items = &mut world.tables.get_mut(TABLE).unwrap().items;
+        let item = items
+            .get_mut(&format!("123456789012#eu-west-1#{AMI}"))
+            .unwrap();
+        let attempted = item.get_mut("attempted_at_ms").unwrap();
+        *attempted = serde_json::from_value(json!({ "N": six_minutes_ago.to_string() })).unwrap();
+    }
+    assert!(is_held_as_discarded_before(
+        &house.record(registered()).await
+    ));
+    assert_eq!((discards(&house), house.alerts().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn an_image_with_the_guards_mark_that_no_ledger_remembers_is_left_to_people() {
+    for ledger in LEDGERS {
+        let marked = tagged(expecting("Windows"), "ami-billing-guard:discard", "true");
+        let house = House::with(marked, with(ledger, "")).await;
+        let record = house.record(registered()).await;
+        assert_eq!(record["held_by"], json!(["discarded-before"]));
+        assert!(house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn the_other_trigger_says_nothing_of_what_people_know() {
+    for policy in ["[discard]\nmax_per_hour = 0", ""] {
+        let (world, events) = many(2);
+        let house = House::around(world, with(Some(TABLE), policy)).await;
+        house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+        for event in &events {
+            house.record(event.clone()).await;
+        }
+        let alerts = house.alerts().len();
+        let mut event = became_available();
+        event["detail"]["ImageId"] = events[1]["detail"]["responseElements"]["imageId"].clone();
+        house.record(event).await;
+        assert_eq!(house.alerts().len(), alerts);
+        if !policy.is_empty() {
+            house.record(hourly()).await;
+            assert_eq!(digested(&house).len(), 1, "it stays in the digest");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_gone_while_the_ledger_is_away_comes_again() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.sim.world().images.clear();
+    house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
+    let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+    house.give(old).await.unwrap_err();
+    assert_eq!(again_later(&house).await.unwrap()["verdict"], "gone");
+}
+
+#[tokio::test]
+async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.sim.world().recycle_bin_rules.clear();
+    house.inject(Fault::from_nth("Publish", 2, FaultKind::InternalError));
+    house.give(registered()).await.unwrap_err();
+    assert_eq!(house.told(), ["planned"]);
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(
+        (&record["outcome"], &record["recycle_bin"]),
+        (&json!("done"), &json!("absent"))
+    );
+    assert_eq!(house.told(), ["planned", "done"]);
+    let letter = house.sim.world().messages[1].body("email");
+    assert!(letter.contains("NOT in the Recycle Bin"), "{letter}");
+}
+
+#[tokio::test]
+async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
+    house.inject(Fault::from_nth(
+        "DescribeImages",
+        3,
+        FaultKind::InternalError,
+    ));
+    house.give(registered()).await.unwrap_err();
+    turns_end(&house);
+    house.sim.heal();
+    house.inject(Fault::always("Publish", FaultKind::InternalError));
+    let old = || registered_at(Utc::now() - TimeDelta::minutes(11));
+    house.give(old()).await.unwrap_err();
+    house.sim.heal();
+    house.record(old()).await;
+    assert_eq!(house.told(), ["planned", "failed", "done"]);
+}
+
+#[tokio::test]
+async fn an_image_that_ec2_lists_for_long_after_a_lost_answer_is_found_in_the_recycle_bin() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.sim.world().after_deregistration = Lingering {
+        listed_for: 100,
+        empty_for: None,
+    };
+    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
+    house.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["recycle_bin"]),
+        (&json!("done"), &json!("in"))
+    );
+    assert_eq!(house.told(), ["planned"]);
 }
 
 /// Lets the guard process an event until the server has seen `n` calls, and ends it there: the `n`th call
@@ -642,12 +765,12 @@ async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at
     house.record(hourly()).await;
     assert_eq!(digested(&house).len(), 2, "the same one twice");
 
-    // Begun, asked whether it is the first; then the digest's item has no room.
+    // The digest's item has no room for more.
     let full = refuse(
         "ValidationException",
         "Item size has exceeded the maximum allowed size",
     );
-    house.inject(Fault::nth("UpdateItem", 3, full));
+    house.inject(Fault::nth("TransactWriteItems", 1, full));
     house.record(events[2].clone()).await;
     assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
 }
