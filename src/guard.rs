@@ -274,7 +274,7 @@ impl Guard {
                 _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
                     image: id.to_string(),
                 }),
-                Ok(turn) if turn.entry.is_known() => {
+                Ok(turn) if turn.entry.is_known(Utc::now()) => {
                     Ok(self.journal(planned.record(case.registration)))
                 }
                 _ => self.leave(case, planned).await,

@@ -187,9 +187,12 @@ impl Entry {
         discard.filter(|discard| discard.doubted || cut_off(discard))
     }
 
-    /// Whether people know of the image: they were told, or its discard was begun.
-    pub(crate) fn is_known(&self) -> bool {
-        self.was_begun() || self.told.is_some()
+    /// Whether people know of the image since a short while ago: they were told, or its discard was begun.
+    pub(crate) fn is_known(&self, now: DateTime<Utc>) -> bool {
+        let begun = self.place.get();
+        let told = self.told.as_ref();
+        begun.is_some_and(|begun| *begun > hour(now - REMEMBERED))
+            || told.is_some_and(|(_, at)| now - at < REMEMBERED)
     }
 
     /// Whether people were told just this of the image a short while ago.
@@ -317,7 +320,7 @@ impl Ledger {
         most: u32,
         record: &Record,
     ) -> Result<Place, Error> {
-        let hour = Utc::now().format("%Y-%m-%dT%H").to_string();
+        let hour = hour(Utc::now());
         if most == 0 {
             return Ok(Place::Full(hour));
         }
@@ -677,6 +680,10 @@ fn dated(turn: &Turn, note: &Note<'_>) -> String {
     format!("{at} {}", turn.image)
 }
 
+fn hour(time: DateTime<Utc>) -> Hour {
+    time.format("%Y-%m-%dT%H").to_string()
+}
+
 /// A word that nobody else has. (The standard library's seeds are the operating system's.)
 fn token() -> String {
     let random = || RandomState::new().hash_one(Instant::now());
@@ -958,7 +965,9 @@ mod tests {
             ledger.give_back(&turn).await;
 
             let turn = begin().await;
-            assert!(turn.entry.was_begun() && turn.entry.is_known());
+            let tomorrow = Utc::now() + TimeDelta::hours(26);
+            assert!(turn.entry.is_known(Utc::now()) && !turn.entry.is_known(tomorrow));
+            assert!(turn.entry.was_begun());
             assert_eq!(
                 (turn.entry.attempted, turn.entry.unfinished()),
                 (None, None)

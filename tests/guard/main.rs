@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod expectations;
+mod faults;
 mod ledger;
 
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,641 @@
+//! Whichever call to AWS fails, and however it does: nothing is discarded that should stand, nothing without
+//! an alert before it, and once the fault has passed, the same event completes what is due.
+//!
+//! The matrix follows the code by itself: a run without a fault says which calls there are, and then each of
+//! them is disturbed in each way, in a world of its own.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ami_billing_guard::policy::DiscardAction;
+use sim::{AttachedVolume, Call, Calls, Service};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::*;
+
+const LEDGER: &str = "ami-billing-guard";
+const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
+
+/// So many combinations are worked on at a time. Those that wait for a deadline do not count.
+const AT_A_TIME: usize = 16;
+
+/// The deadline of an invocation in which answers are slow. A discard is begun only with 15 seconds left;
+/// and as EC2 and SNS are waited for as long, 2 of them being kept for the answer, it comes first.
+const SHORT: Duration = Duration::from_secs(17);
+
+/// An answer that comes when the invocation is long over.
+const SLOW: FaultKind = FaultKind::Slow(Duration::from_secs(120));
+
+/// An answer that ends early, and HTTP does not know it. So much of it says nothing yet.
+const CUT_SHORT: FaultKind = FaultKind::CutShort(80);
+
+const FAULTS: [FaultKind; 7] = [
+    FaultKind::Throttle,
+    FaultKind::InternalError,
+    FaultKind::ResetBefore,
+    FaultKind::ResetAfter,
+    FaultKind::CutBody,
+    CUT_SHORT,
+    FaultKind::AccessDenied,
+];
+
+/// What becomes of an image in the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// It is discarded, as it should be.
+    Discarded,
+    /// It should be discarded and stands: whether that was done before, and it was brought back, can not be
+    /// told any more.
+    LeftToPeople,
+    /// It stands, as an interlock holds it.
+    Held,
+    /// It stands, as nothing is wrong with it.
+    Verified,
+}
+
+impl End {
+    /// What people may hear, in both deliveries together.
+    fn alerts(self) -> &'static [&'static [&'static str]] {
+        match self {
+            End::Discarded => &[
+                // This one is needed.
+                &["planned"],
+                // One more than needed: something could not be found out, or the ledger not be reached, and
+                // people were told that the discard is held.
+                &["held", "planned"],
+                // All are needed: the discard failed, people were told so, and it is announced anew.
+                &["planned", "failed", "planned"],
+                &["planned", "refused", "planned"],
+                // All are needed: the discard may have failed, and later it showed that it had not.
+                &["planned", "failed", "done"],
+            ],
+            // All are needed.
+            End::LeftToPeople => &[&["planned", "failed", "held"]],
+            // One is needed. One more told that something could not be found out, too.
+            End::Held => &[&["held"], &["held", "held"]],
+            End::Verified => &[&[]],
+        }
+    }
+
+    fn is_discard_due(self) -> bool {
+        matches!(self, End::Discarded | End::LeftToPeople)
+    }
+}
+
+/// One kind of run, and how it ends whatever fails in it, but for the combinations that are named below.
+struct Scenario {
+    name: &'static str,
+    mode: Mode,
+    action: DiscardAction,
+    world: fn() -> World,
+    end: End,
+}
+
+static SCENARIOS: [Scenario; 6] = [
+    Scenario {
+        name: "enforce, deregister",
+        mode: Mode::Enforce,
+        action: DiscardAction::Deregister,
+        world: wrong,
+        end: End::Discarded,
+    },
+    Scenario {
+        name: "enforce, disable",
+        mode: Mode::Enforce,
+        action: DiscardAction::Disable,
+        world: wrong,
+        end: End::Discarded,
+    },
+    Scenario {
+        name: "observe, deregister",
+        mode: Mode::Observe,
+        action: DiscardAction::Deregister,
+        world: wrong,
+        end: End::Held,
+    },
+    Scenario {
+        name: "observe, disable",
+        mode: Mode::Observe,
+        action: DiscardAction::Disable,
+        world: wrong,
+        end: End::Held,
+    },
+    Scenario {
+        name: "enforce, deregister, an image in use",
+        mode: Mode::Enforce,
+        action: DiscardAction::Deregister,
+        world: wrong_but_in_use,
+        end: End::Held,
+    },
+    Scenario {
+        name: "enforce, deregister, an image that bills what it should",
+        mode: Mode::Enforce,
+        action: DiscardAction::Deregister,
+        world: right,
+        end: End::Verified,
+    },
+];
+
+/// An image that bills as Linux, made from the root volume of an instance that bills as Windows.
+fn wrong() -> World {
+    world_of(expecting("Windows"))
+}
+
+fn wrong_but_in_use() -> World {
+    let mut world = wrong();
+    world.add_instance(Instance::new("i-0123456789abcdef1", AMI));
+    world
+}
+
+fn right() -> World {
+    world_of(billing(
+        expecting("Windows"),
+        "Windows",
+        "RunInstances:0002",
+    ))
+}
+
+fn world_of(image: Image) -> World {
+    let mut world = World::default();
+    let mut builder = Instance::new("i-0123456789abcdef0", "ami-0a1b2c3d4e5f60002");
+    builder.platform_details = Some("Windows".into());
+    builder.usage_operation = Some("RunInstances:0002".into());
+    let mut volume = AttachedVolume::new("/dev/xvda", VOLUME);
+    volume.attach_time = Utc::now() - TimeDelta::hours(2);
+    builder.volumes = vec![volume];
+    world.add_instance(builder);
+    for id in image.snapshot_ids() {
+        let mut snapshot = Snapshot::new(id);
+        snapshot.volume_id = VOLUME.into();
+        world.add_snapshot(snapshot);
+    }
+    world.add_image(image);
+    world
+}
+
+/// So old that an image that is not there is gone, and not on its way: the retry then sees what became of
+/// the discard.
+fn event() -> Value {
+    registered_at(Utc::now() - TimeDelta::minutes(11))
+}
+
+impl Scenario {
+    async fn house(&self) -> House {
+        let settings = Settings {
+            mode: self.mode,
+            policy: Policy {
+                action: self.action,
+                ..Policy::default()
+            },
+            // Enough for the pause after a denial that passes.
+            wait: Duration::from_millis(500),
+            // So that nobody waits until an image that stands after its discard counts as brought back.
+            settle: Duration::ZERO,
+            ledger_table: Some(LEDGER),
+        };
+        House::around((self.world)(), settings).await
+    }
+
+    /// The calls of a run without a fault.
+    async fn steps(&self) -> Vec<Step> {
+        let house = self.house().await;
+        house.record(event()).await;
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let calls = house.sim.calls();
+        let steps = calls.into_iter().map(|call| {
+            let nth = seen.entry(call.action.clone()).or_default();
+            *nth += 1;
+            Step { nth: *nth, call }
+        });
+        steps.collect()
+    }
+}
+
+/// One call of a run without a fault.
+struct Step {
+    call: Call,
+    /// Which one of its action, from 1.
+    nth: usize,
+}
+
+impl Step {
+    fn once(&self, kind: &FaultKind) -> Fault {
+        Fault::nth(self.call.action.as_str(), self.nth, kind.clone())
+    }
+
+    fn for_good(&self, kind: &FaultKind) -> Fault {
+        Fault::from_nth(self.call.action.as_str(), self.nth, kind.clone())
+    }
+
+    /// Whether it notes in the ledger that the image is about to be discarded.
+    fn is_the_note(&self) -> bool {
+        let names = &self.call.body()["ExpressionAttributeNames"];
+        self.call.action == "UpdateItem" && names["#attempted_at_ms"].is_string()
+    }
+
+    fn is_the_deed(&self) -> bool {
+        is_deed(&self.call)
+    }
+}
+
+fn is_deed(call: &Call) -> bool {
+    matches!(call.action.as_str(), "DeregisterImage" | "DisableImage")
+}
+
+/// One run: what fails in it, and how it ends when that is over.
+struct Combination {
+    scenario: &'static Scenario,
+    faults: Vec<Fault>,
+    end: End,
+    /// Whether nobody is to notice, as the SDK or the guard asks again at once.
+    overcome: bool,
+}
+
+/// Each call with each fault.
+fn single_faults(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combination> {
+    let mut combinations = Vec::new();
+    for step in steps {
+        let mut kinds = FAULTS.to_vec();
+        // DynamoDB lets a read pass.
+        if matches!(
+            step.call.action.as_str(),
+            "UpdateItem" | "TransactWriteItems"
+        ) {
+            kinds.push(FaultKind::TransactionConflict);
+        }
+        let once = kinds.iter().map(|kind| step.once(kind));
+        let for_good = kinds.iter().chain([&SLOW]).map(|kind| step.for_good(kind));
+        combinations.extend(once.chain(for_good).map(|fault| Combination {
+            scenario,
+            end: match is_note_without_an_answer(step, &fault) {
+                true => End::LeftToPeople,
+                false => scenario.end,
+            },
+            overcome: is_overcome(step, &fault),
+            faults: vec![fault],
+        }));
+    }
+    combinations
+}
+
+/// Of all single faults, these alone keep an image that should be discarded: the note that it is about to be
+/// is written, and as no answer says so and none comes to any write after it, the guard neither acts nor
+/// takes the note back. An image that has the note and stands may have been brought back.
+fn is_note_without_an_answer(step: &Step, fault: &Fault) -> bool {
+    let unanswered = [FaultKind::ResetAfter, FaultKind::CutBody, CUT_SHORT, SLOW];
+    let for_good = matches!(fault.calls, Calls::From(_));
+    step.is_the_note() && for_good && unanswered.contains(&fault.kind)
+}
+
+/// Nobody asks again after a denial, as it does not pass as a rule, nor where an answer came: for EC2 that is
+/// any part of one.
+fn is_overcome(step: &Step, fault: &Fault) -> bool {
+    let is_final = match fault.kind {
+        FaultKind::AccessDenied | FaultKind::CutShort(_) => true,
+        FaultKind::CutBody => step.call.service == Service::Ec2,
+        _ => false,
+    };
+    matches!(fault.calls, Calls::Nth(_)) && !is_final
+}
+
+/// A discard that does not get through together with a look at the image that does not either: nothing says
+/// what became of it. What was done all the same is completed. What was not can not be told from a discard
+/// that somebody took back.
+fn blind_discards(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combination> {
+    let Some(at) = steps.iter().position(Step::is_the_deed) else {
+        return Vec::new();
+    };
+    let (deed, mut later) = (&steps[at], steps[at..].iter());
+    let look = later
+        .find(|step| step.call.action == "DescribeImages")
+        .unwrap();
+    let mut combinations = Vec::new();
+    for of_deed in &FAULTS {
+        for of_look in [
+            FaultKind::Throttle,
+            FaultKind::ResetAfter,
+            FaultKind::AccessDenied,
+        ] {
+            combinations.push(Combination {
+                scenario,
+                end: match of_deed.takes_effect() {
+                    true => End::Discarded,
+                    false => End::LeftToPeople,
+                },
+                overcome: false,
+                faults: vec![deed.for_good(of_deed), look.for_good(&of_look)],
+            });
+        }
+    }
+    combinations
+}
+
+/// Why an event that is done with may leave an image that should be discarded: the queue does not bring it
+/// back, and people know that it is theirs to do.
+const DONE_WITH: [&str; 4] = ["in-use", "nobody-listening", "uncaptured", "untaggable"];
+
+impl Combination {
+    fn has_slow_answers(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind == SLOW)
+    }
+
+    fn name(&self) -> String {
+        let faults: Vec<String> = self
+            .faults
+            .iter()
+            .map(|fault| format!("{} {:?} {:?}", fault.action, fault.calls, fault.kind))
+            .collect();
+        format!("{}: {}", self.scenario.name, faults.join(" and "))
+    }
+
+    /// Delivers the event with the fault, and again without it, and says what must not be. Whether anything
+    /// was disturbed at all.
+    async fn run(&self) -> Result<bool, String> {
+        let house = self.scenario.house().await;
+        let snapshots = snapshots(&house);
+        for fault in &self.faults {
+            house.inject(fault.clone());
+        }
+        let deadline = match self.has_slow_answers() {
+            true => Deadline::now() + SHORT,
+            false => in_a_minute(),
+        };
+        let (first, mut calls) = deliver(&house, deadline).await?;
+        let is_disturbed = |call: &Call| matches!(call.answer, Answer::Fault(_));
+        if !calls.iter().any(is_disturbed) {
+            return Ok(false);
+        }
+        self.check_delivery(&house, &calls)?;
+        self.check_answer(&house, &first, &calls)?;
+
+        house.sim.heal();
+        let ledger_failed = self.faults.iter().any(|fault| fault.action == "UpdateItem");
+        let out_of_time = matches!(first, Err(Error::OutOfTime { .. }));
+        if out_of_time || (ledger_failed && !self.overcome) {
+            let_six_minutes_pass(&house);
+        }
+        let heard = house.alerts().len();
+        let (second, later) = deliver(&house, in_a_minute()).await?;
+        self.check_delivery(&house, &later)?;
+        if let Err(error) = second {
+            return Err(format!("the retry fails: {error}"));
+        }
+        calls.extend(later);
+        self.check_alerts(&calls)?;
+        self.check_end(&house, heard)?;
+        let after = self::snapshots(&house);
+        ensure(after == snapshots, || format!("the snapshots are {after}"))?;
+        Ok(true)
+    }
+
+    /// What must hold after every delivery, whatever failed in it.
+    fn check_delivery(&self, house: &House, calls: &[Call]) -> Result<(), String> {
+        let due = self.scenario.end.is_discard_due();
+        let mut announced = false;
+        for call in calls {
+            let action = call.action.as_str();
+            if is_deed(call) {
+                ensure(announced, || format!("{action} without an alert"))?;
+                let deletes = call.params.get("DeleteAssociatedSnapshots");
+                ensure(deletes.is_none_or(|deletes| deletes == "false"), || {
+                    format!("DeleteAssociatedSnapshots={deletes:?}")
+                })?;
+            }
+            match action {
+                "Publish" => announced |= took_effect(call) && word(call) == "planned",
+                "DeregisterImage" | "DisableImage" | "CreateTags" | "TransactWriteItems" => {
+                    ensure(due, || format!("{action}, and no discard is due"))?;
+                }
+                _ => ensure(looks(action) || action == "UpdateItem", || {
+                    format!("{action} is called")
+                })?,
+            }
+        }
+        ensure(due || house.image_stands(), || {
+            "an image that should stand is gone".into()
+        })?;
+        let acted = calls.iter().any(is_deed);
+        ensure(!acted || !house.journal.lock().unwrap().is_empty(), || {
+            "there is no record of an act".into()
+        })
+    }
+
+    /// An event is done with only if the discard that is due is, or if people know why it is not.
+    fn check_answer(
+        &self,
+        house: &House,
+        answer: &Result<Value, Error>,
+        calls: &[Call],
+    ) -> Result<(), String> {
+        let stands = self.scenario.end.is_discard_due() && house.image_stands();
+        ensure(!self.overcome || (answer.is_ok() && !stands), || {
+            format!("one fault alone is not overcome: {answer:?}")
+        })?;
+        let Ok(record) = answer else {
+            return Ok(());
+        };
+        if !stands {
+            return Ok(());
+        }
+        let held = DONE_WITH.map(|interlock| json!([interlock]));
+        let known = held.contains(&record["held_by"]) || record["outcome"] == "refused";
+        ensure(known, || format!("the event does not come back: {record}"))?;
+        let last = heard(calls).pop();
+        ensure(last.is_some_and(|word| word != "planned"), || {
+            format!("nobody is told that the image stands: {record}")
+        })
+    }
+
+    /// People hear no more than they need, or one alert more. A message whose answer is lost may not have
+    /// been published, and so it is published again: these come on top, and are as many as the attempts of
+    /// the SDK.
+    fn check_alerts(&self, calls: &[Call]) -> Result<(), String> {
+        let heard = heard(calls);
+        ensure(
+            self.end.alerts().iter().any(|words| heard == *words),
+            || format!("people hear {heard:?}"),
+        )?;
+        let lost = calls
+            .iter()
+            .filter(|call| call.action == "Publish" && took_effect(call))
+            .filter(|call| call.answer != Answer::Ok)
+            .count();
+        let attempts = match self.faults[0].calls {
+            Calls::Nth(_) => 1,
+            Calls::From(_) => 3,
+        };
+        ensure(lost <= attempts, || format!("{lost} times the same"))
+    }
+
+    /// `heard`: how many alerts there were before the retry.
+    fn check_end(&self, house: &House, heard: usize) -> Result<(), String> {
+        let alerts = house.alerts();
+        let world = house.sim.world();
+        let state = world.images.get(AMI).map(|image| image.state.as_str());
+        match (self.end, self.scenario.action) {
+            (End::Discarded, DiscardAction::Disable) => {
+                ensure(state == Some("disabled"), || format!("it is {state:?}"))?;
+            }
+            (End::Discarded, _) => {
+                ensure(state.is_none(), || format!("it is {state:?}"))?;
+                ensure(world.recycle_bin.contains_key(AMI), || {
+                    "it is not in the Recycle Bin".into()
+                })?;
+            }
+            _ => ensure(state == Some("available"), || format!("it is {state:?}"))?,
+        }
+        if self.end == End::LeftToPeople {
+            ensure(alerts.len() == heard + 1, || "nobody is told of it".into())?;
+            let held_by = &alerts[heard]["held_by"];
+            ensure(*held_by == json!(["discarded-before"]), || {
+                format!("it is held by {held_by}")
+            })?;
+        }
+        for (id, item) in &world.tables[LEDGER].items {
+            if self.end == End::Discarded && id.ends_with(AMI) {
+                ensure(item.contains_key("completed"), || {
+                    format!("the ledger does not know that it is discarded: {item:?}")
+                })?;
+            }
+            if id.starts_with("hour#") {
+                ensure(item["begun"] == json!({ "N": "1" }), || {
+                    format!("an hour counts its discard more than once: {item:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Delivers the event, and gives the answer with the calls that led to it.
+async fn deliver(
+    house: &House,
+    deadline: Deadline,
+) -> Result<(Result<Value, Error>, Vec<Call>), String> {
+    house.sim.forget_calls();
+    let guard = Arc::clone(&house.guard);
+    let delivery = tokio::spawn(async move { guard.handle(event(), deadline).await });
+    let answer = delivery.await.map_err(|panic| panic.to_string())?;
+    Ok((answer.map(|answer| json!(answer)), house.sim.calls()))
+}
+
+/// An invocation that is cut off, or that does not reach the ledger, can not give its turn back. The queue
+/// brings the event again after six minutes, when every turn is over.
+fn let_six_minutes_pass(house: &House) {
+    let mut world = house.sim.world();
+    let items = &mut world.tables.get_mut(LEDGER).unwrap().items;
+    for (id, item) in items {
+        if id.ends_with(AMI) {
+            item.insert("turn_until_ms".into(), json!({ "N": "0" }));
+        }
+    }
+}
+
+/// The alerts that were published as far as the guard knows, each in a word.
+fn heard(calls: &[Call]) -> Vec<String> {
+    calls
+        .iter()
+        .filter(|call| call.action == "Publish" && call.answer == Answer::Ok)
+        .map(word)
+        .collect()
+}
+
+/// What a call of Publish says of the image.
+fn word(publish: &Call) -> String {
+    let bodies: Value = serde_json::from_str(&publish.params["Message"]).unwrap();
+    let record: Value = serde_json::from_str(bodies["sqs"].as_str().unwrap()).unwrap();
+    assert_eq!(record["image_id"], AMI);
+    let held = record["action"] == "hold";
+    match record["outcome"].as_str() {
+        None if held => "held".to_owned(),
+        outcome => outcome.unwrap_or("another").to_owned(),
+    }
+}
+
+fn took_effect(call: &Call) -> bool {
+    match &call.answer {
+        Answer::Ok => true,
+        Answer::Refused(_) => false,
+        Answer::Fault(kind) => kind.takes_effect(),
+    }
+}
+
+fn snapshots(house: &House) -> String {
+    format!("{:?}", house.sim.world().snapshots)
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    match holds {
+        true => Ok(()),
+        false => Err(otherwise()),
+    }
+}
+
+/// Runs combinations side by side, and gives back those whose calls came too late to be disturbed; with what
+/// must not be.
+async fn run_all(combinations: Vec<Combination>) -> (Vec<Combination>, Vec<String>) {
+    let permits = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut runs = JoinSet::new();
+    let (slow, others): (Vec<_>, Vec<_>) = combinations
+        .into_iter()
+        .partition(Combination::has_slow_answers);
+    // Those with a short deadline begin one after the other, while nothing else is done.
+    let mut start = Deadline::now();
+    for combination in slow {
+        start += Duration::from_millis(50);
+        runs.spawn(async move {
+            tokio::time::sleep_until(start).await;
+            (combination.run().await, combination)
+        });
+    }
+    if !runs.is_empty() {
+        tokio::time::sleep_until(start + Duration::from_secs(2)).await;
+    }
+    for combination in others {
+        let permits = Arc::clone(&permits);
+        runs.spawn(async move {
+            let _permit = permits.acquire().await.unwrap();
+            (combination.run().await, combination)
+        });
+    }
+    let (mut late, mut findings) = (Vec::new(), Vec::new());
+    while let Some(run) = runs.join_next().await {
+        match run.unwrap() {
+            (Ok(true), _) => {}
+            (Ok(false), combination) => late.push(combination),
+            (Err(finding), combination) => {
+                findings.push(format!("{}: {finding}", combination.name()));
+            }
+        }
+    }
+    (late, findings)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_fails_nothing_is_discarded_wrongly_or_silently_and_a_retry_completes_what_is_due()
+{
+    let began = Instant::now();
+    let mut combinations = Vec::new();
+    for scenario in &SCENARIOS {
+        let steps = scenario.steps().await;
+        combinations.extend(single_faults(scenario, &steps));
+        combinations.extend(blind_discards(scenario, &steps));
+    }
+    let count = combinations.len();
+    let (mut late, mut findings) = run_all(combinations).await;
+    // On a machine that has much else to do, a short deadline may be over before the call that is meant.
+    for _ in 0..3 {
+        if !late.is_empty() {
+            let (still_late, more) = run_all(late).await;
+            late = still_late;
+            findings.extend(more);
+        }
+    }
+    let not_reached = late.iter().map(|it| format!("{}: not reached", it.name()));
+    findings.extend(not_reached);
+    let seconds = began.elapsed().as_secs();
+    println!("fault matrix: {count} combinations in {seconds} s");
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    assert!(count >= 300, "{count} combinations");
+}
