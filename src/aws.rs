@@ -485,6 +485,10 @@ impl Intercept for WholeDocument {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        // What could not be read, or is an error, is tried again as such.
+        if context.output_or_error().is_err() {
+            return Ok(());
+        }
         let response = context.response();
         let whole = response.body().bytes().is_some_and(is_whole_document);
         // What is in an error besides its code decides nothing.

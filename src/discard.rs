@@ -197,6 +197,8 @@ pub struct Surroundings {
     /// When the first image was discarded that was registered from the same snapshot (or bundle), or why
     /// that is not known.
     pub discarded_sibling: Result<Option<DateTime<Utc>>, String>,
+    /// Which interlocks hold for want of an answer that may come the next time.
+    pub may_pass: Vec<Interlock>,
     /// Who may launch instances from the image, each as ModifyImageAttribute takes it, or why that is not known.
     pub launch_permissions: Result<Vec<serde_json::Value>, String>,
 }
@@ -455,6 +457,7 @@ mod tests {
                     references: Ok(Vec::new()),
                     listeners: Ok(1),
                     discarded_sibling: Ok(None),
+                    may_pass: Vec::new(),
                     launch_permissions: Ok(Vec::new()),
                 },
                 past: Some(Entry::default()),

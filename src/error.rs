@@ -40,6 +40,16 @@ pub enum Error {
         /// The image, or the item of the ledger.
         what: String,
     },
+    /// A discard is due, and is held only because something could not be found out. People were told.
+    #[error(
+        "a discard of {image} is held until this is known: {why}; the event will be tried again"
+    )]
+    NotFoundOut {
+        /// The image.
+        image: String,
+        /// What is not known, and why.
+        why: String,
+    },
     /// A discard is due, and this event does not say who registered the image; another may.
     #[error(
         "a discard of {image} is due, and this event does not say who registered it: CloudTrail's may yet come; \
@@ -99,6 +109,7 @@ impl Error {
             Error::NotVisibleYet { .. } => "NotVisibleYet",
             Error::NotSettled { .. } => "NotSettled",
             Error::Busy { .. } => "Busy",
+            Error::NotFoundOut { .. } => "NotFoundOut",
             Error::IdentityMayCome { .. } => "IdentityMayCome",
             Error::OutOfTime { .. } => "OutOfTime",
             Error::AccessDenied { .. } => "AccessDenied",
@@ -114,6 +125,7 @@ impl Error {
             Error::NotVisibleYet { .. }
             | Error::NotSettled { .. }
             | Error::Busy { .. }
+            | Error::NotFoundOut { .. }
             | Error::IdentityMayCome { .. }
             | Error::OutOfTime { .. }
             | Error::Unavailable { .. } => false,

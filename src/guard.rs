@@ -238,14 +238,6 @@ impl Guard {
                 }),
                 Err(error),
             ) => Err(error),
-            // It was judged and told. Once the ledger can be reached, it may be discarded.
-            (Ok(record), turn) if record.held_by == [Interlock::LedgerUnavailable] => {
-                Err(turn.err().unwrap_or_else(|| Error::Unavailable {
-                    call: "dynamodb:GetItem",
-                    resource: "the ledger".into(),
-                    message: record.error.unwrap_or_default(),
-                }))
-            }
             (result, _) => result,
         }
     }
@@ -368,7 +360,25 @@ impl Guard {
             Box::pin(launch_permissions),
             Box::pin(discarded_sibling),
         );
+        let may_pass = [
+            (Interlock::InUse, references.as_ref().err()),
+            (Interlock::NobodyListening, listeners.as_ref().err()),
+            (Interlock::Uncaptured, launch_permissions.as_ref().err()),
+            (
+                Interlock::LedgerUnavailable,
+                discarded_sibling.as_ref().err(),
+            ),
+            (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
+        ];
         Surroundings {
+            may_pass: may_pass
+                .into_iter()
+                .filter(|(interlock, error)| {
+                    let of_ledger = *interlock == Interlock::LedgerUnavailable;
+                    error.is_some_and(|error| of_ledger || !error.needs_a_person())
+                })
+                .map(|(interlock, _)| interlock)
+                .collect(),
             references: references.map_err(|error| error.to_string()),
             listeners: listeners.map_err(|error| error.to_string()),
             launch_permissions: launch_permissions.map_err(|error| error.to_string()),
@@ -465,16 +475,22 @@ impl Guard {
 
     /// Gives a complete record to ledger and journal.
     pub(crate) async fn close(&self, case: &Case<'_>, record: Record, told: Told) -> Record {
+        let record = self.journal(record);
+        self.keep(case, &record, told).await;
+        record
+    }
+
+    /// Gives a record that the journal has to the ledger.
+    pub(crate) async fn keep(&self, case: &Case<'_>, record: &Record, told: Told) {
         if let Ok(turn) = &case.turn
-            && let Err(error) = self.ledger.end(turn, &record, told).await
+            && let Err(error) = self.ledger.end(turn, record, told).await
         {
-            // The journal has it, and a discard was noted before it was begun.
+            // A discard was noted before it was begun.
             tracing::warn!(
                 "the ledger does not have the record of {}: {error}",
                 case.registration.image_id
             );
         }
-        self.journal(record)
     }
 
     pub(crate) fn journal(&self, record: Record) -> Record {
@@ -571,6 +587,14 @@ impl Assessment {
 impl Planned {
     fn is_gone(&self) -> bool {
         matches!(self.assessment.observation, Observation::Gone { .. })
+    }
+
+    /// Whether nothing holds the discard but what could not be found out now, and may be the next time.
+    pub(crate) fn may_pass(&self) -> bool {
+        let held_by = &self.plan.held_by;
+        let around = self.surroundings.as_ref();
+        let passes = |it| around.is_some_and(|around| around.may_pass.contains(it));
+        !held_by.is_empty() && held_by.iter().all(passes)
     }
 
     /// The record as far as it goes before anything is done.

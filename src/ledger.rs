@@ -297,6 +297,14 @@ impl Ledger {
             ],
         });
         match written.await? {
+            // An answer without what was just written is no answer: it would forget what was done.
+            Some(item) if item.get(TURN) != Some(&token.as_str().into()) => {
+                Err(Error::Unavailable {
+                    call: "dynamodb:UpdateItem",
+                    resource: id,
+                    message: "the answer does not have the item".into(),
+                })
+            }
             Some(item) => Ok(Turn {
                 entry: Entry::read(&item),
                 image,

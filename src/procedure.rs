@@ -401,10 +401,6 @@ impl Guard {
             stands,
             refusal,
         } = not_discarded;
-        if let Err(unnoted) = self.ledger.doubt(turn, note, stands).await {
-            // If it stands, it will be held the next time, as if somebody had brought it back.
-            tracing::error!("that it was not discarded could not be noted: {unnoted}");
-        }
         record.outcome = Some(match refusal {
             None => Outcome::Failed,
             Some(_) => Outcome::Refused,
@@ -412,8 +408,17 @@ impl Guard {
         record.refusal = refusal;
         record.error = Some(error.to_string());
         record.undo = None;
-        let published = self.publish(&record).await;
-        let record = self.close(case, record, Told::Nothing).await;
+        // On record first, and side by side: time may be short, and neither waits for the other.
+        let record = self.journal(record);
+        let (published, noted) = tokio::join!(
+            Box::pin(self.publish(&record)),
+            Box::pin(self.ledger.doubt(turn, note, stands))
+        );
+        if let Err(unnoted) = noted {
+            // If it stands, it will be held the next time, as if somebody had brought it back.
+            tracing::error!("that it was not discarded could not be noted: {unnoted}");
+        }
+        self.keep(case, &record, Told::Nothing).await;
         match (published, refusal) {
             (Ok(()), Some(_)) => Ok(record),
             (Ok(()), None) => Err(error),
@@ -453,6 +458,9 @@ impl Guard {
     /// Leaves the image where it is: takes back the mark that this event left on it before things
     /// changed, and tells people what the policy wants told. A discard that is only held keeps its
     /// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
+    ///
+    /// # Errors
+    /// [`Error`], if nobody could be told, or if a discard is held only by what may be found out the next time.
     pub(crate) async fn leave(&self, case: &Case<'_>, planned: Planned) -> Result<Record, Error> {
         let registration = case.registration;
         if let Observation::Available(image) = &planned.assessment.observation
@@ -473,7 +481,14 @@ impl Guard {
         {
             record.error = Some(unreachable.to_string());
         }
-        self.tell(case, record, planned.plan.tell).await
+        let record = self.tell(case, record, planned.plan.tell).await?;
+        match planned.may_pass() {
+            true => Err(Error::NotFoundOut {
+                image: registration.image_id.to_string(),
+                why: record.error.unwrap_or_default(),
+            }),
+            false => Ok(record),
+        }
     }
 }
 

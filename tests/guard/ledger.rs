@@ -965,3 +965,71 @@ async fn a_table_that_is_not_there_is_named() {
     let error = house.give(registered()).await.unwrap_err();
     assert!(error.to_string().contains(TABLE), "{error}");
 }
+
+#[tokio::test]
+async fn regression_a_look_around_that_does_not_get_through_is_told_of_and_brings_the_event_back() {
+    for action in AROUND {
+        for fault in [FaultKind::Throttle, FaultKind::ResetBefore] {
+            let house = house_with_table(expecting("Windows")).await;
+            house.inject(Fault::always(action, fault));
+            for _ in 0..2 {
+                let error = house.give(registered()).await.unwrap_err();
+                assert_eq!(error.error_type(), "NotFoundOut", "{error}");
+            }
+            assert_eq!(house.alerts().len(), 1, "{action}");
+            assert_eq!(again(&house).await.unwrap()["outcome"], "done");
+        }
+    }
+}
+
+#[tokio::test]
+async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
+    for (action, n) in [
+        ("DescribeImages", 1),
+        ("DescribeImages", 2),
+        (AROUND[0], 1),
+        (AROUND[1], 1),
+        (AROUND[2], 1),
+        ("CreateTags", 1),
+    ] {
+        let house = house_with_table(expecting("Windows")).await;
+        house.inject(Fault::nth(action, n, FaultKind::CutBody));
+        let record = house.record(registered()).await;
+        assert_eq!(record["outcome"], "done", "{action} {n}");
+    }
+}
+
+#[tokio::test]
+async fn regression_a_discard_that_a_slow_ledger_cuts_off_is_on_record_and_told_of() {
+    for n in [2, 3] {
+        let house = house_with_table(expecting("Windows")).await;
+        let slow = FaultKind::Slow(Duration::from_secs(60));
+        house.inject(Fault::from_nth("UpdateItem", n, slow));
+        let soon = Deadline::now() + Duration::from_secs(17);
+        house.guard.handle(registered(), soon).await.unwrap_err();
+        assert_eq!(house.journal.lock().unwrap().len(), 1, "{n}");
+        assert_eq!(house.told(), ["planned", "failed"], "{n}");
+    }
+}
+
+#[tokio::test]
+async fn regression_people_hear_of_a_failed_discard_also_if_time_is_short_and_the_ledger_slow() {
+    let house = house_with_table(expecting("Windows")).await;
+    let late = FaultKind::Slow(Duration::from_millis(4_500));
+    house.inject(Fault::nth(AROUND[0], 2, late));
+    let slow = FaultKind::Slow(Duration::from_secs(60));
+    house.inject(Fault::from_nth("UpdateItem", 3, slow));
+    let soon = Deadline::now() + Duration::from_secs(16);
+    house.guard.handle(registered(), soon).await.unwrap_err();
+    assert_eq!(house.told(), ["planned", "failed"]);
+}
+
+#[tokio::test]
+async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_discard() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.record(registered()).await;
+    restore(&house);
+    house.inject(Fault::nth("UpdateItem", 1, FaultKind::CutShort(0)));
+    house.give(registered()).await.unwrap_err();
+    assert!(house.image_stands());
+}
