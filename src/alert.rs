@@ -92,8 +92,8 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
     let mut text = Text::default();
     let number = held.len();
     text.line(&format!(
-        "{number} AMIs do not bill what they should, and stand: as many discards as the policy's \
-         discard.max_per_hour allows had been begun in their hour."
+        "AMIs that do not bill what they should, and were held by the hourly limit: {number}. As many discards as the \
+         policy's discard.max_per_hour allows had been begun. They stood when they were judged."
     ));
     text.heading(&format!("In account {}, {}", digest.account, digest.region));
     for record in held {
@@ -112,10 +112,11 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
         "So many at once: is something wrong with the images, or with what they are expected to bill? Correct that \
          first.",
     );
-    text.line(
+    text.line(&format!(
         "To have one judged again, give its event to the function again. To discard one yourself: aws ec2 \
-         deregister-image. The log and the ledger have the whole record of each.",
-    );
+         deregister-image --region {} --image-id <image>. The log and the ledger have the whole record of each.",
+        digest.region
+    ));
     let images: Vec<Value> = held
         .iter()
         .map(|record| {
@@ -131,7 +132,7 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
         "account": digest.account, "region": digest.region, "images": images,
     });
     Message {
-        subject: format!("AMI billing: {number} AMIs are held by the hourly limit"),
+        subject: format!("AMI billing: held by the hourly limit, AMIs: {number}"),
         bodies: bodies(&text.0, &json),
     }
 }
@@ -358,6 +359,7 @@ fn deeds(record: &Record) -> Vec<String> {
                 .map(|interlock| format!("  {interlock}: {}", interlock.meaning()));
             std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
                 .chain(held)
+                .chain(record.before.as_ref().map(|before| format!("  {before}")))
                 .collect()
         }
         (Action::None | Action::Alert, _) => {
@@ -365,7 +367,7 @@ fn deeds(record: &Record) -> Vec<String> {
         }
         (_, Some(Outcome::Refused)) => {
             return vec![
-                "Nothing: EC2 refused, and the image stands. It will not be tried again.".to_owned(),
+                "Nothing: EC2 refused, and the image stands. It will not be tried again by itself.".to_owned(),
                 format!("  {}", error()),
                 by_hand(record),
             ];
@@ -494,7 +496,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
             // An empty field is wrong whatever anybody declares.
             if kind != Mismatch::Empty {
                 let first = match record.action {
-                    Action::Deregister => "take the discard back, and ",
+                    Action::Deregister | Action::Disable => "take the discard back, and ",
                     _ => "",
                 };
                 steps.push(format!(

@@ -13,8 +13,8 @@ pub enum Error {
     /// The input claims to be what it is not. Trying again does not help: a person must look.
     #[error("malformed event: {0}")]
     MalformedEvent(String),
-    /// The image, or what was just written to it, can not be seen yet.
-    #[error("{image} is not visible yet ({why}); the event will be tried again")]
+    /// The image, or what was just done to it, can not be seen yet.
+    #[error("EC2 does not show yet what is true of {image} ({why}); the event will be tried again")]
     NotVisibleYet {
         /// The image.
         image: String,

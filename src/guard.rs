@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -80,6 +80,8 @@ pub(crate) struct Planned {
     /// What is around the image, if a discard is due.
     pub(crate) surroundings: Option<Surroundings>,
     pub(crate) plan: Plan,
+    /// What is known of a discard before, if the plan minds one.
+    before: Option<String>,
 }
 
 impl Guard {
@@ -258,7 +260,7 @@ impl Guard {
             }
             (Ok(turn), false) if self.may_linger(turn, &planned) => Err(not_visible(
                 id,
-                "it was discarded a short while ago, and EC2 may show it yet",
+                "it was discarded a short while ago: either EC2 just lists it yet, or somebody brought it back",
             )),
             // With two triggers, the other event of the same registration says who made it: it is on its way,
             // or was dealt with.
@@ -329,10 +331,15 @@ impl Guard {
             past: case.turn.as_ref().ok().map(|turn| &turn.entry),
         };
         let plan = plan(verdict, &circumstances, &self.policy);
+        let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
+            true => Some(what_was_before(case, surroundings.as_ref())),
+            false => None,
+        };
         Planned {
             assessment,
             surroundings,
             plan,
+            before,
         }
     }
 
@@ -622,8 +629,30 @@ impl Planned {
                 record.rebuild = Some(Rebuild::of(registration, image, permissions.clone()));
             }
         }
+        record.before = self.before.clone();
         record.fix = alert::fix(&record, self.assessment.anew().as_ref());
         record
+    }
+}
+
+/// What is known of a discard before, of an image that is held for one.
+fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> String {
+    let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let own = case
+        .turn
+        .as_ref()
+        .ok()
+        .and_then(|turn| turn.entry.attempted);
+    let sibling = surroundings.and_then(|around| around.discarded_sibling.clone().ok().flatten());
+    match (own, sibling) {
+        (Some(own), _) => format!("its discard was begun at {}", at(own)),
+        (None, Some(sibling)) => {
+            format!(
+                "another image of the same snapshot was discarded at {}",
+                at(sibling)
+            )
+        }
+        (None, None) => "it bears the guard's mark, and the ledger does not know why".to_owned(),
     }
 }
 

@@ -145,7 +145,7 @@ pub struct Entry {
 pub struct Discard {
     /// Whether the guard saw it through to the end.
     pub completed: bool,
-    /// Whether people were told that it did not succeed, or may not have.
+    /// Whether people were told that it may not have succeeded.
     pub doubted: bool,
     /// Its record, as JSON, with all that is needed to rebuild the image.
     pub record: serde_json::Value,
@@ -179,12 +179,10 @@ impl Entry {
         self.place.get().is_some()
     }
 
-    /// The discard whose end the guard did not see, or of which people were told the contrary, once the image
-    /// is gone.
+    /// The discard whose end the guard did not see.
     pub(crate) fn unfinished(&self) -> Option<&Discard> {
-        let cut_off = |discard: &&Discard| self.attempted.is_some() && !discard.completed;
         let discard = self.discard.as_ref();
-        discard.filter(|discard| discard.doubted || cut_off(discard))
+        discard.filter(|discard| self.attempted.is_some() && !discard.completed)
     }
 
     /// Whether people know of the image since a short while ago: they were told, or its discard was begun.
@@ -438,8 +436,9 @@ impl Ledger {
         .await
     }
 
-    /// Notes that a discard did not succeed, before people are told so, or that it may not have. `stands`: the
-    /// image was seen to stand after it. Otherwise the attempt is remembered.
+    /// Notes what came of a discard that did not succeed. `stands`: the image was seen to stand after it, and
+    /// whoever takes it away later, it is not the guard. Otherwise the attempt is remembered, and that people
+    /// were told that it may have failed.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: the image then passes for one that may have been discarded.
@@ -449,14 +448,15 @@ impl Ledger {
         note: &Note<'_>,
         stands: bool,
     ) -> Result<(), Error> {
-        let mut changes = vec![Change::Set(DOUBTED, Value::Number(1))];
-        if stands {
-            changes.push(Change::Remove(ATTEMPTED_AT));
-            let own = BTreeSet::from([dated(turn, note)]);
-            if let Some(write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
-                self.write(write).await?;
-            }
+        if !stands {
+            let changes = vec![Change::Set(DOUBTED, Value::Number(1))];
+            return self.in_turn(turn, changes).await;
         }
+        let own = BTreeSet::from([dated(turn, note)]);
+        if let Some(write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
+            self.write(write).await?;
+        }
+        let changes = vec![Change::Remove(ATTEMPTED_AT)];
         self.in_turn(turn, changes).await
     }
 
@@ -994,10 +994,7 @@ mod tests {
 
             let turn = begin().await;
             assert_eq!(turn.entry.attempted, None);
-            assert!(
-                turn.entry.unfinished().unwrap().doubted,
-                "people were told that it stands"
-            );
+            assert_eq!(turn.entry.unfinished(), None);
             ledger.attempt(&turn, &note, &planned()).await.unwrap();
             ledger.doubt(&turn, &note, false).await.unwrap();
             ledger.give_back(&turn).await;

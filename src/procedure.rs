@@ -247,7 +247,7 @@ impl Guard {
             _ => Action::Deregister,
         };
         record.reason = format!(
-            "{}; the guard's discard of it was cut off, or did not seem to succeed, and its record is completed by this",
+            "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record",
             record.reason
         );
         record.outcome = Some(Outcome::Done);

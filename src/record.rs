@@ -60,6 +60,8 @@ pub struct Record {
     pub error: Option<String>,
     /// The interlocks that held a discard.
     pub held_by: Vec<Interlock>,
+    /// What is known of a discard before, of an image that is held for one.
+    pub before: Option<String>,
     /// The ARNs of what refers to the image, if a discard was due.
     pub references: Vec<String>,
     /// Until when a deregistered image can be restored.
@@ -233,7 +235,7 @@ impl Record {
             account: Some(digest.account.to_string()),
             region: Some(digest.region),
             reason: format!(
-                "the event asks for the digest: people were told of {told} held images"
+                "the event asks for the digest: images that people were told of: {told}"
             ),
         })
     }
@@ -369,6 +371,7 @@ impl Record {
             refusal: None,
             error: None,
             held_by: Vec::new(),
+            before: None,
             references: Vec::new(),
             recoverable_until: None,
             looked_again: None,

@@ -10,16 +10,26 @@ What is added to moto's EC2:
   disabled images out, and those that others deprecated, and can be told not to see an image for the
   first n calls;
 - DescribeSnapshotAttribute shows product codes, which RegisterImage copies, and a copied snapshot
-  names no volume;
+  names no volume; DescribeImageAttribute says of an unknown image that it is unknown;
 - DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
-  ListImagesInRecycleBin shows;
+  ListImagesInRecycleBin shows and RestoreImageFromRecycleBin empties; DisableImage takes the launch
+  permissions away;
 - DescribeImageReferences names instances, launch templates and SSM parameters that refer to images;
 - a topic counts its subscriptions: those by mail are never confirmed, all others are at once;
-- any action can be told to fail, and every call is logged in its order.
+- any action can be told to fail, or to wait, and every call is logged in its order.
 
-Where moto still falls short of EC2: it shows the images, snapshots and tags of all accounts to
+What is added to moto's DynamoDB:
+
+- its calls take effect one after the other, as all calls here do. By itself moto is not atomic where
+  requests come side by side: UpdateItem reads, compares and writes without a lock, and TransactWriteItems
+  writes item by item, for all to see, and when it is cancelled puts back the whole table as it was when it
+  began, with it whatever others wrote meanwhile (moto/dynamodb/models/__init__.py);
+- a transaction that comes again with its ClientRequestToken is not carried out again.
+
+Where moto still falls short of AWS: it shows the images, snapshots and tags of all accounts to
 everybody; it knows a volume's last attachment alone, and none of a terminated instance's; an
-image by CopyImage names no source, bills nothing, and has a snapshot of its own making.
+image by CopyImage names no source, bills nothing, and has a snapshot of its own making; no two writers
+of an item are ever in conflict, unless a test says so.
 
 The server prints its address, serves until its standard input closes, and takes orders from the
 tests beside the AWS protocols:
@@ -28,8 +38,14 @@ tests beside the AWS protocols:
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"key", "value", "days"}]
-    POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared"}
+    POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared",
+                                         "lost": the call takes effect, "reasons": of a cancelled transaction}
+    POST /_guard/heal                   nothing fails any more
+    POST /_guard/hold                   {"action"}: its next call waits
+    GET  /_guard/held                   whether one does
+    POST /_guard/release                until now
     GET  /_guard/calls                  [{"action", "params", "caller", "status", "code", …}]
+    GET  /_guard/seen                   [[caller, service, action]] of all calls since the server started
 """
 
 from __future__ import annotations
@@ -57,6 +73,7 @@ from moto.ec2.exceptions import (  # noqa: E402
     EC2ClientError,
     InvalidAMIIdError,
     InvalidSnapshotIdError,
+    UnvailableAMIIdError,
 )
 from moto.ec2.models import ec2_backends  # noqa: E402
 from moto.ec2.models.amis import Ami  # noqa: E402
@@ -95,11 +112,17 @@ class State:
     billing: dict[str, dict[str, str | None]] = field(default_factory=dict)
     rules: list[dict[str, Any]] = field(default_factory=list)
     recycle_bin: dict[str, dict[str, Any]] = field(default_factory=dict)
+    binned: dict[str, Ami] = field(default_factory=dict)
+    transactions: dict[str, tuple[str, Any, bytes]] = field(default_factory=dict)
+    hold: str | None = None
+    held: bool = False
+    released: threading.Event = field(default_factory=threading.Event)
     faults: list[dict[str, Any]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 STATE = State()
+SEEN: set[tuple[str, str, str]] = set()
 LOCK = threading.RLock()
 
 
@@ -380,6 +403,7 @@ def deregister_image(self: EC2Response) -> ActionResult:
             "RecycleBinEnterTime": now,
             "RecycleBinExitTime": now + timedelta(days=max(days)),
         }
+        STATE.binned[image_id] = image
     return ActionResult({"Return": True})
 
 
@@ -406,6 +430,41 @@ def list_images_in_recycle_bin(self: EC2Response) -> ActionResult:
     ids = self._get_param("ImageIds", [])
     images = [entry for key, entry in STATE.recycle_bin.items() if not ids or key in ids]
     return ActionResult({"Images": images})
+
+
+def restore_image_from_recycle_bin(self: EC2Response) -> ActionResult:
+    """RestoreImageFromRecycleBin: the image as it was."""
+    self.error_on_dryrun()
+    image_id = self._get_param("ImageId")
+    if image_id not in STATE.binned:
+        raise EC2ClientError("InvalidAMIID.NotFound", f"{image_id} is not in the Recycle Bin")
+    del STATE.recycle_bin[image_id]
+    self.ec2_backend.amis[image_id] = STATE.binned.pop(image_id)
+    self.ec2_backend.deleted_amis.remove(image_id)
+    return ActionResult({"Return": True})
+
+
+without_looking = EC2Response.describe_image_attribute
+
+
+def describe_image_attribute(self: EC2Response) -> ActionResult:
+    """DescribeImageAttribute: says itself that an image is unknown or gone. moto breaks down."""
+    image_id = self._get_param("ImageId")
+    if image_id in self.ec2_backend.deleted_amis:
+        raise UnvailableAMIIdError(image_id)
+    if image_id not in self.ec2_backend.amis:
+        raise InvalidAMIIdError(image_id)
+    return without_looking(self)
+
+
+shared_as_before = EC2Response.disable_image
+
+
+def disable_image(self: EC2Response) -> ActionResult:
+    """DisableImage: nobody may launch from it any more, once it is enabled again neither."""
+    answer = shared_as_before(self)
+    self.ec2_backend.amis[self._get_param("ImageId")].launch_permissions = []
+    return answer
 
 
 def describe_image_references(self: EC2Response) -> ActionResult:
@@ -494,9 +553,12 @@ for action in (
     register_image,
     create_image,
     describe_images,
+    describe_image_attribute,
     describe_snapshot_attribute,
     deregister_image,
     list_images_in_recycle_bin,
+    restore_image_from_recycle_bin,
+    disable_image,
     describe_image_references,
 ):
     setattr(EC2Response, action.__name__, action)
@@ -524,8 +586,20 @@ def order(what: str, body: Any) -> Any:
         STATE.rules = body
     elif what == "fault":
         STATE.faults.append(body)
+    elif what == "heal":
+        STATE.faults.clear()
+    elif what == "hold":
+        STATE.hold, STATE.held = body["action"], False
+        STATE.released.clear()
+    elif what == "held":
+        return STATE.held
+    elif what == "release":
+        STATE.hold = None
+        STATE.released.set()
     elif what == "calls":
         return STATE.calls
+    elif what == "seen":
+        return sorted(SEEN)
     else:
         raise ValueError(f"no such order: {what}")
     return {}
@@ -539,6 +613,7 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        wait_if_told(environ, body)
         # One call at a time: the log's order is the order in which the calls took effect.
         with LOCK:
             path = environ["PATH_INFO"]
@@ -558,27 +633,51 @@ class Application:
     def call(self, environ: dict[str, Any], body: bytes, start_response: Any) -> list[bytes]:
         entry = describe_call(environ, body)
         STATE.calls.append(entry)
+        SEEN.add((str(entry["caller"]), str(entry["service"]), entry["action"]))
         fault = next((f for f in STATE.faults if f["action"] == entry["action"]), None)
         if fault is not None and fault["spared"]:
             fault["spared"] -= 1
-        elif fault is not None:
+            fault = None
+        if fault is None or fault["lost"]:
+            status, headers, answer = self.served_once(environ, entry)
+        if fault is not None:
             fault["times"] -= 1
             if fault["times"] == 0:
                 STATE.faults.remove(fault)
-            entry |= {"status": fault["status"], "code": fault["code"]}
-            answer = error_body(entry["service"], fault["code"], fault["message"]).encode()
-            start_response(f"{fault['status']} Fault", [("Content-Type", "text/xml")])
-            return [answer]
-
-        def remember(status: str, headers: Any, exc_info: Any = None) -> Any:
-            entry["status"] = int(status.split()[0])
-            return start_response(status, headers, exc_info)
-
-        answer = b"".join(self.moto(environ, remember))
+            status, headers = f"{fault['status']} Fault", [("Content-Type", "text/xml")]
+            answer = error_body(entry["service"], fault).encode()
+        entry["status"] = int(status.split()[0])
         if entry["status"] >= 400:
-            code = re.search(rb"<Code>([^<]+)</Code>", answer)
-            entry["code"] = code[1].decode() if code else None
+            code = re.search(rb'<Code>([^<]+)</Code>|"__type": *"(?:[^"#]*#)?([^"#]+)"', answer)
+            entry["code"] = (code[1] or code[2]).decode() if code else None
+        start_response(status, headers)
         return [answer]
+
+    def served_once(self, environ: dict[str, Any], entry: dict[str, Any]) -> tuple[str, Any, bytes]:
+        """moto's answer; of a transaction that it carried out already, the same as then."""
+        token = entry["params"].get("ClientRequestToken")
+        if token in STATE.transactions:
+            return STATE.transactions[token]
+        head: list[Any] = []
+        answer = b"".join(self.moto(environ, lambda status, headers, _=None: head.extend((status, headers))))
+        served = head[0], head[1], answer
+        if token is not None and head[0].startswith("200"):
+            STATE.transactions[token] = served
+        return served
+
+
+def wait_if_told(environ: dict[str, Any], body: bytes) -> None:
+    """Waits, if a test has told this action to, before the call is logged and takes effect."""
+    with LOCK:
+        if environ["PATH_INFO"].startswith("/_guard/") or STATE.hold is None:
+            return
+        if describe_call(environ, body)["action"] != STATE.hold:
+            return
+        # This one call alone.
+        STATE.hold, STATE.held = None, True
+        released = STATE.released
+    # Should the test have failed meanwhile, the guard has long given up.
+    released.wait(30)
 
 
 def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -601,9 +700,14 @@ def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
     }
 
 
-def error_body(service: str, code: str, message: str) -> str:
+def error_body(service: str, fault: dict[str, Any]) -> str:
     """An error as the service's protocol writes it."""
+    code, message = fault["code"], fault["message"]
     error = f"<Code>{code}</Code><Message>{message}</Message>"
+    if service == "dynamodb":
+        reasons = {"CancellationReasons": [{"Code": reason} for reason in fault["reasons"]]}
+        kind = f"com.amazonaws.dynamodb.v20120810#{code}"
+        return json.dumps({"__type": kind, "message": message} | (reasons if fault["reasons"] else {}))
     if service == "ec2":
         return f"<Response><Errors><Error>{error}</Error></Errors><RequestID>0</RequestID></Response>"
     return f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>0</RequestId></ErrorResponse>"

@@ -1,6 +1,9 @@
 """The discard: what is done, in which order, and what happens when AWS says no."""
 
 import json
+import re
+import shlex
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,12 +15,15 @@ from e2e.world import (
     EXPECT,
     LOOKS,
     MUTATING,
+    OLD,
+    OTHER_ACCOUNT,
     PREPARED,
     REGION,
     TOPIC,
     World,
     now,
     registration,
+    stamp,
 )
 
 CLEAN_DISCARD = [
@@ -27,6 +33,14 @@ CLEAN_DISCARD = [
     "DescribeImages",
     "ListImagesInRecycleBin",
 ]
+
+
+@pytest.fixture(scope="module")
+def impatient(guard_binary, environment, without_limit):
+    """A guard that takes EC2's first word for its last one, where it would ask again for some seconds."""
+    settings = {"GUARD_WAIT_SECONDS": "0", "GUARD_POLICY_PATH": without_limit}
+    with Emulator(guard_binary, environment | settings) as emulator:
+        yield emulator
 
 
 def written_tags(call):
@@ -127,7 +141,7 @@ def test_a_second_delivery_does_no_harm_and_says_gone(world: World, guard: Emula
 
     # Right after the discard EC2 answers with an empty list, which is "not yet" for a young event.
     assert guard.invoke(event)["errorType"] == "NotVisibleYet"
-    event["time"] = (now() - timedelta(minutes=11)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    event["time"] = stamp(now() - OLD)
     record = guard.invoke(event)
 
     assert record["verdict"] == "gone" and record["action"] == "none"
@@ -144,6 +158,49 @@ def test_an_image_without_platform_details_is_discarded_though_nothing_was_decla
     assert (record["kind"], record["outcome"]) == ("empty", "done")
     assert record["expected"] is None
     assert not world.exists(ami) and len(world.alerts()) == 1
+
+
+def described(world: World, ami: str) -> dict:
+    """What EC2 says of an image, but for what is another's in another image: its id and its age."""
+    [image] = world.ec2.describe_images(ImageIds=[ami])["Images"]
+    image["Tags"] = sorted(image.get("Tags", []), key=lambda tag: tag["Key"])
+    return {key: value for key, value in image.items() if key not in ("ImageId", "CreationDate")}
+
+
+def launch_permissions(world: World, ami: str) -> list:
+    """Who may launch instances from an image."""
+    return world.ec2.describe_image_attribute(ImageId=ami, Attribute="launchPermission")["LaunchPermissions"]
+
+
+def commands_of(text: str) -> dict[str, dict[str, str]]:
+    """The options of the commands in a letter that make a discarded image again, by their names."""
+    found = re.findall(r"aws ec2 ((?:register|modify|restore)-image.*)", text)
+    words = [shlex.split(command) for command in found]
+    return {name: dict(zip(options[::2], options[1::2], strict=True)) for name, *options in words}
+
+
+def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world: World, guard: Emulator):
+    ami = world.image(expect="Windows", name="win 'golden'", tags={"Team": 'data, "west"'})
+    shared = [{"UserId": OTHER_ACCOUNT}, {"Group": "all"}]
+    world.ec2.modify_image_attribute(ImageId=ami, LaunchPermission={"Add": shared})
+    before = described(world, ami)
+
+    record = guard.invoke(registration(ami))
+    assert record["outcome"] == "done"
+    assert record["rebuild"]["launch_permissions"] == shared
+    [letter] = world.letters()
+    commands = commands_of(letter["text"])
+    assert commands["restore-image-from-recycle-bin"] == {"--image-id": ami, "--region": REGION}
+    register = commands["register-image"]
+    again = world.ec2.register_image(**json.loads(register.pop("--cli-input-json")))["ImageId"]
+    share = commands["modify-image-attribute"]
+    assert share.pop("--image-id") == ami
+    permissions = json.loads(share.pop("--launch-permission"))
+    world.ec2.modify_image_attribute(ImageId=again, LaunchPermission=permissions)
+
+    assert register == share == {"--region": REGION}
+    assert described(world, again) == before
+    assert launch_permissions(world, again) == shared
 
 
 def test_the_policy_can_ask_for_disabling(world: World, start, policy):
@@ -171,11 +228,13 @@ def test_without_lineage_a_tagged_image_is_discarded_after_a_single_look(world: 
     assert world.looks_and_deeds() == (["DescribeImages", *AROUND], CLEAN_DISCARD)
 
 
-def test_without_a_rule_the_record_says_that_the_recycle_bin_does_not_have_it(world: World, guard: Emulator):
+def test_without_a_rule_the_record_says_that_the_recycle_bin_does_not_have_it(
+    world: World, impatient: Emulator
+):
     world.moto.order("rules", [])
     ami = world.image(expect="Windows")
 
-    record = guard.invoke(registration(ami))
+    record = impatient.invoke(registration(ami))
 
     assert (record["outcome"], record["recycle_bin"]) == ("done", "absent")
     assert record["recoverable_until"] is None
@@ -192,35 +251,94 @@ def test_a_failed_look_into_the_recycle_bin_is_no_failed_discard(world: World, g
     assert not world.exists(ami) and len(world.alerts()) == 1
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [("OperationNotPermitted", 400), ("AuthFailure", 401), ("UnauthorizedOperation", 403)],
-)
-def test_a_refused_deregistration_ends_in_a_record_and_a_second_alert(
-    world: World, guard: Emulator, code, status
+# Why EC2 refuses, in its own words, and what the letter advises. (EC2 User Guide, "Deregister an Amazon EC2
+# AMI"; what it calls the refusal of a protected image is not documented.)
+REFUSALS = [
+    pytest.param(
+        "OperationNotPermitted",
+        400,
+        "Image has deregistration protection enabled",
+        "protected",
+        ["aws ec2 disable-image-deregistration-protection", "aws ec2 deregister-image", "cool-down"],
+        id="protected",
+    ),
+    pytest.param(
+        "AuthFailure",
+        401,
+        "This image is managed by AWS Backup and cannot be deleted via EC2 APIs.",
+        "backup-managed",
+        ["recovery point of AWS Backup", "vault"],
+        id="managed by AWS Backup",
+    ),
+    pytest.param(
+        "AuthFailure",
+        401,
+        "Not authorized for image",
+        "not-owner",
+        ["another account's image", "only its owner can discard it"],
+        id="somebody else's",
+    ),
+    pytest.param(
+        "UnauthorizedOperation",
+        403,
+        "You are not authorized to perform this operation.",
+        "denied",
+        ["ec2:DeregisterImage", "the template", "service control policy", "aws ec2 deregister-image"],
+        id="not permitted",
+    ),
+    pytest.param(
+        "InvalidRequest",
+        400,
+        "This image stays.",
+        "other",
+        ["To discard it yourself: aws ec2 deregister-image"],
+        id="for another reason",
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "message", "refusal", "advice"), REFUSALS)
+def test_a_refused_deregistration_ends_in_a_record_and_a_second_alert_with_advice(
+    world: World, impatient: Emulator, code, status, message, refusal, advice
 ):
-    world.fail("DeregisterImage", code, "This image stays.", status=status)
+    world.fail("DeregisterImage", code, message, status=status)
     ami = world.image(expect="Windows")
 
-    record = guard.invoke(registration(ami))
+    record = impatient.invoke(registration(ami))
 
-    assert (record["action"], record["outcome"]) == ("deregister", "refused")
-    assert "This image stays." in record["error"]
+    assert (record["action"], record["outcome"], record["refusal"]) == ("deregister", "refused", refusal)
+    for word in ("ec2:DeregisterImage", f"arn:aws:ec2:{REGION}::image/{ami}", message):
+        assert word in record["error"]
+    assert record["undo"] is None
     assert world.exists(ami)
-    assert [alert["outcome"] for alert in world.alerts()] == ["planned", "refused"]
-    letters = world.letters()
-    assert "could not be deregistered" in letters[1]["subject"]
-    assert "This image stays." in letters[1]["text"]
+    first, second = world.alerts()
+    assert (first["outcome"], first["refusal"]) == ("planned", None)
+    assert second == record
+    letter = world.letters()[1]
+    assert "could not be deregistered" in letter["subject"]
+    for word in (message, "EC2 refused, and the image stands", *advice):
+        assert word in letter["text"], f"{word} is not in:\n{letter['text']}"
+    # Only where the permission is what is missing, or nothing is known, a person can simply do it instead.
+    assert ("To discard it yourself" in letter["text"]) is (refusal in ("denied", "other"))
+    for word in ("restore-image", "How to register it again"):
+        assert word not in letter["text"], "nothing was taken away"
 
 
-def test_a_denied_deregistration_names_permission_and_image(world: World, guard: Emulator):
-    world.fail("DeregisterImage", "UnauthorizedOperation", status=403)
+def test_an_image_that_was_protected_a_moment_ago_is_known_by_that_whatever_ec2_says(
+    world: World, impatient: Emulator
+):
+    world.fail("DeregisterImage", "InvalidRequest", "No.")
     ami = world.image(expect="Windows")
 
-    record = guard.invoke(registration(ami))
+    with ThreadPoolExecutor() as pool, world.holding("DeregisterImage") as arrived:
+        answer = pool.submit(impatient.invoke, registration(ami))
+        arrived()
+        world.change(ami, deregistration_protection="enabled-without-cooldown")
+        world.moto.order("release")
+        record = answer.result()
 
-    assert "ec2:DeregisterImage" in record["error"]
-    assert f"arn:aws:ec2:{REGION}::image/{ami}" in record["error"]
+    assert (record["outcome"], record["refusal"]) == ("refused", "protected")
+    assert world.exists(ami)
 
 
 def test_a_deregistration_that_does_not_get_through_is_told_and_completed_by_a_retry(

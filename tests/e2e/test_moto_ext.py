@@ -1,9 +1,12 @@
 """What the extension adds to moto, where the guard's own tests would not notice that it is missing."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, OTHER_ACCOUNT, REGION, ROOT_DEVICE, TOPIC, World
+from e2e.world import DISCARD, LEDGER, OTHER_ACCOUNT, REGION, ROOT_DEVICE, TOPIC, World
 
 
 def refusal(call, **request) -> str:
@@ -55,6 +58,45 @@ def test_an_instance_store_backed_image_is_not_kept(world: World):
     world.ec2.deregister_image(ImageId=ami)
 
     assert world.ec2.list_images_in_recycle_bin()["Images"] == []
+
+
+def test_an_image_comes_out_of_the_recycle_bin_as_it_was(world: World):
+    ami = world.image(tags={DISCARD: "true"})
+    [before] = world.ec2.describe_images(ImageIds=[ami])["Images"]
+    restore = world.ec2.restore_image_from_recycle_bin
+    assert refusal(restore, ImageId=ami) == "InvalidAMIID.NotFound"
+    world.ec2.deregister_image(ImageId=ami)
+
+    restore(ImageId=ami)
+
+    assert world.ec2.describe_images(ImageIds=[ami])["Images"] == [before]
+    assert world.ec2.list_images_in_recycle_bin()["Images"] == []
+    world.ec2.deregister_image(ImageId=ami)
+    assert len(world.ec2.list_images_in_recycle_bin()["Images"]) == 1
+
+
+def shared_with(world: World, ami: str) -> list:
+    """Who may launch instances from an image."""
+    return world.ec2.describe_image_attribute(ImageId=ami, Attribute="launchPermission")["LaunchPermissions"]
+
+
+def test_a_disabled_image_is_shared_with_nobody_and_enabling_it_does_not_share_it_again(world: World):
+    ami, shared = world.image(), [{"UserId": OTHER_ACCOUNT}]
+    world.ec2.modify_image_attribute(ImageId=ami, LaunchPermission={"Add": shared})
+    assert shared_with(world, ami) == shared
+
+    world.ec2.disable_image(ImageId=ami)
+    world.ec2.enable_image(ImageId=ami)
+
+    assert shared_with(world, ami) == []
+
+
+def test_whom_an_image_that_is_not_there_is_shared_with_is_not_said(world: World):
+    gone, look = world.image(), world.ec2.describe_image_attribute
+    world.ec2.deregister_image(ImageId=gone)
+
+    for ami, code in ((gone, "InvalidAMIID.Unavailable"), ("ami-0123456789abcdef0", "InvalidAMIID.NotFound")):
+        assert refusal(look, ImageId=ami, Attribute="launchPermission") == code
 
 
 def found(world: World, *snapshots: str, **request) -> set[str]:
@@ -223,3 +265,75 @@ def test_a_fault_hits_as_often_as_it_was_told(world: World):
     for _ in range(2):
         assert refusal(world.ec2.describe_images) == "RequestLimitExceeded"
     assert world.ec2.describe_images()["Images"] == []
+
+
+def test_a_call_that_is_held_waits_until_it_is_released_and_others_do_not(world: World):
+    ami = world.image()
+
+    with ThreadPoolExecutor() as pool, world.holding("DescribeImages") as arrived:
+        waiting = pool.submit(world.ec2.describe_images, ImageIds=[ami])
+        arrived()
+        assert world.ec2.describe_images(ImageIds=[ami])["Images"]
+        time.sleep(0.1)
+        assert not waiting.done()
+        world.ec2.deregister_image(ImageId=ami)
+        world.moto.order("release")
+
+    assert waiting.result()["Images"] == [], "it takes effect when it is released"
+
+
+def counted(world: World, **request) -> None:
+    """A transaction that adds one to a number, and takes another item's absence for granted."""
+    world.dynamodb.transact_write_items(
+        TransactItems=[
+            {
+                "Update": {
+                    "TableName": LEDGER,
+                    "Key": {"id": {"S": "number"}},
+                    "UpdateExpression": "ADD begun :one",
+                    "ExpressionAttributeValues": {":one": {"N": "1"}},
+                }
+            },
+            {
+                "ConditionCheck": {
+                    "TableName": LEDGER,
+                    "Key": {"id": {"S": "obstacle"}},
+                    "ConditionExpression": "attribute_not_exists(id)",
+                }
+            },
+        ],
+        **request,
+    )
+
+
+def test_a_transaction_is_carried_out_once_or_not_at_all(world: World):
+    world.make_ledger()
+
+    for token in ("one", "one", "two"):
+        counted(world, ClientRequestToken=token)
+    assert world.ledger() == {"number": {"begun": 2}}
+    world.dynamodb.put_item(TableName=LEDGER, Item={"id": {"S": "obstacle"}})
+    assert refusal(counted, world=world, ClientRequestToken="three") == "TransactionCanceledException"
+    assert world.ledger()["number"] == {"begun": 2}
+
+
+def test_of_a_call_whose_answer_is_lost_the_effect_is_there(world: World):
+    world.make_ledger()
+    world.fail("TransactWriteItems", "InternalServerError", status=500, lost=True, times=1)
+
+    assert refusal(counted, world=world, ClientRequestToken="one") == "InternalServerError"
+    counted(world, ClientRequestToken="one")
+
+    assert world.ledger() == {"number": {"begun": 1}}
+
+
+def test_a_cancelled_transaction_names_its_reasons(world: World):
+    world.make_ledger()
+    reasons = ("None", "TransactionConflict")
+    world.fail("TransactWriteItems", "TransactionCanceledException", reasons=reasons)
+
+    with pytest.raises(ClientError) as error:
+        counted(world)
+
+    listed = error.value.response["CancellationReasons"]
+    assert [reason["Code"] for reason in listed] == list(reasons)

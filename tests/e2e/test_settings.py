@@ -19,6 +19,12 @@ WRONG = [
         {"GUARD_SETTLE_SECONDS": "901"}, ["GUARD_SETTLE_SECONDS", "901", "0 to 900"], id="settle time"
     ),
     pytest.param(
+        {"GUARD_LEDGER_TABLE": "a table"}, ["GUARD_LEDGER_TABLE", "a table", "DynamoDB"], id="ledger table"
+    ),
+    pytest.param(
+        {"GUARD_LEDGER_DAYS": "3651"}, ["GUARD_LEDGER_DAYS", "3651", "1 to 3650"], id="days of the ledger"
+    ),
+    pytest.param(
         {"GUARD_POLICY_PATH": "/nowhere/policy.toml"},
         ["GUARD_POLICY_PATH", "/nowhere/policy.toml"],
         id="no policy",
@@ -52,6 +58,16 @@ def test_a_wrong_setting_keeps_the_function_from_starting(world, start, settings
     output = refused(start(**settings))
 
     for word in words:
+        assert word in output, f"{word} is not in:\n{output}"
+    assert world.calls() == []
+
+
+def test_a_ledger_that_forgets_before_an_image_is_too_old_keeps_it_from_starting(world, start, policy):
+    path = policy("version = 1\n[discard]\nmax_age_hours = 49\n")
+
+    output = refused(start(GUARD_POLICY_PATH=path, GUARD_LEDGER_TABLE="ledger", GUARD_LEDGER_DAYS="2"))
+
+    for word in ("GUARD_LEDGER_DAYS", "max_age_hours", "49"):
         assert word in output, f"{word} is not in:\n{output}"
     assert world.calls() == []
 

@@ -1,12 +1,11 @@
 """Every verdict, reached by an event in Lambda's runtime, about an image that moto shows."""
 
 import copy
-from datetime import timedelta
 
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import EXPECT, World, batch, registration, template
+from e2e.world import EXPECT, OLD, World, batch, registration, template
 
 RHEL, RHEL_HA = "Red Hat Enterprise Linux", "Red Hat Enterprise Linux with HA"
 SQL = "Windows with SQL Server Standard"
@@ -104,14 +103,14 @@ def test_a_recently_deregistered_image_is_gone_not_empty(world: World, guard: Em
     world.ec2.deregister_image(ImageId=ami)
     assert world.ec2.describe_images(ImageIds=[ami])["Images"] == []
 
-    record = guard.invoke(registration(ami, age=timedelta(minutes=11)))
+    record = guard.invoke(registration(ami, age=OLD))
 
     assert record["verdict"] == "gone" and record["action"] == "none"
     assert world.mutations() == []
 
 
 def test_an_image_that_nobody_knows_is_gone_when_the_event_is_old(world: World, guard: Emulator):
-    record = guard.invoke(registration("ami-0123456789abcdef0", age=timedelta(minutes=11)))
+    record = guard.invoke(registration("ami-0123456789abcdef0", age=OLD))
 
     assert record["verdict"] == "gone" and record["action"] == "none"
     assert world.actions() == ["DescribeImages"] and world.alerts() == []

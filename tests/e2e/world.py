@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import boto3
+import cfnlint.decode.cfn_yaml
+from boto3.dynamodb.types import TypeDeserializer
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,12 +30,18 @@ OTHER_ACCOUNT = "210987654321"
 REGION = "eu-west-1"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ami-billing-guard"
 
+LEDGER = "ledger"
+
 EXPECT = "ami-billing-guard:expect"
 DISCARD = "ami-billing-guard:discard"
 
 # Old enough to be judged (GUARD_SETTLE_SECONDS is 300 by default), and young enough that an image
 # which is not there counts as not visible yet (ten minutes).
 SETTLED = timedelta(minutes=6)
+
+# So old an event that all that belongs to it has come: an image that is not there is gone, and nothing more
+# is to be heard of who registered it.
+OLD = timedelta(minutes=11)
 
 # The root device of every image that a test registers.
 ROOT_DEVICE = "/dev/xvda"
@@ -81,8 +93,8 @@ class Moto:
         self.endpoint = self._process.stdout.readline().strip()
         assert self.endpoint, "moto's server does not start: see its words above"
         # Making a client takes longer than all its calls of one test.
-        services = ("ec2", "sns", "sqs", "ssm")
-        self.ec2, self.sns, self.sqs, self.ssm = (client(service, self.endpoint) for service in services)
+        self.ec2, self.sns, self.sqs = (client(service, self.endpoint) for service in ("ec2", "sns", "sqs"))
+        self.ssm, self.dynamodb = (client(service, self.endpoint) for service in ("ssm", "dynamodb"))
 
     def order(self, what: str, body: Any = None) -> Any:
         """Gives the extension an order beside the AWS protocols."""
@@ -115,7 +127,8 @@ class World:
 
     def __init__(self, moto: Moto) -> None:
         self.moto = moto
-        self.ec2, self.sns, self.sqs, self.ssm = moto.ec2, moto.sns, moto.sqs, moto.ssm
+        self.ec2, self.sns, self.sqs = moto.ec2, moto.sns, moto.sqs
+        self.ssm, self.dynamodb = moto.ssm, moto.dynamodb
         moto.order("reset")
         moto.order("rules", [{"key": DISCARD, "value": "true", "days": 30}])
         assert self.sns.create_topic(Name=TOPIC.split(":")[-1])["TopicArn"] == TOPIC
@@ -244,10 +257,67 @@ class World:
         status: int = 400,
         times: int = -1,
         spared: int = 0,
+        lost: bool = False,
+        reasons: tuple[str, ...] = (),
     ) -> None:
-        """Makes the next calls of an action fail, or all of them, after the first few that are spared."""
+        """Makes the next calls of an action fail, or all of them, after the first few that are spared.
+
+        Of one that is `lost`, only the answer is: the call takes effect.
+        """
         fault = {"action": action, "code": code, "message": message, "status": status}
-        self.moto.order("fault", fault | {"times": times, "spared": spared})
+        fault |= {"times": times, "spared": spared, "lost": lost, "reasons": reasons}
+        self.moto.order("fault", fault)
+
+    def heal(self) -> None:
+        """Nothing fails any more."""
+        self.moto.order("heal")
+
+    @contextmanager
+    def holding(self, action: str) -> Iterator[Callable[[], None]]:
+        """Lets the next call of an action wait until the block ends; what is given waits for that call."""
+        self.moto.order("hold", {"action": action})
+
+        def arrived() -> None:
+            deadline = time.monotonic() + 10
+            while not self.moto.order("held"):
+                assert time.monotonic() < deadline, f"nobody calls {action}"
+                time.sleep(0.01)
+
+        try:
+            yield arrived
+        finally:
+            self.moto.order("release")
+
+    def make_ledger(self) -> None:
+        """Makes the ledger's table as the template does."""
+        properties = json.loads(json.dumps(template_resource("LedgerTable")))
+        keys = ("KeySchema", "AttributeDefinitions", "BillingMode")
+        self.dynamodb.create_table(TableName=LEDGER, **{key: properties[key] for key in keys})
+        self.dynamodb.update_time_to_live(
+            TableName=LEDGER, TimeToLiveSpecification=properties["TimeToLiveSpecification"]
+        )
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The items of the ledger's table, by their ids."""
+        plain = TypeDeserializer().deserialize
+        items = []
+        for page in self.dynamodb.get_paginator("scan").paginate(TableName=LEDGER, ConsistentRead=True):
+            items += [{name: plain(value) for name, value in item.items()} for item in page["Items"]]
+        return {item.pop("id"): item for item in items}
+
+    def entry(self, image: str) -> dict[str, Any]:
+        """An image's item in the ledger."""
+        return self.ledger()[f"{ACCOUNT}#{REGION}#{image}"]
+
+    def set_entry(self, image: str, name: str, number: int) -> None:
+        """Sets a number in an image's item in the ledger."""
+        self.dynamodb.update_item(
+            TableName=LEDGER,
+            Key={"id": {"S": f"{ACCOUNT}#{REGION}#{image}"}},
+            UpdateExpression="SET #name = :number",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":number": {"N": str(number)}},
+        )
 
     def calls(self) -> list[dict[str, Any]]:
         """What the guard called, in this order, failed calls too."""
@@ -318,6 +388,13 @@ class World:
         return len(found["Snapshots"]) == 1
 
 
+@cache
+def template_resource(name: str) -> dict[str, Any]:
+    """The properties of a resource of template.yaml."""
+    template = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))
+    return template["Resources"][name]["Properties"]
+
+
 def now() -> datetime:
     """This moment, in UTC."""
     return datetime.now(UTC)
@@ -350,6 +427,21 @@ def registration(
         if detail.get("responseElements"):
             detail["responseElements"]["imageId"] = image
     return event
+
+
+def scheduled() -> dict[str, Any]:
+    """The event of the template's hourly rule (EventBridge User Guide, "Creating a rule on a schedule")."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT,
+        "time": stamp(now()),
+        "region": REGION,
+        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/ami-billing-guard-DigestRule-1X2Y3Z"],
+        "detail": {},
+    }
 
 
 def batch(events: list[Any]) -> dict[str, Any]:

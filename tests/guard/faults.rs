@@ -371,11 +371,7 @@ impl Combination {
         self.check_answer(&house, &first, &calls)?;
 
         house.sim.heal();
-        let ledger_failed = self.faults.iter().any(|fault| fault.action == "UpdateItem");
-        let out_of_time = matches!(first, Err(Error::OutOfTime { .. }));
-        if out_of_time || (ledger_failed && !self.overcome) {
-            let_six_minutes_pass(&house);
-        }
+        let_six_minutes_pass(&house);
         let heard = house.alerts().len();
         let (second, later) = deliver(&house, in_a_minute()).await?;
         self.check_delivery(&house, &later)?;
@@ -523,8 +519,8 @@ async fn deliver(
     Ok((answer.map(|answer| json!(answer)), house.sim.calls()))
 }
 
-/// An invocation that is cut off, or that does not reach the ledger, can not give its turn back. The queue
-/// brings the event again after six minutes, when every turn is over.
+/// The queue brings the event again after six minutes, when every turn is over: also that of an invocation that
+/// was cut off, or could not reach the ledger to give it back.
 fn let_six_minutes_pass(house: &House) {
     let mut world = house.sim.world();
     let items = &mut world.tables.get_mut(LEDGER).unwrap().items;

@@ -1033,3 +1033,35 @@ async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_disc
     house.give(registered()).await.unwrap_err();
     assert!(house.image_stands());
 }
+
+#[tokio::test]
+async fn regression_what_people_deregister_after_a_refusal_is_not_claimed_as_the_guards() {
+    for fault in [FaultKind::AccessDenied, FaultKind::Throttle] {
+        let house = house_with_table(expecting("Windows")).await;
+        house.inject(Fault::always("DeregisterImage", fault));
+        house.give(registered()).await.ok();
+        let alerts = house.alerts().len();
+        house.sim.world().images.clear();
+        let record = again_later(&house).await.unwrap();
+        assert_eq!(
+            (&record["verdict"], &record["action"]),
+            (&json!("gone"), &json!("none"))
+        );
+        assert_eq!(house.alerts().len(), alerts);
+    }
+}
+
+#[tokio::test]
+async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.record(registered()).await;
+    restore(&house);
+    let record = house.record(registered()).await;
+    let before = record["before"].as_str().unwrap();
+    assert!(
+        before.starts_with("its discard was begun at 20"),
+        "{before}"
+    );
+    let letter = house.sim.world().messages[1].body("email");
+    assert!(letter.contains(before), "{letter}");
+}

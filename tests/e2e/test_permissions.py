@@ -1,0 +1,75 @@
+"""The role of the template against the calls that moto saw: what the guard may do is what it does."""
+
+from e2e.emulator import Emulator
+from e2e.world import LEDGER, World, registration, scheduled, template_resource
+
+# What the role allows, and the guard itself never calls.
+OTHERS = {
+    "FindReferences": "EC2 makes these calls for DescribeImageReferences, in the role's name (CalledVia)",
+    "ReadReferences": "so it makes these",
+    "TakeEvents": "Lambda takes the events off the queue, in the role's name",
+    "Log": "Lambda writes the log, in the role's name",
+}
+
+# IAM has no action of this name: it asks for those of the operations that a transaction is made of.
+MADE_OF = {"dynamodb:TransactWriteItems": "dynamodb:UpdateItem"}
+
+
+def statements() -> dict[str, dict]:
+    """What the role allows, by the names of the statements."""
+    [policy] = template_resource("GuardRole")["Policies"]
+    listed = policy["PolicyDocument"]["Statement"]
+    return {statement["Sid"]: statement for statement in listed if statement["Effect"] == "Allow"}
+
+
+def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: World, start, policy):
+    allowed: set[str] = set()
+    for name, statement in statements().items():
+        if name not in OTHERS:
+            actions = statement["Action"]
+            allowed |= set([actions] if isinstance(actions, str) else actions)
+
+    make_every_call(world, start, policy)
+
+    # By the tests that ran before, too.
+    seen = [call for caller, *call in world.moto.order("seen") if caller == "guard"]
+    called = {MADE_OF.get(action, action) for action in map(":".join, seen)}
+    assert called - allowed == set(), "the guard calls what it may not"
+    assert allowed - called == set(), "the guard may do what it never does"
+
+
+def make_every_call(world: World, start, policy) -> None:
+    """An image is discarded by deregistering, one by disabling, and one is left to the digest."""
+    world.make_ledger()
+    rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
+    guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
+    snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))
+    from_instance = world.register(snapshot, expect="Windows")
+    first, second = world.image(expect="Windows"), world.image(expect="Windows")
+
+    assert guard.invoke(registration(from_instance))["recycle_bin"] == "in"
+    for ami in (first, second):
+        assert guard.invoke(registration(ami))["held_by"] == ["limit"]
+    assert "people were told of: 1" in guard.invoke(scheduled())["reason"]
+    rule = policy('version = 1\n[discard]\naction = "disable"\n')
+    disables = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
+    assert disables.invoke(registration(first))["outcome"] == "done"
+
+
+def test_what_the_role_allows_to_others_is_still_there(world: World):
+    assert OTHERS.keys() <= statements().keys()
+
+
+def test_the_role_allows_the_tags_that_the_guard_writes_and_no_others(world: World, guard: Emulator):
+    allowed = statements()["Mark"]["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"]
+
+    assert guard.invoke(registration(world.image(expect="Windows")))["outcome"] == "done"
+
+    written = {
+        value
+        for call in world.calls()
+        if call["action"] == "CreateTags"
+        for name, value in call["params"].items()
+        if name.startswith("Tag.") and name.endswith(".Key")
+    }
+    assert written == set(allowed)
