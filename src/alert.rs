@@ -406,7 +406,7 @@ fn deeds(record: &Record) -> Vec<String> {
             if record.undo.is_some() {
                 format!(
                     "It is marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which a Recycle Bin rule \
-                     keeps it, if one is active. If none has it, another message says so."
+                     keeps it, if one is active. If it is seen not to have it, another message says so."
                 )
             } else {
                 "The Recycle Bin does not keep an instance-store-backed image. Its bundle in S3 stays, \

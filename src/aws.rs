@@ -40,6 +40,8 @@ pub(crate) enum Described {
     Available(Box<Image>),
     /// The image, in a state in which it is not there any more.
     Gone(String),
+    /// The image, disabled.
+    Disabled,
     /// The image, in a state that says that its registration failed.
     Failed(String),
     /// The image, in a state that passes (or that is new to us).
@@ -564,7 +566,8 @@ fn described(image: ec2::Image) -> Described {
     let said = format!("the image's state is {state}");
     match image.state {
         Some(ec2::ImageState::Available) => Described::Available(Box::new(observed(image))),
-        Some(ec2::ImageState::Deregistered | ec2::ImageState::Disabled) => Described::Gone(said),
+        Some(ec2::ImageState::Deregistered) => Described::Gone(said),
+        Some(ec2::ImageState::Disabled) => Described::Disabled,
         Some(ec2::ImageState::Failed | ec2::ImageState::Error | ec2::ImageState::Invalid) => {
             Described::Failed(match image.state_reason.and_then(|reason| reason.message) {
                 Some(message) => format!("{said}: {}", crate::event::quoted(&message)),

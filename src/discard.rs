@@ -155,7 +155,7 @@ impl Interlock {
                 "as many discards as the policy's discard.max_per_hour allows were begun in this hour. Further images of this hour are held as well, and told of in an hourly digest. Is something wrong with the images, or with what they are expected to bill? They are judged again when their events are sent again"
             }
             Interlock::LedgerUnavailable => {
-                "the guard's ledger could not be reached: whether the image was discarded before, and how many were this hour, is not known. It is tried again"
+                "the guard's ledger could not be reached: whether the image was discarded before, and how many were this hour, is not known. If nothing else holds it, it is tried again"
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What keeps the guard from answering. Each of these goes back to Lambda, so that the queue brings
 //! the event again and in the end keeps it in the dead-letter queue.
 //!
-//! Is the image gone? After [`Error::Unavailable`] from a discard and after [`Error::OutOfTime`] it may
-//! be, and people were told before. After every other error the guard did not take it away; at most it
-//! bears the guard's tags.
+//! Is the image gone? After an error from a discard, or from telling what came of one, it may be, and people
+//! were told before. After every other error the guard did not take it away; at most it bears the guard's
+//! tags.
 
 use thiserror::Error;
 
@@ -40,10 +40,9 @@ pub enum Error {
         /// The image, or the item of the ledger.
         what: String,
     },
-    /// A discard is due, and is held only because something could not be found out. People were told.
-    #[error(
-        "a discard of {image} is held until this is known: {why}; the event will be tried again"
-    )]
+    /// A discard is held, or an image unverifiable, only because something could not be found out. A held one
+    /// is told of, if the policy wants mismatches told.
+    #[error("{image} waits until this is known: {why}; the event will be tried again")]
     NotFoundOut {
         /// The image.
         image: String,

@@ -138,6 +138,8 @@ pub struct Expectation {
     pub evidence: Vec<Evidence>,
     /// The instance that the image could be created from.
     pub origin: Option<Origin>,
+    /// Whether something could not be asked that may answer the next time: throttled, no connection.
+    pub may_pass: bool,
 }
 
 /// The instance whose root volume the image's root snapshot was taken of.

@@ -15,12 +15,12 @@ use crate::alert::{self, Anew};
 use crate::aws::{Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
-use crate::discard::{Circumstances, Interlock, Plan, Surroundings, plan};
+use crate::discard::{Action, Circumstances, Interlock, Plan, Surroundings, plan};
 use crate::error::Error;
 use crate::event::{self, AmiId, Digest, Incoming, Registration};
 use crate::expectation::Expectation;
 use crate::inquiry::Traces;
-use crate::ledger::{Ledger, Told, Turn};
+use crate::ledger::{Discard, Ledger, Told, Turn};
 use crate::observation::{Image, Observation};
 use crate::policy::Policy;
 use crate::record::{Rebuild, Record};
@@ -255,7 +255,7 @@ impl Guard {
         let id = &case.registration.image_id;
         match (&case.turn, planned.plan.action.is_discard()) {
             (Ok(turn), true) => self.discard(case, turn, planned, patience).await,
-            (Ok(turn), false) if planned.is_gone() && turn.entry.unfinished().is_some() => {
+            (Ok(turn), false) if planned.is_gone_by(turn.entry.unfinished()) => {
                 self.complete(case, turn, planned, patience).await
             }
             (Ok(turn), false) if self.may_linger(turn, &planned) => Err(not_visible(
@@ -404,12 +404,27 @@ impl Guard {
         loop {
             let why = match self.aws.describe_image(id).await? {
                 Described::Available(image) => return Ok(Observation::Available(image)),
-                Described::Gone(why) => return Ok(Observation::Gone { why }),
+                Described::Disabled => {
+                    let why = "the image is disabled".into();
+                    return Ok(Observation::Gone {
+                        why,
+                        disabled: true,
+                    });
+                }
+                Described::Gone(why) => {
+                    return Ok(Observation::Gone {
+                        why,
+                        disabled: false,
+                    });
+                }
                 Described::Failed(why) => return Ok(Observation::Failed { why }),
                 Described::NotFound | Described::NoImage if old => {
                     let why =
                         "EC2 knows no such image, more than ten minutes after the event".into();
-                    return Ok(Observation::Gone { why });
+                    return Ok(Observation::Gone {
+                        why,
+                        disabled: false,
+                    });
                 }
                 Described::Underway(why) => why,
                 Described::NoImage => "EC2 shows no such image".into(),
@@ -592,15 +607,29 @@ impl Assessment {
 }
 
 impl Planned {
-    fn is_gone(&self) -> bool {
-        matches!(self.assessment.observation, Observation::Gone { .. })
+    /// Whether the image is gone in the way in which this discard would have taken it away.
+    fn is_gone_by(&self, discard: Option<&Discard>) -> bool {
+        match (&self.assessment.observation, discard) {
+            (Observation::Gone { disabled, .. }, Some(discard)) => {
+                *disabled == (discard.deed() == Action::Disable)
+            }
+            _ => false,
+        }
     }
 
-    /// Whether nothing holds the discard but what could not be found out now, and may be the next time.
+    /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
+    /// now, and may be the next time.
     pub(crate) fn may_pass(&self) -> bool {
+        let asked = self.assessment.expectation.may_pass;
+        if self.assessment.judgement.verdict == Verdict::Unverifiable {
+            return asked;
+        }
         let held_by = &self.plan.held_by;
         let around = self.surroundings.as_ref();
-        let passes = |it| around.is_some_and(|around| around.may_pass.contains(it));
+        let passes = |it: &Interlock| {
+            (asked && *it == Interlock::SourceFailed)
+                || around.is_some_and(|around| around.may_pass.contains(it))
+        };
         !held_by.is_empty() && held_by.iter().all(passes)
     }
 

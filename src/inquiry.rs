@@ -14,6 +14,8 @@ use crate::verdict::judge;
 pub(crate) struct Traces {
     snapshot: Look<Snapshot>,
     lineage: Option<Lineage>,
+    /// Whether the snapshot could not be looked at, and may be the next time.
+    may_pass: bool,
 }
 
 impl Guard {
@@ -36,20 +38,23 @@ impl Guard {
         };
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
-        let (seen, known) = match before {
+        let (seen, known, mut may_pass) = match before {
             // What could not be asked a moment ago is asked once more.
             Some(before) => (
                 before.snapshot,
                 before.lineage.filter(|lineage| !lineage.failed()),
+                before.may_pass,
             ),
-            None => (nothing_seen(image), None),
+            None => (nothing_seen(image), None, false),
         };
         if declared.expectation.exemption.is_none()
             && let Look::NotYet = snapshot
         {
             let walks = known.is_none() && self.walks(observation, &declared.expectation);
             snapshot = if declared.needs_snapshot || walks {
-                self.look_at_root_snapshot(image).await
+                let look;
+                (look, may_pass) = self.look_at_root_snapshot(image).await;
+                look
             } else {
                 seen
             };
@@ -57,8 +62,12 @@ impl Guard {
         }
         let mut expectation = declared.expectation;
         if expectation.exemption.is_some() {
-            let lineage = known;
-            return (expectation, Traces { snapshot, lineage });
+            let traces = Traces {
+                snapshot,
+                lineage: known,
+                may_pass,
+            };
+            return (expectation, traces);
         }
 
         let lineage = match known {
@@ -71,10 +80,16 @@ impl Guard {
         };
         let said = lineage.clone().unwrap_or_else(|| not_asked(&snapshot));
         expectation.origin = said.origin;
+        expectation.may_pass = may_pass || said.may_pass;
         expectation.evidence.extend(said.evidence);
         expectation.evidence.push(disk(&snapshot));
         expectation.evidence.sort_by_key(|evidence| evidence.source);
-        (expectation, Traces { snapshot, lineage })
+        let traces = Traces {
+            snapshot,
+            lineage,
+            may_pass,
+        };
+        (expectation, traces)
     }
 
     /// Whether the lineage is to be asked.
@@ -86,14 +101,18 @@ impl Guard {
         }
     }
 
-    async fn look_at_root_snapshot(&self, image: &Image) -> Look<Snapshot> {
+    /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
+    async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
-            return nothing_seen(image);
+            return (nothing_seen(image), false);
         };
         match self.aws.describe_snapshot(id).await {
-            Ok(Some(snapshot)) => Look::Seen(snapshot),
-            Ok(None) => Look::Failed(format!("EC2 shows no snapshot {id} to this account")),
-            Err(error) => Look::Failed(error.to_string()),
+            Ok(Some(snapshot)) => (Look::Seen(snapshot), false),
+            Ok(None) => {
+                let why = format!("EC2 shows no snapshot {id} to this account");
+                (Look::Failed(why), false)
+            }
+            Err(error) => (Look::Failed(error.to_string()), !error.needs_a_person()),
         }
     }
 

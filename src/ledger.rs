@@ -20,6 +20,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::aws::Table;
+use crate::discard::Action;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::record::{Outcome, Record};
@@ -151,6 +152,16 @@ pub struct Discard {
     pub record: serde_json::Value,
 }
 
+impl Discard {
+    /// Whether it was to deregister the image, or to disable it.
+    pub(crate) fn deed(&self) -> Action {
+        match self.record.get("action").and_then(|action| action.as_str()) {
+            Some("disable") => Action::Disable,
+            _ => Action::Deregister,
+        }
+    }
+}
+
 impl Entry {
     fn read(item: &Item) -> Entry {
         let text = |name: &str| match item.get(name) {
@@ -185,12 +196,11 @@ impl Entry {
         discard.filter(|discard| self.attempted.is_some() && !discard.completed)
     }
 
-    /// Whether people know of the image since a short while ago: they were told, or its discard was begun.
+    /// Whether people were told of a mismatch of the image a short while ago.
     pub(crate) fn is_known(&self, now: DateTime<Utc>) -> bool {
-        let begun = self.place.get();
-        let told = self.told.as_ref();
-        begun.is_some_and(|begun| *begun > hour(now - REMEMBERED))
-            || told.is_some_and(|(_, at)| now - at < REMEMBERED)
+        self.told
+            .as_ref()
+            .is_some_and(|(gist, at)| Record::is_of_mismatch(gist) && now - at < REMEMBERED)
     }
 
     /// Whether people were told just this of the image a short while ago.
@@ -717,7 +727,6 @@ mod tests {
     use super::*;
 
     use crate::aws::Aws;
-    use crate::discard::Action;
     use crate::event::{Ignored, RegisteredBy};
     use sim::{Fault, FaultKind, Sim, World};
 
@@ -973,8 +982,6 @@ mod tests {
             ledger.give_back(&turn).await;
 
             let turn = begin().await;
-            let tomorrow = Utc::now() + TimeDelta::hours(26);
-            assert!(turn.entry.is_known(Utc::now()) && !turn.entry.is_known(tomorrow));
             assert!(turn.entry.was_begun());
             assert_eq!(
                 (turn.entry.attempted, turn.entry.unfinished()),

@@ -14,6 +14,8 @@ pub enum Observation {
     Gone {
         /// How EC2 said so.
         why: String,
+        /// Whether it is there, and disabled.
+        disabled: bool,
     },
     /// The registration itself failed.
     Failed {

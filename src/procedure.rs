@@ -242,10 +242,7 @@ impl Guard {
         record.instance_store = record.undo.is_none();
         let rebuild = discard.record.get("rebuild");
         record.rebuild = rebuild.and_then(|rebuild| Rebuild::deserialize(rebuild).ok());
-        record.action = match kept("action").as_deref() {
-            Some("disable") => Action::Disable,
-            _ => Action::Deregister,
-        };
+        record.action = discard.deed();
         record.reason = format!(
             "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record",
             record.reason
@@ -328,7 +325,7 @@ impl Guard {
         let look = loop {
             let seen = self.aws.describe_image(image.id).await;
             let gone = match (&seen, &answer) {
-                (Ok(Described::Gone(_) | Described::NoImage), _) => true,
+                (Ok(Described::Gone(_) | Described::Disabled | Described::NoImage), _) => true,
                 // Said of an image that was seen a moment ago, this proves nothing.
                 (Ok(Described::NotFound), answer) => answer.is_ok(),
                 _ => false,
@@ -342,9 +339,12 @@ impl Guard {
         // An attempt whose answer was lost may have done it, and EC2 may list the image for longer than was
         // waited: the Recycle Bin has what was deregistered.
         let binned = match (&answer, &look, record.action) {
-            (Err(_), Ok(Described::Available(_)), Action::Deregister) => {
-                self.aws.recycle_bin(image.id).await.map(|it| it.is_some())
-            }
+            // Any other refusal is of an image that is there.
+            (
+                Err(Error::Unavailable { .. } | Error::AccessDenied { .. }),
+                Ok(Described::Available(_)),
+                Action::Deregister,
+            ) => self.aws.recycle_bin(image.id).await.map(|it| it.is_some()),
             _ => Ok(false),
         };
         let look = match &binned {
@@ -408,6 +408,11 @@ impl Guard {
         record.refusal = refusal;
         record.error = Some(error.to_string());
         record.undo = None;
+        // What was refused is not tried again by itself: people know.
+        let told = match refusal {
+            Some(_) => Told::Now(record.gist()),
+            None => Told::Nothing,
+        };
         // On record first, and side by side: time may be short, and neither waits for the other.
         let record = self.journal(record);
         let (published, noted) = tokio::join!(
@@ -418,7 +423,7 @@ impl Guard {
             // If it stands, it will be held the next time, as if somebody had brought it back.
             tracing::error!("that it was not discarded could not be noted: {unnoted}");
         }
-        self.keep(case, &record, Told::Nothing).await;
+        self.keep(case, &record, told).await;
         match (published, refusal) {
             (Ok(()), Some(_)) => Ok(record),
             (Ok(()), None) => Err(error),
@@ -485,7 +490,7 @@ impl Guard {
         match planned.may_pass() {
             true => Err(Error::NotFoundOut {
                 image: registration.image_id.to_string(),
-                why: record.error.unwrap_or_default(),
+                why: record.error.unwrap_or(record.reason),
             }),
             false => Ok(record),
         }

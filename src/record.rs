@@ -301,6 +301,11 @@ impl Record {
         .to_string()
     }
 
+    /// Whether a [gist](Record::gist) is of a mismatch.
+    pub(crate) fn is_of_mismatch(gist: &str) -> bool {
+        gist.starts_with("[\"mismatch\"")
+    }
+
     fn observe(&mut self, image: &Image) {
         self.name = image.name.clone();
         self.snapshot_id = image.root_snapshot.clone();

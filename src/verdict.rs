@@ -102,7 +102,7 @@ pub struct Judgement {
 pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement {
     let (verdict, reason) = match observation {
         Observation::Failed { why } => (Verdict::Failed, why.clone()),
-        Observation::Gone { why } => (Verdict::Gone, why.clone()),
+        Observation::Gone { why, .. } => (Verdict::Gone, why.clone()),
         Observation::Available(image) => match &expectation.exemption {
             Some(reason) => (Verdict::Exempt, reason.clone()),
             None => judge_billing(image, expectation),
@@ -427,6 +427,7 @@ mod tests {
         };
         let gone = Observation::Gone {
             why: "deregistered".into(),
+            disabled: false,
         };
         let failed = Observation::Failed {
             why: "invalid".into(),
@@ -517,7 +518,7 @@ mod tests {
 
     fn any_observation() -> impl Strategy<Value = Observation> {
         prop_oneof![
-            1 => "\\PC*".prop_map(|why| Observation::Gone { why }),
+            1 => "\\PC*".prop_map(|why| Observation::Gone { why, disabled: false }),
             1 => "\\PC*".prop_map(|why| Observation::Failed { why }),
             6 => (0..DETAILS.len(), 0..OPERATIONS.len())
                 .prop_map(|(details, operation)| observed(DETAILS[details], OPERATIONS[operation])),

@@ -6,6 +6,7 @@
 //! silent: that is what an image bills that lost its code.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub(crate) struct Lineage {
     pub(crate) evidence: Vec<Evidence>,
     /// The instance that the image could be created from.
     pub(crate) origin: Option<Origin>,
+    /// Whether something could not be asked that may answer the next time.
+    pub(crate) may_pass: bool,
 }
 
 impl Lineage {
@@ -45,6 +48,7 @@ impl Lineage {
         Lineage {
             evidence: vec![statement(says, detail)],
             origin: None,
+            may_pass: false,
         }
     }
 }
@@ -86,6 +90,7 @@ pub(crate) async fn walk(
         image,
         snapshot,
         until: Instant::now() + WALK,
+        may_pass: AtomicBool::new(false),
     };
     if snapshot.owner.as_deref() != Some(place.account) {
         let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
@@ -107,7 +112,10 @@ pub(crate) async fn walk(
         }
     };
     let (trail, codes) = tokio::join!(walk, codes);
-    trail.lineage(codes)
+    Lineage {
+        may_pass: place.may_pass.into_inner(),
+        ..trail.lineage(codes)
+    }
 }
 
 /// What a walk came across.
@@ -152,6 +160,7 @@ impl Trail {
         Lineage {
             evidence,
             origin: self.origin,
+            may_pass: false,
         }
     }
 
@@ -174,6 +183,7 @@ struct Place<'a> {
     image: &'a Image,
     snapshot: &'a Snapshot,
     until: Instant,
+    may_pass: AtomicBool,
 }
 
 impl Place<'_> {
@@ -182,8 +192,16 @@ impl Place<'_> {
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
         // Boxed: the SDK's futures are large.
         match tokio::time::timeout_at(self.until, Box::pin(call)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} seconds", WALK.as_secs())),
+            Ok(answer) => answer.map_err(|error| {
+                if !error.needs_a_person() {
+                    self.may_pass.store(true, Ordering::Relaxed);
+                }
+                error.to_string()
+            }),
+            Err(_) => {
+                self.may_pass.store(true, Ordering::Relaxed);
+                Err(format!("no answer within {} seconds", WALK.as_secs()))
+            }
         }
     }
 

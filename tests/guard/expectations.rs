@@ -204,7 +204,12 @@ impl Given {
 
     async fn run(self, policy: &str) -> (House, Value) {
         let (house, event) = self.house(policy).await;
-        let record = house.record(event).await;
+        let record = match house.give(event).await {
+            Ok(record) => record,
+            // It comes again; what is known now is on record.
+            Err(Error::NotFoundOut { .. }) => house.journal.lock().unwrap().pop().unwrap(),
+            Err(error) => panic!("{error}"),
+        };
         (house, record)
     }
 }
@@ -1099,4 +1104,40 @@ proptest! {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn regression_an_image_that_is_unverifiable_for_want_of_an_answer_comes_again() {
+    // Nothing but the tag on the snapshot says what it should bill, and the snapshot can not be looked at.
+    let throttled = Fault::always("DescribeSnapshots", FaultKind::Throttle);
+    let (house, event) = given().snapshot_tag("Windows").house("").await;
+    house.inject(throttled);
+    let error = house.give(event.clone()).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotFoundOut", "{error}");
+    house.sim.heal();
+    assert_eq!(house.record(event).await["outcome"], "done");
+
+    // The second look fails, after the image was marked.
+    let (house, event) = given().snapshot_tag("Windows").house("").await;
+    house.inject(Fault::from_nth("DescribeSnapshots", 2, FaultKind::Throttle));
+    house.give(event.clone()).await.unwrap_err();
+    house.sim.heal();
+    assert_eq!(house.record(event).await["outcome"], "done");
+
+    // A denial does not pass by itself.
+    let (house, event) = given().snapshot_tag("Windows").house("").await;
+    house.inject(Fault::always("DescribeSnapshots", FaultKind::AccessDenied));
+    assert_eq!(house.record(event).await["verdict"], "unverifiable");
+}
+
+#[tokio::test]
+async fn regression_a_discard_that_a_throttled_source_holds_comes_again() {
+    let (house, event) = given().taken_of_root_of("Windows").house(RULE).await;
+    house.inject(Fault::always("DescribeSnapshots", FaultKind::Throttle));
+    let error = house.give(event.clone()).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotFoundOut", "{error}");
+    let last = house.journal.lock().unwrap().last().unwrap().clone();
+    assert_eq!(last["held_by"], json!(["source-failed"]));
+    house.sim.heal();
+    assert_eq!(house.record(event).await["outcome"], "done");
 }

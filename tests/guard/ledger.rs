@@ -1065,3 +1065,58 @@ async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
     let letter = house.sim.world().messages[1].body("email");
     assert!(letter.contains(before), "{letter}");
 }
+
+#[tokio::test]
+async fn regression_an_image_that_people_disabled_is_not_said_to_be_deregistered() {
+    let calls = calls_of_a_discard("").await;
+    let done = 1 + calls
+        .iter()
+        .position(|call| call == "DeregisterImage")
+        .unwrap();
+    let house = house_that_is_cut_off_at(done - 1, "", &calls).await;
+    house.sim.world().images.get_mut(AMI).unwrap().state = "disabled".into();
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(
+        (&record["verdict"], &record["action"]),
+        (&json!("gone"), &json!("none"))
+    );
+    assert_eq!(house.alerts().len(), 1);
+}
+
+#[tokio::test]
+async fn regression_a_refusal_is_one_also_if_the_recycle_bin_can_not_be_looked_into() {
+    let backup = "This image is managed by AWS Backup and cannot be deleted via EC2 APIs";
+    for (fault, name) in [
+        (refuse("AuthFailure", backup), "backup-managed"),
+        (refuse("InvalidParameterValue", "no"), "other"),
+    ] {
+        let house = house_with_table(expecting("Windows")).await;
+        house.inject(Fault::always("DeregisterImage", fault));
+        house.inject(Fault::always(
+            "ListImagesInRecycleBin",
+            FaultKind::AccessDenied,
+        ));
+        let record = house.record(registered()).await;
+        assert_eq!(record["refusal"], name);
+    }
+}
+
+#[tokio::test]
+async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trigger() {
+    let house = house_with_table(billing(
+        expecting("Windows"),
+        "Windows",
+        "RunInstances:0010",
+    ))
+    .await;
+    assert_eq!(house.record(registered()).await["verdict"], "conflict");
+    {
+        let mut world = house.sim.world();
+        let image = world.images.get_mut(AMI).unwrap();
+        image.platform_details = Some("Linux/UNIX".into());
+        image.usage_operation = Some("RunInstances".into());
+    }
+    let record = house.record(became_available()).await;
+    assert_eq!(record["held_by"], json!(["identity-unknown"]));
+    assert_eq!(house.alerts().len(), 2);
+}

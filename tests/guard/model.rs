@@ -233,8 +233,8 @@ fn deed(rng: &mut Rng, image: usize) -> Deed {
         7..9 => Deed::Protect(image),
         9..11 => Deed::Unprotect(image),
         11..13 => Deed::Deregister(image),
-        13 => Deed::Disable(image),
-        14..23 => Deed::BringBack(image),
+        13..15 => Deed::Disable(image),
+        15..23 => Deed::BringBack(image),
         _ => Deed::Listen(rng.u32(..3) > 0),
     }
 }
@@ -255,26 +255,36 @@ fn delivery(rng: &mut Rng, rules: Rules, image: usize, images: usize) -> Step {
         _ => {}
     }
     let mut troubles = Vec::new();
-    let kind = rng.u32(..22);
-    if matches!(kind, 7..13 | 18) {
+    let kind = rng.u32(..24);
+    let faults = match kind {
+        8..16 => 1,
+        16 => 2,
+        _ => 0,
+    };
+    for _ in 0..faults {
         let (action, nth) = call(rng, rules);
         troubles.push(Trouble::Fault(action, nth, fault(rng, action), once(rng)));
     }
-    if matches!(kind, 13..19) {
+    if matches!(kind, 15..22) {
         let (action, nth) = call(rng, rules);
         troubles.push(Trouble::Crash(action, nth));
     }
-    if kind >= 19 && events.len() == 1 && events != [Event::Digest] {
+    if matches!(kind, 22..24) && events.len() == 1 && events != [Event::Digest] {
         let (action, nth) = call(rng, rules);
-        // What is brought back while the very call that takes it away is tried again, nobody can tell.
         let deed = [
             Deed::Expect(image, "Linux"),
             Deed::Launch(image),
             Deed::Protect(image),
             Deed::Deregister(image),
             Deed::Disable(image),
-        ][rng.usize(..5)];
+            Deed::BringBack(image),
+        ][rng.usize(..6)];
         troubles.push(Trouble::Meanwhile(action, nth, deed));
+        // What is brought back while the very call that takes it away is tried again, nobody can tell.
+        if deed != Deed::BringBack(image) && rng.u32(..4) == 0 {
+            let (action, nth) = call(rng, rules);
+            troubles.push(Trouble::Fault(action, nth, fault(rng, action), once(rng)));
+        }
     }
     Step::Deliver {
         events,
@@ -780,6 +790,10 @@ struct Known {
     attempted: Option<i64>,
     /// Whether a discard was ever begun.
     begun: bool,
+    /// Whether it was taken away in a delivery that was disturbed, and none has come to its end since.
+    cut_off: bool,
+    /// Whether the ledger could note that people were told that a discard may have failed.
+    doubted: bool,
 }
 
 /// An image that people hear of in the next digest.
@@ -1006,16 +1020,21 @@ impl Watched {
 
     /// The call by which the guard took this image away.
     fn discard_of(&self, image: usize) -> Option<usize> {
-        if self.before[image].stands != Stands::Available {
-            return None;
-        }
-        let at = self.log.iter().position(|call| {
+        self.log.iter().enumerate().position(|(at, call)| {
+            let stood = self.facts_at(at, image).stands == Stands::Available;
+            // Of a call that was disturbed the log does not say whether it was refused.
+            let went = call.answer == Answer::Ok || self.after[image].stands != Stands::Available;
             matches!(call.action.as_str(), "DeregisterImage" | "DisableImage")
                 && names(call, image)
                 && took_effect(call)
-        })?;
-        let stood = self.facts_at(at, image).stands == Stands::Available;
-        (stood && self.after[image].stands != Stands::Available).then_some(at)
+                && stood
+                && went
+        })
+    }
+
+    /// Whether people brought this image back meanwhile.
+    fn brings_back(&self, image: usize) -> bool {
+        matches!(&self.change, Some((_, deed, _)) if *deed == Deed::BringBack(image))
     }
 
     fn last(&self, action: &str, image: usize, before: usize) -> Option<usize> {
@@ -1080,6 +1099,8 @@ impl Run<'_> {
                     in_doubt: false,
                     attempted: None,
                     begun: false,
+                    cut_off: false,
+                    doubted: false,
                 };
                 self.model.images.insert(*image, known);
                 // What happens next happens later, also for whoever allows for clocks that differ.
@@ -1313,13 +1334,24 @@ impl Run<'_> {
         {
             let gone = |image: &usize| {
                 let [before, after] = [&watched.before, &watched.after].map(|facts| &facts[*image]);
-                before.stands == Stands::Gone && after.stands == Stands::Gone
+                // What EC2 still lists nobody can know to be gone.
+                before.stands == Stands::Gone && !before.lingers && after.stands == Stands::Gone
             };
             let known = heard.images.iter().any(gone);
             never!(
                 !known,
                 "people were told that somebody brought back what is gone: {heard:?}"
             );
+        }
+        let done = |heard: &&Heard| heard.outcome.as_deref() == Some("done");
+        for heard in watched.heard.iter().filter(done) {
+            let gone = |image: &usize| match watched.after[*image].stands {
+                Stands::Available => watched.brings_back(*image),
+                Stands::Disabled => heard.thing.action == "disable",
+                Stands::Gone => true,
+            };
+            let gone = heard.images.iter().all(gone);
+            never!(gone, "people were told that it is gone: {heard:?}");
         }
         let images: Vec<usize> = self.model.images.keys().copied().collect();
         for image in images {
@@ -1328,7 +1360,7 @@ impl Run<'_> {
             } else {
                 let by_people = match &watched.change {
                     Some((_, Deed::Deregister(its) | Deed::Disable(its), _)) => *its == image,
-                    _ => false,
+                    _ => watched.brings_back(image),
                 };
                 let same = watched.before[image].stands == watched.after[image].stands;
                 never!(
@@ -1431,12 +1463,16 @@ impl Run<'_> {
                 .world()
                 .recycle_bin
                 .contains_key(&image_id(image));
-            never!(binned, "image {image} can not be brought back");
+            never!(
+                binned || watched.brings_back(image),
+                "image {image} can not be brought back"
+            );
         }
         self.seen.discards += 1;
         let now = self.model.now;
         self.known(image).discarded = Some(now);
         self.known(image).attempted = Some(now);
+        self.known(image).cut_off = watched.disturbed;
         let this_hour = self
             .model
             .images
@@ -1518,6 +1554,7 @@ impl Run<'_> {
             }
             Due::Nothing => {
                 self.check_right_or_gone(image, watched)?;
+                self.known(image).cut_off = false;
                 self.model.waiting.remove(&image);
                 self.known(image).told = Told::Nothing;
             }
@@ -1568,7 +1605,8 @@ impl Run<'_> {
                 if told == Told::Unknown {
                     let waits = over && (!first || self.is_left_to_digest(image));
                     let is_known = thing.held_by.contains("identity-unknown")
-                        && !self.model.images[&image].heard.is_empty();
+                        && (!self.model.images[&image].heard.is_empty()
+                            || self.model.waiting.contains_key(&image));
                     let hears = before.is_some() || waits || is_known;
                     always!(
                         times == 1 || (times == 0 && hears),
@@ -1602,7 +1640,7 @@ impl Run<'_> {
                     _ => now,
                 };
                 // Of what people know already nothing new is remembered.
-                if told_before != Told::Unknown || times == 1 || before.is_some() {
+                if told_before != Told::Unknown || times == 1 || before.is_some() || over {
                     self.known(image).told = Told::This(thing.clone(), at);
                 }
             }
@@ -1625,11 +1663,12 @@ impl Run<'_> {
         let doubted = number > 0 && failed(&known.heard[number - 1].2);
         let done = heard.len() == 1 && heard[0].outcome.as_deref() == Some("done");
         always!(
-            heard.is_empty() || (done && (doubted || known.in_doubt)),
+            heard.is_empty() || (done && (doubted || known.in_doubt || known.cut_off)),
             "told without need of image {image}: {heard:?}"
         );
         let facts = &watched.before[image];
-        if facts.stands != Stands::Available && known.discarded.is_some() {
+        // What the ledger could not note, as it was away or the guard was cut off, nobody corrects.
+        if facts.stands != Stands::Available && known.discarded.is_some() && known.doubted {
             let last = known.heard.last();
             always!(
                 last.is_none_or(|(_, _, outcome)| !failed(outcome)),
@@ -1698,6 +1737,9 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        if watched.brings_back(image) && record["outcome"] == "done" {
+            return Ok(());
+        }
         never!(
             record["outcome"] != "done",
             "image {image} stands, and is said to be gone: {}",
@@ -1708,7 +1750,7 @@ impl Run<'_> {
         let held_by_limit = thing.held_by == BTreeSet::from(["limit".to_owned()]);
         let known = &self.model.images[&image];
         let is_known = thing.held_by == BTreeSet::from(["identity-unknown".to_owned()])
-            && (known.begun || !known.heard.is_empty());
+            && (known.begun || !known.heard.is_empty() || self.model.waiting.contains_key(&image));
         if !told && held_by_limit {
             self.model.waiting.insert(image, Waiting::Surely);
         } else {
@@ -1831,6 +1873,7 @@ impl Run<'_> {
             known.in_doubt = in_doubt;
             known.turn_is_taken = is_taken;
             known.begun = item.contains_key("place");
+            known.doubted = item.contains_key("doubted");
         }
         never!(
             begun == places.len(),
@@ -2152,4 +2195,37 @@ async fn regression_what_the_digest_should_tell_is_told_though_the_record_was_lo
         ),
     ];
     holds(4, Rules { most: 1, ..USUAL }, &steps).await;
+}
+
+#[tokio::test]
+async fn regression_an_image_that_people_disable_after_a_discard_that_failed_is_not_said_to_be_gone()
+ {
+    let steps = [
+        wrong(0),
+        troubled(
+            &[CloudTrail(0)],
+            &[Trouble::Fault(
+                "DeregisterImage",
+                1,
+                FaultKind::Throttle,
+                ForGood,
+            )],
+        ),
+        Step::People(Deed::Disable(0)),
+        made(0),
+    ];
+    holds(5, USUAL, &steps).await;
+}
+
+#[tokio::test]
+async fn regression_an_image_that_people_disable_after_a_discard_was_cut_off_is_not_said_to_be_gone()
+ {
+    let steps = [
+        wrong(0),
+        troubled(&[CloudTrail(0)], &[Trouble::Crash("UpdateItem", 3)]),
+        Step::People(Deed::Disable(0)),
+        Step::Later(SETTLED),
+        made(0),
+    ];
+    holds(6, USUAL, &steps).await;
 }
