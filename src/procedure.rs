@@ -490,7 +490,7 @@ impl Guard {
         match planned.may_pass() {
             true => Err(Error::NotFoundOut {
                 image: registration.image_id.to_string(),
-                why: record.error.unwrap_or(record.reason),
+                why: record.unknown(),
             }),
             false => Ok(record),
         }

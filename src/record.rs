@@ -301,6 +301,14 @@ impl Record {
         .to_string()
     }
 
+    /// What could not be found out, and why.
+    pub(crate) fn unknown(self) -> String {
+        let failed = |statement: &Statement| statement.state == "failed";
+        let asked = self.evidence.into_iter().find(failed);
+        let why = self.error.or(asked.map(|statement| statement.detail));
+        why.unwrap_or(self.reason)
+    }
+
     /// Whether a [gist](Record::gist) is of a mismatch.
     pub(crate) fn is_of_mismatch(gist: &str) -> bool {
         gist.starts_with("[\"mismatch\"")

@@ -478,7 +478,7 @@ def test_over_the_limit_the_first_is_told_at_once_and_the_others_in_one_digest(w
     assert (digest["digest"], digest["event_id"], digest["account"]) == ("limit", event["id"], ACCOUNT)
     assert {image["image_id"] for image in digest["images"]} == set(images[3:])
     letter = world.letters()[-1]
-    assert "2 AMIs" in letter["subject"]
+    assert "AMIs: 2" in letter["subject"]
     for number, ami in enumerate(images):
         assert (ami in letter["text"]) is (f"golden-{number}" in letter["text"]) is (number >= 3)
     assert guard.invoke(batch([scheduled()])) == {"batchItemFailures": []}

@@ -441,9 +441,15 @@ def test_a_look_that_fails_is_no_verdict_and_no_ground_for_a_discard(
     record = start(GUARD_POLICY_PATH=policy(LINEAGE_MAY)).invoke(registration(ami))
     by_default = start(GUARD_POLICY_PATH=policy(text)).invoke(registration(ami))
 
-    assert outcome(record) == "unverifiable: none"
     assert outcome(by_default) == "mismatch/wrong by default: hold (inferred, source-failed)"
-    for told in (record, by_default):
+    answers = [by_default]
+    if status == 503:
+        # The next time it may be known.
+        assert record["errorType"] == "NotFoundOut" and action in record["errorMessage"]
+    else:
+        assert outcome(record) == "unverifiable: none"
+        answers.append(record)
+    for told in answers:
         said, detail = lineage(told)
         assert said == ["failed"]
         why = "access denied" if code == "UnauthorizedOperation" else code

@@ -788,8 +788,8 @@ struct Known {
     in_doubt: bool,
     /// When it took the image away, or was cut off in it.
     attempted: Option<i64>,
-    /// Whether a discard was ever begun.
-    begun: bool,
+    /// When people were told of a mismatch, as the ledger remembers it.
+    mismatch_told: Option<i64>,
     /// Whether it was taken away in a delivery that was disturbed, and none has come to its end since.
     cut_off: bool,
     /// Whether the ledger could note that people were told that a discard may have failed.
@@ -924,7 +924,7 @@ impl Model {
         }
         let unknown_alone = held_by.len() == 1 && held_by.contains("identity-unknown");
         let shortly = known.attempted.is_some_and(|at| self.now - at < YOUNG);
-        let is_known = known.begun || matches!(known.told, Told::This(..));
+        let is_known = known.mismatch_told.is_some_and(|at| self.now - at < DAY);
         match again {
             // It may be one that EC2 lists yet.
             _ if shortly && held_by.contains("discarded-before") => Due::Again("NotVisibleYet"),
@@ -1098,7 +1098,7 @@ impl Run<'_> {
                     turn_is_taken: false,
                     in_doubt: false,
                     attempted: None,
-                    begun: false,
+                    mismatch_told: None,
                     cut_off: false,
                     doubted: false,
                 };
@@ -1750,7 +1750,9 @@ impl Run<'_> {
         let held_by_limit = thing.held_by == BTreeSet::from(["limit".to_owned()]);
         let known = &self.model.images[&image];
         let is_known = thing.held_by == BTreeSet::from(["identity-unknown".to_owned()])
-            && (known.begun || !known.heard.is_empty() || self.model.waiting.contains_key(&image));
+            && (known.mismatch_told.is_some()
+                || !known.heard.is_empty()
+                || self.model.waiting.contains_key(&image));
         if !told && held_by_limit {
             self.model.waiting.insert(image, Waiting::Surely);
         } else {
@@ -1872,7 +1874,14 @@ impl Run<'_> {
             }
             known.in_doubt = in_doubt;
             known.turn_is_taken = is_taken;
-            known.begun = item.contains_key("place");
+            let of_mismatch =
+                |told: &Value| told["S"].as_str().unwrap().starts_with("[\"mismatch\"");
+            let told_at = item
+                .get("told_at_ms")
+                .filter(|_| item.get("told").is_some_and(of_mismatch))
+                .map(|at| at["N"].as_str().unwrap().parse::<i64>().unwrap());
+            known.mismatch_told =
+                told_at.map(|at| now - (Utc::now().timestamp_millis() - at) / 1000);
             known.doubted = item.contains_key("doubted");
         }
         never!(
