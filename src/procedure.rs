@@ -325,7 +325,9 @@ impl Guard {
         let look = loop {
             let seen = self.aws.describe_image(image.id).await;
             let gone = match (&seen, &answer) {
-                (Ok(Described::Gone(_) | Described::Disabled | Described::NoImage), _) => true,
+                (Ok(Described::Gone(_) | Described::NoImage), _) => true,
+                // Of a deregistration this is somebody else's deed.
+                (Ok(Described::Disabled), _) => record.action == Action::Disable,
                 // Said of an image that was seen a moment ago, this proves nothing.
                 (Ok(Described::NotFound), answer) => answer.is_ok(),
                 _ => false,
@@ -342,7 +344,7 @@ impl Guard {
             // Any other refusal is of an image that is there.
             (
                 Err(Error::Unavailable { .. } | Error::AccessDenied { .. }),
-                Ok(Described::Available(_)),
+                Ok(Described::Available(_) | Described::Disabled),
                 Action::Deregister,
             ) => self.aws.recycle_bin(image.id).await.map(|it| it.is_some()),
             _ => Ok(false),

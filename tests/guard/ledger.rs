@@ -1120,3 +1120,26 @@ async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trig
     assert_eq!(record["held_by"], json!(["identity-unknown"]));
     assert_eq!(house.alerts().len(), 2);
 }
+
+#[tokio::test]
+async fn regression_an_image_that_people_disable_while_its_deregistration_is_refused_is_not_gone() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+    house.inject(Fault::nth(
+        "Publish",
+        1,
+        FaultKind::Slow(Duration::from_millis(300)),
+    ));
+    let guard = Arc::clone(&house.guard);
+    let task = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await });
+    while !house.calls().iter().any(|call| call == "Publish") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    house.sim.world().images.get_mut(AMI).unwrap().state = "disabled".into();
+    let record = json!(task.await.unwrap().unwrap());
+    assert_eq!(
+        (&record["outcome"], &record["refusal"]),
+        (&json!("refused"), &json!("denied"))
+    );
+    assert_eq!(house.told(), ["planned", "refused"]);
+}
