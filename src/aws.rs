@@ -52,6 +52,15 @@ pub(crate) enum Described {
     NotFound,
 }
 
+/// Why an image was not taken away, as far as is known.
+#[derive(Debug)]
+pub(crate) struct NotTaken {
+    /// What went wrong.
+    pub(crate) error: Error,
+    /// Whether EC2 may have done it all the same.
+    pub(crate) may_have_acted: bool,
+}
+
 /// The SDK's own defaults, with the guard's retries and time limits.
 fn sdk_defaults() -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -394,34 +403,42 @@ impl Aws {
         Ok(())
     }
 
-    /// DeregisterImage. The image's snapshots stay.
+    /// DeregisterImage, in one attempt. The image's snapshots stay.
     ///
     /// # Errors
-    /// [`Error`]: the image may be gone all the same, if an earlier attempt's answer was lost. Look.
-    pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+    /// [`NotTaken`], which says whether the image may be gone all the same.
+    pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), NotTaken> {
         let answer = self
             .ec2
             .deregister_image()
             .image_id(image.id.as_str())
             // The default, said aloud: a snapshot is never deleted.
             .delete_associated_snapshots(false)
+            .customize()
+            .config_override(in_one_attempt())
             .send()
             .await;
-        already_gone_is_gone("ec2:DeregisterImage", image, answer)
+        match answer {
+            // That is what was wanted: an attempt after one whose answer was lost on its way hears it.
+            Err(error) if error_code(&error) == Some("InvalidAMIID.Unavailable") => Ok(()),
+            answer => taken("ec2:DeregisterImage", image, answer),
+        }
     }
 
-    /// DisableImage.
+    /// DisableImage, in one attempt.
     ///
     /// # Errors
     /// As [`Aws::deregister_image`].
-    pub(crate) async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), Error> {
+    pub(crate) async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), NotTaken> {
         let answer = self
             .ec2
             .disable_image()
             .image_id(image.id.as_str())
+            .customize()
+            .config_override(in_one_attempt())
             .send()
             .await;
-        already_gone_is_gone("ec2:DisableImage", image, answer)
+        taken("ec2:DisableImage", image, answer)
     }
 
     /// ListImagesInRecycleBin for one id: `None` if it is not there, else until when it is
@@ -728,17 +745,34 @@ fn is_invalid_image_id(code: Option<&str>) -> bool {
     )
 }
 
-/// `InvalidAMIID.Unavailable` says that the image is gone already: that is what was wanted. A second
-/// attempt after an answer that was lost on its way hears it.
-fn already_gone_is_gone<T, E: ProvideErrorMetadata>(
+fn in_one_attempt() -> aws_sdk_ec2::config::Builder {
+    aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
+}
+
+fn taken<T, E: ProvideErrorMetadata>(
     call: &'static str,
     image: &ImageName<'_>,
     answer: Result<T, SdkError<E, HttpResponse>>,
-) -> Result<(), Error> {
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error_code(&error) == Some("InvalidAMIID.Unavailable") => Ok(()),
-        Err(error) => Err(classify(call, image.arn(), &error)),
+) -> Result<(), NotTaken> {
+    let Err(error) = answer else {
+        return Ok(());
+    };
+    Err(NotTaken {
+        may_have_acted: may_have_acted(&error),
+        error: classify(call, image.arn(), &error),
+    })
+}
+
+/// Whether a request may have taken effect that no good answer came to: it was sent, and EC2 did not say that it
+/// did not do it.
+fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::ServiceError(refusal) => {
+            let server_failed = refusal.raw().status().is_server_error();
+            server_failed && refusal.err().code() != Some("RequestLimitExceeded")
+        }
+        _ => true,
     }
 }
 
@@ -863,6 +897,22 @@ mod tests {
         ] {
             assert_eq!(classified(status, code), meaning, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn only_a_request_that_ec2_refused_is_known_to_have_done_nothing() {
+        let answered = |status: u16, code: &str| {
+            let metadata = ErrorMetadata::builder().code(code).build();
+            let response = HttpResponse::new(status.try_into().unwrap(), "".into());
+            may_have_acted(&SdkError::service_error(metadata, response))
+        };
+        assert!(!answered(400, "AuthFailure"));
+        assert!(!answered(403, "UnauthorizedOperation"));
+        assert!(!answered(503, "RequestLimitExceeded"));
+        assert!(answered(500, "InternalError"));
+        assert!(answered(503, "Unavailable"));
+        let unanswered: SdkError<ErrorMetadata, HttpResponse> = SdkError::timeout_error("slow");
+        assert!(may_have_acted(&unanswered));
     }
 
     #[test]

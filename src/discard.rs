@@ -34,11 +34,16 @@ pub const RECORD_TAG: &str = "ami-billing-guard:record";
 /// as registered afterwards: EC2 gives whole seconds, and by another clock.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
 
+/// The tags that mark an image for its discard.
+const MARKS: [&str; 4] = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
+
+/// The most tags that an image can have, AWS's own not counted (EC2 User Guide, "Tag restrictions").
+const MOST_TAGS: usize = 50;
+
 /// Whether a tag is people's: AWS's own can not be set, and the guard's marks are of the image that it
 /// discards alone.
 pub(crate) fn is_of_people(key: &str) -> bool {
-    let marks = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
-    !key.starts_with("aws:") && !marks.contains(&key)
+    !key.starts_with("aws:") && !MARKS.contains(&key)
 }
 
 /// What is done about an image.
@@ -297,6 +302,7 @@ fn interlocks(
         None => true,
     };
     let asks_for_services = policy.service_registered == HoldOrDiscard::Hold;
+    let own_tags = image.tags.keys().filter(|key| is_of_people(key)).count();
     [
         (Interlock::ObserveMode, *mode == Mode::Observe),
         (Interlock::ActionNone, policy.action == DiscardAction::None),
@@ -339,6 +345,7 @@ fn interlocks(
         (Interlock::DiscardedBefore, brought_back || reregistered),
         (Interlock::NobodyListening, !heard),
         (Interlock::Uncaptured, !captured),
+        (Interlock::Untaggable, own_tags + MARKS.len() > MOST_TAGS),
         (Interlock::LedgerUnavailable, past.is_none() || !remembered),
     ]
     .into_iter()
@@ -510,6 +517,11 @@ mod tests {
     #[test]
     fn the_matrix_of_interlocks() {
         use Interlock::*;
+        let tags = |number: u32| {
+            (0..number)
+                .map(|n| (format!("key-{n}"), String::new()))
+                .collect()
+        };
         let lineage = |case: &mut Case| {
             case.evidence = vec![spoke(Source::Lineage, "Windows")];
             case.policy.discard_from = BTreeSet::from([DiscardFrom::Lineage]);
@@ -787,6 +799,29 @@ mod tests {
                 "the ledger can not be reached",
                 case(|c| c.past = None),
                 vec![LedgerUnavailable],
+            ),
+            (
+                "no room for the guard's tags",
+                case(|c| c.image.tags = tags(47)),
+                vec![Untaggable],
+            ),
+            (
+                "just room for the guard's tags",
+                case(|c| c.image.tags = tags(46)),
+                vec![],
+            ),
+            (
+                "AWS's own tags, which do not count, and the guard's, which are there already",
+                case(|c| {
+                    c.image.tags = tags(46);
+                    c.image
+                        .tags
+                        .insert("aws:cloudformation:stack-name".into(), "s".into());
+                    c.image
+                        .tags
+                        .insert(DISCARD_TAG.into(), WITHDRAWN_VALUE.into());
+                }),
+                vec![],
             ),
             (
                 "VM Import's name",

@@ -30,6 +30,11 @@ use crate::verdict::{Judgement, Verdict, judge};
 /// yet. EC2 shows a new image within 2.5 minutes (the longest that AWS Support advised to wait).
 const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 
+/// For so long after its discard, and no longer than an image takes to settle, an image that is there may be one that
+/// EC2 just lists yet. How long it does is documented nowhere ("a short while"); less than the six minutes after which
+/// the queue brings an event back.
+const LINGERS: Duration = Duration::from_secs(180);
+
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -264,15 +269,18 @@ impl Guard {
             )),
             // With two triggers, the other event of the same registration says who made it: it is on its way,
             // or was dealt with.
-            (turn, false) if planned.plan.held_by == [Interlock::IdentityUnknown] => match turn {
-                _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
-                    image: id.to_string(),
-                }),
-                Ok(turn) if turn.entry.is_known(Utc::now()) => {
-                    Ok(self.journal(planned.record(case.registration)))
+            (turn, false) if planned.awaits_identity() => {
+                let record = planned.record(case.registration);
+                match turn {
+                    _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
+                        image: id.to_string(),
+                    }),
+                    Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
+                        Ok(self.journal(record))
+                    }
+                    _ => self.leave(case, planned).await,
                 }
-                _ => self.leave(case, planned).await,
-            },
+            }
             _ => self.leave(case, planned).await,
         }
     }
@@ -284,7 +292,7 @@ impl Guard {
         held_by.contains(&Interlock::DiscardedBefore)
             && turn.entry.attempted.is_some_and(|at| {
                 let age = (Utc::now() - at).to_std().unwrap_or_default();
-                age < self.config.settle
+                age < self.config.settle.min(LINGERS)
             })
     }
 
@@ -615,6 +623,14 @@ impl Planned {
             }
             _ => false,
         }
+    }
+
+    /// Whether another event of the same registration, which says who registered the image, may make another
+    /// thing of what people would be told: a discard that only this holds, or what a rule says that asks.
+    fn awaits_identity(&self) -> bool {
+        let asked = self.assessment.expectation.identity_asked;
+        self.plan.held_by == [Interlock::IdentityUnknown]
+            || (asked && (self.plan.tell || self.plan.action == Action::Hold))
     }
 
     /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out

@@ -36,6 +36,10 @@ const TURN_SLACK: TimeDelta = TimeDelta::seconds(5);
 /// For so long people are not told the same again of an image.
 const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 
+/// For so long a discard that EC2 refused is not tried again: a duplicate of its event comes sooner (the queue brings it
+/// back after six minutes), and somebody who mended what made EC2 refuse it, and sends the event again, later.
+const REFUSED: TimeDelta = TimeDelta::minutes(10);
+
 const TURN: &str = "turn";
 const TURN_UNTIL: &str = "turn_until_ms";
 const PLACE: &str = "place";
@@ -196,11 +200,20 @@ impl Entry {
         discard.filter(|discard| self.attempted.is_some() && !discard.completed)
     }
 
-    /// Whether people were told of a mismatch of the image a short while ago.
-    pub(crate) fn is_known(&self, now: DateTime<Utc>) -> bool {
+    /// Whether people were told a short while ago that this is wrong with the image, whatever was done about it.
+    pub(crate) fn is_known(&self, record: &Record, now: DateTime<Utc>) -> bool {
         self.told
             .as_ref()
-            .is_some_and(|(gist, at)| Record::is_of_mismatch(gist) && now - at < REMEMBERED)
+            .is_some_and(|(gist, at)| record.is_about_the_same(gist) && now - at < REMEMBERED)
+    }
+
+    /// Whether EC2 refused this very discard a short while ago, and people were told: a discard that was done or
+    /// failed is not kept as told.
+    pub(crate) fn was_refused(&self, planned: &Record, now: DateTime<Utc>) -> bool {
+        let gist = planned.gist();
+        self.told
+            .as_ref()
+            .is_some_and(|(told, at)| *told == gist && now - at < REFUSED)
     }
 
     /// Whether people were told just this of the image a short while ago.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::alert;
-use crate::aws::Described;
+use crate::aws::{Described, NotTaken};
 use crate::config::Mode;
 use crate::discard::{
     Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
@@ -37,6 +37,23 @@ const TO_TELL: Duration = Duration::from_secs(3);
 
 /// A tag's value has at most 256 characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
+
+/// So often EC2 is asked to take an image away, and so long it is waited after the first time, about. The SDK does
+/// not ask again by itself: it would not say whether an attempt whose answer was lost came before a refusal.
+const ATTEMPTS: u32 = 3;
+const BACKOFF: Duration = Duration::from_millis(300);
+
+/// What is left of an image that EC2 was asked to take away.
+enum Left {
+    /// It is gone, in the way that was asked for.
+    Nothing,
+    /// It is gone in another way than it was to go: somebody else was at it.
+    OthersDeed,
+    /// It is listed; with what EC2 says of it, if it is available.
+    Image(Option<Box<Image>>),
+    /// Looking did not tell.
+    Unknown,
+}
 
 /// Why a discard did not come about.
 struct NotDiscarded {
@@ -69,6 +86,9 @@ impl Guard {
         };
         enough(ENOUGH)?;
         let draft = draft(&planned, case);
+        if turn.entry.was_refused(&draft, Utc::now()) {
+            return self.leave_refused(case, draft).await;
+        }
         match self
             .ledger
             .reserve(turn, self.policy.max_per_hour, &draft)
@@ -126,8 +146,15 @@ impl Guard {
         // From here on the image may be gone: whatever happens, there is a record of it, and people
         // are told.
         let cut_off = patience.answer_by() - TO_TELL;
-        let mut asked = false;
-        let deed = self.take_away(case, turn, &note, &mut record, &mut asked, patience);
+        let mut may_have_acted = false;
+        let deed = self.take_away(
+            case,
+            turn,
+            &note,
+            &mut record,
+            &mut may_have_acted,
+            patience,
+        );
         let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
             Ok(Ok(())) => return self.close_done(case, record).await,
             Ok(Err(not_discarded)) => not_discarded,
@@ -142,17 +169,33 @@ impl Guard {
             Err(_) => NotDiscarded {
                 error: Error::OutOfTime {
                     image: id.to_string(),
-                    doing: match asked {
+                    doing: match may_have_acted {
                         true => "whether it is gone is not known".into(),
-                        false => "EC2 was not asked to discard it".into(),
+                        false => "EC2 did not discard it".into(),
                     },
                 },
-                stands: !asked,
+                stands: !may_have_acted,
                 refusal: None,
             },
         };
         self.not_discarded(case, turn, &note, record, not_discarded)
             .await
+    }
+
+    /// Leaves an image whose discard EC2 refused a short while ago: people know.
+    async fn leave_refused(&self, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
+        let registration = case.registration;
+        let (account, region) = (registration.account.as_str(), registration.region.as_str());
+        let image = registration.image_id.as_str();
+        let last = self.ledger.last_record(account, region, image).await?;
+        let refusal = last.as_ref().and_then(|last| last.get("refusal"));
+        record.refusal = refusal.and_then(|refusal| Refusal::deserialize(refusal).ok());
+        record.outcome = Some(Outcome::Refused);
+        record.undo = None;
+        record.error = Some(
+            "EC2 refused this a short while ago: it was not asked again, and people know".into(),
+        );
+        Ok(self.close(case, record, Told::AsBefore).await)
     }
 
     /// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
@@ -287,14 +330,14 @@ impl Guard {
     }
 
     /// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
-    /// that stands afterwards may have been brought back. `asked`: whether EC2 was.
+    /// that stands afterwards may have been brought back. `may_have_acted`: whether EC2 may have done it.
     async fn take_away(
         &self,
         case: &Case<'_>,
         turn: &Turn,
         note: &Note<'_>,
         record: &mut Record,
-        asked: &mut bool,
+        may_have_acted: &mut bool,
         patience: &mut Patience,
     ) -> Result<(), NotDiscarded> {
         if let Err(error) = self.ledger.attempt(turn, note, record).await {
@@ -304,78 +347,41 @@ impl Guard {
                 refusal: None,
             });
         }
-        let image = self.name(case.registration);
-        *asked = true;
-        let answer = loop {
-            let answer = match record.action {
-                Action::Disable => self.aws.disable_image(&image).await,
-                _ => self.aws.deregister_image(&image).await,
-            };
-            match answer {
-                // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
-                // once nobody promises.
-                Err(Error::AccessDenied { .. }) if patience.pause().await => {}
-                answer => break answer,
-            }
-        };
+        let answer = self
+            .ask_ec2(case, record.action, may_have_acted, patience)
+            .await;
         if answer.is_ok() {
             // Said at once: no look that is slow or cut off changes it.
             record.outcome = Some(Outcome::Done);
         }
-        let look = loop {
-            let seen = self.aws.describe_image(image.id).await;
-            let gone = match (&seen, &answer) {
-                (Ok(Described::Gone(_) | Described::NoImage), _) => true,
-                // Of a deregistration this is somebody else's deed.
-                (Ok(Described::Disabled), _) => record.action == Action::Disable,
-                // Said of an image that was seen a moment ago, this proves nothing.
-                (Ok(Described::NotFound), answer) => answer.is_ok(),
-                _ => false,
-            };
-            // An attempt whose answer was lost may have done it, and then the last answer says nothing.
-            // EC2 lists a deregistered image for a short while yet.
-            if answer.is_ok() || gone || !patience.pause().await {
-                break if gone { Ok(Described::NoImage) } else { seen };
-            }
-        };
-        // An attempt whose answer was lost may have done it, and EC2 may list the image for longer than was
-        // waited: the Recycle Bin has what was deregistered.
-        let binned = match (&answer, &look, record.action) {
-            // Any other refusal is of an image that is there.
-            (
-                Err(Error::Unavailable { .. } | Error::AccessDenied { .. }),
-                Ok(Described::Available(_) | Described::Disabled),
-                Action::Deregister,
-            ) => self.aws.recycle_bin(image.id).await.map(|it| it.is_some()),
-            _ => Ok(false),
-        };
-        let look = match &binned {
-            Ok(true) => Ok(Described::NoImage),
-            Ok(false) => look,
-            Err(_) => Ok(Described::NotFound),
-        };
-        let look = match (answer, look) {
-            (_, Ok(Described::NoImage)) => LookedAgain::Gone,
-            (Ok(()), Ok(Described::NotFound) | Err(_)) => LookedAgain::Unknown,
-            (Ok(()), Ok(_)) => LookedAgain::StillListed,
-            (Err(error), Ok(Described::NotFound) | Err(_)) => {
-                return Err(NotDiscarded {
-                    error: Error::Unavailable {
-                        call: "ec2:DescribeImages",
-                        resource: case.registration.image_id.to_string(),
-                        message: format!("whether it is gone is not known, after this: {error}"),
-                    },
-                    stands: false,
-                    refusal: None,
-                });
-            }
-            (Err(error), Ok(standing)) => {
-                let protected =
-                    matches!(&standing, Described::Available(image) if image.is_protected());
+        let done = answer.is_ok();
+        let in_doubt = *may_have_acted && !done;
+        let left = self
+            .look_for(case, record.action, done, in_doubt, patience)
+            .await;
+        let look = match (answer, left) {
+            (_, Left::Nothing) | (Ok(()), Left::OthersDeed) => LookedAgain::Gone,
+            (Ok(()), Left::Unknown) => LookedAgain::Unknown,
+            (Ok(()), Left::Image(_)) => LookedAgain::StillListed,
+            (Err(error), left @ (Left::Image(_) | Left::Unknown)) if !in_doubt => {
+                let protected = matches!(left, Left::Image(Some(image)) if image.is_protected());
                 return Err(NotDiscarded {
                     refusal: refusal(&error, protected),
                     error,
                     stands: true,
+                });
+            }
+            // An image that EC2 lists may be one that it lists yet: whether an attempt whose answer was lost took
+            // it away shows when the event comes again.
+            (Err(error), _) => {
+                return Err(NotDiscarded {
+                    error: Error::Unavailable {
+                        call: "ec2:DescribeImages",
+                        resource: case.registration.image_id.to_string(),
+                        message: format!("what became of it is not known, after this: {error}"),
+                    },
+                    stands: false,
+                    refusal: None,
                 });
             }
         };
@@ -386,6 +392,85 @@ impl Guard {
                 .await;
         }
         Ok(())
+    }
+
+    /// Deregisters or disables the image, in several attempts while another may help. `may_have_acted`: whether
+    /// EC2 may have done it, whatever the answer.
+    async fn ask_ec2(
+        &self,
+        case: &Case<'_>,
+        action: Action,
+        may_have_acted: &mut bool,
+        patience: &mut Patience,
+    ) -> Result<(), Error> {
+        let image = self.name(case.registration);
+        let mut attempts = ATTEMPTS;
+        loop {
+            let before = *may_have_acted;
+            // If this is cut off, it may have.
+            *may_have_acted = true;
+            let answer = match action {
+                Action::Disable => self.aws.disable_image(&image).await,
+                _ => self.aws.deregister_image(&image).await,
+            };
+            let NotTaken {
+                error,
+                may_have_acted: acted,
+            } = match answer {
+                Ok(()) => return Ok(()),
+                Err(not_taken) => not_taken,
+            };
+            *may_have_acted = before || acted;
+            attempts -= 1;
+            match error {
+                // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
+                // once nobody promises.
+                Error::AccessDenied { .. } if patience.pause().await => attempts += 1,
+                Error::Unavailable { .. } if attempts > 0 => {
+                    let pause = BACKOFF * (ATTEMPTS - attempts);
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// Looks what is left of an image that EC2 was asked to take away. `done`: it said that it did. `in_doubt`: it may
+    /// have, as an answer was lost; then it is looked several times, and into the Recycle Bin, which has what was
+    /// deregistered: EC2 lists such an image for a short while yet.
+    async fn look_for(
+        &self,
+        case: &Case<'_>,
+        action: Action,
+        done: bool,
+        in_doubt: bool,
+        patience: &mut Patience,
+    ) -> Left {
+        let id = &case.registration.image_id;
+        let left = loop {
+            let left = match (self.aws.describe_image(id).await, action) {
+                (Ok(Described::Disabled), Action::Disable)
+                | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => {
+                    Left::Nothing
+                }
+                (Ok(Described::Gone(_) | Described::NoImage), _) => Left::OthersDeed,
+                (Ok(Described::Available(image)), _) => Left::Image(Some(image)),
+                (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
+                    Left::Image(None)
+                }
+                (Ok(Described::NotFound), _) if done => Left::Nothing,
+                // Said of an image that was seen a moment ago, it proves nothing.
+                (Ok(Described::NotFound) | Err(_), _) => Left::Unknown,
+            };
+            if !in_doubt || matches!(left, Left::Nothing) || !patience.pause().await {
+                break left;
+            }
+        };
+        let asks_bin = in_doubt && action == Action::Deregister;
+        match asks_bin && matches!(self.aws.recycle_bin(id).await, Ok(Some(_))) {
+            true => Left::Nothing,
+            false => left,
+        }
     }
 
     /// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an

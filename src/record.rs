@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::discard::{Action, Interlock, Plan, Surroundings, is_of_people};
 use crate::event::{Ignored, RegisteredBy, Registration};
@@ -126,8 +127,8 @@ pub enum Outcome {
     Failed,
 }
 
-/// Why EC2 refused a discard. None is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// Why EC2 refused a discard. None is tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The image has deregistration protection.
@@ -309,9 +310,13 @@ impl Record {
         why.unwrap_or(self.reason)
     }
 
-    /// Whether a [gist](Record::gist) is of a mismatch.
-    pub(crate) fn is_of_mismatch(gist: &str) -> bool {
-        gist.starts_with("[\"mismatch\"")
+    /// Whether a [gist](Record::gist) is about the same verdict of the same billing.
+    pub(crate) fn is_about_the_same(&self, gist: &str) -> bool {
+        let about = |gist: &str| {
+            let gist: Value = serde_json::from_str(gist).unwrap_or_default();
+            [0, 1, 3].map(|at| gist.get(at).cloned())
+        };
+        about(&self.gist()) == about(gist)
     }
 
     fn observe(&mut self, image: &Image) {

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem, Update};
@@ -33,6 +36,7 @@ impl Table {
             .build();
         let config = aws_sdk_dynamodb::config::Builder::from(config)
             .timeout_config(timeouts)
+            .interceptor(WholeObject)
             .build();
         Table {
             client: aws_sdk_dynamodb::Client::from_conf(config),
@@ -147,6 +151,34 @@ impl Table {
             .await
             .map_err(|error| classify("dynamodb:GetItem", &self.name, &error))?;
         Ok(read(answer.item.into_iter().flatten()))
+    }
+}
+
+/// Refuses an answer of DynamoDB's that has no body. The SDK takes it for one that names nothing: a table that
+/// says nothing would pass for one that knows of no discard. What ends early in its middle it refuses itself.
+#[derive(Debug)]
+struct WholeObject;
+
+impl Intercept for WholeObject {
+    fn name(&self) -> &'static str {
+        "WholeObject"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let nothing = context
+            .response()
+            .body()
+            .bytes()
+            .is_none_or(<[u8]>::is_empty);
+        match context.output_or_error().is_ok() && nothing {
+            true => Err("the answer has no body".into()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -270,7 +270,7 @@ fn single_faults(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combination
         let for_good = lasting.map(|kind| step.for_good(kind));
         combinations.extend(once.chain(for_good).map(|fault| Combination {
             scenario,
-            end: match is_note_without_an_answer(step, &fault) {
+            end: match is_note_without_an_answer(step, &fault) || is_deed_in_doubt(step, &fault) {
                 true => End::LeftToPeople,
                 false => scenario.end,
             },
@@ -281,7 +281,15 @@ fn single_faults(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combination
     combinations
 }
 
-/// Of all single faults, these alone keep an image that should be discarded: the note that it is about to be
+/// EC2 did not do it, and did not say so either: an image that EC2 lists may be one that it lists yet, and when the
+/// event comes again, one that was brought back.
+fn is_deed_in_doubt(step: &Step, fault: &Fault) -> bool {
+    let undone = [FaultKind::InternalError, FaultKind::ResetBefore];
+    let for_good = matches!(fault.calls, Calls::From(_));
+    step.is_the_deed() && for_good && undone.contains(&fault.kind)
+}
+
+/// Of the other single faults, these alone keep an image that should be discarded: the note that it is about to be
 /// is written, and as no answer says so and none comes to any write after it, the guard neither acts nor
 /// takes the note back. An image that has the note and stands may have been brought back.
 fn is_note_without_an_answer(step: &Step, fault: &Fault) -> bool {
@@ -320,9 +328,10 @@ fn blind_discards(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combinatio
         ] {
             combinations.push(Combination {
                 scenario,
-                end: match of_deed.takes_effect() {
-                    true => End::Discarded,
-                    false => End::LeftToPeople,
+                end: match of_deed {
+                    FaultKind::InternalError | FaultKind::ResetBefore => End::LeftToPeople,
+                    // Done, or known not to be.
+                    _ => End::Discarded,
                 },
                 overcome: false,
                 faults: vec![deed.for_good(of_deed), look.for_good(&of_look)],
@@ -371,7 +380,7 @@ impl Combination {
         self.check_answer(&house, &first, &calls)?;
 
         house.sim.heal();
-        let_six_minutes_pass(&house);
+        let_time_pass(&house);
         let heard = house.alerts().len();
         let (second, later) = deliver(&house, in_a_minute()).await?;
         self.check_delivery(&house, &later)?;
@@ -520,13 +529,18 @@ async fn deliver(
 }
 
 /// The queue brings the event again after six minutes, when every turn is over: also that of an invocation that
-/// was cut off, or could not reach the ledger to give it back.
-fn let_six_minutes_pass(house: &House) {
+/// was cut off, or could not reach the ledger to give it back. A discard that was refused is over with; whoever
+/// mends that and sends the event again does so after more than ten minutes.
+fn let_time_pass(house: &House) {
+    let later = (Utc::now() - TimeDelta::minutes(11)).timestamp_millis();
     let mut world = house.sim.world();
     let items = &mut world.tables.get_mut(LEDGER).unwrap().items;
     for (id, item) in items {
         if id.ends_with(AMI) {
             item.insert("turn_until_ms".into(), json!({ "N": "0" }));
+            if item.contains_key("told_at_ms") {
+                item.insert("told_at_ms".into(), json!({ "N": later.to_string() }));
+            }
         }
     }
 }

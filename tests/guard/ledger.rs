@@ -375,11 +375,10 @@ async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
 async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
-    house.inject(Fault::from_nth(
-        "DescribeImages",
-        3,
-        FaultKind::InternalError,
-    ));
+    for look in ["DescribeImages", "ListImagesInRecycleBin"] {
+        let nth = if look == "DescribeImages" { 3 } else { 1 };
+        house.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
+    }
     house.give(registered()).await.unwrap_err();
     turns_end(&house);
     house.sim.heal();
@@ -547,11 +546,10 @@ async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_
     let house = house_with_table(expecting("Windows")).await;
     // The deed takes effect, and then nothing is heard of it, nor of the image.
     house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
-    house.inject(Fault::from_nth(
-        "DescribeImages",
-        3,
-        FaultKind::InternalError,
-    ));
+    for look in ["DescribeImages", "ListImagesInRecycleBin"] {
+        let nth = if look == "DescribeImages" { 3 } else { 1 };
+        house.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
+    }
     house.give(registered()).await.unwrap_err();
     assert_eq!(house.told(), ["planned", "failed"]);
     let record = again_later(&house).await.unwrap();
@@ -858,7 +856,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
         assert!(letter.contains(advice), "{name}: {letter}");
         assert!(house.image_stands());
         assert!(
-            item(&house).get("attempted").is_none(),
+            item(&house).get("attempted_at_ms").is_none(),
             "{name}: it stands, and that is known"
         );
     }
@@ -1142,4 +1140,191 @@ async fn regression_an_image_that_people_disable_while_its_deregistration_is_ref
         (&json!("refused"), &json!("denied"))
     );
     assert_eq!(house.told(), ["planned", "refused"]);
+}
+
+/// An answer that was lost, a refusal after it, and an image that EC2 lists for long: whether it is gone is not
+/// known, also if no Recycle Bin has it.
+async fn house_in_doubt(policy: &str, act: &str) -> House {
+    let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
+    {
+        let mut world = house.sim.world();
+        world.recycle_bin_rules.clear();
+        world.after_deregistration = Lingering {
+            listed_for: 100,
+            empty_for: None,
+        };
+    }
+    house.inject(Fault::nth(act, 1, FaultKind::ResetAfter));
+    house
+}
+
+#[tokio::test]
+async fn regression_a_discard_that_may_have_been_done_is_not_forgotten_as_ec2_lists_the_image_yet()
+{
+    for later in [
+        FaultKind::Throttle,
+        refuse("OperationNotPermitted", "no"),
+        FaultKind::AccessDenied,
+    ] {
+        let house = house_in_doubt("", "DeregisterImage").await;
+        house.inject(Fault::from_nth("DeregisterImage", 2, later.clone()));
+        let error = house.give(registered()).await.unwrap_err();
+        assert_eq!(error.error_type(), "Unavailable", "{later:?}: {error}");
+        assert_eq!(house.told(), ["planned", "failed"]);
+
+        // It was done, and shows when the event comes again: people hear that it was, and that there is no way back.
+        house.sim.world().after_deregistration = Lingering::default();
+        house.sim.world().deregistered.clear();
+        house.sim.world().images.remove(AMI);
+        let record = again_later(&house).await.unwrap();
+        assert_eq!(
+            (&record["outcome"], &record["recycle_bin"]),
+            (&json!("done"), &json!("absent"))
+        );
+        assert_eq!(house.told(), ["planned", "failed", "done"], "{later:?}");
+    }
+}
+
+#[tokio::test]
+async fn regression_what_people_bring_back_after_a_discard_that_may_have_been_done_stays() {
+    let house = house_in_doubt("[discard]\naction = \"disable\"", "DisableImage").await;
+    house.inject(Fault::from_nth("DisableImage", 2, FaultKind::Throttle));
+    house.inject(Fault::from_nth("DescribeImages", 3, FaultKind::Throttle));
+    house.give(registered()).await.unwrap_err();
+
+    house.sim.world().images.get_mut(AMI).unwrap().state = "available".into();
+    let record = again(&house).await.unwrap();
+    assert!(is_held_as_discarded_before(&record), "{record}");
+    assert_eq!(
+        discards(&house),
+        3,
+        "none but the attempts of the first time"
+    );
+    assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn regression_a_refused_discard_is_neither_tried_nor_told_again_for_a_duplicate() {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DeregisterImage",
+        refuse("OperationNotPermitted", "it is protected"),
+    ));
+    let first = house.record(registered()).await;
+    assert_eq!(
+        (&first["outcome"], &first["refusal"]),
+        (&json!("refused"), &json!("protected"))
+    );
+    for _ in 0..4 {
+        let record = house.record(registered()).await;
+        assert_eq!(
+            (&record["outcome"], &record["refusal"]),
+            (&json!("refused"), &json!("protected"))
+        );
+    }
+    assert_eq!(house.told(), ["planned", "refused"]);
+    assert_eq!(discards(&house), 1);
+
+    // Somebody mended it, and sends the event again.
+    {
+        let mut world = house.sim.world();
+        let items = &mut world.tables.get_mut(TABLE).unwrap().items;
+        let item = items
+            .values_mut()
+            .find(|item| item.contains_key("told_at_ms"))
+            .unwrap();
+        let long_ago = (Utc::now() - TimeDelta::minutes(11)).timestamp_millis();
+        item.insert("told_at_ms".into(), json!({ "N": long_ago.to_string() }));
+    }
+    let record = again(&house).await.unwrap();
+    assert_eq!(record["outcome"], "done");
+}
+
+#[tokio::test]
+async fn regression_an_image_that_people_deregister_while_it_is_disabled_was_not_disabled() {
+    let house = House::with(
+        expecting("Windows"),
+        with(Some(TABLE), "[discard]\naction = \"disable\""),
+    )
+    .await;
+    house.inject(Fault::always(
+        "DisableImage",
+        refuse("InvalidAMIID.Unavailable", "gone"),
+    ));
+    house.inject(Fault::from_nth(
+        "DescribeImages",
+        3,
+        refuse("InvalidAMIID.Unavailable", "gone"),
+    ));
+    house.give(registered()).await.unwrap_err();
+    assert_eq!(house.told(), ["planned", "failed"]);
+    house.sim.heal();
+    house.sim.world().images.remove(AMI);
+    let record = again_later(&house).await.unwrap();
+    assert_eq!(
+        (&record["verdict"], &record["undo"]),
+        (&json!("gone"), &json!(null))
+    );
+    assert_eq!(house.told(), ["planned", "failed"]);
+}
+
+#[tokio::test]
+async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_asks() {
+    let rules = "[[exempt]]\nregistered_by = \"arn:aws:iam::*:user/builder\"\nreason = \"ours\"";
+    for ledger in LEDGERS {
+        let house = House::with(expecting("Windows"), with(ledger, rules)).await;
+        let young = became_available_at(Utc::now() - TimeDelta::minutes(6));
+        let error = house.give(young).await.unwrap_err();
+        assert_eq!(error.error_type(), "IdentityMayCome");
+        assert_eq!(house.record(registered()).await["verdict"], "exempt");
+        assert!(house.alerts().is_empty());
+        // If no other event comes, people are told.
+        let house = House::with(expecting("Windows"), with(ledger, rules)).await;
+        let record = house.record(became_available()).await;
+        assert_eq!(
+            record["held_by"],
+            json!(["source-failed", "identity-unknown"])
+        );
+        assert_eq!(house.alerts().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_other_trigger() {
+    let extra = billing(expecting("Linux"), "Ubuntu Pro", "RunInstances:0g00");
+    let house = House::with(extra, with(Some(TABLE), "")).await;
+    assert_eq!(house.record(registered()).await["kind"], "extra");
+    house
+        .sim
+        .world()
+        .images
+        .get_mut(AMI)
+        .unwrap()
+        .tags
+        .insert("ami-billing-guard:expect".into(), "Windows".into());
+    assert_eq!(house.record(became_available()).await["kind"], "wrong");
+    assert_eq!(house.alerts().len(), 2);
+}
+
+#[tokio::test]
+async fn regression_an_answer_of_the_ledger_without_a_body_does_not_forget_a_discard_of_the_same_snapshot()
+ {
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always("GetItem", FaultKind::CutShort(0)));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotFoundOut");
+    assert!(house.image_stands());
+    assert_eq!(house.alerts()[0]["held_by"], json!(["ledger-unavailable"]));
+}
+
+#[tokio::test]
+async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_the_hour() {
+    let mut image = expecting("Windows");
+    for n in 0..46 {
+        image.tags.insert(format!("key-{n}"), String::new());
+    }
+    let house = house_with_table(image).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["untaggable"]));
+    assert!(!house.calls().contains(&"TransactWriteItems".to_owned()));
 }

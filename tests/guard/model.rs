@@ -29,6 +29,8 @@ const SETTLED: i64 = 340;
 const YOUNG: i64 = 300;
 const OLD: i64 = 600;
 const HOUR: i64 = 3600;
+/// For so long what EC2 refused is not tried again.
+const REFUSED: i64 = 600;
 const DAY: i64 = 86_400;
 
 /// The answer that a crash waits for, and the one during which people do something.
@@ -788,8 +790,8 @@ struct Known {
     in_doubt: bool,
     /// When it took the image away, or was cut off in it.
     attempted: Option<i64>,
-    /// When people were told of a mismatch, as the ledger remembers it.
-    mismatch_told: Option<i64>,
+    /// When people were told that the image lacks something, and what it billed then, as the ledger remembers it.
+    mismatch_told: Option<(i64, Option<String>)>,
     /// Whether it was taken away in a delivery that was disturbed, and none has come to its end since.
     cut_off: bool,
     /// Whether the ledger could note that people were told that a discard may have failed.
@@ -827,6 +829,8 @@ enum Due {
     Tell(Thing),
     /// As above: the hour has no place for the discard.
     OverLimit(Thing),
+    /// EC2 refused the discard a short while ago, and people know.
+    Refused,
     Discard,
 }
 
@@ -924,7 +928,10 @@ impl Model {
         }
         let unknown_alone = held_by.len() == 1 && held_by.contains("identity-unknown");
         let shortly = known.attempted.is_some_and(|at| self.now - at < YOUNG);
-        let is_known = known.mismatch_told.is_some_and(|at| self.now - at < DAY);
+        let is_known = known
+            .mismatch_told
+            .as_ref()
+            .is_some_and(|(at, bills)| self.now - at < DAY && *bills == facts.bills);
         match again {
             // It may be one that EC2 lists yet.
             _ if shortly && held_by.contains("discarded-before") => Due::Again("NotVisibleYet"),
@@ -1311,7 +1318,18 @@ impl Run<'_> {
             End::Crashed => false,
         });
         let facts = &watched.before[image];
-        Some(self.model.due(event, image, facts, may_be_held && held))
+        let due = self.model.due(event, image, facts, may_be_held && held);
+        // The ledger may not have learnt of a refusal.
+        let says_so =
+            |end: &End| matches!(end, End::Record(record) if record["outcome"] == "refused");
+        let was_refused = known.heard.last().is_some_and(|(at, _, outcome)| {
+            outcome.as_deref() == Some("refused") && self.model.now - at < REFUSED
+        });
+        let silent = watched.of(image).is_empty();
+        match matches!(due, Due::Discard | Due::OverLimit(_)) {
+            true if was_refused && silent && watched.ends.iter().any(says_so) => Some(Due::Refused),
+            _ => Some(due),
+        }
     }
 
     /// What holds whatever happens.
@@ -1545,7 +1563,7 @@ impl Run<'_> {
         let now = self.model.now;
         let brought_back = self.model.images[&image].discarded.is_some();
         match &due {
-            Due::Again(_) => {}
+            Due::Again(_) | Due::Refused => {}
             Due::IsKnown => {
                 let thing = Thing::of(record);
                 let unknown = thing.held_by == BTreeSet::from(["identity-unknown".to_owned()]);
@@ -1874,14 +1892,17 @@ impl Run<'_> {
             }
             known.in_doubt = in_doubt;
             known.turn_is_taken = is_taken;
-            let of_mismatch =
-                |told: &Value| told["S"].as_str().unwrap().starts_with("[\"mismatch\"");
+            let gist = item.get("told").and_then(|told| {
+                let gist: Value = serde_json::from_str(told["S"].as_str()?).unwrap();
+                (gist[0] == "mismatch" && gist[1] != "extra").then_some(gist)
+            });
             let told_at = item
                 .get("told_at_ms")
-                .filter(|_| item.get("told").is_some_and(of_mismatch))
                 .map(|at| at["N"].as_str().unwrap().parse::<i64>().unwrap());
-            known.mismatch_told =
-                told_at.map(|at| now - (Utc::now().timestamp_millis() - at) / 1000);
+            known.mismatch_told = gist.zip(told_at).map(|(gist, at)| {
+                let bills = gist[3]["platform_details"].as_str().map(str::to_owned);
+                (now - (Utc::now().timestamp_millis() - at) / 1000, bills)
+            });
             known.doubted = item.contains_key("doubted");
         }
         never!(

@@ -237,7 +237,7 @@ def test_the_queue_delays_by_what_the_guard_takes_for_settled():
 def test_what_can_not_be_judged_is_kept_for_fourteen_days():
     redrive = RESOURCES["EventQueue"]["Properties"]["RedrivePolicy"]
     assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
-    for queue in ("DeadLetterQueue", "UndeliveredEventQueue"):
+    for queue in ("EventQueue", "DeadLetterQueue", "UndeliveredEventQueue"):
         assert RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
