@@ -15,12 +15,15 @@ use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Answer, Aws, Deadline, Guard};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, World};
+use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, Topic, World};
 
 /// The root volume of a Windows server, of whose snapshot somebody registers an image by hand.
 const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
+
+/// Where a chat application would listen.
+const CHAT_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard-chat";
 
 /// The images of the events: the last digits of the id, the name, what their tag says they should
 /// bill, and what EC2 made of them.
@@ -99,6 +102,11 @@ fn world() -> World {
         volumes: vec![AttachedVolume::new("/dev/xvda", VOLUME)],
         ..Instance::new("i-0a1b2c3d4e5f60001", "ami-0a1b2c3d4e5f60099")
     });
+    let listened_to = Topic {
+        confirmed: 1,
+        pending: 0,
+    };
+    world.topics.insert(CHAT_TOPIC.into(), listened_to);
     world
 }
 
@@ -114,6 +122,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let config = Config {
         mode: Mode::Enforce,
         alert_topic: TOPIC.into(),
+        chat_topic: Some(CHAT_TOPIC.into()),
+        policy_path: None,
         scope: Scope {
             account: Some("123456789012".parse()?),
             region: Some("eu-west-1".into()),
@@ -124,7 +134,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ledger_days: 365,
     };
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
-    let guard = Arc::new(Guard::new(config, Policy::default(), aws, |_| {}));
+    let guard = Arc::new(Guard::new(config, Policy::default(), aws, |_, _| {}));
 
     let mut files: Vec<_> =
         std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("events"))?
@@ -150,6 +160,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let deadline = Deadline::now() + Duration::from_secs(60);
         let row = match guard.handle(event, deadline).await {
             Ok(Answer::Record(record)) => Row::of_record(&json!(record)),
+            Ok(Answer::SelfTest(_)) => Row::default(),
             Ok(Answer::Batch(answer)) => Row {
                 verdict: "(a batch)".into(),
                 action: format!(
@@ -174,16 +185,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
     print_table(&rows);
 
     let world = sim.world();
+    let of = |topic: &'static str| {
+        let messages = world.messages.iter();
+        messages.filter(move |message| message.topic_arn == topic)
+    };
     println!(
         "\n{} alerts were published. The first of them, as a mail:\n",
-        world.messages.len()
+        of(TOPIC).count()
     );
-    if let Some(message) = world.messages.first() {
+    if let Some(message) = of(TOPIC).next() {
         println!(
             "Subject: {}\n",
             message.subject.as_deref().unwrap_or_default()
         );
         println!("{}", message.body("email"));
+        println!(
+            "The same for programs (SQS, Lambda, HTTP), which can filter by its attributes:\n"
+        );
+        for (name, attribute) in &message.attributes {
+            println!("{name} = {}", attribute.value);
+        }
+        println!("{}\n", pretty(&message.body("sqs"))?);
+    }
+    if let Some(message) = of(CHAT_TOPIC).next() {
+        println!(
+            "And for a chat (Amazon Q Developer in chat applications shows it in Slack or Teams):\n"
+        );
+        println!("{}\n", pretty(&message.message)?);
     }
     println!(
         "Deregistered: {}, of which in the Recycle Bin: {}. Snapshots deleted: {}.",
@@ -192,6 +220,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         snapshots - world.snapshots.len()
     );
     Ok(())
+}
+
+fn pretty(json: &str) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&serde_json::from_str::<Value>(json)?)
 }
 
 /// A line of the table.

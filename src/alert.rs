@@ -3,6 +3,8 @@
 //! Names, tags and ARNs come from outside: in the text each stands on one line, without control
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
 
+mod chat;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -35,6 +37,10 @@ pub(crate) struct Message {
     pub(crate) subject: String,
     /// SNS's JSON with a body for each protocol.
     pub(crate) bodies: String,
+    /// The custom notification for chat applications.
+    pub(crate) chat: String,
+    /// What subscriptions can filter by, by name; none is empty.
+    pub(crate) attributes: Vec<(&'static str, String)>,
 }
 
 /// The SNS message of a record: text where people read (`default`, `email`), the record where
@@ -47,16 +53,93 @@ pub(crate) fn message(record: &Record) -> Message {
         let mut shorter = record.clone();
         shorter.rebuild = None;
         shorter.references.truncate(10);
-        bodies = self::bodies(&text(&shorter), &serde_json::json!(shorter));
+        let mut json = serde_json::json!(shorter);
+        bodies = self::bodies(&text(&shorter), &json);
+        if bodies.len() > LONGEST_MESSAGE {
+            // Longer than anything that EC2 or IAM allows.
+            cut(&mut json);
+            shorter.fix.retain(|step| step.len() <= SHOWN);
+            bodies = self::bodies(&text(&shorter), &json);
+        }
     }
     Message {
         subject: subject(record),
         bodies,
+        chat: escaped_json(&chat::of_record(record).to_string()),
+        attributes: {
+            // Who hears of a mismatch also hears how it ended.
+            let label = record.verdict.label();
+            let label = record.discarded_as.as_deref().unwrap_or(&label);
+            let (verdict, kind) = match label.split_once('/') {
+                Some((verdict, kind)) => (verdict, Some(kind)),
+                None => (label, None),
+            };
+            attributes(
+                verdict,
+                kind,
+                record.account.as_deref(),
+                record.region.as_deref(),
+            )
+        },
+    }
+}
+
+/// The message of a self-test: nothing is wrong.
+pub(crate) fn test(account: Option<&str>, region: Option<&str>, mode: &str) -> Message {
+    let subject = "AMI billing guard: a test, nothing is wrong".to_owned();
+    let mut text = Text::default();
+    text.line(
+        "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.",
+    );
+    text.heading("Of");
+    text.field("account", &account.map(str::to_owned));
+    text.field("region", &region.map(str::to_owned));
+    text.field("mode", &Some(mode.to_owned()));
+    text.heading("Did you expect it?");
+    text.line("Then whoever reads this hears of AMIs that do not bill what they should.");
+    let json = serde_json::json!({
+        "schema": SCHEMA, "verdict": "self-test", "account": account, "region": region, "mode": mode,
+    });
+    let place = [account, region].map(|part| part.unwrap_or("-"));
+    Message {
+        bodies: bodies(&text.0, &json),
+        chat: escaped_json(&chat::of_test(place[0], place[1], &subject).to_string()),
+        attributes: attributes("self-test", None, account, region),
+        subject,
+    }
+}
+
+/// What subscriptions can filter by. SNS takes no empty value.
+fn attributes(
+    verdict: &str,
+    kind: Option<&str>,
+    account: Option<&str>,
+    region: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    let named = [
+        ("verdict", Some(verdict)),
+        ("kind", kind),
+        ("account", account),
+        ("region", region),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.filter(|it| !it.is_empty())?.to_owned())))
+        .collect()
+}
+
+/// Cuts every text in a record.
+fn cut(json: &mut Value) {
+    match json {
+        Value::String(text) => *text = plain(text),
+        Value::Array(members) => members.iter_mut().for_each(cut),
+        Value::Object(members) => members.values_mut().for_each(cut),
+        _ => {}
     }
 }
 
 fn bodies(text: &str, json: &Value) -> String {
-    let json = json.to_string();
+    let json = escaped_json(&json.to_string());
     let bodies = serde_json::json!({
         "default": text, "email": text,
         "sqs": json, "lambda": json, "http": json, "https": json,
@@ -131,21 +214,26 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
         "schema": SCHEMA, "digest": "limit", "event_id": digest.event_id,
         "account": digest.account, "region": digest.region, "images": images,
     });
+    let subject = format!("AMI billing: held by the hourly limit, AMIs: {number}");
     Message {
-        subject: format!("AMI billing: held by the hourly limit, AMIs: {number}"),
         bodies: bodies(&text.0, &json),
+        chat: escaped_json(&chat::of_digest(digest, held, &subject).to_string()),
+        attributes: attributes(
+            "mismatch",
+            None,
+            Some(digest.account.as_str()),
+            Some(&digest.region),
+        ),
+        subject,
     }
 }
 
 /// The subject of a mail. Nothing in it comes from outside but the image's id, which was checked.
 pub fn subject(record: &Record) -> String {
     let image = record.image_id.as_deref().unwrap_or("an AMI");
-    let kind = record
-        .kind
-        .map_or_else(String::new, |kind| format!("/{}", kind.name()));
     let mut subject = format!(
-        "AMI billing {}{kind}: {image} {}",
-        record.verdict.name(),
+        "AMI billing {}: {image} {}",
+        record.verdict.label(),
         done(record)
     );
     subject.truncate(SUBJECT);
@@ -157,10 +245,10 @@ fn done(record: &Record) -> &'static str {
     match (record.action, record.outcome) {
         (Action::Deregister, Some(Outcome::Done)) => "was deregistered",
         (Action::Disable, Some(Outcome::Done)) => "was disabled",
-        (Action::Deregister, Some(Outcome::Refused | Outcome::Failed)) => {
-            "could not be deregistered"
-        }
-        (Action::Disable, Some(Outcome::Refused | Outcome::Failed)) => "could not be disabled",
+        (Action::Deregister, Some(Outcome::Refused)) => "could not be deregistered",
+        (Action::Disable, Some(Outcome::Refused)) => "could not be disabled",
+        (Action::Deregister, Some(Outcome::Failed)) => "is not known to be deregistered",
+        (Action::Disable, Some(Outcome::Failed)) => "is not known to be disabled",
         (Action::Deregister, _) => "is being deregistered",
         (Action::Disable, _) => "is being disabled",
         (Action::Hold, _) if record.held_by == [Interlock::Limit] => {
@@ -171,7 +259,7 @@ fn done(record: &Record) -> &'static str {
     }
 }
 
-/// The text of an alert: what was registered, what it bills and should, what was done, how to make
+/// The text of an alert: what was done, what was registered, what it bills and should, how to make
 /// it right, how to take it back.
 pub fn text(record: &Record) -> String {
     let mut text = Text::default();
@@ -181,6 +269,9 @@ pub fn text(record: &Record) -> String {
         done(record),
         plain(&record.reason)
     ));
+
+    text.heading("What was done");
+    deeds(record).iter().for_each(|deed| text.line(deed));
 
     text.heading("Registered");
     text.field("image", &record.image_id);
@@ -231,11 +322,10 @@ pub fn text(record: &Record) -> String {
         }
     }
 
-    text.heading("What was done");
-    deeds(record).iter().for_each(|deed| text.line(deed));
-
-    text.heading("How to make it right");
-    record.fix.iter().for_each(|step| text.line(step));
+    if !record.fix.is_empty() {
+        text.heading("How to make it right");
+        record.fix.iter().for_each(|step| text.line(step));
+    }
 
     if let Some(undo) = &record.undo {
         text.heading("How to take the discard back");
@@ -254,10 +344,13 @@ pub fn text(record: &Record) -> String {
              all the same: it tells of it until then.",
         );
     }
-    if let (Action::Deregister, Some(rebuild)) = (record.action, &record.rebuild)
-        && !matches!(record.outcome, Some(Outcome::Refused | Outcome::Failed))
+    if let Some(rebuild) = &record.rebuild
+        && registers_again(record)
     {
-        text.heading("How to register it again, if it can not be restored");
+        text.heading(match record.undo {
+            Some(_) => "How to register it again, if it can not be restored",
+            None => "How to register it again",
+        });
         text.line(&register_again(record, rebuild));
         if record.undo.is_none() {
             launch_permissions(record, None)
@@ -269,6 +362,13 @@ pub fn text(record: &Record) -> String {
         );
     }
     text.0
+}
+
+/// Whether the image is, or is about to be, gone in a way in which it may have to be registered again.
+fn registers_again(record: &Record) -> bool {
+    record.action == Action::Deregister
+        && record.rebuild.is_some()
+        && !matches!(record.outcome, Some(Outcome::Refused | Outcome::Failed))
 }
 
 /// The command that registers the image again, as it was.
@@ -353,17 +453,18 @@ fn deeds(record: &Record) -> Vec<String> {
     let error = || plain(record.error.as_deref().unwrap_or("no reason given"));
     let mut deeds = match (record.action, record.outcome) {
         (Action::Hold, _) => {
-            let held = record
-                .held_by
-                .iter()
-                .map(|interlock| format!("  {interlock}: {}", interlock.meaning()));
+            let held = record.held_by.iter();
+            let held = held.map(|interlock| format!("  {interlock}: {}", why_held(record, *interlock)));
             std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
                 .chain(held)
-                .chain(record.before.as_ref().map(|before| format!("  {before}")))
                 .collect()
         }
         (Action::None | Action::Alert, _) => {
-            vec!["Nothing: this verdict is told, never acted upon.".to_owned()]
+            let mut deeds = vec!["Nothing: this verdict is told, never acted upon.".to_owned()];
+            if record.kind == Some(Mismatch::Extra) {
+                deeds.push("Nothing is unlicensed: somebody pays for more than is expected.".to_owned());
+            }
+            deeds
         }
         (_, Some(Outcome::Refused)) => {
             return vec![
@@ -373,11 +474,15 @@ fn deeds(record: &Record) -> Vec<String> {
             ];
         }
         (_, Some(Outcome::Failed)) => {
-            return vec![
+            let mut deeds = vec![
                 "Nothing that is known of: it did not get through. Its event comes back within minutes, and what became \
                  of the image is looked at again; it is not tried more than five times.".to_owned(),
                 format!("  {}", error()),
             ];
+            if let Some(undo) = undo(record) {
+                deeds.push(format!("If it turns out to be gone, and is needed: {undo}"));
+            }
+            return deeds;
         }
         (Action::Deregister, Some(Outcome::Done)) if record.recycle_bin != Some(RecycleBin::Absent) => {
             let until = match (record.recycle_bin, record.recoverable_until) {
@@ -406,7 +511,7 @@ fn deeds(record: &Record) -> Vec<String> {
             if record.undo.is_some() {
                 format!(
                     "It is marked with the tag {DISCARD_TAG}={DISCARD_VALUE}, by which a Recycle Bin rule \
-                     keeps it, if one is active. If it is seen not to have it, another message says so."
+                     keeps it, if one is active."
                 )
             } else {
                 "The Recycle Bin does not keep an instance-store-backed image. Its bundle in S3 stays, \
@@ -420,10 +525,27 @@ fn deeds(record: &Record) -> Vec<String> {
                 .to_owned(),
         ],
     };
+    if record.action.is_discard() && record.outcome == Some(Outcome::Planned) {
+        deeds.push("No other message follows, unless something goes wrong.".to_owned());
+    }
     if record.error.is_some() {
         deeds.push(format!("  {}", error()));
     }
     deeds
+}
+
+/// Why an interlock holds, as exactly as the record knows it.
+fn why_held(record: &Record, interlock: Interlock) -> String {
+    match (interlock, &record.before) {
+        (Interlock::DiscardedBefore, Some(before)) => format!(
+            "{before}. What people bring back is never discarded again: deregister it yourself if it is to go"
+        ),
+        (Interlock::InUse, _) if !record.references.is_empty() => {
+            "something refers to it, which is listed here".to_owned()
+        }
+        (Interlock::InUse, _) => "whether anything refers to it could not be found out".to_owned(),
+        _ => interlock.meaning().to_owned(),
+    }
 }
 
 /// The command that takes a discard back; `None` where there is none.
@@ -496,11 +618,13 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
             // An empty field is wrong whatever anybody declares.
             if kind != Mismatch::Empty {
                 let first = match record.action {
-                    Action::Deregister | Action::Disable => "take the discard back, and ",
+                    Action::Deregister | Action::Disable => {
+                        ", once the image is there again if it is gone"
+                    }
                     _ => "",
                 };
                 steps.push(format!(
-                    "Or, if what it bills is right, {first}say so: {declare}"
+                    "Or, if what it bills is right, say so{first}: {declare}"
                 ));
             }
             steps
@@ -509,7 +633,10 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
             let mut steps = match anew {
                 Some(anew) => {
                     let bills = anew.origin.bills;
-                    let mut steps = from_instance(record, anew);
+                    // What was declared is what is in doubt.
+                    let mut anew = anew.clone();
+                    anew.tags.remove(EXPECT_TAG);
+                    let mut steps = from_instance(record, &anew);
                     steps.push(format!("This is if it should bill `{bills}`."));
                     steps
                 }
@@ -654,7 +781,7 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize
 }
 
 /// JSON in which nothing but printable characters stands as it is.
-fn escaped_json(json: &str) -> String {
+pub(crate) fn escaped_json(json: &str) -> String {
     let mut escaped = String::new();
     for character in json.chars() {
         if is_treacherous(character) {
@@ -1010,6 +1137,39 @@ mod tests {
         };
         // SNS counts all bodies of a message.
         assert!(message(&record).bodies.len() < 200 * 1024);
+    }
+
+    #[test]
+    fn every_message_fits_what_sns_takes_however_long_and_whatever_its_words_are() {
+        for word in ["\u{202e}", "\"", "\\", "\u{1b}", "ä", "\u{e0041}"] {
+            let long = word.repeat(10_240);
+            let message = message(&with_fix(Record {
+                name: Some(long.clone()),
+                registered_by: Some(long.clone()),
+                reason: long.clone(),
+                error: Some(long.clone()),
+                actual: Some(Actual {
+                    platform_details: Some(long.clone()),
+                    usage_operation: Some(long.clone()),
+                }),
+                references: vec![long.clone(); 100],
+                fix: vec![long.clone(); 10],
+                ..record()
+            }));
+            assert!(
+                message.bodies.len() < 250 * 1024,
+                "{word:?}: {}",
+                message.bodies.len()
+            );
+            assert!(
+                message.chat.len() < 64 * 1024,
+                "{word:?}: {}",
+                message.chat.len()
+            );
+            let bodies: Value = serde_json::from_str(&message.bodies).unwrap();
+            let record: Value = serde_json::from_str(bodies["sqs"].as_str().unwrap()).unwrap();
+            assert_eq!(record["verdict"], "mismatch");
+        }
     }
 
     #[test]

@@ -1,20 +1,28 @@
 //! The only place that names the SDK: calls to EC2 and SNS, and in `table` to DynamoDB, their answers as
 //! the guard's own types, and the one decision which of the SDK's errors means what.
 
+mod dry_run;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_ec2::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    FinalizerInterceptorContextRef,
+};
 use aws_sdk_ec2::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
+use aws_sdk_sns::operation::publish::builders::PublishFluentBuilder;
+use aws_sdk_sns::types::MessageAttributeValue;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
@@ -23,6 +31,7 @@ use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use table::Table;
 
 /// EC2, SNS and DynamoDB.
@@ -31,7 +40,40 @@ pub struct Aws {
     config: SdkConfig,
     ec2: aws_sdk_ec2::Client,
     sns: aws_sdk_sns::Client,
+    counters: Arc<Counters>,
 }
+
+/// What went out to AWS, since it was counted last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests, those that were repeated too.
+    pub calls: u64,
+    /// Answers that said that there were too many.
+    pub throttles: u64,
+    /// Alerts that the topic took.
+    pub alerts: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    calls: AtomicU64,
+    throttles: AtomicU64,
+    alerts: AtomicU64,
+}
+
+/// What EC2, SNS and DynamoDB call a request that was one too many.
+const THROTTLED: [&str; 10] = [
+    "EC2ThrottledException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "Throttled",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "TooManyRequestsException",
+];
 
 /// What DescribeImages answered about one id.
 #[derive(Clone, Debug)]
@@ -105,19 +147,35 @@ impl Aws {
     }
 
     fn of(config: &SdkConfig) -> Aws {
+        let counters = Arc::new(Counters::default());
         let ec2 = aws_sdk_ec2::config::Builder::from(config)
             .interceptor(WholeDocument)
+            .interceptor(Counting(Arc::clone(&counters)))
+            .build();
+        let sns = aws_sdk_sns::config::Builder::from(config)
+            .interceptor(Counting(Arc::clone(&counters)))
             .build();
         Aws {
             config: config.clone(),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
-            sns: aws_sdk_sns::Client::new(config),
+            sns: aws_sdk_sns::Client::from_conf(sns),
+            counters,
         }
     }
 
     /// The DynamoDB table of this name.
     pub(crate) fn table(&self, name: &str) -> Table {
-        Table::new(&self.config, name)
+        Table::new(&self.config, name, Counting(Arc::clone(&self.counters)))
+    }
+
+    /// What went out since this was asked last.
+    pub(crate) fn tally(&self) -> Tally {
+        let taken = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Tally {
+            calls: taken(&self.counters.calls),
+            throttles: taken(&self.counters.throttles),
+            alerts: taken(&self.counters.alerts),
+        }
     }
 
     /// DescribeImages for one id, disabled images too.
@@ -474,16 +532,47 @@ impl Aws {
     /// # Errors
     /// [`Error`]: then nobody may have been told.
     pub(crate) async fn publish(&self, topic: &str, message: &Message) -> Result<(), Error> {
+        let alert = self.publication(topic, message);
+        let alert = alert
+            .subject(&message.subject)
+            .message_structure("json")
+            .message(&message.bodies);
+        let answer = alert.send().await;
+        answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        self.counters.alerts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Publishes a message to a topic that chat applications listen to.
+    ///
+    /// # Errors
+    /// [`Error`]: then it may not be in any chat.
+    pub(crate) async fn publish_to_chat(
+        &self,
+        topic: &str,
+        message: &Message,
+    ) -> Result<(), Error> {
+        let notification = self.publication(topic, message).message(&message.chat);
+        let answer = notification.send().await;
+        answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        Ok(())
+    }
+
+    /// What both have in common: the topic, and what subscriptions can filter by.
+    fn publication(&self, topic: &str, message: &Message) -> PublishFluentBuilder {
+        let attributes = message.attributes.iter().filter_map(|(name, value)| {
+            let value = MessageAttributeValue::builder()
+                .data_type("String")
+                .string_value(value)
+                .build()
+                // What is missing is none of these two.
+                .ok()?;
+            Some(((*name).to_owned(), value))
+        });
         self.sns
             .publish()
             .topic_arn(topic)
-            .subject(&message.subject)
-            .message_structure("json")
-            .message(&message.bodies)
-            .send()
-            .await
-            .map_err(|error| classify("sns:Publish", topic, &error))?;
-        Ok(())
+            .set_message_attributes(Some(attributes.collect()))
     }
 }
 
@@ -516,6 +605,51 @@ impl Intercept for WholeDocument {
         }
         Ok(())
     }
+}
+
+/// Counts what goes out, each attempt, and what comes back as too much.
+#[derive(Clone, Debug)]
+struct Counting(Arc<Counters>);
+
+impl Intercept for Counting {
+    fn name(&self) -> &'static str {
+        "Counting"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if context.response().is_some_and(is_throttled) {
+            self.0.throttles.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an answer says that there were too many requests. Before it is read, its code is but a word in it, and
+/// each protocol has another place for that.
+fn is_throttled(response: &HttpResponse) -> bool {
+    if response.status().is_success() {
+        return false;
+    }
+    let body = response.body().bytes().unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    let says =
+        |code: &&str| body.contains(&format!(">{code}<")) || body.contains(&format!("{code}\""));
+    response.status().as_u16() == 429 || THROTTLED.iter().any(says)
 }
 
 /// Whether every element of an XML document is closed, and nothing in it is broken.
@@ -559,9 +693,14 @@ pub(crate) struct ImageName<'a> {
 impl<'a> ImageName<'a> {
     /// The image of a registration; its partition is that of the alert topic.
     pub(crate) fn new(registration: &'a Registration, topic: &'a str) -> ImageName<'a> {
+        ImageName::of(&registration.image_id, &registration.region, topic)
+    }
+
+    /// An image of this Region; its partition is that of the topic.
+    pub(crate) fn of(id: &'a AmiId, region: &'a str, topic: &'a str) -> ImageName<'a> {
         ImageName {
-            id: &registration.image_id,
-            region: &registration.region,
+            id,
+            region,
             partition: topic.split(':').nth(1).unwrap_or("aws"),
         }
     }
@@ -818,15 +957,9 @@ fn classify<E: ProvideErrorMetadata>(
                 },
                 // No code: the body was not the service's.
                 "" => unavailable(format!("an error without a code: {message}")),
-                // What EC2 and SNS say with other statuses when asked too often, and of credentials
-                // that are about to be renewed.
-                "RequestLimitExceeded"
-                | "Throttling"
-                | "ThrottlingException"
-                | "Throttled"
-                | "TooManyRequests"
-                | "ProvisionedThroughputExceededException"
-                | "RequestExpired"
+                code if THROTTLED.contains(&code) => unavailable(format!("{code}: {message}")),
+                // What is said of credentials that are about to be renewed.
+                "RequestExpired"
                 | "ExpiredToken"
                 | "ExpiredTokenException"
                 | "InvalidClientTokenId"
@@ -887,6 +1020,7 @@ mod tests {
             (400, "AccessDenied", "AccessDenied"),
             (503, "RequestLimitExceeded", "Unavailable"),
             (400, "Throttling", "Unavailable"),
+            (400, "EC2ThrottledException", "Unavailable"),
             (500, "InternalError", "Unavailable"),
             (400, "ExpiredToken", "Unavailable"),
             (400, "InvalidAMIID.NotFound", "Unavailable"),

@@ -16,6 +16,16 @@ pub enum Mode {
     Observe,
 }
 
+impl Mode {
+    /// The word for it in settings.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+        }
+    }
+}
+
 /// The settings of the function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -23,6 +33,10 @@ pub struct Config {
     pub mode: Mode,
     /// `GUARD_ALERT_TOPIC_ARN`.
     pub alert_topic: String,
+    /// `GUARD_CHAT_TOPIC_ARN`: the topic for chat applications, which takes alerts in their own format.
+    pub chat_topic: Option<String>,
+    /// `GUARD_POLICY_PATH`: the policy file; without one it is the built-in policy.
+    pub policy_path: Option<String>,
     /// `GUARD_ACCOUNT_ID` and `AWS_REGION`.
     pub scope: Scope,
     /// `GUARD_WAIT_SECONDS`: how long one event may wait, in all, for AWS to show what is true.
@@ -106,12 +120,17 @@ impl Config {
             variable: "GUARD_ALERT_TOPIC_ARN",
             accepted,
         })?;
-        let parts: Vec<&str> = alert_topic.split(':').collect();
-        if !matches!(parts.as_slice(), ["arn", _, "sns", _, _, name] if !name.is_empty()) {
+        let alert_topic = topic("GUARD_ALERT_TOPIC_ARN", alert_topic, accepted)?;
+        let chat_topic = match variable("GUARD_CHAT_TOPIC_ARN") {
+            None => None,
+            Some(value) => Some(topic("GUARD_CHAT_TOPIC_ARN", value, accepted)?),
+        };
+        if chat_topic.as_ref() == Some(&alert_topic) {
             return Err(ConfigError::Unaccepted {
-                variable: "GUARD_ALERT_TOPIC_ARN",
+                variable: "GUARD_CHAT_TOPIC_ARN",
                 value: alert_topic,
-                accepted,
+                accepted: "another topic than GUARD_ALERT_TOPIC_ARN: chat applications show their own format alone, and \
+                           people would get it as a mail",
             });
         }
         let account = match variable("GUARD_ACCOUNT_ID") {
@@ -162,6 +181,8 @@ impl Config {
         Ok(Config {
             mode,
             alert_topic,
+            chat_topic,
+            policy_path: variable("GUARD_POLICY_PATH"),
             scope: Scope {
                 account,
                 region: variable("AWS_REGION"),
@@ -178,6 +199,23 @@ impl Config {
                 900,
             )?,
         })
+    }
+}
+
+/// A topic's ARN, if it is one.
+fn topic(
+    variable: &'static str,
+    value: String,
+    accepted: &'static str,
+) -> Result<String, ConfigError> {
+    let parts: Vec<&str> = value.split(':').collect();
+    match parts.as_slice() {
+        ["arn", _, "sns", _, _, name] if !name.is_empty() => Ok(value),
+        _ => Err(ConfigError::Unaccepted {
+            variable,
+            value,
+            accepted,
+        }),
     }
 }
 
@@ -204,13 +242,16 @@ pub fn check(config: &Config, policy: &Policy) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError`] if the file can not be read, or has any fault.
-pub fn read_policy(path: Option<String>) -> Result<Policy, ConfigError> {
-    let Some(path) = path.filter(|path| !path.is_empty()) else {
+pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
+    let Some(path) = &config.policy_path else {
         return Ok(Policy::default());
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Policy::parse(&path, &text)?),
-        Err(error) => Err(ConfigError::UnreadablePolicy { path, error }),
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Policy::parse(path, &text)?),
+        Err(error) => Err(ConfigError::UnreadablePolicy {
+            path: path.clone(),
+            error,
+        }),
     }
 }
 
@@ -344,9 +385,17 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_there_is_an_error_and_no_path_is_the_built_in_policy() {
-        let error = read_policy(Some("/nowhere/policy.toml".into())).unwrap_err();
+        let read_policy = |path: &str| {
+            let config = Config::read(|name| match name {
+                "GUARD_ALERT_TOPIC_ARN" => Some(TOPIC.1.to_owned()),
+                "GUARD_POLICY_PATH" => Some(path.to_owned()),
+                _ => None,
+            });
+            read_policy(&config.unwrap())
+        };
+        let error = read_policy("/nowhere/policy.toml").unwrap_err();
         let words = "GUARD_POLICY_PATH is \"/nowhere/policy.toml\", which can not be read";
         assert!(error.to_string().starts_with(words), "{error}");
-        assert_eq!(read_policy(None).unwrap(), Policy::default());
+        assert_eq!(read_policy("").unwrap(), Policy::default());
     }
 }

@@ -217,6 +217,11 @@ struct StateChange {
     state: Option<String>,
 }
 
+/// An event's id, for the log, whether it can be read as an event or not.
+pub(crate) fn id_of(event: &Value) -> Option<String> {
+    event.get("id").and_then(Value::as_str).map(shortened)
+}
+
 /// Reads one event.
 ///
 /// # Errors

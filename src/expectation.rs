@@ -9,7 +9,7 @@ mod tags;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::billing::{Billing, Platforms, platform_meant_by};
 use crate::event::Registration;
@@ -20,7 +20,7 @@ use crate::policy::Policy;
 pub const EXPECT_TAG: &str = "ami-billing-guard:expect";
 
 /// Where evidence comes from, the strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The tag on the image.

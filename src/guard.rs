@@ -1,17 +1,17 @@
 //! The flow, from event to record.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::alert::{self, Anew};
+use crate::alert::{self, Anew, Message};
 use crate::aws::{Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
@@ -24,6 +24,8 @@ use crate::ledger::{Discard, Ledger, Told, Turn};
 use crate::observation::{Image, Observation};
 use crate::policy::Policy;
 use crate::record::{Rebuild, Record};
+use crate::selftest::{self, Report};
+use crate::telemetry::{Failure, Line};
 use crate::verdict::{Judgement, Verdict, judge};
 
 /// From this age of an event on, an image that can not be found is gone, and before it, not visible
@@ -38,11 +40,37 @@ const LINGERS: Duration = Duration::from_secs(180);
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
 
+/// For so long an invocation that is otherwise over waits for chat, if there is time; it may take so much of what is
+/// kept back for the answer.
+const CHAT: Duration = Duration::from_secs(3);
+const CHAT_RESERVE: Duration = Duration::from_secs(1);
+
 /// So many images are told of in one message of a digest, or in several, if they do not fit into one.
 const IN_A_DIGEST: usize = 50;
 
 /// When an invocation must have answered.
 pub type Deadline = Instant;
+
+/// How an event came: what Lambda, and SQS, say of it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Lambda's id of the invocation, if there is one.
+    pub request_id: Option<String>,
+    /// SQS's id of the message, if the event came in one.
+    pub message_id: Option<String>,
+    /// When the invocation must have answered.
+    pub deadline: Deadline,
+}
+
+impl From<Deadline> for Delivery {
+    fn from(deadline: Deadline) -> Delivery {
+        Delivery {
+            request_id: None,
+            message_id: None,
+            deadline,
+        }
+    }
+}
 
 /// What Lambda gets back.
 #[derive(Debug, Serialize)]
@@ -52,7 +80,11 @@ pub enum Answer {
     Record(Box<Record>),
     /// Of a batch: the messages that are to come back.
     Batch(SqsBatchResponse),
+    /// Of the order to test itself.
+    SelfTest(Box<Report>),
 }
+
+type Journal = dyn Fn(&Delivery, Line<'_>) + Send + Sync;
 
 /// The guard: what it was told, and what it works with.
 pub struct Guard {
@@ -60,12 +92,15 @@ pub struct Guard {
     pub(crate) policy: Policy,
     pub(crate) aws: Aws,
     pub(crate) ledger: Ledger,
-    journal: Box<dyn Fn(&Record) + Send + Sync>,
+    journal: Box<Journal>,
+    /// Messages that are on their way to chat applications.
+    chats: Mutex<JoinSet<()>>,
 }
 
 /// A registration that is being dealt with.
 pub(crate) struct Case<'a> {
     pub(crate) registration: &'a Registration,
+    pub(crate) delivery: &'a Delivery,
     /// The right to deal with it, and what the ledger knows; or why the ledger could not be reached.
     pub(crate) turn: Result<Turn, Error>,
 }
@@ -91,12 +126,12 @@ pub(crate) struct Planned {
 
 impl Guard {
     /// A guard. `journal` is given each record once, when it is complete, also that of an event that
-    /// must come again.
+    /// must come again; each failure; and at the end of each invocation what it did in all.
     pub fn new(
         config: Config,
         policy: Policy,
         aws: Aws,
-        journal: impl Fn(&Record) + Send + Sync + 'static,
+        journal: impl Fn(&Delivery, Line<'_>) + Send + Sync + 'static,
     ) -> Guard {
         let ledger = match &config.ledger_table {
             Some(name) => {
@@ -110,26 +145,52 @@ impl Guard {
             aws,
             ledger,
             journal: Box::new(journal),
+            chats: Mutex::default(),
         }
     }
 
-    /// Takes what Lambda hands over: an SQS batch of EventBridge events, or one bare event.
-    /// A batch's answer names the messages that are to come back, a bare event's is its record.
+    /// Takes what Lambda hands over: an SQS batch of EventBridge events, one bare event, or the order to test
+    /// itself. A batch's answer names the messages that are to come back, a bare event's is its record.
     ///
     /// # Errors
-    /// For a bare event [`Guard::process`]'s; for a batch only if it can not even be told which of
-    /// its messages failed, so that all of them come back.
+    /// For a bare event [`Error`], if it must come again: what could not be found out, told or done, or what a
+    /// person must look at. No error leaves an image discarded without an alert. For a batch only if it can not
+    /// even be told which of its messages failed, so that all of them come back.
     pub async fn handle(
         self: &Arc<Self>,
         mut input: Value,
-        deadline: Deadline,
+        delivery: impl Into<Delivery>,
     ) -> Result<Answer, Error> {
-        match input.get_mut("Records").map(Value::take) {
-            Some(messages) => Ok(Answer::Batch(self.batch(messages, deadline).await?)),
-            None => Ok(Answer::Record(Box::new(
-                self.process(input, deadline).await?,
-            ))),
-        }
+        let delivery = delivery.into();
+        // At every log level: each line says which invocation it is of.
+        let span = tracing::error_span!("invocation", requestId = delivery.request_id);
+        let work = async {
+            let answer = match input.get_mut("Records").map(Value::take) {
+                Some(messages) => self.batch(messages, &delivery).await,
+                None => match selftest::order(&input) {
+                    Some(Ok(order)) => {
+                        let report = self.test_itself(order, &delivery).await;
+                        Ok(Answer::SelfTest(Box::new(report)))
+                    }
+                    Some(Err(error)) => Err(self.failed(&delivery, error)),
+                    None => {
+                        let record = self.process(input, &delivery).await;
+                        record.map(|record| Answer::Record(Box::new(record)))
+                    }
+                },
+            };
+            self.finish_chats(delivery.deadline).await;
+            (self.journal)(&delivery, Line::Invocation(self.aws.tally()));
+            answer
+        };
+        work.instrument(span).await
+    }
+
+    /// Tells the log of an input that is none.
+    fn failed(&self, delivery: &Delivery, error: Error) -> Error {
+        let message = error.to_string();
+        (self.journal)(delivery, Line::Failure(Failure::of(&error, &message)));
+        error
     }
 
     /// Processes a batch's messages side by side, each by itself: what one does, a panic included,
@@ -137,101 +198,151 @@ impl Guard {
     async fn batch(
         self: &Arc<Self>,
         messages: Value,
-        deadline: Deadline,
-    ) -> Result<SqsBatchResponse, Error> {
+        delivery: &Delivery,
+    ) -> Result<Answer, Error> {
+        let malformed = |what: &str| self.failed(delivery, Error::MalformedEvent(what.into()));
         let Value::Array(messages) = messages else {
-            return Err(Error::MalformedEvent("Records is not a list".into()));
+            return Err(malformed("Records is not a list"));
         };
-        let mut ids = Vec::new();
+        let mut deliveries = Vec::new();
         for message in &messages {
             let id = message.get("messageId").and_then(Value::as_str);
             // Without an id the message could not be reported as failed, and would be lost.
-            let without_id = || Error::MalformedEvent("an SQS message without messageId".into());
-            ids.push(id.ok_or_else(without_id)?.to_owned());
+            let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
+            deliveries.push(Delivery {
+                message_id: Some(id.to_owned()),
+                ..delivery.clone()
+            });
         }
         let mut tasks = JoinSet::new();
-        for (id, message) in ids.iter().cloned().zip(messages) {
+        let mut failed: Vec<(Id, Delivery)> = Vec::new();
+        for (delivery, message) in deliveries.into_iter().zip(messages) {
             let guard = Arc::clone(self);
-            tasks.spawn(async move { (id, guard.message(message, deadline).await) });
+            let own = delivery.clone();
+            let span = tracing::error_span!("message", message_id = delivery.message_id);
+            let work = async move { guard.message(message, &own).await.is_ok() };
+            failed.push((tasks.spawn(work.instrument(span)).id(), delivery));
         }
-        let mut done = Vec::new();
-        while let Some(joined) = tasks.join_next().await {
+        while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
-                Ok((id, Ok(_))) => done.push(id),
-                Ok((id, Err(error))) => log_failure(&id, &error),
-                Err(panic) => tracing::error!(error.r#type = "Panic", "{panic}"),
+                Ok((task, true)) => failed.retain(|(id, _)| *id != task),
+                // It has told why.
+                Ok((_, false)) => {}
+                Err(panic) => {
+                    if let Some((_, delivery)) = failed.iter().find(|(id, _)| *id == panic.id()) {
+                        let failure = Failure {
+                            event_id: None,
+                            image_id: None,
+                            error_type: "Panic",
+                            message: &panic.to_string(),
+                            needs_a_person: true,
+                        };
+                        (self.journal)(delivery, Line::Failure(failure));
+                    }
+                }
             }
         }
-        let failed = ids.into_iter().filter(|id| !done.contains(id)).map(|id| {
+        let failures = failed.into_iter().map(|(_, delivery)| {
             let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
+            failure.item_identifier = delivery.message_id.unwrap_or_default();
             failure
         });
         let mut response = SqsBatchResponse::default();
-        response.batch_item_failures = failed.collect();
-        Ok(response)
+        response.batch_item_failures = failures.collect();
+        Ok(Answer::Batch(response))
     }
 
-    async fn message(&self, message: Value, deadline: Deadline) -> Result<Record, Error> {
-        let message: SqsMessage = serde_json::from_value(message)
-            .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))?;
-        let body = message.body.unwrap_or_default();
-        let event = serde_json::from_str(&body)
-            .map_err(|error| Error::MalformedEvent(format!("an SQS message's body: {error}")))?;
-        self.process(event, deadline).await
+    async fn message(&self, message: Value, delivery: &Delivery) -> Result<Record, Error> {
+        let event = serde_json::from_value(message)
+            .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))
+            .and_then(|message: SqsMessage| {
+                let body = message.body.unwrap_or_default();
+                serde_json::from_str(&body).map_err(|error| {
+                    Error::MalformedEvent(format!("an SQS message's body: {error}"))
+                })
+            });
+        match event {
+            Ok(event) => self.process(event, delivery).await,
+            Err(error) => Err(self.failed(delivery, error)),
+        }
     }
 
-    /// Takes one EventBridge event from registration to record.
-    ///
-    /// # Errors
-    /// [`Error`], if the event must come again: what could not be found out, told or done, or what a
-    /// person must look at. No error leaves an image discarded without an alert.
-    pub async fn process(&self, event: Value, deadline: Deadline) -> Result<Record, Error> {
-        let registration = match event::parse(event, &self.config.scope)? {
-            Incoming::Registration(registration) => registration,
-            Incoming::Digest(digest) => {
-                let work = Box::pin(self.digest(digest));
-                return match tokio::time::timeout_at(answer_by(deadline), work).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Error::OutOfTime {
-                        image: "the digest".into(),
-                        doing: "the next one tells of the others".into(),
-                    }),
-                };
-            }
-            Incoming::Ignored(ignored) => return Ok(self.journal(Record::ignored(ignored))),
+    /// Takes one EventBridge event from registration to record, or tells the log why it must come again.
+    async fn process(&self, event: Value, delivery: &Delivery) -> Result<Record, Error> {
+        let event_id = event::id_of(&event);
+        let incoming = event::parse(event, &self.config.scope);
+        let image_id = match &incoming {
+            Ok(Incoming::Registration(registration)) => Some(registration.image_id.to_string()),
+            _ => None,
         };
+        let dealt = match incoming {
+            Ok(incoming) => self.deal_with(incoming, delivery).await,
+            Err(error) => Err(error),
+        };
+        dealt.inspect_err(|error| {
+            let message = error.to_string();
+            let failure = Failure {
+                event_id: event_id.as_deref(),
+                image_id: image_id.as_deref(),
+                ..Failure::of(error, &message)
+            };
+            (self.journal)(delivery, Line::Failure(failure));
+        })
+    }
+
+    async fn deal_with(&self, incoming: Incoming, delivery: &Delivery) -> Result<Record, Error> {
         // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
-        let span = tracing::info_span!(
-            "registration",
-            image.id = %registration.image_id,
-            event.id = registration.event_id
-        );
-        let work = Box::pin(self.follow(&registration, deadline).instrument(span));
-        match tokio::time::timeout_at(answer_by(deadline), work).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::OutOfTime {
-                image: registration.image_id.to_string(),
-                doing: "how far it went shows the next time".into(),
-            }),
+        match incoming {
+            Incoming::Ignored(ignored) => Ok(self.journal(delivery, Record::ignored(ignored))),
+            Incoming::Digest(digest) => {
+                let span = tracing::error_span!("digest", event_id = digest.event_id);
+                let work = Box::pin(self.digest(digest, delivery).instrument(span));
+                let late = Error::OutOfTime {
+                    image: "the digest".into(),
+                    doing: "the next one tells of the others".into(),
+                };
+                in_time(delivery, work, late).await
+            }
+            Incoming::Registration(registration) => {
+                // With the record's names, so that one search finds both.
+                let span = tracing::error_span!(
+                    "registration",
+                    image_id = %registration.image_id,
+                    event_id = registration.event_id
+                );
+                let work = Box::pin(self.follow(&registration, delivery).instrument(span));
+                let late = Error::OutOfTime {
+                    image: registration.image_id.to_string(),
+                    doing: "how far it went shows the next time".into(),
+                };
+                in_time(delivery, work, late).await
+            }
         }
     }
 
     async fn follow(
         &self,
         registration: &Registration,
-        deadline: Deadline,
+        delivery: &Delivery,
     ) -> Result<Record, Error> {
-        let mut patience = Patience::new(self.config.wait, deadline);
+        let mut patience = Patience::new(self.config.wait, delivery.deadline);
         let observation = self.observe(registration, &mut patience).await?;
         let assessment = self.assess(registration, observation, None).await;
         self.settled(registration, &assessment)?;
         // From here on people are told and the image may be discarded: by one invocation at a time.
-        let turn = match self.ledger.begin(registration, ends(deadline)).await {
+        let turn = match self
+            .ledger
+            .begin(registration, ends(delivery.deadline))
+            .await
+        {
             Err(busy @ Error::Busy { .. }) => return Err(busy),
             turn => turn,
         };
-        let case = Case { registration, turn };
+        let case = Case {
+            registration,
+            delivery,
+            turn,
+        };
         let result = self.deal(&case, assessment, &mut patience).await;
         if let Ok(turn) = &case.turn {
             self.ledger.give_back(turn).await;
@@ -276,7 +387,7 @@ impl Guard {
                         image: id.to_string(),
                     }),
                     Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
-                        Ok(self.journal(record))
+                        Ok(self.journal(case.delivery, record))
                     }
                     _ => self.leave(case, planned).await,
                 }
@@ -467,8 +578,38 @@ impl Guard {
 
     /// Tells people, and programs, what the record says.
     pub(crate) async fn publish(&self, record: &Record) -> Result<(), Error> {
-        let message = alert::message(record);
-        self.aws.publish(&self.config.alert_topic, &message).await
+        self.send(&alert::message(record)).await
+    }
+
+    /// Publishes a message, and once the alert topic took it, to chat applications as well, if there is a topic for
+    /// them. Chat is a convenience: nothing waits for it but the end of the invocation.
+    pub(crate) async fn send(&self, message: &Message) -> Result<(), Error> {
+        Box::pin(self.aws.publish(&self.config.alert_topic, message)).await?;
+        if let Some(topic) = self.config.chat_topic.clone() {
+            let (aws, message) = (self.aws.clone(), message.clone());
+            let chat = async move {
+                if let Err(error) = aws.publish_to_chat(&topic, &message).await {
+                    tracing::error!(error_type = "Chat", "chat was not told: {error}");
+                }
+            };
+            self.chats().spawn(chat.in_current_span());
+        }
+        Ok(())
+    }
+
+    /// Waits until chat has been told, a little while, and no longer than there is time.
+    async fn finish_chats(&self, deadline: Deadline) {
+        let mut chats = std::mem::take(&mut *self.chats());
+        let until = (Instant::now() + CHAT).min(answer_by(deadline) + CHAT_RESERVE);
+        let all = async { while chats.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(until, all).await.is_err() {
+            tracing::error!(error_type = "Chat", "chat was not told: no time was left");
+        }
+    }
+
+    /// A panic elsewhere leaves nothing half done here.
+    fn chats(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.chats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Completes a record: tells people, if they are to be told and were not just told the same, and closes
@@ -505,7 +646,7 @@ impl Guard {
 
     /// Gives a complete record to ledger and journal.
     pub(crate) async fn close(&self, case: &Case<'_>, record: Record, told: Told) -> Record {
-        let record = self.journal(record);
+        let record = self.journal(case.delivery, record);
         self.keep(case, &record, told).await;
         record
     }
@@ -523,8 +664,9 @@ impl Guard {
         }
     }
 
-    pub(crate) fn journal(&self, record: Record) -> Record {
-        (self.journal)(&record);
+    /// Gives a complete record to the journal.
+    pub(crate) fn journal(&self, delivery: &Delivery, record: Record) -> Record {
+        (self.journal)(delivery, Line::Record(&record));
         record
     }
 
@@ -532,7 +674,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`Error`], if the event must come again: those who were just told of are told of again.
-    async fn digest(&self, digest: Digest) -> Result<Record, Error> {
+    async fn digest(&self, digest: Digest, delivery: &Delivery) -> Result<Record, Error> {
         let (account, region) = (digest.account.as_str(), digest.region.as_str());
         let waiting = self.ledger.waiting_for_digest(account, region).await?;
         let waiting: Vec<String> = waiting.into_iter().collect();
@@ -548,13 +690,13 @@ impl Guard {
                 }
             }
             for message in alert::digest(&digest, &held) {
-                self.aws.publish(&self.config.alert_topic, &message).await?;
+                self.send(&message).await?;
             }
             told += held.len();
             let images = images.iter().cloned().collect();
             self.ledger.digested(account, region, images).await?;
         }
-        Ok(self.journal(Record::of_digest(digest, told)))
+        Ok(self.journal(delivery, Record::of_digest(digest, told)))
     }
 
     pub(crate) fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {
@@ -572,27 +714,21 @@ fn is_old(registration: &Registration) -> bool {
     Utc::now() - registration.time > OLD_EVENT
 }
 
+/// Does what is left to be done in a delivery, or stops in time to answer.
+async fn in_time<T>(
+    delivery: &Delivery,
+    work: impl Future<Output = Result<T, Error>>,
+    late: Error,
+) -> Result<T, Error> {
+    match tokio::time::timeout_at(answer_by(delivery.deadline), work).await {
+        Ok(result) => result,
+        Err(_) => Err(late),
+    }
+}
+
 /// A deadline by the clock on the wall.
 fn ends(deadline: Deadline) -> DateTime<Utc> {
     Utc::now() + deadline.saturating_duration_since(Instant::now())
-}
-
-/// A message that comes back is nothing unusual, unless only a person can help.
-fn log_failure(message_id: &str, error: &Error) {
-    let error_type = error.error_type();
-    if error.needs_a_person() {
-        tracing::error!(
-            sqs.message_id = message_id,
-            error.r#type = error_type,
-            "{error}"
-        );
-    } else {
-        tracing::warn!(
-            sqs.message_id = message_id,
-            error.r#type = error_type,
-            "{error}"
-        );
-    }
 }
 
 impl Assessment {
@@ -690,14 +826,18 @@ fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> Stri
         .and_then(|turn| turn.entry.attempted);
     let sibling = surroundings.and_then(|around| around.discarded_sibling.clone().ok().flatten());
     match (own, sibling) {
-        (Some(own), _) => format!("its discard was begun at {}", at(own)),
+        (Some(own), _) => format!(
+            "its discard was begun at {}: either somebody brought it back since, or it is not known whether it was \
+             carried out",
+            at(own)
+        ),
         (None, Some(sibling)) => {
             format!(
-                "another image of the same snapshot was discarded at {}",
+                "another image of the same snapshot was discarded at {}, and this one was registered afterwards",
                 at(sibling)
             )
         }
-        (None, None) => "it bears the guard's mark, and the ledger does not know why".to_owned(),
+        (None, None) => "it bears the guard's mark, and the ledger does not know why: it may have been discarded before".to_owned(),
     }
 }
 
@@ -745,6 +885,6 @@ impl Patience {
     }
 }
 
-fn answer_by(deadline: Deadline) -> Deadline {
+pub(crate) fn answer_by(deadline: Deadline) -> Deadline {
     deadline.checked_sub(RESERVE).unwrap_or(deadline)
 }

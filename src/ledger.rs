@@ -582,6 +582,21 @@ impl Ledger {
         written.await.map(drop)
     }
 
+    /// Whether the ledger can be read and written. What is written takes no effect: its condition never holds.
+    ///
+    /// # Errors
+    /// [`Error`], if it can not.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let id = "self-test";
+        self.store.read(id).await?;
+        let never = Write {
+            id: id.to_owned(),
+            if_any: vec![Condition::Is(TURN, token().as_str().into())],
+            changes: vec![Change::Set(TURN_UNTIL, Value::Number(0))],
+        };
+        self.store.write(never).await.map(drop)
+    }
+
     fn of_turn(&self, turn: &Turn, changes: Vec<Change>) -> Write {
         Write {
             id: turn.id.clone(),

@@ -30,11 +30,12 @@ pub mod observation;
 pub mod policy;
 mod procedure;
 pub mod record;
+pub mod selftest;
 pub mod telemetry;
 pub mod verdict;
 
-pub use aws::Aws;
+pub use aws::{Aws, Tally};
 pub use discard::plan;
 pub use error::Error;
-pub use guard::{Answer, Deadline, Guard};
+pub use guard::{Answer, Deadline, Delivery, Guard};
 pub use verdict::judge;

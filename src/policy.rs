@@ -157,6 +157,13 @@ words! {
         None = "none",
     }
 }
+impl DiscardAction {
+    /// The word for it in a policy file.
+    pub fn name(&self) -> &'static str {
+        self.word()
+    }
+}
+
 words! {
     /// Whose word suffices for a discard.
     DiscardFrom {

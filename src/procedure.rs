@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::alert;
@@ -23,7 +24,7 @@ use crate::event::Registration;
 use crate::guard::{Assessment, Case, Guard, Patience, Planned, not_visible};
 use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::observation::{Image, Observation};
-use crate::record::{LookedAgain, Outcome, Rebuild, Record, RecycleBin, Refusal};
+use crate::record::{LookedAgain, Outcome, Record, RecycleBin, Refusal};
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
@@ -206,7 +207,7 @@ impl Guard {
             && let Err(silence) = self.tell_of_no_way_back(&mut record).await
         {
             record.error = Some(silence.to_string());
-            self.journal(record);
+            self.journal(case.delivery, record);
             return Err(silence);
         }
         Ok(self.close(case, record, Told::Nothing).await)
@@ -238,7 +239,7 @@ impl Guard {
             return self.tell(case, record, true).await;
         }
         match self.ledger.leave_to_digest(turn, &record).await {
-            Ok(()) => Ok(self.journal(record)),
+            Ok(()) => Ok(self.journal(case.delivery, record)),
             Err(busy @ Error::Busy { .. }) => Err(busy),
             // One message more is better than one image that nobody hears of.
             Err(error) => {
@@ -278,17 +279,27 @@ impl Guard {
             return self.leave(case, planned).await;
         };
         let mut record = planned.record(case.registration);
-        let kept = |key: &str| discard.record.get(key)?.as_str().map(str::to_owned);
-        record.name = kept("name");
-        record.snapshot_id = kept("snapshot_id");
-        record.undo = kept("undo");
+        // What the image was, and why it was discarded, nothing but the ledger knows any more.
+        let kept = &discard.record;
+        let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
+        record.name = text("name");
+        record.snapshot_id = text("snapshot_id");
+        record.undo = text("undo");
         record.instance_store = record.undo.is_none();
-        let rebuild = discard.record.get("rebuild");
-        record.rebuild = rebuild.and_then(|rebuild| Rebuild::deserialize(rebuild).ok());
+        record.actual = of_kept(kept, "actual");
+        record.expected = of_kept(kept, "expected");
+        record.rebuild = of_kept(kept, "rebuild");
+        record.fix = of_kept(kept, "fix").unwrap_or_default();
         record.action = discard.deed();
+        record.discarded_as = text("verdict").map(|verdict| match text("kind") {
+            Some(kind) => format!("{verdict}/{kind}"),
+            None => verdict,
+        });
         record.reason = format!(
-            "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record",
-            record.reason
+            "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record. It was \
+             discarded as {}",
+            record.reason,
+            text("reason").unwrap_or_else(|| "its record in the log says".into())
         );
         record.outcome = Some(Outcome::Done);
         record.looked_again = Some(LookedAgain::Gone);
@@ -302,7 +313,7 @@ impl Guard {
             && let Err(silence) = self.publish(&record).await
         {
             record.error = Some(silence.to_string());
-            self.journal(record);
+            self.journal(case.delivery, record);
             return Err(silence);
         }
         self.close_done(case, record).await
@@ -374,11 +385,21 @@ impl Guard {
             // An image that EC2 lists may be one that it lists yet: whether an attempt whose answer was lost took
             // it away shows when the event comes again.
             (Err(error), _) => {
+                let call = match record.action {
+                    Action::Disable => "ec2:DisableImage",
+                    _ => "ec2:DeregisterImage",
+                };
+                let message = match error {
+                    Error::Unavailable { message, .. } => message,
+                    error => error.to_string(),
+                };
                 return Err(NotDiscarded {
                     error: Error::Unavailable {
-                        call: "ec2:DescribeImages",
+                        call,
                         resource: case.registration.image_id.to_string(),
-                        message: format!("what became of it is not known, after this: {error}"),
+                        message: format!(
+                            "{message}; whether it was done all the same is not known"
+                        ),
                     },
                     stands: false,
                     refusal: None,
@@ -501,7 +522,7 @@ impl Guard {
             None => Told::Nothing,
         };
         // On record first, and side by side: time may be short, and neither waits for the other.
-        let record = self.journal(record);
+        let record = self.journal(case.delivery, record);
         let (published, noted) = tokio::join!(
             Box::pin(self.publish(&record)),
             Box::pin(self.ledger.doubt(turn, note, stands))
@@ -592,6 +613,11 @@ fn draft(planned: &Planned, case: &Case<'_>) -> Record {
     record
 }
 
+/// A member of a record as the ledger keeps it.
+fn of_kept<T: DeserializeOwned>(record: &serde_json::Value, key: &str) -> Option<T> {
+    T::deserialize(record.get(key)?).ok()
+}
+
 /// The plan of a discard that turned out to be held.
 fn held(interlock: Interlock) -> Plan {
     Plan {
@@ -640,11 +666,7 @@ fn marks<'a>(
     assessment: &Assessment,
     discard: &str,
 ) -> [(&'a str, String); 4] {
-    let verdict = assessment.judgement.verdict;
-    let verdict = match verdict.kind() {
-        Some(kind) => format!("{}/{}", verdict.name(), kind.name()),
-        None => verdict.name().to_owned(),
-    };
+    let verdict = assessment.judgement.verdict.label();
     let should_be = match assessment.expectation.platforms() {
         Some(platforms) => platforms.to_string().chars().take(TAG_VALUE).collect(),
         None => "unknown".to_owned(),

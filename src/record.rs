@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use tracing::Level;
 
 use crate::discard::{Action, Interlock, Plan, Surroundings, is_of_people};
 use crate::event::{Ignored, RegisteredBy, Registration};
@@ -61,10 +62,11 @@ pub struct Record {
     pub error: Option<String>,
     /// The interlocks that held a discard.
     pub held_by: Vec<Interlock>,
+    /// Of a discard whose record is completed when its image is gone: the verdict that it followed from
+    /// (`mismatch/wrong`).
+    pub discarded_as: Option<String>,
     /// What is known of a discard before, of an image that is held for one.
     pub before: Option<String>,
-    /// The ARNs of what refers to the image, if a discard was due.
-    pub references: Vec<String>,
     /// Until when a deregistered image can be restored.
     pub recoverable_until: Option<DateTime<Utc>>,
     /// What the look after a discard showed.
@@ -73,17 +75,20 @@ pub struct Record {
     pub recycle_bin: Option<RecycleBin>,
     /// The command that takes a discard back.
     pub undo: Option<String>,
-    /// What it takes to register the image again, of one that is discarded.
-    pub rebuild: Option<Rebuild>,
     /// Whether the image has no root snapshot, and so is nothing for the Recycle Bin.
     #[serde(skip)]
     pub instance_store: bool,
     /// How to get an image that bills what it should.
     pub fix: Vec<String>,
+    // What may be long comes last: CloudWatch Logs Insights finds the first 200 fields of a line.
+    /// The ARNs of what refers to the image, if a discard was due.
+    pub references: Vec<String>,
+    /// What it takes to register the image again, of one that is discarded.
+    pub rebuild: Option<Rebuild>,
 }
 
 /// What EC2 bills, as it says it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actual {
     /// `PlatformDetails`.
     pub platform_details: Option<String>,
@@ -92,7 +97,7 @@ pub struct Actual {
 }
 
 /// What an image should bill, and who says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Any of these is right.
     pub platform: Vec<String>,
@@ -302,6 +307,25 @@ impl Record {
         .to_string()
     }
 
+    /// How much it wants to be seen: a verdict that something is wrong, or not known, is a warning; an error is
+    /// what only a person can mend besides: a discard that did not come about or can not be taken back, and one
+    /// that is held as nobody would hear of it or the image can not be marked.
+    pub fn level(&self) -> Level {
+        let stuck = matches!(self.outcome, Some(Outcome::Refused | Outcome::Failed))
+            || (self.recycle_bin == Some(RecycleBin::Absent) && !self.instance_store)
+            || self.held_by.contains(&Interlock::NobodyListening)
+            || self.held_by.contains(&Interlock::Untaggable);
+        match self.verdict {
+            _ if stuck => Level::ERROR,
+            Verdict::Mismatch(_) | Verdict::Conflict | Verdict::Unverifiable => Level::WARN,
+            Verdict::Verified
+            | Verdict::Exempt
+            | Verdict::Gone
+            | Verdict::Failed
+            | Verdict::Ignored => Level::INFO,
+        }
+    }
+
     /// What could not be found out, and why.
     pub(crate) fn unknown(self) -> String {
         let failed = |statement: &Statement| statement.state == "failed";
@@ -389,6 +413,7 @@ impl Record {
             refusal: None,
             error: None,
             held_by: Vec::new(),
+            discarded_as: None,
             before: None,
             references: Vec::new(),
             recoverable_until: None,

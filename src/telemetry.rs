@@ -1,38 +1,541 @@
-//! Logs: one line of JSON a registration is its record, whatever the log level; the other lines are
-//! tracing's.
+//! Logs and metrics. A registration is one line of JSON, its record, whatever the log level; a delivery that
+//! failed is one, and so is the count of an invocation's calls. Each carries its metrics in CloudWatch's embedded
+//! metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so that they cost no call.
+//! All other lines are tracing's, with the same names for the same ids. (In those, `name` is the span's.)
 
+use std::io::{self, Write};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use json_subscriber::JsonLayer;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::record::Record;
+use crate::alert;
+use crate::aws::Tally;
+use crate::error::Error;
+use crate::guard::Delivery;
+use crate::record::{Outcome, Record};
+use crate::verdict::Verdict;
 
-/// Sets up tracing: JSON on standard output, which Lambda takes to CloudWatch Logs.
-/// The level is that of `AWS_LAMBDA_LOG_LEVEL`, else of `RUST_LOG`, else info.
-pub fn init() {
-    let level = std::env::var("AWS_LAMBDA_LOG_LEVEL")
-        .or_else(|_| std::env::var("RUST_LOG"))
-        .unwrap_or_default();
-    let mut filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(level.to_ascii_lowercase());
-    // At trace level the runtime prints payloads, and ends on one that is not UTF-8.
-    if filter.max_level_hint() == Some(LevelFilter::TRACE)
-        && let Ok(directive) = "lambda_runtime=debug".parse()
-    {
-        filter = filter.add_directive(directive);
-    }
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(filter)
-        .with_current_span(true)
-        .with_span_list(false)
-        .init();
+/// The namespace of the guard's metrics in CloudWatch.
+pub const NAMESPACE: &str = "AmiBillingGuard";
+
+/// The dimension that tells one stack's metrics from another's.
+const FUNCTION: &str = "function";
+
+/// What the guard writes to its log besides tracing's lines.
+#[derive(Clone, Copy, Debug)]
+pub enum Line<'a> {
+    /// A complete record.
+    Record(&'a Record),
+    /// A delivery that failed.
+    Failure(Failure<'a>),
+    /// What an invocation did in all.
+    Invocation(Tally),
 }
 
-/// Writes a record's line to standard output. JSON escapes whatever could break a line or a terminal.
-pub fn write_record(record: &Record) {
-    match serde_json::to_string(record) {
-        Ok(line) => println!("{line}"),
-        Err(error) => tracing::error!(%error, "the record could not be written"),
+/// Why a delivery failed. Its event comes again.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Failure<'a> {
+    /// EventBridge's id of the event, as far as one can be read.
+    pub event_id: Option<&'a str>,
+    /// The image, if the event names one.
+    pub image_id: Option<&'a str>,
+    /// The stable name of the error.
+    pub error_type: &'static str,
+    /// The error.
+    pub message: &'a str,
+    /// Whether trying again does not help by itself.
+    #[serde(skip)]
+    pub needs_a_person: bool,
+}
+
+impl<'a> Failure<'a> {
+    /// The failure of an error; `message` is the error as a sentence.
+    pub(crate) fn of(error: &Error, message: &'a str) -> Failure<'a> {
+        Failure {
+            event_id: None,
+            image_id: None,
+            error_type: error.error_type(),
+            message,
+            needs_a_person: error.needs_a_person(),
+        }
+    }
+}
+
+/// The writer of those lines.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    function: String,
+}
+
+impl Telemetry {
+    /// Sets up tracing, JSON on standard output, which Lambda takes to CloudWatch Logs. The level is that of
+    /// `AWS_LAMBDA_LOG_LEVEL`, else of `RUST_LOG`, else info. The function's name, a dimension of the metrics,
+    /// is Lambda's `AWS_LAMBDA_FUNCTION_NAME`.
+    pub fn init() -> Telemetry {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let level = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
+        let mut filter = EnvFilter::builder()
+            .with_default_directive(LevelFilter::INFO.into())
+            .parse_lossy(level.unwrap_or_default().to_ascii_lowercase());
+        // At trace level the runtime prints payloads, and ends on one that is not UTF-8.
+        if filter.max_level_hint() == Some(LevelFilter::TRACE)
+            && let Ok(directive) = "lambda_runtime=debug".parse()
+        {
+            filter = filter.add_directive(directive);
+        }
+        let mut lines = JsonLayer::new(|| Inert(std::io::stdout()));
+        // The first two are what Lambda filters by; what a line says stands beside them, and so does what the
+        // spans around it say: which invocation, which event, which image.
+        lines
+            .with_timer("timestamp", SystemTime)
+            .with_level("level")
+            .with_target("target")
+            .with_flattened_event()
+            .with_top_level_flattened_span_list();
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .init();
+        // On one line, escaped, and with the ids of what was being done; the standard library's own writes raw text.
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!(error_type = "Panic", "{panic}");
+        }));
+        let function = variable("AWS_LAMBDA_FUNCTION_NAME");
+        Telemetry {
+            function: function.unwrap_or_else(|| "ami-billing-guard".into()),
+        }
+    }
+
+    /// Writes a line to standard output.
+    pub fn write(&self, delivery: &Delivery, line: Line<'_>) {
+        if let Some(line) = self.line(delivery, line, Utc::now()) {
+            // Nobody is left to tell that the log is closed.
+            let _ = Inert(std::io::stdout()).write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    /// The line as JSON, unless it has nothing to say.
+    fn line(&self, delivery: &Delivery, line: Line<'_>, now: DateTime<Utc>) -> Option<String> {
+        match line {
+            Line::Record(record) => {
+                let metrics = of_record(record, now);
+                self.whole(delivery, record.level(), record, metrics, now)
+            }
+            Line::Failure(failure) => {
+                let level = match failure.needs_a_person {
+                    true => Level::ERROR,
+                    false => Level::WARN,
+                };
+                let metrics = vec![Metrics {
+                    by: vec![vec![FUNCTION], vec![FUNCTION, "error_type"]],
+                    values: vec![count("Errors", 1)],
+                }];
+                self.whole(delivery, level, failure, metrics, now)
+            }
+            Line::Invocation(tally) => {
+                let metrics = of_invocation(tally);
+                if metrics.is_empty() {
+                    return None;
+                }
+                let what = json!({ "message": "the invocation is over" });
+                self.whole(delivery, Level::INFO, what, metrics, now)
+            }
+        }
+    }
+
+    fn whole(
+        &self,
+        delivery: &Delivery,
+        level: Level,
+        what: impl Serialize,
+        metrics: Vec<Metrics>,
+        now: DateTime<Utc>,
+    ) -> Option<String> {
+        let whole = Whole {
+            timestamp: now.to_rfc3339_opts(SecondsFormat::Millis, true),
+            level: level.as_str(),
+            request_id: delivery.request_id.as_deref(),
+            message_id: delivery.message_id.as_deref(),
+            function: (!metrics.is_empty()).then_some(self.function.as_str()),
+            embedded: embedded(metrics, now),
+            what,
+        };
+        serde_json::to_string(&whole)
+            .inspect_err(|error| tracing::error!("a line could not be written: {error}"))
+            .ok()
+    }
+}
+
+/// A line, in an order in which what matters comes first: CloudWatch Logs Insights finds the first 200 fields of a
+/// line, and a record can have more (CloudWatch Logs User Guide, "Fields in JSON logs").
+#[derive(Serialize)]
+struct Whole<'a, T> {
+    // Lambda filters by these two.
+    timestamp: String,
+    level: &'a str,
+    // As Lambda's own lines, and the runtime's spans, call it.
+    #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<&'a str>,
+    #[serde(flatten)]
+    what: T,
+    #[serde(flatten)]
+    embedded: Map<String, Value>,
+}
+
+/// A writer of lines of JSON in which nothing stands that breaks a line or moves a terminal's cursor: names, tags
+/// and what AWS says come from outside, and JSON itself escapes but the first 32 characters.
+struct Inert<W>(W);
+
+impl<W: Write> Write for Inert<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in String::from_utf8_lossy(bytes).split_inclusive('\n') {
+            let (line, end) = match line.strip_suffix('\n') {
+                Some(line) => (line, "\n"),
+                None => (line, ""),
+            };
+            write!(self.0, "{}{end}", alert::escaped_json(line))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Metrics that have their dimensions in common.
+struct Metrics {
+    /// Each list of dimensions makes metrics of its own. A dimension is the line's member of that name, and
+    /// few values only: CloudWatch charges for each combination.
+    by: Vec<Vec<&'static str>>,
+    values: Vec<Metric>,
+}
+
+struct Metric {
+    name: String,
+    unit: &'static str,
+    value: Value,
+}
+
+fn count(name: &str, number: u64) -> Metric {
+    Metric {
+        name: name.to_owned(),
+        unit: "Count",
+        value: number.into(),
+    }
+}
+
+/// The metrics of a registration. One that is judged again, as its event came again, counts again. What did not
+/// happen is not counted: CloudWatch charges for a metric that is always 0, too.
+fn of_record(record: &Record, now: DateTime<Utc>) -> Vec<Metrics> {
+    if record.verdict == Verdict::Ignored {
+        return Vec::new();
+    }
+    let mut by_verdict = vec![FUNCTION, "account", "verdict"];
+    if record.kind.is_some() {
+        by_verdict.push("kind");
+    }
+    let mut values = Vec::new();
+    if let Verdict::Mismatch(_) = record.verdict {
+        values.push(count("Mismatches", 1));
+    }
+    if record.action.is_discard() && record.outcome == Some(Outcome::Done) {
+        values.push(count("Discards", 1));
+    }
+    if !record.held_by.is_empty() {
+        values.push(count("Holds", 1));
+    }
+    // A line has one value for a dimension, and a discard may be held by several interlocks: so each has a
+    // metric, and not a dimension's value.
+    let held_by = record.held_by.iter();
+    values.extend(held_by.map(|interlock| count(&format!("HeldBy{interlock:?}"), 1)));
+    if let Some(registered) = record.registered_at {
+        let milliseconds = (now - registered).num_milliseconds().max(0);
+        values.push(Metric {
+            name: "TimeToVerdict".into(),
+            unit: "Milliseconds",
+            value: milliseconds.into(),
+        });
+    }
+    let mut metrics = vec![Metrics {
+        by: vec![by_verdict],
+        values: vec![count("Registrations", 1)],
+    }];
+    metrics.extend(of_function(values));
+    metrics
+}
+
+/// Metrics of the function as a whole, if there are any.
+fn of_function(values: Vec<Metric>) -> Option<Metrics> {
+    let by = vec![vec![FUNCTION]];
+    (!values.is_empty()).then_some(Metrics { by, values })
+}
+
+fn of_invocation(tally: Tally) -> Vec<Metrics> {
+    let counts = [
+        ("ApiCalls", tally.calls),
+        ("Throttles", tally.throttles),
+        ("Alerts", tally.alerts),
+    ];
+    let counts = counts.into_iter().filter(|(_, number)| *number > 0);
+    let values = counts.map(|(name, number)| count(name, number)).collect();
+    of_function(values).into_iter().collect()
+}
+
+/// The members by which metrics are embedded into a line.
+fn embedded(metrics: Vec<Metrics>, now: DateTime<Utc>) -> Map<String, Value> {
+    let mut members = Map::new();
+    let mut directives = Vec::new();
+    for Metrics { by, values } in metrics {
+        let named: Vec<Value> = values
+            .iter()
+            .map(|metric| json!({ "Name": metric.name, "Unit": metric.unit }))
+            .collect();
+        directives.push(json!({ "Namespace": NAMESPACE, "Dimensions": by, "Metrics": named }));
+        let values = values.into_iter();
+        members.extend(values.map(|metric| (metric.name, metric.value)));
+    }
+    if !directives.is_empty() {
+        let timestamp = now.timestamp_millis();
+        let about = json!({ "Timestamp": timestamp, "CloudWatchMetrics": directives });
+        members.insert("_aws".into(), about);
+    }
+    members
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discard::{Action, Interlock};
+    use crate::event::Ignored;
+    use crate::guard::Deadline;
+    use crate::record::RecycleBin;
+    use crate::verdict::Mismatch;
+    use chrono::TimeDelta;
+
+    fn record(verdict: Verdict) -> Record {
+        let mut record = Record::ignored(Ignored {
+            event_id: Some("e-1".into()),
+            account: Some("123456789012".into()),
+            region: Some("eu-west-1".into()),
+            reason: "because".into(),
+        });
+        record.verdict = verdict;
+        record.kind = verdict.kind();
+        record.image_id = Some("ami-0a1b2c3d4e5f60001".into());
+        record
+    }
+
+    fn line(line: Line<'_>) -> Option<Value> {
+        let telemetry = Telemetry {
+            function: "guard".into(),
+        };
+        let delivery = Delivery {
+            request_id: Some("r-1".into()),
+            message_id: Some("m-1".into()),
+            deadline: Deadline::now(),
+        };
+        let line = telemetry.line(&delivery, line, now())?;
+        Some(serde_json::from_str(&line).unwrap())
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_795_000_000_123).unwrap()
+    }
+
+    /// The metrics of a line: dimensions with their values, name, unit, value.
+    fn metrics(line: &Value) -> Vec<String> {
+        let mut all = Vec::new();
+        for directive in line["_aws"]["CloudWatchMetrics"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(directive["Namespace"], NAMESPACE);
+            for by in directive["Dimensions"].as_array().unwrap() {
+                let by = by.as_array().unwrap().iter().map(|name| {
+                    let name = name.as_str().unwrap();
+                    format!("{name}={}", line[name].as_str().unwrap())
+                });
+                let by = by.collect::<Vec<_>>().join(",");
+                for metric in directive["Metrics"].as_array().unwrap() {
+                    let name = metric["Name"].as_str().unwrap();
+                    let unit = metric["Unit"].as_str().unwrap();
+                    all.push(format!(
+                        "{by} {name} {} {unit}",
+                        line[name].as_u64().unwrap()
+                    ));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_its_metrics_and_what_lambda_filters_by() {
+        let mut record = record(Verdict::Mismatch(Mismatch::Wrong));
+        record.action = Action::Deregister;
+        record.outcome = Some(Outcome::Done);
+        record.registered_at = Some(now() - TimeDelta::milliseconds(301_500));
+        let line = line(Line::Record(&record)).unwrap();
+        assert_eq!(
+            metrics(&line),
+            [
+                "function=guard,account=123456789012,verdict=mismatch,kind=wrong Registrations 1 Count",
+                "function=guard Mismatches 1 Count",
+                "function=guard Discards 1 Count",
+                "function=guard TimeToVerdict 301500 Milliseconds",
+            ]
+        );
+        assert_eq!(line["_aws"]["Timestamp"], 1_795_000_000_123_i64);
+        assert_eq!(line["timestamp"], "2026-11-18T11:06:40.123Z");
+        assert_eq!(
+            (&line["level"], &line["requestId"]),
+            (&json!("WARN"), &json!("r-1"))
+        );
+        assert_eq!(
+            (&line["event_id"], &line["message_id"]),
+            (&json!("e-1"), &json!("m-1"))
+        );
+        // All of the record is there, and nothing of it is another's.
+        for (name, value) in json!(record).as_object().unwrap() {
+            assert_eq!(line[name], *value, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_interlock_has_a_metric_of_its_own() {
+        let mut record = record(Verdict::Mismatch(Mismatch::Empty));
+        record.action = Action::Hold;
+        record.held_by = vec![Interlock::ObserveMode, Interlock::TooOld];
+        let line = line(Line::Record(&record)).unwrap();
+        assert_eq!(
+            metrics(&line)[1..],
+            [
+                "function=guard Mismatches 1 Count",
+                "function=guard Holds 1 Count",
+                "function=guard HeldByObserveMode 1 Count",
+                "function=guard HeldByTooOld 1 Count",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_verdict_without_a_kind_has_no_such_dimension_and_an_ignored_event_no_metrics() {
+        let line_of = |verdict| line(Line::Record(&record(verdict))).unwrap();
+        assert_eq!(
+            metrics(&line_of(Verdict::Verified)),
+            ["function=guard,account=123456789012,verdict=verified Registrations 1 Count"]
+        );
+        assert!(line_of(Verdict::Ignored).get("_aws").is_none());
+    }
+
+    #[test]
+    fn a_failure_is_counted_by_its_code_and_says_which_event_it_was() {
+        let error = Error::Busy {
+            what: "ami-1".into(),
+        };
+        let message = error.to_string();
+        let failure = Failure {
+            event_id: Some("e-1"),
+            image_id: Some("ami-1"),
+            ..Failure::of(&error, &message)
+        };
+        let line = line(Line::Failure(failure)).unwrap();
+        assert_eq!(
+            metrics(&line),
+            [
+                "function=guard Errors 1 Count",
+                "function=guard,error_type=Busy Errors 1 Count",
+            ]
+        );
+        assert_eq!(
+            (&line["level"], &line["event_id"]),
+            (&json!("WARN"), &json!("e-1"))
+        );
+        assert_eq!(line["message"], message);
+    }
+
+    #[test]
+    fn an_invocation_says_what_went_out_and_nothing_if_nothing_did() {
+        let tally = Tally {
+            calls: 12,
+            throttles: 0,
+            alerts: 1,
+        };
+        assert_eq!(
+            metrics(&line(Line::Invocation(tally)).unwrap()),
+            [
+                "function=guard ApiCalls 12 Count",
+                "function=guard Alerts 1 Count"
+            ]
+        );
+        assert_eq!(line(Line::Invocation(Tally::default())), None);
+    }
+
+    #[test]
+    fn a_line_has_the_level_that_it_deserves() {
+        let of = |change: fn(&mut Record), verdict| {
+            let mut record = record(verdict);
+            change(&mut record);
+            record.level()
+        };
+        let wrong = Verdict::Mismatch(Mismatch::Wrong);
+        assert_eq!(of(|_| {}, Verdict::Verified), Level::INFO);
+        assert_eq!(of(|_| {}, Verdict::Gone), Level::INFO);
+        assert_eq!(of(|_| {}, Verdict::Conflict), Level::WARN);
+        assert_eq!(of(|_| {}, Verdict::Unverifiable), Level::WARN);
+        assert_eq!(of(|_| {}, wrong), Level::WARN);
+        assert_eq!(
+            of(|it| it.outcome = Some(Outcome::Done), wrong),
+            Level::WARN
+        );
+        assert_eq!(
+            of(|it| it.outcome = Some(Outcome::Refused), wrong),
+            Level::ERROR
+        );
+        assert_eq!(
+            of(|it| it.outcome = Some(Outcome::Failed), wrong),
+            Level::ERROR
+        );
+        assert_eq!(
+            of(|it| it.held_by = vec![Interlock::NobodyListening], wrong),
+            Level::ERROR
+        );
+        assert_eq!(
+            of(|it| it.recycle_bin = Some(RecycleBin::Absent), wrong),
+            Level::ERROR
+        );
+    }
+
+    #[test]
+    fn nothing_from_outside_breaks_a_line_or_moves_a_cursor() {
+        let mut written = Vec::new();
+        let hostile = json!({ "name": "x\ny\u{1b}[2J\u{9b}2J\u{2028}\u{202e}\u{85}z" });
+        let line = format!("{hostile}\n{hostile}\n");
+        Inert(&mut written).write_all(line.as_bytes()).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        assert_eq!(written.lines().count(), 2);
+        assert!(
+            written
+                .chars()
+                .all(|it| it == '\n' || (' '..='~').contains(&it)),
+            "{written:?}"
+        );
+        for line in written.lines() {
+            assert_eq!(serde_json::from_str::<Value>(line).unwrap(), hostile);
+        }
     }
 }

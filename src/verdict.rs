@@ -66,6 +66,14 @@ impl Verdict {
         matches!(self, Verdict::Mismatch(Empty | Missing | Wrong))
     }
 
+    /// Verdict and kind in one word: `mismatch/wrong`.
+    pub fn label(&self) -> String {
+        match self.kind() {
+            Some(kind) => format!("{}/{}", self.name(), kind.name()),
+            None => self.name().to_owned(),
+        }
+    }
+
     /// The kind of a mismatch.
     pub fn kind(&self) -> Option<Mismatch> {
         match self {

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import stack
 
 from e2e.emulator import Emulator
 from e2e.world import ACCOUNT, REGION, ROOT, TOPIC, Moto, World
@@ -30,6 +31,12 @@ def binary(variable: str, default: str, made_by: str) -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is missing: `{made_by}` makes it, {variable} can name another")
     return path
+
+
+@pytest.fixture(scope="session")
+def deployed() -> stack.Stack:
+    """What of the template is watched."""
+    return stack.read()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem, Update};
 
-use super::classify;
+use super::{Counting, classify};
 use crate::error::Error;
 use crate::ledger::{Change, Condition, Item, Value, Write, Written};
 
@@ -27,7 +27,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(config: &SdkConfig, name: &str) -> Table {
+    pub(super) fn new(config: &SdkConfig, name: &str, counting: Counting) -> Table {
         // A table answers within milliseconds: what takes seconds is better asked again.
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
@@ -37,6 +37,7 @@ impl Table {
         let config = aws_sdk_dynamodb::config::Builder::from(config)
             .timeout_config(timeouts)
             .interceptor(WholeObject)
+            .interceptor(counting)
             .build();
         Table {
             client: aws_sdk_dynamodb::Client::from_conf(config),

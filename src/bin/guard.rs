@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ami_billing_guard::config::{self, Config, ConfigError, Mode};
 use ami_billing_guard::policy::Policy;
-use ami_billing_guard::{Aws, Deadline, Guard, telemetry};
+use ami_billing_guard::telemetry::Telemetry;
+use ami_billing_guard::{Aws, Deadline, Delivery, Guard};
 use chrono::Utc;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -14,14 +15,11 @@ use serde_json::Value;
 // One event at a time, and below 1,769 MB not even one processor: worker threads would only cost.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::init();
+    let telemetry = Telemetry::init();
     let (config, policy) = match settings() {
         Ok(settings) => settings,
         Err(error) => {
-            tracing::error!(
-                error.r#type = "Settings",
-                "the guard does not start: {error}"
-            );
+            tracing::error!(error_type = "Settings", "the guard does not start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -32,13 +30,18 @@ async fn main() -> ExitCode {
         );
     }
     let aws = Aws::connect().await;
-    let guard = Arc::new(Guard::new(config, policy, aws, telemetry::write_record));
+    let guard = Arc::new(Guard::new(config, policy, aws, move |delivery, line| {
+        telemetry.write(delivery, line);
+    }));
     let handler = service_fn(|event: LambdaEvent<Value>| {
         let guard = Arc::clone(&guard);
         async move {
-            let deadline = deadline(event.context.deadline);
-            // Failures are logged where they are returned: by the runtime.
-            let answer = guard.handle(event.payload, deadline).await;
+            let delivery = Delivery {
+                deadline: deadline(event.context.deadline),
+                request_id: Some(event.context.request_id),
+                message_id: None,
+            };
+            let answer = guard.handle(event.payload, delivery).await;
             answer.map_err(|error| Diagnostic {
                 error_type: error.error_type().to_owned(),
                 error_message: error.to_string(),
@@ -48,7 +51,7 @@ async fn main() -> ExitCode {
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error.r#type = "Runtime", "the runtime ended: {error}");
+            tracing::error!(error_type = "Runtime", "the runtime ended: {error}");
             ExitCode::FAILURE
         }
     }
@@ -56,8 +59,8 @@ async fn main() -> ExitCode {
 
 fn settings() -> Result<(Config, Policy), ConfigError> {
     let variable = |name: &str| std::env::var(name).ok();
-    let policy = config::read_policy(variable("GUARD_POLICY_PATH"))?;
     let config = Config::read(variable)?;
+    let policy = config::read_policy(&config)?;
     config::check(&config, &policy)?;
     Ok((config, policy))
 }

@@ -90,10 +90,13 @@ class Emulator:
             raise BootstrapDied("\n".join(self.output))
         return json.loads(body)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of JSON that the bootstrap has written so far."""
+        return [json.loads(line) for line in list(self.output) if line.startswith("{")]
+
     def records(self) -> list[dict[str, Any]]:
-        """The records among the lines that the bootstrap has written so far."""
-        lines = [json.loads(line) for line in list(self.output) if line.startswith("{")]
-        return [line for line in lines if line.get("schema") == 1]
+        """The records among them, without what a line of the log has besides: when, how, and the metrics."""
+        return [record_of(line) for line in self.lines() if line.get("schema") == 1]
 
     def bootstrap_pid(self) -> int:
         """The process id of the bootstrap that runs now."""
@@ -137,6 +140,18 @@ class Emulator:
                 # What the emulator writes when an event was answered, and when the bootstrap died.
                 self._ended += line.startswith(b"REPORT ") or b" Reset initiated: " in line[:100]
                 self._output_grew.notify_all()
+
+
+def metrics_of(line: dict[str, Any]) -> dict[str, float]:
+    """The metrics that a line carries, by name."""
+    directives = line.get("_aws", {}).get("CloudWatchMetrics", [])
+    return {metric["Name"]: line[metric["Name"]] for directive in directives for metric in directive["Metrics"]}
+
+
+def record_of(line: dict[str, Any]) -> dict[str, Any]:
+    """A record as it stands in its line of the log."""
+    besides = {"timestamp", "level", "requestId", "message_id", "function", "_aws", *metrics_of(line)}
+    return {key: value for key, value in line.items() if key not in besides}
 
 
 def emulator_binary() -> Path:

@@ -46,9 +46,13 @@ def test_it_survives_a_panic_in_the_handler(world: World, bootstrap: Emulator, b
     answer = bootstrap.invoke(event)
     resource.prlimit(pid, resource.RLIMIT_AS, before)
 
-    assert "panicked" in "\n".join(bootstrap.output)
+    # On one line, with what was being done.
+    panic, *counted = [line for line in bootstrap.lines() if line.get("error_type") == "Panic"]
+    assert panic["message"].startswith("panicked at ") and (panic["level"], panic["image_id"]) == ("ERROR", ami)
     if batched:
         assert answer == {"batchItemFailures": [{"itemIdentifier": "message-1"}]}
+        [failure] = counted
+        assert (failure["level"], failure["message_id"], failure["Errors"]) == ("ERROR", "message-1", 1)
     else:
         assert "panicked" in answer["errorMessage"]
     assert world.calls() == [] and world.exists(ami)

@@ -3,7 +3,7 @@
 import pytest
 
 from e2e.emulator import BootstrapDied, Emulator
-from e2e.world import registration
+from e2e.world import TOPIC, registration
 
 WRONG = [
     pytest.param(
@@ -11,6 +11,12 @@ WRONG = [
     ),
     pytest.param(
         {"GUARD_ALERT_TOPIC_ARN": "alerts"}, ["GUARD_ALERT_TOPIC_ARN", "alerts", "arn:aws:sns:"], id="topic"
+    ),
+    pytest.param(
+        {"GUARD_CHAT_TOPIC_ARN": "chat"}, ["GUARD_CHAT_TOPIC_ARN", "chat", "arn:aws:sns:"], id="chat topic"
+    ),
+    pytest.param(
+        {"GUARD_CHAT_TOPIC_ARN": TOPIC}, ["GUARD_CHAT_TOPIC_ARN", "another topic"], id="one topic for both"
     ),
     pytest.param({"GUARD_MODE": "enforced"}, ["GUARD_MODE", "enforced", "`enforce` or `observe`"], id="mode"),
     pytest.param({"GUARD_ACCOUNT_ID": "12345"}, ["GUARD_ACCOUNT_ID", "12345", "twelve digits"], id="account"),

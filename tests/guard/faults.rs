@@ -157,7 +157,7 @@ fn right() -> World {
     ))
 }
 
-fn world_of(image: Image) -> World {
+pub(super) fn world_of(image: Image) -> World {
     let mut world = World::default();
     let mut builder = Instance::new("i-0123456789abcdef0", "ami-0a1b2c3d4e5f60002");
     builder.platform_details = Some("Windows".into());
@@ -194,6 +194,7 @@ impl Scenario {
             // So that nobody waits until an image that stands after its discard counts as brought back.
             settle: Duration::ZERO,
             ledger_table: Some(LEDGER),
+            ..Settings::default()
         };
         House::around((self.world)(), settings).await
     }

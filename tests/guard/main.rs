@@ -4,10 +4,12 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod alerts;
 mod expectations;
 mod faults;
 mod ledger;
 mod model;
+mod selftest;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +18,7 @@ use std::time::Duration;
 use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::{Asked, Policy};
+use ami_billing_guard::telemetry::Line;
 use ami_billing_guard::{Aws, Deadline, Error, Guard};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -40,6 +43,7 @@ struct Settings {
     wait: Duration,
     settle: Duration,
     ledger_table: Option<&'static str>,
+    chat_topic: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             wait: Duration::from_secs(2),
             settle: Duration::from_secs(300),
             ledger_table: None,
+            chat_topic: None,
         }
     }
 }
@@ -88,6 +93,8 @@ impl House {
         let config = Config {
             mode: settings.mode,
             alert_topic: TOPIC.into(),
+            chat_topic: settings.chat_topic.map(str::to_owned),
+            policy_path: None,
             scope: Scope {
                 account: Some("123456789012".parse().unwrap()),
                 region: Some("eu-west-1".into()),
@@ -99,8 +106,10 @@ impl House {
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);
-        let guard = Guard::new(config, settings.policy, aws, move |record| {
-            pages.lock().unwrap().push(json!(record));
+        let guard = Guard::new(config, settings.policy, aws, move |_, line| {
+            if let Line::Record(record) = line {
+                pages.lock().unwrap().push(json!(record));
+            }
         });
         House {
             sim,
@@ -144,7 +153,9 @@ impl House {
     /// The records of the alerts that were published, in order.
     fn alerts(&self) -> Vec<Value> {
         let world = self.sim.world();
-        let bodies = world.messages.iter().map(|message| message.body("sqs"));
+        let messages = world.messages.iter();
+        let messages = messages.filter(|message| message.topic_arn == TOPIC);
+        let bodies = messages.map(|message| message.body("sqs"));
         bodies
             .map(|body| serde_json::from_str(&body).unwrap())
             .collect()

@@ -360,9 +360,11 @@ impl Bench {
                 settle: Duration::from_secs(300),
                 ledger_table: Some(TABLE.into()),
                 ledger_days: 365,
+                chat_topic: None,
+                policy_path: None,
             };
             let policy = Settings::policy(&policy).policy;
-            let guard = Guard::new(config, policy, aws.clone(), |_| {});
+            let guard = Guard::new(config, policy, aws.clone(), |_, _| {});
             (rules, Arc::new(guard))
         });
         Bench {

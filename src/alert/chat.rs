@@ -1,0 +1,248 @@
+//! The alert as chat applications show it: a custom notification of Amazon Q Developer in chat applications, which
+//! brings it to Slack, Microsoft Teams or Chime (its Administrator Guide, "Custom notifications").
+//!
+//! It is rendered as markdown there, of which each application has its own. So all that comes from outside stands
+//! in code, and in it nothing that could end the code, name a person or make a link. How long a notification may be
+//! is documented nowhere: it is kept well below what a message of Slack's takes.
+
+use serde_json::{Value, json};
+
+use super::{deeds, done, plain, registers_again, subject};
+use crate::discard::Action;
+use crate::event::Digest;
+use crate::record::Record;
+
+/// The longest block of text. One of Slack's takes 3,000 characters.
+const LONGEST_TEXT: usize = 2_500;
+
+/// The longest step.
+const LONGEST_STEP: usize = 600;
+
+/// The most steps between the first and the last.
+const MOST_STEPS: usize = 4;
+
+/// The most references, and images of a digest, that are shown.
+const MOST: usize = 10;
+
+/// The notification of a record: what it is about, what was done, what to do; a thread for each image.
+pub(super) fn of_record(record: &Record) -> Value {
+    let image = record.image_id.as_deref().unwrap_or("An AMI");
+    let mut facts = Facts::default();
+    deeds(record).iter().for_each(|deed| facts.line(deed));
+    facts.fact("name", record.name.as_deref());
+    facts.fact("by", record.registered_by.as_deref());
+    let place = [record.account.as_deref(), record.region.as_deref()];
+    facts.fact(
+        "in",
+        Some(&place.map(|part| part.unwrap_or("-")).join(", ")),
+    );
+    let actual = record.actual.as_ref();
+    facts.fact(
+        "bills",
+        actual.map(|actual| actual.platform_details.as_deref().unwrap_or("nothing")),
+    );
+    let expected = record.expected.as_ref().map(|it| {
+        format!(
+            "{} ({} says so)",
+            it.platform.join(" or "),
+            it.source.name()
+        )
+    });
+    facts.fact("should bill", expected.as_deref());
+    facts.fact("why", Some(&record.reason));
+    for arn in record.references.iter().take(MOST) {
+        facts.fact("used by", Some(arn));
+    }
+
+    let mut steps: Vec<String> = Vec::new();
+    match &record.undo {
+        Some(undo) => steps.push(format!("To take the discard back: {}", step(undo))),
+        None if registers_again(record) => steps.push(
+            "How to register it again: the command is in the mail, and what it takes in the record (`rebuild`)."
+                .to_owned(),
+        ),
+        None => {}
+    }
+    match record.fix.as_slice() {
+        // A way of many steps is for the mail.
+        [first, way @ .., last] if way.len() > MOST_STEPS => steps.extend([
+            step(first),
+            "The way there, step by step, is in the mail, and in the record (`fix`).".to_owned(),
+            step(last),
+        ]),
+        fix => steps.extend(fix.iter().map(|fix| step(fix))),
+    }
+    let verdict = record.verdict.label();
+    let mut keywords = vec![verdict.clone()];
+    if record.action != Action::None {
+        keywords.push(json!(record.action).as_str().unwrap_or_default().to_owned());
+    }
+    keywords.extend(record.held_by.iter().map(ToString::to_string));
+    notification(
+        &format!("{image} {}", done(record)),
+        &facts.0,
+        steps,
+        keywords,
+        image,
+        &subject(record),
+        json!({
+            "verdict": verdict,
+            "account": place[0].unwrap_or("-"),
+            "region": place[1].unwrap_or("-"),
+            "image_id": image,
+            "event_id": plain(record.event_id.as_deref().unwrap_or("-")),
+        }),
+    )
+}
+
+/// The notification of a digest; its hours make one thread.
+pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> Value {
+    let mut facts = Facts::default();
+    facts.fact(
+        "in",
+        Some(&format!("{}, {}", digest.account, digest.region)),
+    );
+    for record in held.iter().take(MOST) {
+        let word = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or("-");
+        facts.fact(
+            word("image_id"),
+            Some(&format!("{}: {}", word("name"), word("reason"))),
+        );
+    }
+    if let Some(more) = held.len().checked_sub(MOST).filter(|more| *more > 0) {
+        facts.line(&format!("and {more} more, which the mail has"));
+    }
+    let steps = vec![
+        "So many at once: is something wrong with the images, or with what they are expected to bill? Correct that \
+         first."
+            .to_owned(),
+        "Then have them judged again by giving their events to the function again, or deregister them yourself."
+            .to_owned(),
+    ];
+    notification(
+        &format!(
+            "AMIs that do not bill what they should, held by the hourly limit: {}",
+            held.len()
+        ),
+        &facts.0,
+        steps,
+        vec!["mismatch".to_owned(), "limit".to_owned()],
+        &format!(
+            "ami-billing-guard-limit-{}-{}",
+            digest.account, digest.region
+        ),
+        subject,
+        json!({
+            "verdict": "mismatch",
+            "account": digest.account,
+            "region": digest.region,
+        }),
+    )
+}
+
+/// The notification that tests whether chat is told at all.
+pub(super) fn of_test(account: &str, region: &str, subject: &str) -> Value {
+    let mut facts = Facts::default();
+    facts.fact("in", Some(&format!("{account}, {region}")));
+    facts.line(
+        "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.",
+    );
+    notification(
+        "ami-billing-guard: a test",
+        &facts.0,
+        Vec::new(),
+        vec!["self-test".to_owned()],
+        "ami-billing-guard-self-test",
+        subject,
+        json!({ "verdict": "self-test", "account": plain(account), "region": plain(region) }),
+    )
+}
+
+fn notification(
+    title: &str,
+    facts: &str,
+    steps: Vec<String>,
+    keywords: Vec<String>,
+    thread: &str,
+    summary: &str,
+    context: Value,
+) -> Value {
+    let mut content = json!({
+        "textType": "client-markdown",
+        "title": title,
+        "description": format!("```\n{facts}```"),
+        "keywords": keywords,
+    });
+    if let (Some(content), false) = (content.as_object_mut(), steps.is_empty()) {
+        content.insert("nextSteps".into(), steps.into());
+    }
+    json!({
+        "version": "1.0",
+        "source": "custom",
+        "content": content,
+        "metadata": {
+            "threadId": thread,
+            "summary": summary,
+            "eventType": "ami-billing-guard",
+            "additionalContext": context,
+        },
+    })
+}
+
+/// Lines of a block of code.
+#[derive(Default)]
+struct Facts(String);
+
+impl Facts {
+    fn fact(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.line(&format!("{name}: {}", plain(value)));
+        }
+    }
+
+    /// A line, if there is room for it.
+    fn line(&mut self, line: &str) {
+        const CUT: &str = "… (the mail has all)\n";
+        if self.0.ends_with(CUT) {
+            return;
+        }
+        let line = inert(line);
+        if self.0.len() + line.len() + 1 + CUT.len() > LONGEST_TEXT {
+            self.0.push_str(CUT);
+            return;
+        }
+        self.0.push_str(&line);
+        self.0.push('\n');
+    }
+}
+
+/// A step. One with a command stands in code, as no application may change a sign of it; one that would not be
+/// the same any more is not shown.
+fn step(text: &str) -> String {
+    let command = text.contains("aws ") && text.contains(" --");
+    // What people gave names and tags is in such a command as it is; `<…>` elsewhere is for people to fill in.
+    let as_it_is = text.contains("--tag-specifications") && inert(text) != text;
+    if command && (as_it_is || text.len() > LONGEST_STEP) {
+        return "The exact command is in the mail, and in the record (`fix`).".to_owned();
+    }
+    match text.split_once(": aws ") {
+        Some((what, words)) if command => format!("{}: `aws {}`", inert(what), inert(words)),
+        _ if command => format!("`{}`", inert(text)),
+        _ => inert(text),
+    }
+}
+
+/// Text in which no markdown of any application begins or ends code, names somebody or makes a link.
+fn inert(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '`' => inert.push('\''),
+            '<' => inert.push('‹'),
+            '>' => inert.push('›'),
+            '&' => inert.push('＆'),
+            other => inert.push(other),
+        }
+    }
+    inert
+}

@@ -1,0 +1,153 @@
+//! What the guard may do, asked of EC2 with `DryRun`: EC2 then looks at the permissions and does nothing
+//! (EC2 API reference, "Common request parameters").
+
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types as ec2;
+
+use super::{Aws, ImageName, classify, filter, non_empty, observed};
+use crate::discard::{DISCARD_TAG, WITHDRAWN_VALUE};
+use crate::error::Error;
+use crate::observation::Image;
+
+/// What is tried on an image, or on its root snapshot.
+pub(crate) const ON_AN_IMAGE: [&str; 5] = [
+    "ec2:DescribeImageAttribute",
+    "ec2:DescribeSnapshotAttribute",
+    "ec2:CreateTags",
+    "ec2:DeregisterImage",
+    "ec2:DisableImage",
+];
+
+/// So many pages are looked through for an image.
+const PAGES: usize = 10;
+
+/// What EC2 said to a dry run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// It would have done it.
+    Allowed,
+    /// A permission is missing: EC2's own words.
+    Denied(String),
+    /// Neither is known.
+    Unknown(String),
+}
+
+impl Aws {
+    /// DescribeImages with a filter: a few of the account's own images.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn own_images(&self, filter: &str, value: &str) -> Result<Vec<Image>, Error> {
+        let mut token = None;
+        // A page of what passes a filter may be empty.
+        for _ in 0..PAGES {
+            let answer = self
+                .ec2
+                .describe_images()
+                .owners("self")
+                .filters(self::filter(filter, &[value]))
+                .max_results(100)
+                .set_next_token(token)
+                .send()
+                .await
+                .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
+            let images: Vec<Image> = answer.images.into_iter().flatten().map(observed).collect();
+            token = non_empty(answer.next_token);
+            if !images.is_empty() || token.is_none() {
+                return Ok(images);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Tries the looks for which IAM knows no resource.
+    pub(crate) async fn try_to_look(&self) -> Vec<(&'static str, Tried)> {
+        let ec2 = &self.ec2;
+        // An id that nothing has: references are those of an image.
+        let image = "ami-00000000000000000";
+        let references = ec2
+            .describe_image_references()
+            .image_ids(image)
+            .include_all_resource_types(true);
+        vec![
+            (
+                "ec2:DescribeImageReferences",
+                tried(references.dry_run(true).send().await),
+            ),
+            (
+                "ec2:DescribeInstances",
+                tried(ec2.describe_instances().dry_run(true).send().await),
+            ),
+            (
+                "ec2:DescribeSnapshots",
+                tried(ec2.describe_snapshots().dry_run(true).send().await),
+            ),
+            (
+                "ec2:DescribeVolumes",
+                tried(ec2.describe_volumes().dry_run(true).send().await),
+            ),
+            (
+                "ec2:ListImagesInRecycleBin",
+                tried(ec2.list_images_in_recycle_bin().dry_run(true).send().await),
+            ),
+        ]
+    }
+
+    /// Tries, in the order of [`ON_AN_IMAGE`], what the guard does with an image, each as a dry run.
+    pub(crate) async fn try_on_image(
+        &self,
+        image: &ImageName<'_>,
+        snapshot: Option<&str>,
+    ) -> Vec<(&'static str, Tried)> {
+        let ec2 = &self.ec2;
+        let id = image.id.as_str();
+        let attribute = ec2
+            .describe_image_attribute()
+            .image_id(id)
+            .attribute(ec2::ImageAttributeName::LaunchPermission);
+        let product_codes = match snapshot {
+            None => Tried::Unknown("the image has no root snapshot".into()),
+            Some(snapshot) => {
+                let attribute = ec2
+                    .describe_snapshot_attribute()
+                    .snapshot_id(snapshot)
+                    .attribute(ec2::SnapshotAttributeName::ProductCodes);
+                tried(attribute.dry_run(true).send().await)
+            }
+        };
+        let mark = ec2::Tag::builder().key(DISCARD_TAG).value(WITHDRAWN_VALUE);
+        let tags = ec2.create_tags().resources(id).tags(mark.build());
+        let deregister = ec2
+            .deregister_image()
+            .image_id(id)
+            .delete_associated_snapshots(false);
+        let disable = ec2.disable_image().image_id(id);
+        let all = [
+            tried(attribute.dry_run(true).send().await),
+            product_codes,
+            tried(tags.dry_run(true).send().await),
+            tried(deregister.dry_run(true).send().await),
+            tried(disable.dry_run(true).send().await),
+        ];
+        ON_AN_IMAGE.into_iter().zip(all).collect()
+    }
+}
+
+fn tried<T, E: ProvideErrorMetadata>(answer: Result<T, SdkError<E, HttpResponse>>) -> Tried {
+    let error = match answer {
+        Ok(_) => return Tried::Unknown("EC2 did not take it for a dry run".into()),
+        Err(error) => error,
+    };
+    match error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+    {
+        Some("DryRunOperation") => Tried::Allowed,
+        _ => match classify("DryRun", "", &error) {
+            Error::AccessDenied { message, .. } => Tried::Denied(message),
+            Error::Refused { code, message, .. } => Tried::Unknown(format!("{code}: {message}")),
+            other => Tried::Unknown(other.to_string()),
+        },
+    }
+}

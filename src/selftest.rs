@@ -1,0 +1,299 @@
+//! The self-test: the deployed function looks at what it depends on, changes nothing, and says what it found.
+//!
+//! Asked for by invoking the function with `{"self-test": true}`; with `"alert": true` beside it, an alert that is
+//! marked as a test goes out as well.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::alert;
+use crate::aws::{ImageName, Tried};
+use crate::config::Mode;
+use crate::discard::{DISCARD_TAG, DISCARD_VALUE};
+use crate::error::Error;
+use crate::event::AccountId;
+use crate::guard::{Delivery, Guard, answer_by};
+use crate::observation::Image;
+
+/// The order to test oneself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    #[serde(rename = "self-test")]
+    asked: bool,
+    /// Whether an alert is to be sent.
+    #[serde(default)]
+    alert: bool,
+}
+
+/// The order, if the input is one.
+///
+/// # Errors
+/// [`Error::MalformedEvent`] for an order that says anything else than what is accepted.
+pub(crate) fn order(input: &Value) -> Option<Result<Order, Error>> {
+    input.get("self-test")?;
+    let accepted = "accepted is {\"self-test\": true}, and \"alert\": true or false beside it";
+    Some(match Order::deserialize(input) {
+        Ok(order) if order.asked => Ok(order),
+        Ok(_) => Err(Error::MalformedEvent(format!(
+            "a self-test that is not asked for; {accepted}"
+        ))),
+        Err(error) => Err(Error::MalformedEvent(format!(
+            "a self-test: {error}; {accepted}"
+        ))),
+    })
+}
+
+/// What the guard found out about itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `true`: tells a report from a record.
+    #[serde(rename = "self-test")]
+    pub self_test: bool,
+    /// Whether no check failed.
+    pub ok: bool,
+    /// The version of the guard.
+    pub version: &'static str,
+    /// `enforce` or `observe`.
+    pub mode: &'static str,
+    /// The policy that is in force.
+    pub policy: PolicyInForce,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// The policy that is in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct PolicyInForce {
+    /// Its file; null for the built-in policy.
+    pub path: Option<String>,
+    /// The file's SHA-256, as `sha256sum` prints it; null if there is none, or if it can not be read any more.
+    pub sha256: Option<String>,
+    /// How many rules say what images should bill.
+    pub expect_rules: usize,
+    /// How many rules exempt images.
+    pub exempt_rules: usize,
+    /// `deregister`, `disable` or `none`.
+    pub action: &'static str,
+    /// The most discards in an hour.
+    pub max_per_hour: u32,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, or the name of a permission.
+    pub check: String,
+    /// How it is.
+    pub state: State,
+    /// What was found, as a sentence.
+    pub found: String,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Not as it should be: the guard can not do its work.
+    Failed,
+    /// Not known, for the reason that is given.
+    Unknown,
+}
+
+fn check(check: impl Into<String>, state: State, found: impl Into<String>) -> Check {
+    Check {
+        check: check.into(),
+        state,
+        found: found.into(),
+    }
+}
+
+impl Guard {
+    /// Looks at what the guard depends on. Nothing is changed; what EC2 would do is asked with `DryRun`.
+    pub(crate) async fn test_itself(&self, order: Order, delivery: &Delivery) -> Report {
+        let mut checks = Vec::new();
+        let work = Box::pin(self.look_at_everything(order, &mut checks));
+        if tokio::time::timeout_at(answer_by(delivery.deadline), work)
+            .await
+            .is_err()
+        {
+            checks.push(check(
+                "time",
+                State::Failed,
+                "no time was left for the other checks",
+            ));
+        }
+        for failed in checks.iter().filter(|check| check.state == State::Failed) {
+            tracing::error!(
+                error_type = "SelfTest",
+                check = failed.check,
+                "{}",
+                failed.found
+            );
+        }
+        let ok = checks.iter().all(|check| check.state != State::Failed);
+        tracing::info!(ok, "the self-test is over");
+        let file = self.config.policy_path.as_ref();
+        let text = file.and_then(|path| std::fs::read(path).ok());
+        Report {
+            self_test: true,
+            ok,
+            version: env!("CARGO_PKG_VERSION"),
+            mode: self.config.mode.word(),
+            policy: PolicyInForce {
+                path: self.config.policy_path.clone(),
+                sha256: text.map(|text| hexadecimal(&Sha256::digest(text))),
+                expect_rules: self.policy.expect.len(),
+                exempt_rules: self.policy.exempt.len(),
+                action: self.policy.action.name(),
+                max_per_hour: self.policy.max_per_hour,
+            },
+            checks,
+        }
+    }
+
+    async fn look_at_everything(&self, order: Order, checks: &mut Vec<Check>) {
+        let topic = self.check_topic("alert-topic", &self.config.alert_topic);
+        checks.push(topic.await);
+        if let Some(topic) = &self.config.chat_topic {
+            checks.push(self.check_topic("chat-topic", topic).await);
+        }
+        checks.push(self.check_ledger().await);
+        self.check_permissions(checks).await;
+        if order.alert {
+            let scope = &self.config.scope;
+            let message = alert::test(
+                scope.account.as_ref().map(AccountId::as_str),
+                scope.region.as_deref(),
+                self.config.mode.word(),
+            );
+            checks.push(match self.send(&message).await {
+                Ok(()) => check("alert", State::Ok, "sent: look whether it arrives"),
+                Err(error) => check("alert", State::Failed, error.to_string()),
+            });
+        }
+    }
+
+    async fn check_topic(&self, name: &str, topic: &str) -> Check {
+        match self.aws.confirmed_subscriptions(topic).await {
+            Ok(0) => check(
+                name,
+                State::Failed,
+                format!("nobody listens: {topic} has no confirmed subscription"),
+            ),
+            Ok(number) => check(
+                name,
+                State::Ok,
+                format!("confirmed subscriptions of {topic}: {number}"),
+            ),
+            Err(error) => check(name, State::Failed, error.to_string()),
+        }
+    }
+
+    async fn check_ledger(&self) -> Check {
+        match (self.ledger.check().await, &self.config.ledger_table) {
+            (Err(error), _) => check("ledger", State::Failed, error.to_string()),
+            (Ok(()), Some(table)) => check(
+                "ledger",
+                State::Ok,
+                format!("{table} can be read and written"),
+            ),
+            (Ok(()), None) => check(
+                "ledger",
+                match self.config.mode {
+                    Mode::Enforce => State::Failed,
+                    Mode::Observe => State::Ok,
+                },
+                "GUARD_LEDGER_TABLE is not set: it is in memory, and forgets when the process ends",
+            ),
+        }
+    }
+
+    /// Asks EC2 what the guard may do. What concerns an image is asked of one of the account's own, preferably
+    /// of one that bears the guard's mark: no other can be discarded, if the role is the template's.
+    async fn check_permissions(&self, checks: &mut Vec<Check>) {
+        let images = match self
+            .aws
+            .own_images(&format!("tag:{DISCARD_TAG}"), DISCARD_VALUE)
+            .await
+        {
+            Ok(marked) if marked.is_empty() => self.aws.own_images("state", "available").await,
+            images => images,
+        };
+        let image = match images {
+            Ok(images) => {
+                checks.push(check("ec2:DescribeImages", State::Ok, "allowed"));
+                images.into_iter().next()
+            }
+            Err(error) => {
+                checks.push(check(
+                    "ec2:DescribeImages",
+                    State::Failed,
+                    error.to_string(),
+                ));
+                None
+            }
+        };
+        for (permission, tried) in self.aws.try_to_look().await {
+            checks.push(of_permission(permission, "*", &tried));
+        }
+        let own = image.as_ref().and_then(|image| {
+            let id = image.id.parse().ok()?;
+            Some((image, id))
+        });
+        let Some((image, id)) = own else {
+            for permission in crate::aws::ON_AN_IMAGE {
+                let why =
+                    "not tried: the account has no image of its own that it could be tried on";
+                checks.push(check(permission, State::Unknown, why));
+            }
+            return;
+        };
+        let region = self.config.scope.region.as_deref().unwrap_or_default();
+        let name = ImageName::of(&id, region, &self.config.alert_topic);
+        let snapshot = image.root_snapshot.as_deref();
+        for (permission, tried) in self.aws.try_on_image(&name, snapshot).await {
+            checks.push(match (permission, &tried) {
+                ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Allowed) if !is_marked(image) => check(
+                    permission,
+                    State::Ok,
+                    format!("allowed on {id}, which does not even bear the guard's mark: the role is wider than the template's"),
+                ),
+                ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Denied(_)) if !is_marked(image) => check(
+                    permission,
+                    State::Unknown,
+                    format!("{id} does not bear the guard's mark, and so may not be discarded: as it should be. Whether \
+                             one that does may be, only such a one shows"),
+                ),
+                _ => of_permission(permission, id.as_str(), &tried),
+            });
+        }
+    }
+}
+
+fn is_marked(image: &Image) -> bool {
+    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
+}
+
+fn of_permission(permission: &str, resource: &str, tried: &Tried) -> Check {
+    match tried {
+        Tried::Allowed => check(permission, State::Ok, format!("allowed on {resource}")),
+        Tried::Denied(message) => check(
+            permission,
+            State::Failed,
+            format!("missing on {resource}: {message}"),
+        ),
+        Tried::Unknown(why) => check(
+            permission,
+            State::Unknown,
+            format!("not found out on {resource}: {why}"),
+        ),
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

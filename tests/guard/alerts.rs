@@ -1,0 +1,529 @@
+//! What people and programs are told, word by word: each alert in each of its forms as it was read and found good
+//! (`golden/`), and what holds for all of them whatever an image is called.
+//!
+//! `GUARD_GOLDEN=write` writes the files anew: read what changed before it is committed.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use sim::{Message, Topic};
+
+use super::*;
+
+pub(super) const CHAT: &str = "arn:aws:sns:eu-west-1:123456789012:chat";
+
+/// SNS takes 256 KiB of a message's bodies and attributes together (SNS API reference, "Publish").
+const LARGEST: usize = 256 * 1024;
+
+impl House {
+    /// A house whose guard tells a chat as well.
+    pub(super) async fn with_chat(mut world: World, settings: Settings) -> House {
+        let listened_to = Topic {
+            confirmed: 1,
+            pending: 0,
+        };
+        world.topics.insert(CHAT.into(), listened_to);
+        let settings = Settings {
+            chat_topic: Some(CHAT),
+            ..settings
+        };
+        House::around(world, settings).await
+    }
+
+    /// What was published on a topic, in order.
+    pub(super) fn published_on(&self, topic: &str) -> Vec<Message> {
+        let world = self.sim.world();
+        let messages = world.messages.iter();
+        messages
+            .filter(|message| message.topic_arn == topic)
+            .cloned()
+            .collect()
+    }
+}
+
+/// What leads to alerts, and what each of them is called; none for what is never told.
+struct Scenario {
+    names: &'static [&'static str],
+    world: World,
+    settings: Settings,
+    prepare: fn(&House),
+    events: Vec<Value>,
+}
+
+impl Scenario {
+    fn of(names: &'static [&'static str], image: Image) -> Scenario {
+        let mut world = World::default();
+        for snapshot in image.snapshot_ids() {
+            world.add_snapshot(Snapshot::new(snapshot));
+        }
+        world.add_image(image);
+        Scenario {
+            names,
+            world,
+            settings: Settings {
+                wait: Duration::from_millis(100),
+                ..Settings::default()
+            },
+            prepare: |_| {},
+            events: vec![registered()],
+        }
+    }
+
+    fn world(mut self, change: impl FnOnce(&mut World)) -> Scenario {
+        change(&mut self.world);
+        self
+    }
+
+    fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Scenario {
+        change(&mut self.settings);
+        self
+    }
+
+    fn policy(self, text: &str) -> Scenario {
+        let policy = Settings::policy(text).policy;
+        self.settings(|settings| settings.policy = policy)
+    }
+
+    /// The image comes from the root volume of an instance that bills as Windows, and that is looked up.
+    fn made_from_windows_instance(mut self) -> Scenario {
+        let image = self.world.images.remove(AMI).unwrap();
+        self.world = faults::world_of(image);
+        self.settings(|settings| settings.policy = Policy::default())
+    }
+
+    fn prepare(mut self, prepare: fn(&House)) -> Scenario {
+        self.prepare = prepare;
+        self
+    }
+
+    fn events(mut self, events: Vec<Value>) -> Scenario {
+        self.events = events;
+        self
+    }
+}
+
+fn named(name: &str, mut image: Image) -> Image {
+    image.name = name.into();
+    image
+}
+
+fn linux_for_windows() -> Image {
+    named("win2022-golden", expecting("Windows"))
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let of = Scenario::of;
+    vec![
+        of(
+            &["mismatch-empty"],
+            named("rhel9-golden", billing(image(), "", "")),
+        ),
+        of(
+            &["mismatch-missing"],
+            named(
+                "sql2022-golden",
+                billing(
+                    expecting("Windows with SQL Server Standard"),
+                    "Windows",
+                    "RunInstances:0002",
+                ),
+            ),
+        )
+        .made_from_windows_instance(),
+        of(&["mismatch-wrong"], linux_for_windows()).made_from_windows_instance(),
+        of(&["mismatch-wrong-disabled"], linux_for_windows())
+            .policy("discard.action = \"disable\"")
+            .world(|world| {
+                let image = world.images.get_mut(AMI).unwrap();
+                image.shared_with.insert("210987654321".into());
+            }),
+        of(
+            &["mismatch-wrong-planned", "mismatch-wrong-no-way-back"],
+            linux_for_windows(),
+        )
+        .world(|world| world.recycle_bin_rules.clear()),
+        of(
+            &["mismatch-wrong-planned", "mismatch-wrong-refused"],
+            linux_for_windows(),
+        )
+        .prepare(|house| {
+            let no = refuse(
+                "OperationNotPermitted",
+                "deregistration protection is enabled",
+            );
+            house.inject(Fault::always("DeregisterImage", no));
+        }),
+        of(
+            &[
+                "mismatch-wrong-planned",
+                "mismatch-wrong-failed",
+                "gone-done",
+            ],
+            linux_for_windows(),
+        )
+        .prepare(|house| {
+            house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
+            house.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
+            house.inject(Fault::from_nth("DescribeImages", 3, FaultKind::Throttle));
+            house.inject(Fault::nth(
+                "ListImagesInRecycleBin",
+                1,
+                FaultKind::AccessDenied,
+            ));
+        })
+        .events(vec![
+            registered(),
+            registered_at(Utc::now() - TimeDelta::minutes(11)),
+        ]),
+        of(&["mismatch-wrong-held"], linux_for_windows())
+            .settings(|settings| settings.mode = Mode::Observe)
+            .world(|world| world.add_instance(Instance::new("i-0123456789abcdef1", AMI))),
+        of(
+            &["mismatch-wrong-brought-back"],
+            tagged(linux_for_windows(), "ami-billing-guard:discard", "true"),
+        ),
+        of(&["mismatch-wrong-limit"], linux_for_windows()).policy("discard.max_per_hour = 0"),
+        of(
+            &["mismatch-extra"],
+            named(
+                "sql-free",
+                billing(
+                    expecting("Windows"),
+                    "Windows with SQL Server Web",
+                    "RunInstances:0202",
+                ),
+            ),
+        ),
+        of(
+            &["conflict-evidence"],
+            named("said-to-be-linux", expecting("Linux")),
+        )
+        .made_from_windows_instance(),
+        of(
+            &["conflict-of-ec2"],
+            named(
+                "two-minds",
+                billing(image(), "Windows", "RunInstances:0010"),
+            ),
+        ),
+        of(&["unverifiable"], named("nobody-knows", image()))
+            .policy("alert.on = [\"unverifiable\"]"),
+        of(&["instance-store"], {
+            let mut image = linux_for_windows();
+            image.root_device_type = "instance-store".into();
+            image.block_devices.clear();
+            image
+        }),
+        // These are never told.
+        of(
+            &[],
+            named(
+                "right",
+                billing(expecting("Windows"), "Windows", "RunInstances:0002"),
+            ),
+        ),
+        of(&[], linux_for_windows()).policy("[[exempt]]\nname = \"win*\"\nreason = \"ours\""),
+        of(&[], linux_for_windows()).prepare(|house| {
+            house.sim.world().images.get_mut(AMI).unwrap().state = "failed".into();
+        }),
+        of(&[], linux_for_windows()).prepare(|house| {
+            house.sim.world().images.get_mut(AMI).unwrap().state = "deregistered".into();
+        }),
+        of(&[], linux_for_windows()).events(vec![json!({
+            "version": "0", "id": "e-3", "detail-type": "Other", "source": "other", "detail": {},
+            "account": "123456789012", "region": "eu-west-1", "resources": [],
+            "time": "2026-11-25T12:00:00Z"
+        })]),
+    ]
+}
+
+#[tokio::test]
+async fn every_alert_reads_in_every_form_as_it_was_found_good() {
+    let mut faults = Vec::new();
+    for scenario in scenarios() {
+        let house = House::with_chat(scenario.world, scenario.settings).await;
+        (scenario.prepare)(&house);
+        for event in scenario.events {
+            let _ = house.give(event).await;
+            house.sim.heal();
+        }
+        let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+        assert_eq!(
+            (alerts.len(), chats.len()),
+            (scenario.names.len(), scenario.names.len()),
+            "{:?}: {alerts:?}",
+            scenario.names
+        );
+        for ((name, alert), chat) in scenario.names.iter().zip(&alerts).zip(&chats) {
+            faults.extend(compare(name, &forms(alert, chat)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test]
+async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
+    let world = World::default();
+    let house = House::with_chat(world, Settings::policy("discard.max_per_hour = 0")).await;
+    for n in 1..=3 {
+        let id = format!("ami-0a1b2c3d4e5f6000{n}");
+        let mut image = Image::new(&id);
+        image.name = format!("golden-{n}");
+        image
+            .tags
+            .insert("ami-billing-guard:expect".into(), "Windows".into());
+        house.sim.world().add_image(image);
+        let mut event = registered();
+        event["id"] = format!("e-{n}").into();
+        event["detail"]["responseElements"]["imageId"] = id.into();
+        house.record(event).await;
+    }
+    let digest = json!({
+        "version": "0", "id": "e-digest", "source": "aws.events", "detail-type": "Scheduled Event",
+        "account": "123456789012", "region": "eu-west-1", "time": Utc::now().to_rfc3339(),
+        "resources": [], "detail": {}
+    });
+    house.record(digest).await;
+    house
+        .give(json!({ "self-test": true, "alert": true }))
+        .await
+        .unwrap();
+    let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+    assert_eq!((alerts.len(), chats.len()), (3, 3));
+    let faults: Vec<String> = [("digest", 1), ("self-test", 2)]
+        .iter()
+        .filter_map(|(name, at)| compare(name, &forms(&alerts[*at], &chats[*at])))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// All forms of an alert, for a person to read.
+fn forms(alert: &Message, chat: &Message) -> String {
+    let pretty = |json: &str| {
+        let value: Value = serde_json::from_str(json).unwrap();
+        serde_json::to_string_pretty(&value).unwrap()
+    };
+    assert_eq!(alert.attributes, chat.attributes);
+    let attributes: Vec<String> = alert
+        .attributes
+        .iter()
+        .map(|(name, attribute)| format!("{name} = {}", attribute.value))
+        .collect();
+    without_times(&format!(
+        "=== Mail ===\nSubject: {}\n\n{}\n=== Chat ===\n{}\n\n=== Programs ===\n{}\n{}\n",
+        alert.subject.as_deref().unwrap(),
+        alert.body("email"),
+        pretty(&chat.message),
+        attributes.join("\n"),
+        pretty(&alert.body("sqs"))
+    ))
+}
+
+/// What differs from run to run, out of the way.
+fn without_times(text: &str) -> String {
+    let (mut clean, mut rest) = (String::new(), text);
+    let is_time = |text: &str| {
+        let bytes = text.as_bytes();
+        bytes.len() > 19
+            && [4, 7].iter().all(|at| bytes[*at] == b'-')
+            && bytes[10] == b'T'
+            && bytes[..4].iter().all(u8::is_ascii_digit)
+    };
+    while let Some(character) = rest.chars().next() {
+        if character.is_ascii_digit() && is_time(rest) {
+            clean.push_str("(time)");
+            let end = |it: char| !it.is_ascii_digit() && !"-:.TZ+".contains(it);
+            rest = &rest[rest.find(end).unwrap_or(rest.len())..];
+        } else {
+            clean.push(character);
+            rest = &rest[character.len_utf8()..];
+        }
+    }
+    clean
+}
+
+/// Compares with the file of that name, or writes it. What differs, if anything does.
+fn compare(name: &str, text: &str) -> Option<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard/golden");
+    let file = folder.join(format!("{name}.txt"));
+    if std::env::var("GUARD_GOLDEN").as_deref() == Ok("write") {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&file, text).unwrap();
+    }
+    let good = std::fs::read_to_string(&file).unwrap_or_default();
+    let differs = || {
+        good.lines()
+            .zip(text.lines())
+            .position(|(good, is)| good != is)
+    };
+    (good != text).then(|| {
+        let at = differs().unwrap_or_else(|| good.lines().count().min(text.lines().count()));
+        let line = |text: &str| text.lines().nth(at).unwrap_or("(no more)").to_owned();
+        format!(
+            "{name}.txt:{}: instead of\n  {}\nit is\n  {}\n(GUARD_GOLDEN=write writes it)",
+            at + 1,
+            line(&good),
+            line(text)
+        )
+    })
+}
+
+/// Text that wants to be anything but text.
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "\n",
+        "\r\n",
+        "\u{1b}[2J",
+        "\u{9b}31m",
+        "\u{202e}",
+        "\u{2028}",
+        "\u{0}",
+        "\u{feff}",
+        "`",
+        "```",
+        "*b*",
+        "_i_",
+        "<!channel>",
+        "<http://evil|x>",
+        "[x](http://evil)",
+        "<script>",
+        "&amp;",
+        "@here",
+        "\"",
+        "'",
+        "\\",
+        "$(x)",
+        "ä",
+        "\u{1f600}",
+        "{}",
+        "null",
+        "\nWhat was done\n",
+        "a",
+    ]);
+    let some = prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat());
+    prop_oneof![
+        some.clone(),
+        some.prop_map(|some| (some + "x").repeat(250).chars().take(10_240).collect())
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_hostile_image_renders_harmlessly_in_every_form_and_fits_what_sns_takes(
+        name in hostile(), description in hostile(), session in hostile(), keys in prop::collection::vec(hostile(), 0..46),
+        value in hostile(), details in hostile(), observed in any::<bool>(), found in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut image = expecting("Windows");
+            image.name = name;
+            image.description = Some(description);
+            // What XML can not carry, no answer of EC2's can.
+            let sayable = |text: &str| text.chars().filter(|it| *it >= ' ' || *it == '\n').collect::<String>();
+            image.name = sayable(&image.name);
+            image.description = image.description.map(|text| sayable(&text));
+            for (n, key) in keys.iter().enumerate() {
+                image.tags.insert(format!("{n}{}", sayable(key)), sayable(&value));
+            }
+            if observed {
+                image.platform_details = Some(sayable(&details));
+            }
+            let mut event = registered();
+            event["detail"]["userIdentity"]["arn"] =
+                format!("arn:aws:sts::123456789012:assumed-role/pipeline/{session}").into();
+            let world = match found {
+                true => faults::world_of(image),
+                false => {
+                    let mut world = World::default();
+                    world.add_image(image);
+                    world
+                }
+            };
+            let policy = "[alert]\non = [\"mismatch\", \"conflict\", \"unverifiable\"]";
+            let mut settings = Settings::policy(policy);
+            if found {
+                settings.policy.lineage = Asked::Always;
+            }
+            let house = House::with_chat(world, settings).await;
+            house.record(event).await;
+            let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+            assert!(!alerts.is_empty() && alerts.len() == chats.len());
+            alerts.iter().for_each(harmless);
+            chats.iter().for_each(harmless_in_chat);
+        });
+    }
+}
+
+fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || ('\u{200b}'..='\u{200f}').contains(&character)
+        || ('\u{2028}'..='\u{202e}').contains(&character)
+        || character == '\u{feff}'
+}
+
+fn harmless(alert: &Message) {
+    let attributes: usize = alert
+        .attributes
+        .iter()
+        .map(|(name, it)| name.len() + it.data_type.len() + it.value.len())
+        .sum();
+    assert!(alert.message.len() + attributes <= LARGEST);
+    let subject = alert.subject.as_deref().unwrap();
+    assert!(
+        subject.len() < 100 && subject.chars().all(|it| (' '..='~').contains(&it)),
+        "{subject:?}"
+    );
+    let mail = alert.body("email");
+    assert!(
+        !mail.contains(|it| it != '\n' && is_treacherous(it)),
+        "{mail:?}"
+    );
+    assert_eq!(mail.matches("\nWhat was done\n").count(), 1, "{mail}");
+    // No line of the text is so long that what follows would not be seen; commands are as long as they are.
+    let long = mail.lines().filter(|line| line.len() > 2_000);
+    assert!(
+        long.clone().all(|line| line.contains("aws ec2 ")),
+        "{:?}",
+        long.collect::<Vec<_>>()
+    );
+    let body = alert.body("sqs");
+    assert!(!body.contains(is_treacherous), "{body:?}");
+    let record: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(record["schema"], 1);
+}
+
+fn harmless_in_chat(chat: &Message) {
+    assert!(chat.message.len() < 16 * 1024, "{}", chat.message.len());
+    assert!(!chat.message.contains(is_treacherous), "{:?}", chat.message);
+    let notification: Value = serde_json::from_str(&chat.message).unwrap();
+    assert_eq!(
+        (&notification["version"], &notification["source"]),
+        (&json!("1.0"), &json!("custom"))
+    );
+    let content = &notification["content"];
+    assert_eq!(content["textType"], "client-markdown");
+    let title = content["title"].as_str().unwrap();
+    assert!(
+        title.len() < 200 && title.is_ascii() && !title.contains(['`', '<', '*']),
+        "{title}"
+    );
+    // All that is from outside stands in one block of code, which it can not end.
+    let description = content["description"].as_str().unwrap();
+    let block = description
+        .strip_prefix("```\n")
+        .unwrap()
+        .strip_suffix("```")
+        .unwrap();
+    assert!(!block.contains(['`', '<', '>', '&']), "{block}");
+    assert!(block.len() <= 2_500, "{}", block.len());
+    for step in content["nextSteps"].as_array().into_iter().flatten() {
+        let step = step.as_str().unwrap();
+        assert!(
+            !step.contains(['<', '>', '&']) && step.len() < 800,
+            "{step}"
+        );
+        assert!(step.matches('`').count().is_multiple_of(2), "{step}");
+    }
+}

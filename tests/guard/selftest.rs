@@ -1,0 +1,246 @@
+//! The self-test: what it finds, and that it changes nothing.
+
+use super::alerts::CHAT;
+use super::*;
+use sim::Topic;
+
+const LEDGER: &str = "ami-billing-guard";
+
+fn settings() -> Settings {
+    Settings {
+        ledger_table: Some(LEDGER),
+        ..Settings::default()
+    }
+}
+
+async fn report(house: &House) -> Value {
+    house.give(json!({ "self-test": true })).await.unwrap()
+}
+
+/// The states of the checks, by their names.
+fn states(report: &Value) -> std::collections::BTreeMap<String, String> {
+    let checks = report["checks"].as_array().unwrap();
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    checks
+        .iter()
+        .map(|check| (word(&check["check"]), word(&check["state"])))
+        .collect()
+}
+
+fn found(report: &Value, name: &str) -> String {
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["check"] == name).unwrap();
+    check["found"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing() {
+    let marked = tagged(image(), "ami-billing-guard:discard", "true");
+    let mut world = World::default();
+    for snapshot in marked.snapshot_ids() {
+        world.add_snapshot(Snapshot::new(snapshot));
+    }
+    world.add_image(marked);
+    let house = House::with_chat(world, settings()).await;
+    let before = format!("{:?}", house.sim.world().images);
+    let report = report(&house).await;
+
+    assert_eq!(report["ok"], true, "{report:#}");
+    assert_eq!(
+        (&report["self-test"], &report["mode"]),
+        (&json!(true), &json!("enforce"))
+    );
+    assert_eq!(report["policy"]["action"], "deregister");
+    let states = states(&report);
+    assert!(states.values().all(|state| state == "ok"), "{states:?}");
+    for check in [
+        "alert-topic",
+        "chat-topic",
+        "ledger",
+        "ec2:DescribeImages",
+        "ec2:DeregisterImage",
+    ] {
+        assert!(states.contains_key(check), "{check}");
+    }
+    // From the server's side: whatever could change something was a dry run, and took no effect.
+    for call in house.sim.calls() {
+        let dry = call.params.get("DryRun").is_some_and(|dry| dry == "true");
+        assert!(
+            dry || looks(&call.action) || call.action == "UpdateItem",
+            "{call:?}"
+        );
+    }
+    let world = house.sim.world();
+    assert_eq!(format!("{:?}", world.images), before);
+    assert!(world.messages.is_empty());
+    assert!(world.tables[LEDGER].items.is_empty());
+}
+
+#[tokio::test]
+async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() {
+    let house = House::of(image()).await;
+    let report = house
+        .give(json!({ "self-test": true, "alert": true }))
+        .await
+        .unwrap();
+    assert_eq!(states(&report)["alert"], "ok");
+    let messages = house.published_on(TOPIC);
+    assert_eq!(messages.len(), 1);
+    assert!(messages[0].body("email").contains("Nothing is wrong"));
+    assert_eq!(messages[0].attributes["verdict"].value, "self-test");
+
+    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    let report = house
+        .give(json!({ "self-test": true, "alert": true }))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&report["ok"], states(&report)["alert"].as_str()),
+        (&json!(false), "failed")
+    );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named() {
+    let house = House::with_chat(World::default(), settings()).await;
+    {
+        let mut world = house.sim.world();
+        world.add_image(image());
+        let nobody = Topic {
+            confirmed: 0,
+            pending: 1,
+        };
+        world.topics.insert(TOPIC.into(), nobody);
+        world.topics.remove(CHAT);
+        world.tables.remove(LEDGER);
+    }
+    for call in ["CreateTags", "DescribeVolumes", "DescribeImageReferences"] {
+        house.inject(Fault::always(call, FaultKind::AccessDenied));
+    }
+    let report = report(&house).await;
+    assert_eq!(report["ok"], false);
+    let states = states(&report);
+    let failed: Vec<&str> = states
+        .iter()
+        .filter(|(_, state)| *state == "failed")
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(
+        failed,
+        [
+            "alert-topic",
+            "chat-topic",
+            "ec2:CreateTags",
+            "ec2:DescribeImageReferences",
+            "ec2:DescribeVolumes",
+            "ledger"
+        ]
+    );
+    assert!(found(&report, "alert-topic").contains("nobody listens"));
+    assert!(
+        found(&report, "ledger").contains("ResourceNotFoundException"),
+        "{report:#}"
+    );
+    assert!(found(&report, "ec2:CreateTags").contains("missing on ami-"));
+}
+
+#[tokio::test]
+async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_nothing() {
+    let house = House::with_chat(World::default(), settings()).await;
+    house.sim.world().add_image(image());
+    for call in ["DeregisterImage", "DisableImage"] {
+        house.inject(Fault::always(call, FaultKind::AccessDenied));
+    }
+    let report = report(&house).await;
+    assert_eq!(report["ok"], true, "{report:#}");
+    let states = states(&report);
+    assert_eq!(states["ec2:DeregisterImage"], "unknown");
+    assert!(found(&report, "ec2:DeregisterImage").contains("as it should be"));
+
+    // Of one that is marked, it is.
+    let marked = tagged(image(), "ami-billing-guard:discard", "true");
+    house.sim.world().add_image(marked);
+    let report = self::report(&house).await;
+    assert_eq!(self::states(&report)["ec2:DeregisterImage"], "failed");
+}
+
+#[tokio::test]
+async fn without_an_image_of_its_own_what_concerns_images_is_not_known() {
+    let house = House::around(World::default(), settings()).await;
+    let report = report(&house).await;
+    assert_eq!(report["ok"], true);
+    assert_eq!(states(&report)["ec2:CreateTags"], "unknown");
+    assert!(found(&report, "ec2:CreateTags").contains("no image of its own"));
+}
+
+#[tokio::test]
+async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at() {
+    let house = House::of(image()).await;
+    for order in [
+        json!({ "self-test": false }),
+        json!({ "self-test": "yes" }),
+        json!({ "self-test": true, "alrt": true }),
+        json!({ "self-test": true, "alert": "yes" }),
+    ] {
+        let error = house.give(order.clone()).await.unwrap_err();
+        assert_eq!(error.error_type(), "MalformedEvent");
+        assert!(
+            error
+                .to_string()
+                .contains("accepted is {\"self-test\": true}"),
+            "{error}"
+        );
+    }
+    assert!(house.calls().is_empty());
+}
+
+#[tokio::test]
+async fn in_memory_the_ledger_of_an_enforcing_guard_is_no_ledger() {
+    let house = House::of(image()).await;
+    assert_eq!(states(&report(&house).await)["ledger"], "failed");
+    let house = House::with(
+        image(),
+        Settings {
+            mode: Mode::Observe,
+            ..Settings::default()
+        },
+    )
+    .await;
+    assert_eq!(states(&report(&house).await)["ledger"], "ok");
+}
+
+async fn house_with_a_chat() -> House {
+    let mut world = World::default();
+    world.add_image(expecting("Windows"));
+    House::with_chat(world, settings()).await
+}
+
+#[tokio::test]
+async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
+    for fault in [
+        FaultKind::AccessDenied,
+        FaultKind::InternalError,
+        FaultKind::Slow(Duration::from_secs(30)),
+    ] {
+        let house = house_with_a_chat().await;
+        // The first message is the alert topic's.
+        house.inject(Fault::from_nth("Publish", 2, fault.clone()));
+        let record = house.record(registered()).await;
+        assert_eq!(record["outcome"], "done", "{fault:?}");
+        assert_eq!(house.told(), ["planned"]);
+        // Nothing waited for chat but the answer: EC2 was asked, and has done it, before chat was given up.
+        let calls = house.calls();
+        let position = |name: &str| calls.iter().position(|call| call == name).unwrap();
+        let publishes = calls.iter().filter(|call| *call == "Publish").count();
+        assert!(publishes >= 2 && position("DeregisterImage") > position("Publish"));
+    }
+}
+
+#[tokio::test]
+async fn a_chat_hears_nothing_that_the_alert_topic_did_not_take() {
+    let house = house_with_a_chat().await;
+    house.inject(Fault::nth("Publish", 1, FaultKind::AccessDenied));
+    house.give(registered()).await.unwrap_err();
+    assert!(house.image_stands());
+    assert!(house.published_on(CHAT).is_empty());
+}
