@@ -476,11 +476,7 @@ impl Aws {
             .config_override(in_one_attempt())
             .send()
             .await;
-        match answer {
-            // That is what was wanted: an attempt after one whose answer was lost on its way hears it.
-            Err(error) if error_code(&error) == Some("InvalidAMIID.Unavailable") => Ok(()),
-            answer => taken("ec2:DeregisterImage", image, answer),
-        }
+        taken("ec2:DeregisterImage", image, answer)
     }
 
     /// DisableImage, in one attempt.
@@ -902,8 +898,8 @@ fn taken<T, E: ProvideErrorMetadata>(
     })
 }
 
-/// Whether a request may have taken effect that no good answer came to: it was sent, and EC2 did not say that it
-/// did not do it.
+/// Whether a request may have taken effect that no good answer came to: EC2 did not say that it did not do it. (Of one
+/// that failed on its way the SDK does not say whether it was sent.)
 fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
@@ -913,10 +909,6 @@ fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) ->
         }
         _ => true,
     }
-}
-
-fn error_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
-    error.as_service_error()?.code()
 }
 
 /// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may

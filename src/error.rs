@@ -49,10 +49,10 @@ pub enum Error {
         /// What is not known, and why.
         why: String,
     },
-    /// A discard is due, and this event does not say who registered the image; another may.
+    /// What is to be done about the image depends on who registered it, and this event does not say; another may.
     #[error(
-        "a discard of {image} is due, and this event does not say who registered it: CloudTrail's may yet come; \
-         the event will be tried again"
+        "what is to be done about {image} depends on who registered it, and this event does not say: CloudTrail's may \
+         yet come; the event will be tried again"
     )]
     IdentityMayCome {
         /// The image.

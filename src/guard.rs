@@ -376,7 +376,7 @@ impl Guard {
             }
             (Ok(turn), false) if self.may_linger(turn, &planned) => Err(not_visible(
                 id,
-                "it was discarded a short while ago: either EC2 just lists it yet, or somebody brought it back",
+                "it was discarded a short while ago, or may have been: either EC2 just lists it yet, or it stands",
             )),
             // With two triggers, the other event of the same registration says who made it: it is on its way,
             // or was dealt with.
@@ -386,7 +386,10 @@ impl Guard {
                     _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
                         image: id.to_string(),
                     }),
-                    Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
+                    Ok(turn)
+                        if turn.entry.is_known(&record, Utc::now())
+                            || turn.entry.was_cleared(&record) =>
+                    {
                         Ok(self.journal(case.delivery, record))
                     }
                     _ => self.leave(case, planned).await,

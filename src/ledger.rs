@@ -17,13 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::aws::Table;
 use crate::discard::Action;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
-use crate::record::{Outcome, Record};
+use crate::record::{Outcome, Record, Refusal};
 use crate::verdict::Verdict;
 use memory::Memory;
 
@@ -143,6 +144,8 @@ pub struct Entry {
     place: OnceLock<String>,
     /// What people were told last, and when.
     told: Option<(String, DateTime<Utc>)>,
+    /// The last record, as JSON.
+    last: Option<serde_json::Value>,
 }
 
 /// A discard that was begun.
@@ -186,7 +189,23 @@ impl Entry {
             }),
             place: text(PLACE).map(OnceLock::from).unwrap_or_default(),
             told: text(TOLD).zip(time(TOLD_AT)),
+            last: text(RECORD).and_then(|record| serde_json::from_str(&record).ok()),
         }
+    }
+
+    /// Whether an event that said who registered the image has shown that nothing is wrong with what it bills.
+    pub(crate) fn was_cleared(&self, record: &Record) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            let right = last["verdict"] == "verified" || last["verdict"] == "exempt";
+            right
+                && last["registered_by"].is_string()
+                && last["actual"] == serde_json::json!(record.actual)
+        })
+    }
+
+    /// Why EC2 refused the last discard, if it did.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        Refusal::deserialize(self.last.as_ref()?.get("refusal")?).ok()
     }
 
     /// Whether a discard of the image was ever begun: no image is marked before.

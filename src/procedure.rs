@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -88,7 +87,7 @@ impl Guard {
         enough(ENOUGH)?;
         let draft = draft(&planned, case);
         if turn.entry.was_refused(&draft, Utc::now()) {
-            return self.leave_refused(case, draft).await;
+            return Ok(self.leave_refused(case, turn, draft).await);
         }
         match self
             .ledger
@@ -184,19 +183,14 @@ impl Guard {
     }
 
     /// Leaves an image whose discard EC2 refused a short while ago: people know.
-    async fn leave_refused(&self, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
-        let registration = case.registration;
-        let (account, region) = (registration.account.as_str(), registration.region.as_str());
-        let image = registration.image_id.as_str();
-        let last = self.ledger.last_record(account, region, image).await?;
-        let refusal = last.as_ref().and_then(|last| last.get("refusal"));
-        record.refusal = refusal.and_then(|refusal| Refusal::deserialize(refusal).ok());
+    async fn leave_refused(&self, case: &Case<'_>, turn: &Turn, mut record: Record) -> Record {
+        record.refusal = turn.entry.refusal();
         record.outcome = Some(Outcome::Refused);
         record.undo = None;
         record.error = Some(
             "EC2 refused this a short while ago: it was not asked again, and people know".into(),
         );
-        Ok(self.close(case, record, Told::AsBefore).await)
+        self.close(case, record, Told::AsBefore).await
     }
 
     /// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
@@ -444,6 +438,15 @@ impl Guard {
             *may_have_acted = before || acted;
             attempts -= 1;
             match error {
+                // After an attempt whose answer was lost this says that it did it. By itself it says that the image is
+                // not there to be deregistered: why, a look shows.
+                Error::Refused { code, .. }
+                    if before
+                        && action == Action::Deregister
+                        && code == "InvalidAMIID.Unavailable" =>
+                {
+                    return Ok(());
+                }
                 // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
                 // once nobody promises.
                 Error::AccessDenied { .. } if patience.pause().await => attempts += 1,
@@ -516,17 +519,17 @@ impl Guard {
         record.refusal = refusal;
         record.error = Some(error.to_string());
         record.undo = None;
-        // What was refused is not tried again by itself: people know.
-        let told = match refusal {
-            Some(_) => Told::Now(record.gist()),
-            None => Told::Nothing,
-        };
         // On record first, and side by side: time may be short, and neither waits for the other.
         let record = self.journal(case.delivery, record);
         let (published, noted) = tokio::join!(
             Box::pin(self.publish(&record)),
             Box::pin(self.ledger.doubt(turn, note, stands))
         );
+        // What was refused is not tried again by itself, if people know.
+        let told = match (refusal, &published) {
+            (Some(_), Ok(())) => Told::Now(record.gist()),
+            _ => Told::Nothing,
+        };
         if let Err(unnoted) = noted {
             // If it stands, it will be held the next time, as if somebody had brought it back.
             tracing::error!("that it was not discarded could not be noted: {unnoted}");

@@ -381,7 +381,8 @@ impl Combination {
         self.check_answer(&house, &first, &calls)?;
 
         house.sim.heal();
-        let_time_pass(&house);
+        let refused = matches!(&first, Ok(record) if record["outcome"] == "refused");
+        let_time_pass(&house, if refused { 11 } else { 6 });
         let heard = house.alerts().len();
         let (second, later) = deliver(&house, in_a_minute()).await?;
         self.check_delivery(&house, &later)?;
@@ -532,8 +533,8 @@ async fn deliver(
 /// The queue brings the event again after six minutes, when every turn is over: also that of an invocation that
 /// was cut off, or could not reach the ledger to give it back. A discard that was refused is over with; whoever
 /// mends that and sends the event again does so after more than ten minutes.
-fn let_time_pass(house: &House) {
-    let later = (Utc::now() - TimeDelta::minutes(11)).timestamp_millis();
+fn let_time_pass(house: &House, minutes: i64) {
+    let later = (Utc::now() - TimeDelta::minutes(minutes)).timestamp_millis();
     let mut world = house.sim.world();
     let items = &mut world.tables.get_mut(LEDGER).unwrap().items;
     for (id, item) in items {

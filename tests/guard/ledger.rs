@@ -1277,6 +1277,8 @@ async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_a
         let error = house.give(young).await.unwrap_err();
         assert_eq!(error.error_type(), "IdentityMayCome");
         assert_eq!(house.record(registered()).await["verdict"], "exempt");
+        // When it comes again, the event that knew has been dealt with.
+        house.record(became_available()).await;
         assert!(house.alerts().is_empty());
         // If no other event comes, people are told.
         let house = House::with(expecting("Windows"), with(ledger, rules)).await;
@@ -1327,4 +1329,93 @@ async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_
     let record = house.record(registered()).await;
     assert_eq!(record["held_by"], json!(["untaggable"]));
     assert!(!house.calls().contains(&"TransactWriteItems".to_owned()));
+}
+
+#[tokio::test]
+async fn regression_a_refusal_that_nobody_could_be_told_of_is_told_the_next_time() {
+    let house = house_with_table(expecting("Windows")).await;
+    let no = || refuse("OperationNotPermitted", "it is protected");
+    house.inject(Fault::always("DeregisterImage", no()));
+    house.inject(Fault::from_nth("Publish", 2, FaultKind::InternalError));
+    house.give(registered()).await.unwrap_err();
+    assert_eq!(house.told(), ["planned"]);
+    turns_end(&house);
+    house.sim.heal();
+    house.inject(Fault::always("DeregisterImage", no()));
+    house.record(registered()).await;
+    assert_eq!(house.told(), ["planned", "planned", "refused"]);
+}
+
+#[tokio::test]
+async fn regression_what_is_registered_again_after_a_discard_that_may_have_been_done_stays() {
+    let house = house_in_doubt("", "DeregisterImage").await;
+    house.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
+    house.give(registered()).await.unwrap_err();
+    let anew = "ami-0a1b2c3d4e5f60002";
+    {
+        let mut world = house.sim.world();
+        // From the same snapshot.
+        let mut image = expecting("Windows");
+        image.id = anew.into();
+        image.creation_date = Utc::now();
+        world.add_image(image);
+    }
+    house.sim.heal();
+    let mut event = registered();
+    event["id"] = "e-anew".into();
+    event["detail"]["responseElements"]["imageId"] = anew.into();
+    let record = house.record(event).await;
+    assert!(is_held_as_discarded_before(&record), "{record}");
+    assert!(house.sim.world().images.contains_key(anew));
+}
+
+#[tokio::test]
+async fn an_image_that_stands_long_after_its_discard_was_brought_back_however_long_images_take_to_settle()
+ {
+    let settings = Settings {
+        settle: Duration::from_secs(900),
+        ..with(Some(TABLE), "")
+    };
+    let mut image = expecting("Windows");
+    image.creation_date = Utc::now() - TimeDelta::minutes(20);
+    let house = House::with(image, settings).await;
+    let event = || registered_at(Utc::now() - TimeDelta::minutes(20));
+    house.record(event()).await;
+    restore(&house);
+    for (minutes, held) in [(2, false), (4, true)] {
+        turns_end(&house);
+        {
+            let mut world = house.sim.world();
+            let items = &mut world.tables.get_mut(TABLE).unwrap().items;
+            let attempted = Utc::now() - TimeDelta::minutes(minutes);
+            let attempted = json!({ "N": attempted.timestamp_millis().to_string() });
+            let own = |item: &&mut sim::Item| item.contains_key("attempted_at_ms");
+            let item = items.values_mut().find(own).unwrap();
+            item.insert("attempted_at_ms".into(), attempted);
+        }
+        match house.give(event()).await {
+            Ok(record) => assert!(held && is_held_as_discarded_before(&record), "{record}"),
+            Err(error) => assert!(!held && error.error_type() == "NotVisibleYet", "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_say_that_it_is_gone()
+{
+    let house = house_with_table(expecting("Windows")).await;
+    house.inject(Fault::always(
+        "DeregisterImage",
+        refuse(
+            "InvalidAMIID.Unavailable",
+            "not in a state in which it can be",
+        ),
+    ));
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["refusal"]),
+        (&json!("refused"), &json!("other"))
+    );
+    assert_eq!(house.told(), ["planned", "refused"]);
+    assert!(house.image_stands());
 }

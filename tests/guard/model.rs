@@ -28,6 +28,8 @@ const SNAPSHOTS: usize = 2;
 const SETTLED: i64 = 340;
 const YOUNG: i64 = 300;
 const OLD: i64 = 600;
+/// For so long after its discard an image that is there may be one that EC2 lists yet.
+const LINGERS: i64 = 180;
 const HOUR: i64 = 3600;
 /// For so long what EC2 refused is not tried again.
 const REFUSED: i64 = 600;
@@ -929,7 +931,7 @@ impl Model {
             held_by.insert("discarded-before".to_owned());
         }
         let unknown_alone = held_by.len() == 1 && held_by.contains("identity-unknown");
-        let shortly = known.attempted.is_some_and(|at| self.now - at < YOUNG);
+        let shortly = known.attempted.is_some_and(|at| self.now - at < LINGERS);
         let is_known = known
             .mismatch_told
             .as_ref()
@@ -1324,8 +1326,10 @@ impl Run<'_> {
         // The ledger may not have learnt of a refusal.
         let says_so =
             |end: &End| matches!(end, End::Record(record) if record["outcome"] == "refused");
-        let was_refused = known.heard.last().is_some_and(|(at, _, outcome)| {
-            outcome.as_deref() == Some("refused") && self.model.now - at < REFUSED
+        let was_refused = known.heard.last().is_some_and(|(at, thing, outcome)| {
+            outcome.as_deref() == Some("refused")
+                && self.model.now - at < REFUSED
+                && (&thing.bills, &thing.expect) == (&facts.bills, &facts.expect)
         });
         let silent = watched.of(image).is_empty();
         match matches!(due, Due::Discard | Due::OverLimit(_)) {
