@@ -41,6 +41,13 @@ rust-test:
 	cargo test $(CARGO_SELECTION)
 	cargo test --workspace --doc --locked
 
+# The model of the discard, with ten thousand random sequences rather than three hundred: about ten minutes.
+# GUARD_MODEL_SEED chooses others.
+.PHONY: model
+model: export GUARD_MODEL_SEQUENCES ?= 10000
+model:
+	cargo test $(CARGO_SELECTION) whatever_happens_the_guard_keeps_its_promises -- --nocapture
+
 # Compiles what rust-test runs, and runs nothing.
 .PHONY: rust-compile
 rust-compile:
