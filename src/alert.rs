@@ -68,11 +68,10 @@ pub(crate) fn message(record: &Record) -> Message {
         chat: escaped_json(&chat::of_record(record).to_string()),
         attributes: {
             // Who hears of a mismatch also hears how it ended.
-            let label = record.verdict.label();
-            let label = record.discarded_as.as_deref().unwrap_or(&label);
+            let label = record.label();
             let (verdict, kind) = match label.split_once('/') {
                 Some((verdict, kind)) => (verdict, Some(kind)),
-                None => (label, None),
+                None => (label.as_str(), None),
             };
             attributes(
                 verdict,
@@ -231,11 +230,7 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
 /// The subject of a mail. Nothing in it comes from outside but the image's id, which was checked.
 pub fn subject(record: &Record) -> String {
     let image = record.image_id.as_deref().unwrap_or("an AMI");
-    let mut subject = format!(
-        "AMI billing {}: {image} {}",
-        record.verdict.label(),
-        done(record)
-    );
+    let mut subject = format!("AMI billing {}: {image} {}", record.label(), done(record));
     subject.truncate(SUBJECT);
     subject
 }

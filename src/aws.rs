@@ -905,7 +905,11 @@ fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) ->
         SdkError::ConstructionFailure(_) => false,
         SdkError::ServiceError(refusal) => {
             let server_failed = refusal.raw().status().is_server_error();
-            server_failed && refusal.err().code() != Some("RequestLimitExceeded")
+            let throttled = refusal
+                .err()
+                .code()
+                .is_some_and(|code| THROTTLED.contains(&code));
+            server_failed && !throttled
         }
         _ => true,
     }

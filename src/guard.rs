@@ -95,6 +95,7 @@ pub struct Guard {
     journal: Box<Journal>,
     /// Messages that are on their way to chat applications.
     chats: Mutex<JoinSet<()>>,
+    chat_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A registration that is being dealt with.
@@ -146,6 +147,7 @@ impl Guard {
             ledger,
             journal: Box::new(journal),
             chats: Mutex::default(),
+            chat_turn: Arc::default(),
         }
     }
 
@@ -381,15 +383,17 @@ impl Guard {
             // With two triggers, the other event of the same registration says who made it: it is on its way,
             // or was dealt with.
             (turn, false) if planned.awaits_identity() => {
-                let record = planned.record(case.registration);
+                let mut record = planned.record(case.registration);
+                let asked = planned.assessment.expectation.identity_asked;
                 match turn {
                     _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
                         image: id.to_string(),
                     }),
-                    Ok(turn)
-                        if turn.entry.is_known(&record, Utc::now())
-                            || turn.entry.was_cleared(&record) =>
-                    {
+                    Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
+                        Ok(self.journal(case.delivery, record))
+                    }
+                    Ok(turn) if asked && let Some(cleared) = turn.entry.cleared(&record) => {
+                        record.clear(cleared);
                         Ok(self.journal(case.delivery, record))
                     }
                     _ => self.leave(case, planned).await,
@@ -590,7 +594,10 @@ impl Guard {
         Box::pin(self.aws.publish(&self.config.alert_topic, message)).await?;
         if let Some(topic) = self.config.chat_topic.clone() {
             let (aws, message) = (self.aws.clone(), message.clone());
+            let turn = Arc::clone(&self.chat_turn);
             let chat = async move {
+                // One after the other: what was done stands below what was announced.
+                let _turn = turn.lock().await;
                 if let Err(error) = aws.publish_to_chat(&topic, &message).await {
                     tracing::error!(error_type = "Chat", "chat was not told: {error}");
                 }

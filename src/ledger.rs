@@ -24,6 +24,7 @@ use crate::aws::Table;
 use crate::discard::Action;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
+use crate::expectation::Source;
 use crate::record::{Outcome, Record, Refusal};
 use crate::verdict::Verdict;
 use memory::Memory;
@@ -40,6 +41,9 @@ const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 /// For so long a discard that EC2 refused is not tried again: a duplicate of its event comes sooner (the queue brings it
 /// back after six minutes), and somebody who mended what made EC2 refuse it, and sends the event again, later.
 const REFUSED: TimeDelta = TimeDelta::minutes(10);
+
+/// Two events of an image that tell of times less apart are of the same registration.
+const ONE_REGISTRATION: TimeDelta = TimeDelta::hours(1);
 
 const TURN: &str = "turn";
 const TURN_UNTIL: &str = "turn_until_ms";
@@ -193,14 +197,34 @@ impl Entry {
         }
     }
 
-    /// Whether an event that said who registered the image has shown that nothing is wrong with what it bills.
-    pub(crate) fn was_cleared(&self, record: &Record) -> bool {
-        self.last.as_ref().is_some_and(|last| {
-            let right = last["verdict"] == "verified" || last["verdict"] == "exempt";
-            right
-                && last["registered_by"].is_string()
-                && last["actual"] == serde_json::json!(record.actual)
-        })
+    /// The verdict, and why, by which another event of the same registration, that said who registered the image,
+    /// has shown that nothing is wrong with it: `exempt`, or `verified` by what says the same now.
+    pub(crate) fn cleared(&self, record: &Record) -> Option<(Verdict, String)> {
+        let last = self.last.as_ref()?;
+        let text = |key: &str| last.get(key)?.as_str();
+        let verdict = match text("verdict")? {
+            "exempt" => Verdict::Exempt,
+            "verified" => Verdict::Verified,
+            _ => return None,
+        };
+        text("registered_by")?;
+        let at = DateTime::parse_from_rfc3339(text("registered_at")?).ok()?;
+        let apart = (at.to_utc() - record.registered_at?).abs();
+        let said = last.get("evidence").and_then(serde_json::Value::as_array)?;
+        // A rule of the policy may have asked who it was; of all others, nobody says anything new.
+        let news = record.evidence.iter().any(|statement| {
+            let now = serde_json::json!(statement);
+            let same = |then: &serde_json::Value| {
+                then.get("source") == now.get("source") && then.get("says") == now.get("says")
+            };
+            statement.source != Source::Policy
+                && statement.state == "spoke"
+                && !said.iter().any(same)
+        });
+        let same = apart < ONE_REGISTRATION
+            && last.get("actual") == Some(&serde_json::json!(record.actual))
+            && (verdict == Verdict::Exempt || !news);
+        same.then(|| (verdict, text("reason").unwrap_or_default().to_owned()))
     }
 
     /// Why EC2 refused the last discard, if it did.

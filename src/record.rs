@@ -307,6 +307,24 @@ impl Record {
         .to_string()
     }
 
+    /// Verdict and kind in one word (`mismatch/wrong`); of a record that completes a discard, those that it followed
+    /// from.
+    pub(crate) fn label(&self) -> String {
+        let own = || self.verdict.label();
+        self.discarded_as.clone().unwrap_or_else(own)
+    }
+
+    /// Makes it the record of an image with which nothing is wrong, as another event has shown.
+    pub(crate) fn clear(&mut self, (verdict, reason): (Verdict, String)) {
+        self.verdict = verdict;
+        self.kind = None;
+        self.reason = format!("as the event that says who registered it has shown: {reason}");
+        self.action = Action::None;
+        self.held_by.clear();
+        self.fix.clear();
+        self.error = None;
+    }
+
     /// How much it wants to be seen: a verdict that something is wrong, or not known, is a warning; an error is
     /// what only a person can mend besides: a discard that did not come about or can not be taken back, and one
     /// that is held as nobody would hear of it or the image can not be marked.

@@ -83,7 +83,7 @@ pub struct PolicyInForce {
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, or the name of a permission.
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, `chat`, or the name of a permission.
     pub check: String,
     /// How it is.
     pub state: State,
@@ -170,10 +170,16 @@ impl Guard {
                 scope.region.as_deref(),
                 self.config.mode.word(),
             );
-            checks.push(match self.send(&message).await {
-                Ok(()) => check("alert", State::Ok, "sent: look whether it arrives"),
-                Err(error) => check("alert", State::Failed, error.to_string()),
-            });
+            let told = |name: &str, published: Result<(), Error>| match published {
+                Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
+                Err(error) => check(name, State::Failed, error.to_string()),
+            };
+            let published = self.aws.publish(&self.config.alert_topic, &message).await;
+            checks.push(told("alert", published));
+            if let Some(topic) = &self.config.chat_topic {
+                let published = self.aws.publish_to_chat(topic, &message).await;
+                checks.push(told("chat", published));
+            }
         }
     }
 

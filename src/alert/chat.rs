@@ -72,7 +72,7 @@ pub(super) fn of_record(record: &Record) -> Value {
         ]),
         fix => steps.extend(fix.iter().map(|fix| step(fix))),
     }
-    let verdict = record.verdict.label();
+    let verdict = record.label();
     let mut keywords = vec![verdict.clone()];
     if record.action != Action::None {
         keywords.push(json!(record.action).as_str().unwrap_or_default().to_owned());

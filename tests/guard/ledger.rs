@@ -1278,7 +1278,11 @@ async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_a
         assert_eq!(error.error_type(), "IdentityMayCome");
         assert_eq!(house.record(registered()).await["verdict"], "exempt");
         // When it comes again, the event that knew has been dealt with.
-        house.record(became_available()).await;
+        let record = house.record(became_available()).await;
+        assert_eq!(
+            (&record["verdict"], &record["action"]),
+            (&json!("exempt"), &json!("none"))
+        );
         assert!(house.alerts().is_empty());
         // If no other event comes, people are told.
         let house = House::with(expecting("Windows"), with(ledger, rules)).await;
@@ -1418,4 +1422,42 @@ async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_s
     );
     assert_eq!(house.told(), ["planned", "refused"]);
     assert!(house.image_stands());
+}
+
+#[tokio::test]
+async fn regression_what_changed_since_an_image_was_verified_is_told_by_a_state_change() {
+    for ledger in LEDGERS {
+        let expect = |house: &House, platform: &str| {
+            let mut world = house.sim.world();
+            let tags = &mut world.images.get_mut(AMI).unwrap().tags;
+            tags.insert("ami-billing-guard:expect".into(), platform.into());
+        };
+        // Nothing asks who registered it but whether a service did.
+        let house = House::with(expecting("Linux"), with(ledger, "")).await;
+        assert_eq!(house.record(registered()).await["verdict"], "verified");
+        expect(&house, "Windows");
+        assert_eq!(house.record(became_available()).await["kind"], "wrong");
+        assert_eq!(house.alerts().len(), 1);
+
+        // A rule does, and the tag says otherwise than before.
+        let rules =
+            "[[exempt]]\nregistered_by = \"arn:aws:iam::*:user/other\"\nreason = \"theirs\"";
+        let house = House::with(expecting("Linux"), with(ledger, rules)).await;
+        assert_eq!(house.record(registered()).await["verdict"], "verified");
+        expect(&house, "Windows");
+        house.record(became_available()).await;
+        assert_eq!(house.alerts().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn regression_an_exemption_of_long_ago_clears_no_image_that_is_there_anew() {
+    let rules = "[[exempt]]\nregistered_by = \"arn:aws:iam::*:user/builder\"\nreason = \"ours\"";
+    let mut image = expecting("Windows");
+    image.creation_date = Utc::now() - TimeDelta::hours(3);
+    let house = House::with(image, with(Some(TABLE), rules)).await;
+    let long_ago = registered_at(Utc::now() - TimeDelta::hours(3));
+    assert_eq!(house.record(long_ago).await["verdict"], "exempt");
+    house.record(became_available()).await;
+    assert_eq!(house.alerts().len(), 1);
 }

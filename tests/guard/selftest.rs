@@ -101,6 +101,22 @@ async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() 
 }
 
 #[tokio::test]
+async fn whether_chat_can_be_told_is_a_check_of_its_own() {
+    let house = House::with_chat(World::default(), settings()).await;
+    house.inject(Fault::nth("Publish", 2, FaultKind::AccessDenied));
+    let report = house
+        .give(json!({ "self-test": true, "alert": true }))
+        .await
+        .unwrap();
+    let states = states(&report);
+    assert_eq!(
+        (states["alert"].as_str(), states["chat"].as_str()),
+        ("ok", "failed")
+    );
+    assert_eq!(report["ok"], false);
+}
+
+#[tokio::test]
 async fn what_is_missing_is_named() {
     let house = House::with_chat(World::default(), settings()).await;
     {
