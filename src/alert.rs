@@ -30,6 +30,10 @@ const LONGEST_TAGS: usize = 6 * 1024;
 /// "Publish").
 const LONGEST_MESSAGE: usize = 240 * 1024;
 
+/// What a self-test says to people.
+const A_TEST: &str =
+    "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.";
+
 /// What is published: one text for people, one for programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
@@ -65,7 +69,7 @@ pub(crate) fn message(record: &Record) -> Message {
     Message {
         subject: subject(record),
         bodies,
-        chat: escaped_json(&chat::of_record(record).to_string()),
+        chat: chat::of_record(record),
         attributes: {
             // Who hears of a mismatch also hears how it ended.
             let label = record.label();
@@ -87,9 +91,7 @@ pub(crate) fn message(record: &Record) -> Message {
 pub(crate) fn test(account: Option<&str>, region: Option<&str>, mode: &str) -> Message {
     let subject = "AMI billing guard: a test, nothing is wrong".to_owned();
     let mut text = Text::default();
-    text.line(
-        "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.",
-    );
+    text.line(A_TEST);
     text.heading("Of");
     text.field("account", &account.map(str::to_owned));
     text.field("region", &region.map(str::to_owned));
@@ -102,7 +104,7 @@ pub(crate) fn test(account: Option<&str>, region: Option<&str>, mode: &str) -> M
     let place = [account, region].map(|part| part.unwrap_or("-"));
     Message {
         bodies: bodies(&text.0, &json),
-        chat: escaped_json(&chat::of_test(place[0], place[1], &subject).to_string()),
+        chat: chat::of_test(place[0], place[1], &subject),
         attributes: attributes("self-test", None, account, region),
         subject,
     }
@@ -216,7 +218,7 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
     let subject = format!("AMI billing: held by the hourly limit, AMIs: {number}");
     Message {
         bodies: bodies(&text.0, &json),
-        chat: escaped_json(&chat::of_digest(digest, held, &subject).to_string()),
+        chat: chat::of_digest(digest, held, &subject),
         attributes: attributes(
             "mismatch",
             None,

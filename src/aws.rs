@@ -149,7 +149,7 @@ impl Aws {
     fn of(config: &SdkConfig) -> Aws {
         let counters = Arc::new(Counters::default());
         let ec2 = aws_sdk_ec2::config::Builder::from(config)
-            .interceptor(WholeDocument)
+            .interceptor(Whole(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let sns = aws_sdk_sns::config::Builder::from(config)
@@ -572,15 +572,15 @@ impl Aws {
     }
 }
 
-/// Refuses an answer of EC2's that is not a whole XML document. The SDK reads as far as it can and
-/// takes what it has for all there is: an image whose platform details, tags or protection did not
-/// arrive would pass for one that has none.
+/// Refuses an answer that is not whole, as this says of its body. The SDK reads as far as it can and takes what it has
+/// for all there is: an image whose platform details, tags or protection did not arrive would pass for one that has
+/// none.
 #[derive(Debug)]
-struct WholeDocument;
+struct Whole(fn(&[u8]) -> bool);
 
-impl Intercept for WholeDocument {
+impl Intercept for Whole {
     fn name(&self) -> &'static str {
-        "WholeDocument"
+        "Whole"
     }
 
     fn read_after_deserialization(
@@ -594,10 +594,10 @@ impl Intercept for WholeDocument {
             return Ok(());
         }
         let response = context.response();
-        let whole = response.body().bytes().is_some_and(is_whole_document);
+        let whole = response.body().bytes().is_some_and(self.0);
         // What is in an error besides its code decides nothing.
         if response.status().is_success() && !whole {
-            return Err("the answer is not a whole XML document".into());
+            return Err("the answer is not whole".into());
         }
         Ok(())
     }

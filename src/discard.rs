@@ -46,6 +46,11 @@ pub(crate) fn is_of_people(key: &str) -> bool {
     !key.starts_with("aws:") && !MARKS.contains(&key)
 }
 
+/// Whether an image bears the mark of one that is being discarded.
+pub(crate) fn is_marked(image: &Image) -> bool {
+    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
+}
+
 /// What is done about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -285,7 +290,7 @@ fn interlocks(
             None => true,
         });
     // The ledger knows of every discard before its image is marked, unless it lost its memory.
-    let marked = image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE);
+    let marked = is_marked(image);
     let brought_back =
         past.is_some_and(|past| past.attempted.is_some() || (marked && !past.was_begun()));
     let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());

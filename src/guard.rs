@@ -174,7 +174,7 @@ impl Guard {
                         let report = self.test_itself(order, &delivery).await;
                         Ok(Answer::SelfTest(Box::new(report)))
                     }
-                    Some(Err(error)) => Err(self.failed(&delivery, error)),
+                    Some(Err(error)) => Err(self.failed(&delivery, None, None, error)),
                     None => {
                         let record = self.process(input, &delivery).await;
                         record.map(|record| Answer::Record(Box::new(record)))
@@ -188,10 +188,22 @@ impl Guard {
         work.instrument(span).await
     }
 
-    /// Tells the log of an input that is none.
-    fn failed(&self, delivery: &Delivery, error: Error) -> Error {
-        let message = error.to_string();
-        (self.journal)(delivery, Line::Failure(Failure::of(&error, &message)));
+    /// Tells the log why a delivery failed, with the ids of event and image as far as they are known.
+    fn failed(
+        &self,
+        delivery: &Delivery,
+        event_id: Option<&str>,
+        image_id: Option<&str>,
+        error: Error,
+    ) -> Error {
+        let failure = Failure {
+            event_id,
+            image_id,
+            error_type: error.error_type(),
+            message: &error.to_string(),
+            needs_a_person: error.needs_a_person(),
+        };
+        (self.journal)(delivery, Line::Failure(failure));
         error
     }
 
@@ -202,7 +214,10 @@ impl Guard {
         messages: Value,
         delivery: &Delivery,
     ) -> Result<Answer, Error> {
-        let malformed = |what: &str| self.failed(delivery, Error::MalformedEvent(what.into()));
+        let malformed = |what: &str| {
+            let error = Error::MalformedEvent(what.into());
+            self.failed(delivery, None, None, error)
+        };
         let Value::Array(messages) = messages else {
             return Err(malformed("Records is not a list"));
         };
@@ -265,7 +280,7 @@ impl Guard {
             });
         match event {
             Ok(event) => self.process(event, delivery).await,
-            Err(error) => Err(self.failed(delivery, error)),
+            Err(error) => Err(self.failed(delivery, None, None, error)),
         }
     }
 
@@ -281,15 +296,8 @@ impl Guard {
             Ok(incoming) => self.deal_with(incoming, delivery).await,
             Err(error) => Err(error),
         };
-        dealt.inspect_err(|error| {
-            let message = error.to_string();
-            let failure = Failure {
-                event_id: event_id.as_deref(),
-                image_id: image_id.as_deref(),
-                ..Failure::of(error, &message)
-            };
-            (self.journal)(delivery, Line::Failure(failure));
-        })
+        dealt
+            .map_err(|error| self.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
     }
 
     async fn deal_with(&self, incoming: Incoming, delivery: &Delivery) -> Result<Record, Error> {

@@ -148,8 +148,8 @@ pub struct Entry {
     place: OnceLock<String>,
     /// What people were told last, and when.
     told: Option<(String, DateTime<Utc>)>,
-    /// The last record, as JSON.
-    last: Option<serde_json::Value>,
+    /// The last record: JSON, which few ask for.
+    last: Option<String>,
 }
 
 /// A discard that was begun.
@@ -193,14 +193,14 @@ impl Entry {
             }),
             place: text(PLACE).map(OnceLock::from).unwrap_or_default(),
             told: text(TOLD).zip(time(TOLD_AT)),
-            last: text(RECORD).and_then(|record| serde_json::from_str(&record).ok()),
+            last: text(RECORD),
         }
     }
 
     /// The verdict, and why, by which another event of the same registration, that said who registered the image,
     /// has shown that nothing is wrong with it: `exempt`, or `verified` by what says the same now.
     pub(crate) fn cleared(&self, record: &Record) -> Option<(Verdict, String)> {
-        let last = self.last.as_ref()?;
+        let last = self.last()?;
         let text = |key: &str| last.get(key)?.as_str();
         let verdict = match text("verdict")? {
             "exempt" => Verdict::Exempt,
@@ -229,7 +229,12 @@ impl Entry {
 
     /// Why EC2 refused the last discard, if it did.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        Refusal::deserialize(self.last.as_ref()?.get("refusal")?).ok()
+        Refusal::deserialize(self.last()?.get("refusal")?).ok()
+    }
+
+    /// The last record, as JSON.
+    fn last(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(self.last.as_ref()?).ok()
     }
 
     /// Whether a discard of the image was ever begun: no image is marked before.
@@ -601,10 +606,7 @@ impl Ledger {
             .store
             .read(&format!("{}#{image}", of_place(account, region)))
             .await?;
-        Ok(match item.get(RECORD) {
-            Some(Value::Text(record)) => serde_json::from_str(record).ok(),
-            _ => None,
-        })
+        Ok(Entry::read(&item).last())
     }
 
     /// Notes that people were told of these images, one at least, in a digest.

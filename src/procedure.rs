@@ -16,7 +16,7 @@ use crate::aws::{Described, NotTaken};
 use crate::config::Mode;
 use crate::discard::{
     Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
-    WITHDRAWN_VALUE,
+    WITHDRAWN_VALUE, is_marked,
 };
 use crate::error::Error;
 use crate::event::Registration;
@@ -490,10 +490,15 @@ impl Guard {
                 break left;
             }
         };
-        let asks_bin = in_doubt && action == Action::Deregister;
-        match asks_bin && matches!(self.aws.recycle_bin(id).await, Ok(Some(_))) {
-            true => Left::Nothing,
-            false => left,
+        match left {
+            Left::Nothing => Left::Nothing,
+            left if in_doubt && action == Action::Deregister => {
+                match self.aws.recycle_bin(id).await {
+                    Ok(Some(_)) => Left::Nothing,
+                    Ok(None) | Err(_) => left,
+                }
+            }
+            left => left,
         }
     }
 
@@ -657,10 +662,6 @@ fn refusal(error: &Error, protected: bool) -> Option<Refusal> {
         Error::Refused { code, .. } if code == "AuthFailure" => Some(Refusal::NotOwner),
         _ => Some(Refusal::Other),
     }
-}
-
-fn is_marked(image: &Image) -> bool {
-    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
 }
 
 /// The tags that mark an image for its discard, or take the mark back.

@@ -10,11 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::alert;
 use crate::aws::{ImageName, Tried};
 use crate::config::Mode;
-use crate::discard::{DISCARD_TAG, DISCARD_VALUE};
+use crate::discard::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::error::Error;
 use crate::event::AccountId;
 use crate::guard::{Delivery, Guard, answer_by};
-use crate::observation::Image;
 
 /// The order to test oneself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -83,7 +82,7 @@ pub struct PolicyInForce {
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, `chat`, or the name of a permission.
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, `chat`, `time`, or the name of a permission.
     pub check: String,
     /// How it is.
     pub state: State,
@@ -278,10 +277,6 @@ impl Guard {
             });
         }
     }
-}
-
-fn is_marked(image: &Image) -> bool {
-    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
 }
 
 fn of_permission(permission: &str, resource: &str, tried: &Tried) -> Check {

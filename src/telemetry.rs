@@ -18,7 +18,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::alert;
 use crate::aws::Tally;
-use crate::error::Error;
 use crate::guard::Delivery;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
@@ -54,19 +53,6 @@ pub struct Failure<'a> {
     /// Whether trying again does not help by itself.
     #[serde(skip)]
     pub needs_a_person: bool,
-}
-
-impl<'a> Failure<'a> {
-    /// The failure of an error; `message` is the error as a sentence.
-    pub(crate) fn of(error: &Error, message: &'a str) -> Failure<'a> {
-        Failure {
-            event_id: None,
-            image_id: None,
-            error_type: error.error_type(),
-            message,
-            needs_a_person: error.needs_a_person(),
-        }
-    }
 }
 
 /// The writer of those lines.
@@ -444,14 +430,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_counted_by_its_code_and_says_which_event_it_was() {
-        let error = Error::Busy {
-            what: "ami-1".into(),
-        };
-        let message = error.to_string();
+        let message = "another invocation is dealing with ami-1";
         let failure = Failure {
             event_id: Some("e-1"),
             image_id: Some("ami-1"),
-            ..Failure::of(&error, &message)
+            error_type: "Busy",
+            message,
+            needs_a_person: false,
         };
         let line = line(Line::Failure(failure)).unwrap();
         assert_eq!(

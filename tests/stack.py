@@ -83,6 +83,12 @@ def searched(expression: str) -> dict[str, Any]:
     return {"namespace": namespace, "name": found[2], "dimensions": {name: given.get(name, "*") for name in dimensions}}
 
 
+def names_of(enum: str, source: str) -> list[str]:
+    """The variants of an enum of the code."""
+    [body] = re.findall(rf"pub enum {enum} {{(.*?)\n}}", (ROOT / source).read_text(), re.DOTALL)
+    return re.findall(r"^    (\w+)(?:,|\(| \{)", body, re.MULTILINE)
+
+
 def read() -> Stack:
     """The template of this checkout."""
     return Stack(cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"])

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::{deeds, done, plain, registers_again, subject};
+use super::{A_TEST, deeds, done, escaped_json, plain, registers_again, subject};
 use crate::discard::Action;
 use crate::event::Digest;
 use crate::record::Record;
@@ -25,7 +25,7 @@ const MOST_STEPS: usize = 4;
 const MOST: usize = 10;
 
 /// The notification of a record: what it is about, what was done, what to do; a thread for each image.
-pub(super) fn of_record(record: &Record) -> Value {
+pub(super) fn of_record(record: &Record) -> String {
     let image = record.image_id.as_deref().unwrap_or("An AMI");
     let mut facts = Facts::default();
     deeds(record).iter().for_each(|deed| facts.line(deed));
@@ -96,7 +96,7 @@ pub(super) fn of_record(record: &Record) -> Value {
 }
 
 /// The notification of a digest; its hours make one thread.
-pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> Value {
+pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact(
         "in",
@@ -141,12 +141,10 @@ pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> Value
 }
 
 /// The notification that tests whether chat is told at all.
-pub(super) fn of_test(account: &str, region: &str, subject: &str) -> Value {
+pub(super) fn of_test(account: &str, region: &str, subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact("in", Some(&format!("{account}, {region}")));
-    facts.line(
-        "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.",
-    );
+    facts.line(A_TEST);
     notification(
         "ami-billing-guard: a test",
         &facts.0,
@@ -166,7 +164,7 @@ fn notification(
     thread: &str,
     summary: &str,
     context: Value,
-) -> Value {
+) -> String {
     let mut content = json!({
         "textType": "client-markdown",
         "title": title,
@@ -176,7 +174,7 @@ fn notification(
     if let (Some(content), false) = (content.as_object_mut(), steps.is_empty()) {
         content.insert("nextSteps".into(), steps.into());
     }
-    json!({
+    let notification = json!({
         "version": "1.0",
         "source": "custom",
         "content": content,
@@ -186,7 +184,8 @@ fn notification(
             "eventType": "ami-billing-guard",
             "additionalContext": context,
         },
-    })
+    });
+    escaped_json(&notification.to_string())
 }
 
 /// Lines of a block of code.

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::interceptors::AfterDeserializationInterceptorContextRef;
-use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem, Update};
 
-use super::{Counting, classify};
+use super::{Counting, Whole, classify};
 use crate::error::Error;
 use crate::ledger::{Change, Condition, Item, Value, Write, Written};
 
@@ -36,7 +33,7 @@ impl Table {
             .build();
         let config = aws_sdk_dynamodb::config::Builder::from(config)
             .timeout_config(timeouts)
-            .interceptor(WholeObject)
+            .interceptor(Whole(has_a_body))
             .interceptor(counting)
             .build();
         Table {
@@ -155,32 +152,10 @@ impl Table {
     }
 }
 
-/// Refuses an answer of DynamoDB's that has no body. The SDK takes it for one that names nothing: a table that
-/// says nothing would pass for one that knows of no discard. What ends early in its middle it refuses itself.
-#[derive(Debug)]
-struct WholeObject;
-
-impl Intercept for WholeObject {
-    fn name(&self) -> &'static str {
-        "WholeObject"
-    }
-
-    fn read_after_deserialization(
-        &self,
-        context: &AfterDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let nothing = context
-            .response()
-            .body()
-            .bytes()
-            .is_none_or(<[u8]>::is_empty);
-        match context.output_or_error().is_ok() && nothing {
-            true => Err("the answer has no body".into()),
-            false => Ok(()),
-        }
-    }
+/// Whether an answer has a body at all. The SDK takes one that has none for one that names nothing: a table that says
+/// nothing would pass for one that knows of no discard. What ends early in its middle it refuses itself.
+fn has_a_body(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
 }
 
 /// A write as DynamoDB's expressions say it. Every name is a placeholder, as some are reserved words.

@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from stack import names_of
 
 from e2e.emulator import Emulator, metrics_of
 from e2e.world import (
@@ -206,12 +207,6 @@ def test_registrations_are_counted_by_account_verdict_and_kind(watched):
 
 
 # --- The template against what the function writes ----------------------------------------------------
-
-
-def names_of(enum: str, source: str) -> list[str]:
-    """The variants of an enum of the code."""
-    [body] = re.findall(rf"pub enum {enum} {{(.*?)\n}}", (ROOT / source).read_text(), re.DOTALL)
-    return re.findall(r"^    (\w+)(?:,|\(| \{)", body, re.MULTILINE)
 
 
 def all_metrics() -> set[str]:

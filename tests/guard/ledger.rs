@@ -55,6 +55,11 @@ async fn again_later(house: &House) -> Result<Value, Error> {
         .await
 }
 
+/// People change the image.
+fn change(house: &House, change: impl FnOnce(&mut Image)) {
+    change(house.sim.world().images.get_mut(AMI).unwrap());
+}
+
 fn is_held_as_discarded_before(record: &Value) -> bool {
     let held_by = record["held_by"].as_array().unwrap();
     record["action"] == "hold" && held_by.contains(&json!("discarded-before"))
@@ -190,20 +195,9 @@ async fn what_was_told_of_a_held_discard_is_not_told_again_by_the_other_trigger(
         }
         assert_eq!(house.alerts().len(), 1);
         // What changed is told.
-        house
-            .sim
-            .world()
-            .images
-            .get_mut(AMI)
-            .unwrap()
-            .platform_details = Some("SUSE Linux".into());
-        house
-            .sim
-            .world()
-            .images
-            .get_mut(AMI)
-            .unwrap()
-            .usage_operation = Some("RunInstances:000g".into());
+        change(&house, |image| {
+            *image = billing(image.clone(), "SUSE Linux", "RunInstances:000g")
+        });
         house.record(registered()).await;
         assert_eq!(house.alerts().len(), 2);
     }
@@ -1300,14 +1294,9 @@ async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_o
     let extra = billing(expecting("Linux"), "Ubuntu Pro", "RunInstances:0g00");
     let house = House::with(extra, with(Some(TABLE), "")).await;
     assert_eq!(house.record(registered()).await["kind"], "extra");
-    house
-        .sim
-        .world()
-        .images
-        .get_mut(AMI)
-        .unwrap()
-        .tags
-        .insert("ami-billing-guard:expect".into(), "Windows".into());
+    change(&house, |image| {
+        *image = tagged(image.clone(), "ami-billing-guard:expect", "Windows")
+    });
     assert_eq!(house.record(became_available()).await["kind"], "wrong");
     assert_eq!(house.alerts().len(), 2);
 }
@@ -1428,9 +1417,9 @@ async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_s
 async fn regression_what_changed_since_an_image_was_verified_is_told_by_a_state_change() {
     for ledger in LEDGERS {
         let expect = |house: &House, platform: &str| {
-            let mut world = house.sim.world();
-            let tags = &mut world.images.get_mut(AMI).unwrap().tags;
-            tags.insert("ami-billing-guard:expect".into(), platform.into());
+            change(house, |image| {
+                *image = tagged(image.clone(), "ami-billing-guard:expect", platform)
+            });
         };
         // Nothing asks who registered it but whether a service did.
         let house = House::with(expecting("Linux"), with(ledger, "")).await;

@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from stack import ROOT, Stack, read
+from stack import ROOT, Stack, names_of, read
 
 STACK: Stack = read()
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -69,12 +69,9 @@ def test_every_widget_names_its_region_and_says_what_it_shows():
 
 def test_the_runbook_has_a_section_for_everything_that_people_are_told():
     # The interlocks that have a way out of their own, and the refusals.
-    source = (ROOT / "src/record.rs").read_text()
-    [refusals] = re.findall(r"pub enum Refusal \{(.*?)\n\}", source, re.DOTALL)
-    for name in re.findall(r"^    (\w+),", refusals, re.MULTILINE):
+    for name in names_of("Refusal", "src/record.rs"):
         assert f"| `{kebab(name)}` |" in RUNBOOK, name
-    [interlocks] = re.findall(r"pub enum Interlock \{(.*?)\n\}", (ROOT / "src/discard.rs").read_text(), re.DOTALL)
-    for name in re.findall(r"^    (\w+),", interlocks, re.MULTILINE):
+    for name in names_of("Interlock", "src/discard.rs"):
         assert f"`{kebab(name)}`" in RUNBOOK, name
     verdicts = ["mismatch", "conflict", "unverifiable"]
     assert {f"an-alert-says-{verdict}" for verdict in verdicts} <= anchors(RUNBOOK)
