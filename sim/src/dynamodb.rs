@@ -50,8 +50,8 @@ pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
         status,
         content_type: "application/x-amz-json-1.0",
         // A JSON answer has no other place for it.
-        request_id: Some(request_id.to_owned()),
-        body: body.to_string(),
+        headers: vec![("x-amzn-requestid", request_id.to_owned())],
+        body: body.to_string().into(),
     }
 }
 

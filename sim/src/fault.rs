@@ -12,6 +12,8 @@ pub enum Service {
     Sns,
     /// Amazon DynamoDB, the `AWS JSON 1.0` protocol, API version 2012-08-10.
     DynamoDb,
+    /// The EBS direct APIs, the `AWS restJson1` protocol, API version 2019-11-02.
+    Ebs,
 }
 
 /// One request that reached the server, whether it was served, refused or disturbed by a fault.
@@ -23,7 +25,8 @@ pub struct Call {
     pub action: String,
     /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them. Of a
     /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
-    /// transaction have commas between them.
+    /// transaction have commas between them. Of a call of the EBS direct APIs the parameters have their names
+    /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on.
     pub params: BTreeMap<String, String>,
     /// What the server did with it.
     pub answer: Answer,
@@ -34,6 +37,15 @@ impl Call {
     pub fn body(&self) -> serde_json::Value {
         let body = self.params.get("Body").map(String::as_str);
         serde_json::from_str(body.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// The snapshot and the index of the block that a `GetSnapshotBlock` asks for; `None` for any other call.
+    pub fn block(&self) -> Option<(&str, u64)> {
+        if self.action != "GetSnapshotBlock" {
+            return None;
+        }
+        let index = self.params.get("BlockIndex")?.parse().ok()?;
+        Some((self.params.get("SnapshotId")?, index))
     }
 }
 
@@ -109,9 +121,10 @@ impl Calls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
     /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's `Throttling` (400), DynamoDB's
-    /// `ProvisionedThroughputExceededException` (400).
+    /// `ProvisionedThroughputExceededException` (400), the EBS direct APIs' `RequestThrottledException` for
+    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400).
     Throttle,
-    /// `InternalError`, DynamoDB's `InternalServerError` (500).
+    /// `InternalError`, DynamoDB's `InternalServerError`, the EBS direct APIs' `InternalServerException` (500).
     InternalError,
     /// A transaction is at work on an item of DynamoDB that the call wants: `TransactWriteItems` is cancelled
     /// with `TransactionConflict` as the reason of its last write, any other call is refused with
@@ -128,10 +141,14 @@ pub enum FaultKind {
     /// The call takes effect; of the answer only so many bytes come, and HTTP does not know that there
     /// were more.
     CutShort(usize),
-    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403), or DynamoDB's
-    /// `AccessDeniedException` (400).
+    /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
+    /// checksum of a snapshot's block does not fit any more.
+    FlipBit,
+    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403), or the
+    /// `AccessDeniedException` of DynamoDB (400) or of the EBS direct APIs (403).
     AccessDenied,
-    /// Any other refusal of the service's (400); nothing was done.
+    /// Any other refusal of the service's (400; of the EBS direct APIs', what the code has in their model);
+    /// nothing was done.
     Refuse {
         /// The error code.
         code: String,
@@ -147,7 +164,8 @@ impl FaultKind {
             FaultKind::ResetAfter
             | FaultKind::Slow(_)
             | FaultKind::CutBody
-            | FaultKind::CutShort(_) => true,
+            | FaultKind::CutShort(_)
+            | FaultKind::FlipBit => true,
             FaultKind::Throttle
             | FaultKind::InternalError
             | FaultKind::TransactionConflict

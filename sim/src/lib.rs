@@ -1,9 +1,10 @@
 //! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
 //!
-//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's (`awsQuery`, 2010-03-31) and DynamoDB's
-//! (AWS JSON 1.0, 2012-08-10), so the real SDKs, boto3 and the `aws` command line can be pointed at it. What
-//! exists is a plain value, [`World`], that a test fills, changes and reads; every request is logged as a
-//! [`Call`]; a [`Fault`] disturbs calls in the ways in which life does.
+//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's (`awsQuery`, 2010-03-31), DynamoDB's
+//! (AWS JSON 1.0, 2012-08-10) and that of the EBS direct APIs (`restJson1`, 2019-11-02), so the real SDKs,
+//! boto3 and the `aws` command line can be pointed at it. What exists is a plain value, [`World`], that a test
+//! fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs calls in the ways in
+//! which life does.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -36,21 +37,28 @@
 //!   which one that is repeated after a lost answer meets its own effect; transactions, of which one that is
 //!   repeated with its `ClientRequestToken` does not; items of 400 KB, and scans whose last page may be
 //!   empty.
+//! - EBS's blocks of 512 KiB, read from a raw image file ([`Snapshot::of_disk`]): only written ones are listed,
+//!   in pages that may be short or empty; tokens are good for one snapshot and one block, and expire; a block
+//!   comes with its checksum; calls do not wait for each other, and are throttled ([`Ebs`]).
 //!
 //! # Where the truth is not known
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
 //! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
 //! that of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a
 //! snapshot of another account, the state in which a deregistered image is still listed for a while (here:
-//! as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here: no, as documented), and
-//! whether a table that is not there refuses a transaction (here) or cancels it. [`FaultKind::Refuse`] can
-//! play any other answer.
+//! as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here: no, as documented),
+//! whether a table that is not there refuses a transaction (here) or cancels it; of EBS the codes for a
+//! snapshot that is public, another account's or not completed, whether a new listing ends the tokens of
+//! earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how many
+//! calls it lets through at once (here: those of one second). [`FaultKind::Refuse`] can play any other answer.
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
-//! to anybody, makes no events, and has no quotas. Images and snapshots are complete at once. `DryRun` is
-//! answered before the request is looked at. An instance-store image can not be registered. Volumes are
-//! tagged only as they are made. Launch permissions of organizations are kept, and give nobody anything.
+//! to anybody, makes no events, and has no quotas but those on an account's calls of the EBS direct APIs; that
+//! on the reads of one snapshot is [`FaultKind::Throttle`]'s to play. Images and snapshots are complete at
+//! once. `DryRun` is answered before the request is looked at. An instance-store image can not be registered.
+//! Volumes are tagged only as they are made. Launch permissions of organizations are kept, and give nobody
+//! anything.
 //! DynamoDB's tables have no sort key and no index, all reads are consistent, nothing expires, and values
 //! are texts, integers (of 38 digits), booleans, null, lists, maps and sets of texts: any other value or
 //! parameter is refused rather than ignored. A token of a transaction is remembered for ever, not for ten
@@ -65,8 +73,10 @@
 //! SNS: `Publish`, `GetTopicAttributes`.
 //! DynamoDB: `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
 //! `DescribeTable`.
+//! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
 
 mod dynamodb;
+mod ebs;
 mod ec2;
 mod fault;
 mod form;
@@ -76,6 +86,7 @@ mod sns;
 mod world;
 mod xml;
 
+pub use ebs::{Ebs, Limit};
 pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
 pub use server::Sim;
 pub use world::{

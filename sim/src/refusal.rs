@@ -9,7 +9,7 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
-    /// What DynamoDB tells besides.
+    /// What DynamoDB and the EBS direct APIs tell besides.
     pub(crate) details: Map<String, Json>,
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
@@ -25,7 +25,7 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{dynamodb, ec2, sns};
+use crate::{dynamodb, ebs, ec2, sns};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -153,9 +153,9 @@ type ReplyBody = Either<Full<Bytes>, HalfBody>;
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
-    /// For the header `x-amzn-requestid`.
-    pub(crate) request_id: Option<String>,
-    pub(crate) body: String,
+    /// Further headers.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
@@ -164,8 +164,8 @@ impl Reply {
         Reply {
             status,
             content_type: "text/xml;charset=UTF-8",
-            request_id: None,
-            body: document,
+            headers: Vec::new(),
+            body: document.into(),
         }
     }
 }
@@ -210,6 +210,16 @@ impl Question {
         }
     }
 
+    /// A request of the EBS direct APIs, whose action its path names.
+    fn of_path(method: &str, path: &str, query: &str) -> Option<Question> {
+        let (action, params) = ebs::question(method, path, query)?;
+        Some(Question {
+            service: Service::Ebs,
+            action,
+            params,
+        })
+    }
+
     fn form(&self) -> Form<'_> {
         Form::new(&self.params)
     }
@@ -224,7 +234,9 @@ async fn handle(
     request: Request<Incoming>,
     state: Arc<State>,
 ) -> Result<Response<ReplyBody>, Closed> {
+    let arrival = Instant::now();
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let of_path = Question::of_path(request.method().as_str(), request.uri().path(), &query);
     let target = request
         .headers()
         .get("x-amz-target")
@@ -234,25 +246,56 @@ async fn handle(
         let refusal = Refusal::new("RequestEntityTooLarge", "The request is too large.");
         return response(ec2::refused(&refusal.with_status(413), ""), false);
     };
-    let question = match target {
-        Some(action) => Question::of_json(&action, &body),
-        None => Question::of_form(&query, &body),
+    let question = match (of_path, target) {
+        (Some(question), _) => question,
+        (None, Some(action)) => Question::of_json(&action, &body),
+        (None, None) => Question::of_form(&query, &body),
     };
 
-    let (reply, fault) = answer(&state, question);
-    match (reply, fault) {
-        (None, _) | (_, Some(FaultKind::ResetAfter)) => Err(Closed),
-        (Some(reply), Some(FaultKind::Slow(delay))) => {
+    let Outcome {
+        pending,
+        fault,
+        latency,
+    } = answer(&state, question);
+    let mut reply = match pending.ok_or(Closed)? {
+        Pending::Reply(reply) => reply,
+        Pending::Reading(request_id, reading) => {
+            tokio::task::spawn_blocking(move || ebs::read(&request_id, reading))
+                .await
+                .map_err(|_| Closed)?
+        }
+    };
+    let early = latency.saturating_sub(arrival.elapsed());
+    // Even a sleep of no time at all takes up to a millisecond.
+    if !early.is_zero() {
+        tokio::time::sleep(early).await;
+    }
+    match fault {
+        Some(FaultKind::ResetAfter) => Err(Closed),
+        Some(FaultKind::Slow(delay)) => {
             tokio::time::sleep(delay).await;
             response(reply, false)
         }
-        (Some(reply), Some(FaultKind::CutBody)) => response(reply, true),
-        (Some(mut reply), Some(FaultKind::CutShort(bytes))) => {
-            reply.body.truncate(reply.body.floor_char_boundary(bytes));
+        Some(FaultKind::CutBody) => response(reply, true),
+        Some(FaultKind::CutShort(bytes)) => {
+            reply.body.truncate(bytes);
             response(reply, false)
         }
-        (Some(reply), _) => response(reply, false),
+        Some(FaultKind::FlipBit) => {
+            reply.body = with_a_bit_flipped(&reply.body);
+            response(reply, false)
+        }
+        _ => response(reply, false),
     }
+}
+
+fn with_a_bit_flipped(body: &Bytes) -> Bytes {
+    let mut body = body.to_vec();
+    let middle = body.len() / 2;
+    if let Some(byte) = body.get_mut(middle) {
+        *byte ^= 1;
+    }
+    body.into()
 }
 
 /// The body of a request, unless it is too large or the client went away.
@@ -265,13 +308,36 @@ async fn body_of(request: Request<Incoming>) -> Option<Bytes> {
     Some(body.collect().await.ok()?.to_bytes())
 }
 
-/// Serves one call, and logs it; the reply is absent if the fault leaves none.
+/// What came of a call while the world was locked.
+#[derive(Debug)]
+struct Outcome {
+    /// Absent if the fault leaves no reply.
+    pending: Option<Pending>,
+    fault: Option<FaultKind>,
+    /// How long the call takes at least.
+    latency: Duration,
+}
+
+/// A reply, or what leads to it.
+#[derive(Debug)]
+enum Pending {
+    Reply(Reply),
+    /// The answer to the request of this id needs the disk.
+    Reading(String, ebs::Reading),
+}
+
+/// Serves one call, and logs it.
 ///
-/// The world stays locked throughout, so that the log's order is that of the effects.
-fn answer(state: &State, question: Question) -> (Option<Reply>, Option<FaultKind>) {
+/// The world stays locked throughout, so that the log's order is that of the effects. Only what a call reads
+/// from a disk it reads afterwards.
+fn answer(state: &State, question: Question) -> Outcome {
     let mut world = lock(&state.world);
     let fault = lock(&state.log).fault_for(&question.action);
-    let (reply, answer) = if fault == Some(FaultKind::ResetBefore) {
+    let latency = match question.service {
+        Service::Ebs => world.ebs.latency,
+        Service::Ec2 | Service::Sns | Service::DynamoDb => Duration::ZERO,
+    };
+    let (pending, answer) = if fault == Some(FaultKind::ResetBefore) {
         (None, Answer::Ok)
     } else {
         let refusal = fault
@@ -279,8 +345,8 @@ fn answer(state: &State, question: Question) -> (Option<Reply>, Option<FaultKind
             .and_then(|fault| refusal_of(fault, &world, &question));
         let number = state.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("00000000-0000-4000-8000-{number:012x}");
-        let (reply, answer) = serve_or_refuse(&mut world, &question, &request_id, refusal);
-        (Some(reply), answer)
+        let (pending, answer) = serve_or_refuse(&mut world, &question, request_id, refusal);
+        (Some(pending), answer)
     };
     lock(&state.log).record(Call {
         service: question.service,
@@ -291,7 +357,11 @@ fn answer(state: &State, question: Question) -> (Option<Reply>, Option<FaultKind
             None => answer,
         },
     });
-    (reply, fault)
+    Outcome {
+        pending,
+        fault,
+        latency,
+    }
 }
 
 /// How the service refuses the call because of the fault, if that is what the fault does.
@@ -303,7 +373,9 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::Throttle, Service::Ec2) => ec2::throttled(),
         (FaultKind::Throttle, Service::Sns) => sns::throttled(),
         (FaultKind::Throttle, Service::DynamoDb) => dynamodb::throttled(),
+        (FaultKind::Throttle, Service::Ebs) => ebs::throttled(action),
         (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
+        (FaultKind::InternalError, Service::Ebs) => ebs::failed(),
         (FaultKind::InternalError, _) => {
             Refusal::new("InternalError", "An internal error has occurred").with_status(500)
         }
@@ -312,14 +384,17 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::AccessDenied, Service::DynamoDb) => {
             dynamodb::denied(world, action, question.json())
         }
+        (FaultKind::AccessDenied, Service::Ebs) => ebs::denied(world, action, &question.params),
         (FaultKind::TransactionConflict, _) => dynamodb::conflicting(action, question.json()),
+        (FaultKind::Refuse { code, message }, Service::Ebs) => ebs::refusal(code, message),
         (FaultKind::Refuse { code, message }, _) => Refusal::new(code, message),
         (
             FaultKind::ResetBefore
             | FaultKind::ResetAfter
             | FaultKind::Slow(_)
             | FaultKind::CutBody
-            | FaultKind::CutShort(_),
+            | FaultKind::CutShort(_)
+            | FaultKind::FlipBit,
             _,
         ) => return None,
     })
@@ -329,30 +404,40 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
 fn serve_or_refuse(
     world: &mut World,
     question: &Question,
-    request_id: &str,
+    request_id: String,
     refusal: Option<Refusal>,
-) -> (Reply, Answer) {
+) -> (Pending, Answer) {
     let action = question.action.as_str();
-    match question.service {
+    let (reply, answer) = match question.service {
         Service::Ec2 => put_into_words(
             refusal.map_or_else(|| ec2::call(world, action, &question.form()), Err),
-            |result| ec2::reply(action, request_id, result),
+            |result| ec2::reply(action, &request_id, result),
         ),
         Service::Sns => put_into_words(
             refusal.map_or_else(|| sns::call(world, action, &question.form()), Err),
-            |result| sns::reply(action, request_id, result),
+            |result| sns::reply(action, &request_id, result),
         ),
         Service::DynamoDb => put_into_words(
             refusal.map_or_else(|| dynamodb::call(world, action, question.json()), Err),
-            |result| dynamodb::reply(request_id, result),
+            |result| dynamodb::reply(&request_id, result),
         ),
-    }
+        Service::Ebs => {
+            return put_into_words(
+                refusal.map_or_else(|| ebs::call(world, action, &question.params), Err),
+                |result| match result {
+                    Ok(reading) => Pending::Reading(request_id, reading),
+                    Err(refusal) => Pending::Reply(ebs::refused(&request_id, refusal)),
+                },
+            );
+        }
+    };
+    (Pending::Reply(reply), answer)
 }
 
-fn put_into_words<T>(
+fn put_into_words<T, R>(
     result: Result<T, Refusal>,
-    reply: impl FnOnce(Result<T, Refusal>) -> Reply,
-) -> (Reply, Answer) {
+    reply: impl FnOnce(Result<T, Refusal>) -> R,
+) -> (R, Answer) {
     let answer = match &result {
         Ok(_) => Answer::Ok,
         Err(refusal) => Answer::Refused(refusal.code.clone()),
@@ -362,18 +447,17 @@ fn put_into_words<T>(
 
 fn response(reply: Reply, cut: bool) -> Result<Response<ReplyBody>, Closed> {
     let length = reply.body.len();
-    let bytes = Bytes::from(reply.body);
     let body = if cut {
-        Either::Right(HalfBody::of(&bytes))
+        Either::Right(HalfBody::of(&reply.body))
     } else {
-        Either::Left(Full::new(bytes))
+        Either::Left(Full::new(reply.body))
     };
     let mut response = Response::builder()
         .status(reply.status)
         .header(CONTENT_TYPE, reply.content_type)
         .header(CONTENT_LENGTH, length);
-    if let Some(request_id) = reply.request_id {
-        response = response.header("x-amzn-requestid", request_id);
+    for (name, value) in reply.headers {
+        response = response.header(name, value);
     }
     response.body(body).map_err(|_| Closed)
 }

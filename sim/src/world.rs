@@ -1,8 +1,12 @@
 //! What exists in the simulated account: a plain value, that tests may look at and change as they like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::{fs, io};
 
 use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::ebs::Ebs;
 
 /// The account that owns everything unless a test says otherwise.
 const ACCOUNT: &str = "123456789012";
@@ -40,6 +44,8 @@ pub struct World {
     /// What the DynamoDB transactions that took effect were asked to write, by their `ClientRequestToken`:
     /// a transaction that comes again does nothing again.
     pub transactions: BTreeMap<String, Vec<serde_json::Value>>,
+    /// How the EBS direct APIs behave, by which the blocks of snapshots are read.
+    pub ebs: Ebs,
     /// For how many `DescribeImages` calls an image registered from now on is not visible yet.
     pub new_images_invisible_for: u32,
     /// How `DescribeImages` speaks of an image deregistered from now on.
@@ -79,6 +85,7 @@ impl Default for World {
             messages: Vec::new(),
             tables: BTreeMap::from([("ami-billing-guard".to_owned(), Table::new("id"))]),
             transactions: BTreeMap::new(),
+            ebs: Ebs::default(),
             new_images_invisible_for: 0,
             after_deregistration: Lingering::default(),
             ids: 0,
@@ -202,6 +209,10 @@ pub struct Volume {
     pub create_time: DateTime<Utc>,
     /// Whether it, and so a snapshot of it, is encrypted.
     pub encrypted: bool,
+    /// The ARN of the KMS key that it is encrypted with, handed on to its snapshots.
+    pub kms_key_id: Option<String>,
+    /// A raw image file of what is on it, handed on to its snapshots; `None`: nothing was ever written.
+    pub disk: Option<PathBuf>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Marketplace product codes, handed on to its snapshots.
@@ -222,6 +233,8 @@ impl Volume {
             volume_type: "gp2".into(),
             create_time: Utc::now() - TimeDelta::hours(1),
             encrypted: false,
+            kms_key_id: None,
+            disk: None,
             tags: BTreeMap::new(),
             product_codes: Vec::new(),
             billing: SnapshotBilling::Missing,
@@ -257,8 +270,14 @@ pub struct Snapshot {
     pub state: String,
     /// In GiB.
     pub volume_size: u32,
-    /// Whether it is encrypted.
+    /// Whether it is encrypted. One with a KMS key always is.
     pub encrypted: bool,
+    /// The ARN of the KMS key that it is encrypted with. See also [`Ebs::denied_keys`].
+    pub kms_key_id: Option<String>,
+    /// The raw image file of the volume that it was taken from, which may be sparse. Blocks of 512 KiB are read
+    /// from it as they are asked for; one that is all zeros, or beyond the file's end, was never written. `None`:
+    /// nothing was.
+    pub disk: Option<PathBuf>,
     /// Its owner's tags, that only its owner sees.
     pub tags: BTreeMap<String, String>,
     /// The tags that the calling account put on it without owning it.
@@ -283,11 +302,31 @@ impl Snapshot {
             state: "completed".into(),
             volume_size: 8,
             encrypted: false,
+            kms_key_id: None,
+            disk: None,
             tags: BTreeMap::new(),
             callers_tags: BTreeMap::new(),
             product_codes: Vec::new(),
             billing: SnapshotBilling::Missing,
         }
+    }
+
+    /// A snapshot of a volume with this raw image file on it: as large as the file, rounded up to whole GiB.
+    ///
+    /// # Errors
+    /// If there is no such file, or if it is larger than 4 EiB.
+    pub fn of_disk(id: impl Into<String>, image: impl Into<PathBuf>) -> io::Result<Snapshot> {
+        let image = image.into();
+        let gib = fs::metadata(&image)?.len().div_ceil(1 << 30).max(1);
+        Ok(Snapshot {
+            volume_size: gib.try_into().map_err(io::Error::other)?,
+            disk: Some(image),
+            ..Snapshot::new(id)
+        })
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.encrypted || self.kms_key_id.is_some()
     }
 
     pub(crate) fn visible_to(&self, account: &str) -> bool {

@@ -166,7 +166,7 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
             .unwrap_or(device_name == root),
         encrypted: ebs
             .parse("Encrypted")?
-            .unwrap_or(snapshot.is_some_and(|snapshot| snapshot.encrypted)),
+            .unwrap_or(snapshot.is_some_and(|snapshot| snapshot.is_encrypted())),
         virtual_name,
     })
 }

@@ -21,6 +21,8 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         volume_id: volume.id,
         volume_size: volume.size,
         encrypted: volume.encrypted,
+        kms_key_id: volume.kms_key_id,
+        disk: volume.disk,
         product_codes: volume.product_codes,
         billing: volume.billing,
         description: form.get("Description").unwrap_or_default().to_owned(),
@@ -109,7 +111,7 @@ fn value(snapshot: &Snapshot, account: &str, filter: &str) -> Option<Vec<String>
         "status" => snapshot.state.clone(),
         "description" => snapshot.description.clone(),
         "volume-size" => snapshot.volume_size.to_string(),
-        "encrypted" => snapshot.encrypted.to_string(),
+        "encrypted" => snapshot.is_encrypted().to_string(),
         "start-time" => timestamp(snapshot.start_time),
         other => return tag_values(snapshot.tags_seen_by(account), other),
     };
@@ -143,7 +145,8 @@ fn write(xml: &mut Xml, snapshot: &Snapshot, account: &str) {
     xml.text("ownerId", &snapshot.owner);
     xml.text("volumeSize", snapshot.volume_size);
     xml.text("description", &snapshot.description);
-    xml.text("encrypted", snapshot.encrypted);
+    xml.text("encrypted", snapshot.is_encrypted());
+    xml.optional("kmsKeyId", snapshot.kms_key_id.as_ref());
     xml.text("storageTier", "standard");
     tags::write(xml, snapshot.tags_seen_by(account));
 }

@@ -79,7 +79,9 @@ fn made_from(snapshot: &Snapshot, volume: Volume) -> Volume {
     Volume {
         size: snapshot.volume_size,
         snapshot_id: Some(snapshot.id.clone()),
-        encrypted: snapshot.encrypted,
+        encrypted: snapshot.is_encrypted(),
+        kms_key_id: snapshot.kms_key_id.clone(),
+        disk: snapshot.disk.clone(),
         product_codes: snapshot.product_codes.clone(),
         billing: snapshot.billing.clone(),
         ..volume
@@ -239,6 +241,7 @@ fn write(xml: &mut Xml, volume: &Volume, status: &str) {
     xml.text("createTime", timestamp(volume.create_time));
     xml.text("volumeType", &volume.volume_type);
     xml.text("encrypted", volume.encrypted);
+    xml.optional("kmsKeyId", volume.kms_key_id.as_ref());
     tags::write(xml, &volume.tags);
 }
 

@@ -1,0 +1,103 @@
+//! Block tokens and page tokens. They are texts without a meaning to clients: here they hold all that they
+//! stand for, and a tag that no other token has.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// Reading the block of its index.
+    Block,
+    /// Listing from its index on.
+    Page,
+}
+
+/// A token of one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    pub(super) index: u64,
+    /// The number of the listing that gave it out.
+    pub(super) listing: u64,
+    /// When that was, in milliseconds since 1970.
+    listed: i64,
+}
+
+impl Token {
+    pub(super) fn new(kind: Kind, index: u64, listing: u64, listed: DateTime<Utc>) -> Token {
+        Token {
+            kind,
+            index,
+            listing,
+            listed: listed.timestamp_millis(),
+        }
+    }
+
+    /// When it was given out.
+    pub(super) fn listed(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.listed).unwrap_or(DateTime::<Utc>::MIN_UTC)
+    }
+
+    /// In letters, digits and `+/=` alone, as EBS's are.
+    pub(super) fn write(&self, snapshot_id: &str) -> String {
+        let parts = [
+            self.index.to_be_bytes(),
+            self.listing.to_be_bytes(),
+            self.listed.to_be_bytes(),
+            self.tag(snapshot_id).to_be_bytes(),
+        ];
+        STANDARD.encode(parts.concat())
+    }
+
+    /// The token of this kind and this snapshot that the text is; `None` if it is another one's or made up.
+    pub(super) fn read(text: &str, kind: Kind, snapshot_id: &str) -> Option<Token> {
+        let bytes = STANDARD.decode(text).ok()?;
+        let (parts, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let &[index, listing, listed, tag] = parts else {
+            return None;
+        };
+        let token = Token {
+            kind,
+            index: u64::from_be_bytes(index),
+            listing: u64::from_be_bytes(listing),
+            listed: i64::from_be_bytes(listed),
+        };
+        (token.tag(snapshot_id) == u64::from_be_bytes(tag)).then_some(token)
+    }
+
+    fn tag(&self, snapshot_id: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self, snapshot_id).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_of_one_kind_and_of_one_snapshot() {
+        let token = Token::new(Kind::Block, 7, 1, Utc::now());
+        let text = token.write("snap-1");
+        assert!(text.len() <= 256);
+        assert_eq!(Token::read(&text, Kind::Block, "snap-1"), Some(token));
+        assert_eq!(Token::read(&text, Kind::Block, "snap-2"), None);
+        assert_eq!(Token::read(&text, Kind::Page, "snap-1"), None);
+    }
+
+    #[test]
+    fn a_token_that_nobody_gave_out_is_none() {
+        let real = Token::new(Kind::Block, 7, 1, Utc::now()).write("snap-1");
+        let swapped: String = real.chars().rev().collect();
+        for text in ["", "AAUB", "not base64!", &swapped, &real.repeat(2)] {
+            assert_eq!(Token::read(text, Kind::Block, "snap-1"), None, "{text}");
+        }
+    }
+}
