@@ -48,6 +48,15 @@ model: export GUARD_MODEL_SEQUENCES ?= 10000
 model:
 	cargo test $(CARGO_SELECTION) whatever_happens_the_guard_keeps_its_promises -- --nocapture
 
+# All test disks made anew, whole Debians among them, looked at with other tools, and told by the guard. Takes Debian's
+# packages of file system tools, which it names, and for some images root; a few minutes.
+CORPUS ?= target/corpus
+.PHONY: corpus
+corpus:
+	$(PYTHON) disk/corpus/make.py $(CORPUS)
+	$(PYTHON) disk/corpus/make.py $(CORPUS) --check
+	GUARD_CORPUS=$(abspath $(CORPUS)) cargo test $(CARGO_SELECTION) corpus:: -- --nocapture
+
 # Compiles what rust-test runs, and runs nothing.
 .PHONY: rust-compile
 rust-compile:

@@ -3,9 +3,13 @@
 //!
 //! `cargo run --example demo`
 
+#[path = "../disk/corpus/packed.rs"]
+mod packed;
+
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +18,8 @@ use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Answer, Aws, Deadline, Guard};
 use chrono::{TimeDelta, Utc};
+use disk::contained;
+use packed::Packed;
 use serde_json::{Value, json};
 use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, Topic, World};
 
@@ -27,7 +33,7 @@ const CHAT_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard-c
 
 /// The images of the events: the last digits of the id, the name, what their tag says they should
 /// bill, and what EC2 made of them.
-const IMAGES: [(&str, &str, &str, &str, &str); 9] = [
+const IMAGES: [(&str, &str, &str, &str, &str); 10] = [
     (
         "01",
         "win2022-golden",
@@ -67,9 +73,13 @@ const IMAGES: [(&str, &str, &str, &str, &str); 9] = [
         "Windows",
         "RunInstances:0002",
     ),
+    ("22", UPLOADED, "", "Linux/UNIX", "RunInstances"),
 ];
 
-fn world() -> World {
+/// What has no lineage and no tag: only its disk says what it is.
+const UPLOADED: &str = "rhel9-uploaded";
+
+fn world(uploaded: &Path) -> Result<World, Box<dyn Error>> {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let mut world = World::default();
     for (digits, name, expected, details, operation) in IMAGES {
@@ -92,6 +102,9 @@ fn world() -> World {
             if name == "restored-by-hand" {
                 snapshot.volume_id = VOLUME.into();
             }
+            if name == UPLOADED {
+                snapshot = Snapshot::of_disk(snapshot.id, uploaded)?;
+            }
             world.add_snapshot(snapshot);
         }
         world.add_image(image);
@@ -107,16 +120,33 @@ fn world() -> World {
         pending: 0,
     };
     world.topics.insert(CHAT_TOPIC.into(), listened_to);
-    world
+    Ok(world)
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(contained::ARGUMENT) {
+        return Ok(contained::run_child(arguments));
+    }
+    // One of the disks that the tests read, as a raw image: sparse, and gone when the demo is over.
+    let folder =
+        std::env::temp_dir().join(format!("ami-billing-guard-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let disk = folder.join("rhel9.img");
+    Packed::read("rhel9-rhui").unpack(&disk);
+    let shown = show(&disk);
+    std::fs::remove_dir_all(&folder)?;
+    shown?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
     println!(
         "A simulated EC2 with {} new images; each event goes through the guard's real handler.\n",
         IMAGES.len()
     );
-    let world = world();
+    let world = world(uploaded)?;
     let snapshots = world.snapshots.len();
     let sim = Sim::start(world).await?;
     let config = Config {
@@ -134,7 +164,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ledger_days: 365,
     };
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
-    let guard = Arc::new(Guard::new(config, Policy::default(), aws, |_, _| {}));
+    let guard = Arc::new(Guard::new(
+        config,
+        Policy::default(),
+        aws,
+        std::env::current_exe()?,
+        |_, _| {},
+    ));
 
     let mut files: Vec<_> =
         std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("events"))?

@@ -1,7 +1,8 @@
-//! The only place that names the SDK: calls to EC2 and SNS, and in `table` to DynamoDB, their answers as
-//! the guard's own types, and the one decision which of the SDK's errors means what.
+//! The only place that names the SDK: calls to EC2 and SNS, in `table` to DynamoDB, in `snapshot` to EBS,
+//! their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
 mod dry_run;
+mod snapshot;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,12 +33,14 @@ use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
+pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;
 
-/// EC2, SNS and DynamoDB.
+/// EC2, EBS, SNS and DynamoDB.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
+    ebs: aws_sdk_ebs::Client,
     ec2: aws_sdk_ec2::Client,
     sns: aws_sdk_sns::Client,
     counters: Arc<Counters>,
@@ -136,6 +139,23 @@ impl Aws {
         Aws::of(&sdk_defaults().load().await)
     }
 
+    /// As [`Aws::connect`], with this profile of the shared configuration, or in this Region.
+    pub async fn connect_as(profile: Option<&str>, region: Option<&str>) -> Aws {
+        let mut loader = sdk_defaults();
+        if let Some(profile) = profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region.to_owned()));
+        }
+        Aws::of(&loader.load().await)
+    }
+
+    /// The Region, if one is known.
+    pub fn region(&self) -> Option<&str> {
+        self.config.region().map(Region::as_ref)
+    }
+
     /// EC2 and SNS as a simulator on loopback serves them, with credentials that open nothing else.
     pub async fn connect_to_simulator(endpoint: &str, region: &str) -> Aws {
         let credentials = Credentials::new("testing", "testing", None, None, "simulator");
@@ -157,6 +177,7 @@ impl Aws {
             .build();
         Aws {
             config: config.clone(),
+            ebs: snapshot::client(config, Counting(Arc::clone(&counters))),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
             sns: aws_sdk_sns::Client::from_conf(sns),
             counters,
@@ -209,6 +230,36 @@ impl Aws {
         Ok(image.map_or(Described::NoImage, described))
     }
 
+    /// DescribeImages: the root snapshot of an image.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no such image, none that is available, or none with such a snapshot.
+    pub async fn root_snapshot(&self, id: &AmiId) -> Result<String, Error> {
+        let none = |code: &str, message: String| Error::Refused {
+            call: "ec2:DescribeImages",
+            resource: id.to_string(),
+            code: code.into(),
+            message,
+        };
+        let missing =
+            || "there is no such AMI in this Region, or this account may not see it".into();
+        match self.describe_image(id).await? {
+            Described::Available(image) => image.root_snapshot.ok_or_else(|| {
+                none(
+                    "NoRootSnapshot",
+                    "EC2 names no snapshot of its root device".into(),
+                )
+            }),
+            Described::NoImage | Described::NotFound => {
+                Err(none("InvalidAMIID.NotFound", missing()))
+            }
+            Described::Disabled => Err(none("NotAvailable", "it is disabled".into())),
+            Described::Gone(why) | Described::Failed(why) | Described::Underway(why) => {
+                Err(none("NotAvailable", why))
+            }
+        }
+    }
+
     /// DescribeImages with a filter: every available image that passes, deprecated ones too, of the
     /// `owners` (account ids, `self`, `amazon`, `aws-marketplace`).
     ///
@@ -258,6 +309,7 @@ impl Aws {
             volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
             description: non_empty(snapshot.description),
             started: snapshot.start_time.and_then(time),
+            kms_key: non_empty(snapshot.kms_key_id),
             tags: tags(snapshot.tags),
         }))
     }
@@ -915,6 +967,19 @@ fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) ->
     }
 }
 
+/// An error and what it comes from: of missing credentials, the first in the chain says nothing.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut said: Vec<String> = Vec::new();
+    for cause in causes.take(10) {
+        let text = cause.to_string();
+        if said.last() != Some(&text) {
+            said.push(text);
+        }
+    }
+    said.join(": ").chars().take(500).collect()
+}
+
 /// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may
 /// a request that was too many (429) or too slow (408); another code that is not known is final.
 fn classify<E: ProvideErrorMetadata>(
@@ -974,7 +1039,7 @@ fn classify<E: ProvideErrorMetadata>(
         SdkError::DispatchFailure(failure) => {
             let cause = failure.as_connector_error().map_or_else(
                 || "the request was not sent".to_owned(),
-                ToString::to_string,
+                |error| with_causes(error),
             );
             unavailable(cause)
         }

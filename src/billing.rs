@@ -540,6 +540,21 @@ impl Platforms {
         Ok(Platforms(platforms))
     }
 
+    /// Exactly these billings; `None` if there are none.
+    pub(crate) fn any_of(billings: impl IntoIterator<Item = Billing>) -> Option<Platforms> {
+        let platforms: Vec<Platform> = billings.into_iter().map(Platform::Exactly).collect();
+        (!platforms.is_empty()).then_some(Platforms(platforms))
+    }
+
+    /// These, and another one that is right as well.
+    pub(crate) fn or(mut self, billing: Billing) -> Platforms {
+        let platform = Platform::Exactly(billing);
+        if !self.0.contains(&platform) {
+            self.0.push(platform);
+        }
+        self
+    }
+
     /// How an actual billing differs from the platform that it is nearest to.
     pub fn difference(&self, actual: &Billing) -> Difference {
         self.0

@@ -1,5 +1,6 @@
 //! The flow, from event to record.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,9 @@ pub struct Guard {
     pub(crate) policy: Policy,
     pub(crate) aws: Aws,
     pub(crate) ledger: Ledger,
+    /// The program that reads disks, in a process of its own (see [`disk::contained`]).
+    pub(crate) reader: PathBuf,
+    pub(crate) disk_turn: tokio::sync::Mutex<()>,
     journal: Box<Journal>,
     /// Messages that are on their way to chat applications.
     chats: Mutex<JoinSet<()>>,
@@ -126,12 +130,14 @@ pub(crate) struct Planned {
 }
 
 impl Guard {
-    /// A guard. `journal` is given each record once, when it is complete, also that of an event that
+    /// A guard. `reader` is a program that, started with [`disk::contained::ARGUMENT`], reads a disk: as a rule
+    /// the one that runs. `journal` is given each record once, when it is complete, also that of an event that
     /// must come again; each failure; and at the end of each invocation what it did in all.
     pub fn new(
         config: Config,
         policy: Policy,
         aws: Aws,
+        reader: PathBuf,
         journal: impl Fn(&Delivery, Line<'_>) + Send + Sync + 'static,
     ) -> Guard {
         let ledger = match &config.ledger_table {
@@ -145,6 +151,8 @@ impl Guard {
             policy,
             aws,
             ledger,
+            reader,
+            disk_turn: tokio::sync::Mutex::default(),
             journal: Box::new(journal),
             chats: Mutex::default(),
             chat_turn: Arc::default(),

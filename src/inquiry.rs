@@ -2,8 +2,9 @@
 //! asked, and nothing twice.
 
 use crate::event::Registration;
+use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
 use crate::expectation::lineage::{self, Lineage, ORIGIN};
-use crate::expectation::{self, Evidence, Expectation, Look, Says, Source, Subject};
+use crate::expectation::{self, Expectation, Look, Says, Source, Subject};
 use crate::guard::Guard;
 use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::Asked;
@@ -14,13 +15,15 @@ use crate::verdict::judge;
 pub(crate) struct Traces {
     snapshot: Look<Snapshot>,
     lineage: Option<Lineage>,
+    disk: Option<Disk>,
     /// Whether the snapshot could not be looked at, and may be the next time.
     may_pass: bool,
 }
 
 impl Guard {
     /// Gathers what an image should bill. Of what was found out `before`, in this invocation, the
-    /// origin of the root snapshot is kept; tags are read again wherever they could matter.
+    /// origin of the root snapshot and what is on it are kept, as no snapshot changes; tags are read
+    /// again wherever they could matter.
     pub(crate) async fn inquire(
         &self,
         registration: &Registration,
@@ -38,20 +41,25 @@ impl Guard {
         };
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
-        let (seen, known, mut may_pass) = match before {
+        let (seen, known, read, mut may_pass) = match before {
             // What could not be asked a moment ago is asked once more.
             Some(before) => (
                 before.snapshot,
                 before.lineage.filter(|lineage| !lineage.failed()),
+                before.disk.filter(|disk| !disk.may_pass),
                 before.may_pass,
             ),
-            None => (nothing_seen(image), None, false),
+            None => (nothing_seen(image), None, None, false),
         };
         if declared.expectation.exemption.is_none()
             && let Look::NotYet = snapshot
         {
-            let walks = known.is_none() && self.walks(observation, &declared.expectation);
-            snapshot = if declared.needs_snapshot || walks {
+            let asks = |asked: Asked, known: bool| {
+                !known && is_asked(asked, Source::Lineage, observation, &declared.expectation)
+            };
+            let observes = asks(self.policy.lineage, known.is_some())
+                || asks(self.policy.disk, read.is_some());
+            snapshot = if declared.needs_snapshot || observes {
                 let look;
                 (look, may_pass) = self.look_at_root_snapshot(image).await;
                 look
@@ -65,6 +73,7 @@ impl Guard {
             let traces = Traces {
                 snapshot,
                 lineage: known,
+                disk: read,
                 may_pass,
             };
             return (expectation, traces);
@@ -72,33 +81,40 @@ impl Guard {
 
         let lineage = match known {
             Some(lineage) => Some(lineage),
-            None if self.walks(observation, &expectation) => {
-                let thorough = is_needed(observation, &expectation);
+            None if is_asked(
+                self.policy.lineage,
+                Source::Lineage,
+                observation,
+                &expectation,
+            ) =>
+            {
+                let thorough = is_needed(Source::Lineage, observation, &expectation);
                 Some(self.walk(registration, image, &snapshot, thorough).await)
             }
             None => None,
         };
         let said = lineage.clone().unwrap_or_else(|| not_asked(&snapshot));
         expectation.origin = said.origin;
-        expectation.may_pass = may_pass || said.may_pass;
         expectation.evidence.extend(said.evidence);
-        expectation.evidence.push(disk(&snapshot));
+
+        let disk = match read {
+            Some(disk) => Some(disk),
+            None if is_asked(self.policy.disk, Source::Disk, observation, &expectation) => {
+                Some(self.read_disk(registration, image, &snapshot).await)
+            }
+            None => None,
+        };
+        let found = disk.clone().unwrap_or_else(|| not_read(&snapshot));
+        expectation.may_pass = may_pass || said.may_pass || found.may_pass;
+        expectation.evidence.push(found.evidence);
         expectation.evidence.sort_by_key(|evidence| evidence.source);
         let traces = Traces {
             snapshot,
             lineage,
+            disk,
             may_pass,
         };
         (expectation, traces)
-    }
-
-    /// Whether the lineage is to be asked.
-    fn walks(&self, observation: &Observation, declared: &Expectation) -> bool {
-        match self.policy.lineage {
-            Asked::Never => false,
-            Asked::WhenNeeded => is_needed(observation, declared),
-            Asked::Always => true,
-        }
     }
 
     /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
@@ -134,13 +150,46 @@ impl Guard {
         lineage.evidence.extend(lineage::requested(registration));
         lineage
     }
+
+    /// Asks the disk: one at a time, as each may take nearly as much memory as the smallest function has.
+    async fn read_disk(
+        &self,
+        registration: &Registration,
+        image: &Image,
+        snapshot: &Look<Snapshot>,
+    ) -> Disk {
+        let snapshot = match snapshot {
+            Look::Seen(snapshot) => snapshot,
+            Look::Failed(why) => return Disk::mute(Says::Failed(why.clone()), ROOT_SNAPSHOT),
+            Look::NotYet | Look::NotApplicable(_) => return not_read(snapshot),
+        };
+        let _turn = self.disk_turn.lock().await;
+        let most_blocks = self.policy.disk_max_blocks;
+        // Boxed: the SDK's futures are large.
+        let disk = disk::read(
+            &self.aws,
+            &self.reader,
+            most_blocks,
+            registration,
+            image,
+            snapshot,
+        );
+        Box::pin(disk).await
+    }
 }
 
-/// Whether the observed sources are needed: nothing that people declared speaks, or a discard would
-/// follow.
-fn is_needed(observation: &Observation, declared: &Expectation) -> bool {
-    !declared.spoke_before(Source::Lineage)
-        || judge(observation, declared).verdict.calls_for_discard()
+/// Whether an observed source is to be asked.
+fn is_asked(asked: Asked, source: Source, observation: &Observation, known: &Expectation) -> bool {
+    match asked {
+        Asked::Never => false,
+        Asked::WhenNeeded => is_needed(source, observation, known),
+        Asked::Always => true,
+    }
+}
+
+/// Whether an observed source is needed: no stronger one speaks, or a discard would follow.
+fn is_needed(source: Source, observation: &Observation, known: &Expectation) -> bool {
+    !known.spoke_before(source) || judge(observation, known).verdict.calls_for_discard()
 }
 
 fn nothing_seen(image: &Image) -> Look<Snapshot> {
@@ -161,14 +210,9 @@ fn not_asked(snapshot: &Look<Snapshot>) -> Lineage {
     }
 }
 
-fn disk(snapshot: &Look<Snapshot>) -> Evidence {
-    let (says, detail) = match snapshot {
-        Look::NotApplicable(why) => (Says::NotApplicable, why.as_str()),
-        _ => (Says::NotAsked, "this version does not read disks"),
-    };
-    Evidence {
-        source: Source::Disk,
-        says,
-        detail: detail.to_owned(),
+fn not_read(snapshot: &Look<Snapshot>) -> Disk {
+    match snapshot {
+        Look::NotApplicable(why) => Disk::mute(Says::NotApplicable, why),
+        _ => Disk::mute(Says::NotAsked, ROOT_SNAPSHOT),
     }
 }

@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub description: Option<String>,
     /// When it was begun.
     pub started: Option<DateTime<Utc>>,
+    /// The ARN of the key that it is encrypted with.
+    pub kms_key: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }

@@ -22,6 +22,8 @@ pub struct Policy {
     pub lineage: Asked,
     /// `evidence.disk`.
     pub disk: Asked,
+    /// `evidence.disk_max_blocks`: how many blocks of 512 KiB are read of one disk at most.
+    pub disk_max_blocks: u32,
     /// `discard.action`.
     pub action: DiscardAction,
     /// `discard.from`: whose word suffices for a discard.
@@ -97,6 +99,7 @@ impl Default for Policy {
             ask_tags: true,
             lineage: Asked::Always,
             disk: Asked::WhenNeeded,
+            disk_max_blocks: 256,
             action: DiscardAction::Deregister,
             discard_from: BTreeSet::from([DiscardFrom::Declared]),
             max_per_hour: 10,
@@ -287,6 +290,7 @@ mod tests {
             tags = false
             lineage = "never"
             disk = "always"
+            disk_max_blocks = 64
             [discard]
             action = "disable"
             from = ["lineage", "disk"]
@@ -310,6 +314,7 @@ mod tests {
             ask_tags: false,
             lineage: Asked::Never,
             disk: Asked::Always,
+            disk_max_blocks: 64,
             action: DiscardAction::Disable,
             discard_from: BTreeSet::from([DiscardFrom::Lineage, DiscardFrom::Disk]),
             max_per_hour: 3,
@@ -329,7 +334,7 @@ mod tests {
                     },
                 ],
                 says: Platforms::parse(["Windows", "SQL"]).unwrap(),
-                place: "p:18".into(),
+                place: "p:19".into(),
             }],
             exempt: vec![Rule {
                 conditions: vec![Condition {
@@ -337,7 +342,7 @@ mod tests {
                     glob: Pattern::new("drs.*").unwrap(),
                 }],
                 says: "recovery".into(),
-                place: "p:22".into(),
+                place: "p:23".into(),
             }],
         };
         assert_eq!(policy, Ok(read));

@@ -13,7 +13,10 @@ use crate::config::Mode;
 use crate::discard::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::error::Error;
 use crate::event::AccountId;
+use crate::expectation::disk as evidence;
 use crate::guard::{Delivery, Guard, answer_by};
+use crate::observation::Image;
+use crate::policy::Asked;
 
 /// The order to test oneself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -82,7 +85,7 @@ pub struct PolicyInForce {
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `alert`, `chat`, `time`, or the name of a permission.
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `disk`, `alert`, `chat`, `time`, or the name of a permission.
     pub check: String,
     /// How it is.
     pub state: State,
@@ -161,7 +164,10 @@ impl Guard {
             checks.push(self.check_topic("chat-topic", topic).await);
         }
         checks.push(self.check_ledger().await);
-        self.check_permissions(checks).await;
+        let image = self.check_permissions(checks).await;
+        if self.policy.disk != Asked::Never {
+            checks.push(self.check_disk(image).await);
+        }
         if order.alert {
             let scope = &self.config.scope;
             let message = alert::test(
@@ -217,9 +223,41 @@ impl Guard {
         }
     }
 
+    /// Reads a disk: that of an image's root snapshot.
+    async fn check_disk(&self, image: Option<Image>) -> Check {
+        if let Err(why) = disk::contained::check(&self.reader, evidence::TIME).await {
+            return check("disk", State::Failed, why);
+        }
+        let Some(snapshot) = image.and_then(|image| image.root_snapshot) else {
+            let why = "not tried: the account has no image of its own whose disk could be read";
+            return check("disk", State::Unknown, why);
+        };
+        match evidence::look_at(
+            &self.aws,
+            &self.reader,
+            self.policy.disk_max_blocks,
+            &snapshot,
+        )
+        .await
+        {
+            Ok(found) => check("disk", State::Ok, found),
+            Err(Error::AccessDenied {
+                permission: evidence::KMS,
+                message,
+                ..
+            }) => check(
+                "disk",
+                State::Unknown,
+                format!("{snapshot} is encrypted with a key that the guard may not use: {message}"),
+            ),
+            Err(error) if error.needs_a_person() => check("disk", State::Failed, error.to_string()),
+            Err(error) => check("disk", State::Unknown, error.to_string()),
+        }
+    }
+
     /// Asks EC2 what the guard may do. What concerns an image is asked of one of the account's own, preferably
-    /// of one that bears the guard's mark: no other can be discarded, if the role is the template's.
-    async fn check_permissions(&self, checks: &mut Vec<Check>) {
+    /// of one that bears the guard's mark: no other can be discarded, if the role is the template's. Gives that image.
+    async fn check_permissions(&self, checks: &mut Vec<Check>) -> Option<Image> {
         let images = match self
             .aws
             .own_images(&format!("tag:{DISCARD_TAG}"), DISCARD_VALUE)
@@ -255,7 +293,7 @@ impl Guard {
                     "not tried: the account has no image of its own that it could be tried on";
                 checks.push(check(permission, State::Unknown, why));
             }
-            return;
+            return None;
         };
         let region = self.config.scope.region.as_deref().unwrap_or_default();
         let name = ImageName::of(&id, region, &self.config.alert_topic);
@@ -276,6 +314,7 @@ impl Guard {
                 _ => of_permission(permission, id.as_str(), &tried),
             });
         }
+        Some(image.clone())
     }
 }
 

@@ -50,6 +50,11 @@ def sim_binary() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cli_binary() -> Path:
+    return binary("CLI_BINARY", "target/debug/ami-guard", "cargo build --workspace --all-targets")
+
+
+@pytest.fixture(scope="session")
 def sam_bootstrap() -> Path:
     return binary("SAM_BOOTSTRAP", ".aws-sam/build/GuardFunction/bootstrap", "sam build")
 

@@ -9,12 +9,21 @@ use ami_billing_guard::policy::Policy;
 use ami_billing_guard::telemetry::Telemetry;
 use ami_billing_guard::{Aws, Deadline, Delivery, Guard};
 use chrono::Utc;
+use disk::contained;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(contained::ARGUMENT) {
+        return contained::run_child(arguments);
+    }
+    serve()
+}
+
 // One event at a time, and below 1,769 MB not even one processor: worker threads would only cost.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     let telemetry = Telemetry::init();
     let (config, policy) = match settings() {
         Ok(settings) => settings,
@@ -29,10 +38,26 @@ async fn main() -> ExitCode {
              this process ends"
         );
     }
+    let reader = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            tracing::error!(
+                error_type = "Settings",
+                "the guard does not start: it does not know its own program, which reads disks: {error}"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
     let aws = Aws::connect().await;
-    let guard = Arc::new(Guard::new(config, policy, aws, move |delivery, line| {
-        telemetry.write(delivery, line);
-    }));
+    let guard = Arc::new(Guard::new(
+        config,
+        policy,
+        aws,
+        reader,
+        move |delivery, line| {
+            telemetry.write(delivery, line);
+        },
+    ));
     let handler = service_fn(|event: LambdaEvent<Value>| {
         let guard = Arc::clone(&guard);
         async move {

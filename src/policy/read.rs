@@ -110,11 +110,12 @@ impl Reader<'_> {
                 "evidence" => {
                     self.keys(
                         value,
-                        &["tags", "lineage", "disk"],
+                        &["tags", "lineage", "disk", "disk_max_blocks"],
                         |reader, key, value| match key {
                             "tags" => reader.boolean(value, &mut policy.ask_tags),
                             "lineage" => reader.word(value, &mut policy.lineage),
-                            _ => reader.word(value, &mut policy.disk),
+                            "disk" => reader.word(value, &mut policy.disk),
+                            _ => reader.count(value, &mut policy.disk_max_blocks),
                         },
                     );
                 }

@@ -26,6 +26,8 @@ What is added to moto's DynamoDB:
   began, with it whatever others wrote meanwhile (moto/dynamodb/models/__init__.py);
 - a transaction that comes again with its ClientRequestToken is not carried out again.
 
+What is added to moto's EBS direct APIs: see `moto_ebs`.
+
 Where moto still falls short of AWS: it shows the images, snapshots and tags of all accounts to
 everybody; it knows a volume's last attachment alone, and none of a terminated instance's; an
 image by CopyImage names no source, bills nothing, and has a snapshot of its own making; no two writers
@@ -39,7 +41,8 @@ tests beside the AWS protocols:
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"key", "value", "days"}]
     POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared",
-                                         "lost": the call takes effect, "reasons": of a cancelled transaction}
+                                         "lost": the call takes effect, "reasons": of a cancelled transaction,
+                                         or one that EBS has}
     POST /_guard/heal                   nothing fails any more
     POST /_guard/hold                   {"action"}: its next call waits
     GET  /_guard/held                   whether one does
@@ -90,6 +93,8 @@ from moto.ssm.models import ssm_backends  # noqa: E402
 from moto.ssm.utils import parameter_arn  # noqa: E402
 from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: E402
 
+from e2e.moto_ebs import NO_VOLUME  # noqa: E402
+
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 
@@ -100,9 +105,6 @@ LOST = {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
 # of the newest versions of a launch template.
 STATES = ("pending", "running", "shutting-down", "terminated", "stopping", "stopped")
 VERSION_DEPTH = ("10",)
-
-# What EC2 writes where it knows of no volume: the snapshot was copied or imported.
-NO_VOLUME = "vol-ffffffff"
 
 
 @dataclass
@@ -645,11 +647,13 @@ class Application:
             if fault["times"] == 0:
                 STATE.faults.remove(fault)
             status, headers = f"{fault['status']} Fault", [("Content-Type", "text/xml")]
+            if entry["service"] == "ebs":
+                headers = [("Content-Type", "application/json"), ("x-amzn-errortype", fault["code"])]
             answer = error_body(entry["service"], fault).encode()
         entry["status"] = int(status.split()[0])
         if entry["status"] >= 400:
             code = re.search(rb'<Code>([^<]+)</Code>|"__type": *"(?:[^"#]*#)?([^"#]+)"', answer)
-            entry["code"] = (code[1] or code[2]).decode() if code else None
+            entry["code"] = (code[1] or code[2]).decode() if code else dict(headers).get("x-amzn-errortype")
         start_response(status, headers)
         return [answer]
 
@@ -683,21 +687,42 @@ def wait_if_told(environ: dict[str, Any], body: bytes) -> None:
 def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
     """Who calls what: service and caller are named by the signature, which nobody checks."""
     scope = re.search(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
-    target = environ.get("HTTP_X_AMZ_TARGET")
+    service, target = scope[2] if scope else None, environ.get("HTTP_X_AMZ_TARGET")
     if target:
         action, params = target.split(".")[-1], json.loads(body or b"{}")
+    elif service == "ebs":
+        action, params = describe_path(environ)
     else:
         params = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         action = params.pop("Action", environ["PATH_INFO"])
     return {
         "time": time.time(),
         "caller": scope[1] if scope else None,
-        "service": scope[2] if scope else None,
+        "service": service,
         "action": action,
         "params": params,
         "status": None,
         "code": None,
     }
+
+
+# What the EBS direct APIs' methods and paths mean.
+PATHS = [
+    ("GET", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks", "ListSnapshotBlocks"),
+    ("GET", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks/(?P<BlockIndex>\d+)", "GetSnapshotBlock"),
+    ("POST", r"/snapshots", "StartSnapshot"),
+    ("PUT", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks/(?P<BlockIndex>\d+)", "PutSnapshotBlock"),
+    ("POST", r"/snapshots/completion/(?P<SnapshotId>[^/]+)", "CompleteSnapshot"),
+]
+
+
+def describe_path(environ: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The action of the EBS direct APIs that a request is, and its parameters but for what it writes."""
+    for method, pattern, action in PATHS:
+        found = re.fullmatch(pattern, environ["PATH_INFO"])
+        if found and method == environ["REQUEST_METHOD"]:
+            return action, found.groupdict() | dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    return environ["PATH_INFO"], {}
 
 
 def error_body(service: str, fault: dict[str, Any]) -> str:
@@ -708,6 +733,8 @@ def error_body(service: str, fault: dict[str, Any]) -> str:
         reasons = {"CancellationReasons": [{"Code": reason} for reason in fault["reasons"]]}
         kind = f"com.amazonaws.dynamodb.v20120810#{code}"
         return json.dumps({"__type": kind, "message": message} | (reasons if fault["reasons"] else {}))
+    if service == "ebs":
+        return json.dumps({"Message": message} | {"Reason": reason for reason in fault["reasons"]})
     if service == "ec2":
         return f"<Response><Errors><Error>{error}</Error></Errors><RequestID>0</RequestID></Response>"
     return f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>0</RequestId></ErrorResponse>"

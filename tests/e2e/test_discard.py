@@ -218,8 +218,11 @@ def test_the_policy_can_ask_for_disabling(world: World, start, policy):
     assert f"aws ec2 enable-image --image-id {ami}" in world.letters()[0]["text"]
 
 
-def test_without_lineage_a_tagged_image_is_discarded_after_a_single_look(world: World, start, policy):
-    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[evidence]\nlineage = "never"\n'))
+def test_without_lineage_and_disk_a_tagged_image_is_discarded_after_a_single_look(
+    world: World, start, policy
+):
+    never = 'version = 1\n[evidence]\nlineage = "never"\ndisk = "never"\n'
+    guard = start(GUARD_POLICY_PATH=policy(never))
     ami = world.image(expect="Windows")
 
     record = guard.invoke(registration(ami))

@@ -85,7 +85,9 @@ def actions(world: World) -> list[str]:
     together = []
     for around, some in groupby(called, ALL_AROUND.__contains__):
         together += sorted(some) if around else some
-    return together[:2] + sorted(together[2 : len(LOOKS)]) + together[len(LOOKS) :]
+    # The last of the looks, at what is on the snapshot, comes after those at where it is from.
+    from_where = len(LOOKS) - 1
+    return together[:2] + sorted(together[2:from_where]) + together[from_where:]
 
 
 def keys(call: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from e2e.emulator import Emulator
-from e2e.world import AROUND, LOOKS, OTHER_ACCOUNT, REGION, SETTLED, World, now, registration
+from e2e.world import AROUND, LOOKS, OTHER_ACCOUNT, REGION, SETTLED, World, now, outcome, registration
 
 LINEAGE_MAY = 'version = 1\n[discard]\nfrom = ["declared", "lineage"]\n'
 
@@ -22,18 +22,8 @@ LOOKS_TO_INSTANCE = [
     "DescribeInstances",
     "DescribeSnapshotAttribute",
     "DescribeVolumes",
+    "ListSnapshotBlocks",
 ]
-
-
-def outcome(record) -> str:
-    """`mismatch/wrong by lineage: hold (inferred)` and the like."""
-    words = record["verdict"]
-    if record["kind"]:
-        words += f"/{record['kind']}"
-    if record["expected"]:
-        words += f" by {record['expected']['source']}"
-    words += f": {record['action']}"
-    return words + (f" ({', '.join(record['held_by'])})" if record["held_by"] else "")
 
 
 def lineage(record) -> tuple[list[str], str]:

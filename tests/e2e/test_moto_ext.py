@@ -1,12 +1,13 @@
 """What the extension adds to moto, where the guard's own tests would not notice that it is missing."""
 
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, LEDGER, OTHER_ACCOUNT, REGION, ROOT_DEVICE, TOPIC, World
+from e2e.world import BLOCK_BYTES, DISCARD, LEDGER, OTHER_ACCOUNT, REGION, ROOT_DEVICE, TOPIC, World, disk
 
 
 def refusal(call, **request) -> str:
@@ -189,6 +190,123 @@ def test_snapshots_go_with_the_image_only_if_the_caller_asks(world: World):
         snapshot = world.root_snapshot(ami)
         world.ec2.deregister_image(ImageId=ami, DeleteAssociatedSnapshots=asked)
         assert world.snapshot_exists(snapshot) is not asked
+
+
+def test_a_snapshot_with_a_disk_has_its_blocks_and_no_others(world: World):
+    snapshot = world.snapshot_with_disk("rhel9-rhui", "Windows")
+    _, blocks = disk("rhel9-rhui")
+
+    listed = world.ebs.list_snapshot_blocks(SnapshotId=snapshot)
+    assert (listed["VolumeSize"], listed["BlockSize"]) == (10, BLOCK_BYTES)
+    read = {}
+    for block in listed["Blocks"]:
+        answer = world.ebs.get_snapshot_block(SnapshotId=snapshot, **block)
+        read[block["BlockIndex"]] = answer["BlockData"].read()
+        assert answer["DataLength"] == BLOCK_BYTES
+    assert read == blocks
+    [shown] = world.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
+    assert (shown["State"], shown["VolumeId"]) == ("completed", "vol-ffffffff")
+    [image] = world.ec2.describe_images(ImageIds=[world.register(snapshot)])["Images"]
+    assert image["PlatformDetails"] == "Windows"
+
+
+def begin_snapshot(world: World, *blocks: int) -> str:
+    """A snapshot of 1 GiB that is not completed, with these blocks."""
+    snapshot = world.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+    for block in blocks:
+        world.ebs.put_snapshot_block(
+            SnapshotId=snapshot,
+            BlockIndex=block,
+            BlockData=bytes([block % 255 + 1]) * BLOCK_BYTES,
+            DataLength=BLOCK_BYTES,
+            Checksum=b64encode(bytes(32)).decode(),
+            ChecksumAlgorithm="SHA256",
+        )
+    return snapshot
+
+
+def test_blocks_are_listed_in_their_order_page_by_page_from_any_on(world: World):
+    indexes = [*range(150, 50, -1), *range(200, 300, 2), 7]
+    snapshot = begin_snapshot(world, *indexes)
+    world.ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=len(indexes))
+
+    def pages(**request) -> list[list[int]]:
+        listed, token = [], {}
+        while True:
+            page = world.ebs.list_snapshot_blocks(SnapshotId=snapshot, **request, **token)
+            listed.append([block["BlockIndex"] for block in page["Blocks"]])
+            if "NextToken" not in page:
+                return listed
+            token = {"NextToken": page["NextToken"]}
+
+    indexes.sort()
+    assert pages() == pages(MaxResults=100) == [indexes[:100], indexes[100:]]
+    assert pages(MaxResults=151) == [indexes]
+    assert pages(StartingBlockIndex=201) == [list(range(202, 300, 2))]
+    # It counts for the first page alone.
+    assert pages(StartingBlockIndex=60) == [indexes[10:110], indexes[110:]]
+    assert pages(StartingBlockIndex=2000) == [[]]
+
+
+def ebs_refusal(call, **request) -> tuple[str, str]:
+    """The code with which a call of the EBS direct APIs is refused, and the reason."""
+    with pytest.raises(ClientError) as error:
+        call(**request)
+    return error.value.response["Error"]["Code"], error.value.response["Reason"]
+
+
+def test_a_block_is_read_with_its_own_token_alone(world: World):
+    one, other = (begin_snapshot(world, 3, 4) for _ in range(2))
+    for snapshot in (one, other):
+        world.ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=2)
+    third, fourth = world.ebs.list_snapshot_blocks(SnapshotId=one)["Blocks"]
+    read = world.ebs.get_snapshot_block
+
+    assert read(SnapshotId=one, **third)["BlockData"].read(1) == bytes([4])
+    for wrong in (
+        {"SnapshotId": one} | third | {"BlockIndex": 4},
+        {"SnapshotId": one} | third | {"BlockIndex": 5},
+        {"SnapshotId": other} | fourth,
+    ):
+        assert ebs_refusal(read, **wrong) == ("ValidationException", "INVALID_BLOCK_TOKEN")
+    wrong_page = {"SnapshotId": one, "NextToken": third["BlockToken"]}
+    refused = ebs_refusal(world.ebs.list_snapshot_blocks, **wrong_page)
+    assert refused == ("ValidationException", "INVALID_PAGE_TOKEN")
+
+
+def test_only_a_completed_private_snapshot_is_read(world: World):
+    look = world.ebs.list_snapshot_blocks
+    pending, others, shared, public = (begin_snapshot(world, 1) for _ in range(4))
+    for snapshot in (others, shared, public):
+        world.ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=1)
+    for snapshot in (others, shared):
+        world.change(snapshot, owner_id=OTHER_ACCOUNT)
+    permission = {"Attribute": "createVolumePermission", "OperationType": "add"}
+    world.ec2.modify_snapshot_attribute(SnapshotId=shared, UserIds=["123456789012"], **permission)
+    world.ec2.modify_snapshot_attribute(SnapshotId=public, GroupNames=["all"], **permission)
+
+    unknown = ("ResourceNotFoundException", "SNAPSHOT_NOT_FOUND")
+    assert ebs_refusal(look, SnapshotId=pending) == unknown
+    assert ebs_refusal(look, SnapshotId="snap-0123456789abcdef0") == unknown
+    for snapshot in (others, public):
+        assert ebs_refusal(look, SnapshotId=snapshot) == ("AccessDeniedException", "UNAUTHORIZED_ACCOUNT")
+    assert ebs_refusal(look, SnapshotId="snap-x") == ("ValidationException", "INVALID_SNAPSHOT_ID")
+    assert len(look(SnapshotId=shared)["Blocks"]) == 1
+    # Of a volume nothing was ever written to.
+    empty = look(SnapshotId=world.snapshot())
+    assert (empty["Blocks"], empty["VolumeSize"]) == ([], 8)
+
+
+def test_a_fault_of_the_ebs_direct_apis_has_a_reason(world: World):
+    reasons = ("DEPENDENCY_ACCESS_DENIED",)
+    world.fail("ListSnapshotBlocks", "AccessDeniedException", status=403, reasons=reasons, times=1)
+    snapshot, look = world.snapshot(), world.ebs.list_snapshot_blocks
+
+    assert ebs_refusal(look, SnapshotId=snapshot) == ("AccessDeniedException", *reasons)
+    assert look(SnapshotId=snapshot)["Blocks"] == []
+    refused, served = (call for call in world.moto.order("calls") if call["service"] == "ebs")
+    assert (refused["action"], refused["code"]) == ("ListSnapshotBlocks", "AccessDeniedException")
+    assert served["status"] == 200
 
 
 def refers_to(world: World, *images: str, **request) -> list[str]:

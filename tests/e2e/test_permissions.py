@@ -39,7 +39,7 @@ def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: Wor
 
 
 def make_every_call(world: World, start, policy) -> None:
-    """An image is discarded by deregistering, one by disabling, and one is left to the digest."""
+    """An image is discarded by deregistering, one by disabling, one is left to the digest, and a disk is read."""
     world.make_ledger()
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
     guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
@@ -54,6 +54,8 @@ def make_every_call(world: World, start, policy) -> None:
     rule = policy('version = 1\n[discard]\naction = "disable"\n')
     disables = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
     assert disables.invoke(registration(first))["outcome"] == "done"
+    on_disk = world.register(world.snapshot_with_disk("debian12"))
+    assert disables.invoke(registration(on_disk))["expected"]["source"] == "disk"
 
 
 def test_what_the_role_allows_to_others_is_still_there(world: World):

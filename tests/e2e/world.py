@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from hashlib import sha256
 from itertools import groupby
+from os import SEEK_END
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -31,6 +36,12 @@ REGION = "eu-west-1"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ami-billing-guard"
 
 LEDGER = "ledger"
+
+# Packs disks of the corpus, and unpacks them.
+PACK = runpy.run_path(str(ROOT / "disk/corpus/pack.py"))
+
+# What EBS reads and writes at once, and what the size of a volume is counted in.
+BLOCK_BYTES, GIBIBYTE = 512 * 1024, 1024**3
 
 EXPECT = "ami-billing-guard:expect"
 DISCARD = "ami-billing-guard:discard"
@@ -50,14 +61,19 @@ ROOT_DEVICE = "/dev/xvda"
 # it, and does anybody listen?
 AROUND = ["DescribeImageAttribute", "DescribeImageReferences", "GetTopicAttributes"]
 
+# The calls that read what is on a snapshot.
+DISK = ["ListSnapshotBlocks", "GetSnapshotBlock"]
+
 # The looks at an image of these tests before anything is done, if nothing declares what it should bill or
-# a discard would follow: its root snapshot is of a volume that comes from nowhere. See `looks_and_deeds`.
+# a discard would follow: its root snapshot is of a volume that comes from nowhere, and is empty. See
+# `looks_and_deeds`.
 LOOKS = [
     "DescribeImages",
     "DescribeSnapshots",
     "DescribeImages",
     "DescribeSnapshotAttribute",
     "DescribeVolumes",
+    "ListSnapshotBlocks",
 ]
 
 # A discard's first steps: the mark, and then what can have changed is looked at once more.
@@ -95,6 +111,7 @@ class Moto:
         # Making a client takes longer than all its calls of one test.
         self.ec2, self.sns, self.sqs = (client(service, self.endpoint) for service in ("ec2", "sns", "sqs"))
         self.ssm, self.dynamodb = (client(service, self.endpoint) for service in ("ssm", "dynamodb"))
+        self.ebs = client("ebs", self.endpoint)
 
     def order(self, what: str, body: Any = None) -> Any:
         """Gives the extension an order beside the AWS protocols."""
@@ -128,7 +145,7 @@ class World:
     def __init__(self, moto: Moto) -> None:
         self.moto = moto
         self.ec2, self.sns, self.sqs = moto.ec2, moto.sns, moto.sqs
-        self.ssm, self.dynamodb = moto.ssm, moto.dynamodb
+        self.ssm, self.dynamodb, self.ebs = moto.ssm, moto.dynamodb, moto.ebs
         moto.order("reset")
         moto.order("rules", [{"key": DISCARD, "value": "true", "days": 30}])
         assert self.sns.create_topic(Name=TOPIC.split(":")[-1])["TopicArn"] == TOPIC
@@ -147,12 +164,33 @@ class World:
     def snapshot(self, bills: str | None = "Linux/UNIX", operation: str | None = None) -> str:
         """A snapshot whose metadata name a billing code; `None`: images of it bill nothing."""
         snapshot = self.snapshot_of(self.volume())
+        self.bill(snapshot, bills, operation)
+        return snapshot
+
+    def bill(self, snapshot: str, bills: str | None, operation: str | None = None) -> None:
+        """Names a billing code in a snapshot's metadata; `None`: images of it bill nothing."""
         if bills is not None:
             operation = operation or OPERATIONS[bills]
         self.moto.order(
             "snapshot",
             {"id": snapshot, "platform_details": bills, "usage_operation": operation},
         )
+
+    def snapshot_with_disk(self, name: str, bills: str | None = "Linux/UNIX") -> str:
+        """A snapshot with the blocks of a disk of the corpus, whose metadata name a billing code."""
+        size, blocks = disk(name)
+        snapshot = self.ebs.start_snapshot(VolumeSize=-(-size // GIBIBYTE))["SnapshotId"]
+        for index, block in blocks.items():
+            self.ebs.put_snapshot_block(
+                SnapshotId=snapshot,
+                BlockIndex=index,
+                BlockData=block,
+                DataLength=len(block),
+                Checksum=b64encode(sha256(block).digest()).decode(),
+                ChecksumAlgorithm="SHA256",
+            )
+        self.ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=len(blocks))
+        self.bill(snapshot, bills)
         return snapshot
 
     def image(
@@ -331,15 +369,18 @@ class World:
         """What the guard called before it changed or told anything, and what from then on.
 
         The deeds are in order. So are the first two looks, at the image and at its root snapshot; those
-        that follow go side by side, and are sorted. So are, wherever they come together, the looks around
-        the image.
+        that follow go side by side, and are sorted, and so are those after them at what is on the snapshot.
+        So are, wherever they come together, the looks around the image.
         """
         actions = []
         for around, together in groupby(self.actions(), AROUND.__contains__):
             actions += sorted(together) if around else together
         deed = next((number for number, action in enumerate(actions) if action in MUTATING), len(actions))
         asked = next((number for number, action in enumerate(actions[:deed]) if action in AROUND), deed)
-        return actions[:2][:asked] + sorted(actions[2:asked]) + actions[asked:deed], actions[deed:]
+        looks = actions[:2][:asked]
+        for _, together in groupby(actions[2:asked], DISK.__contains__):
+            looks += sorted(together)
+        return looks + actions[asked:deed], actions[deed:]
 
     def mutations(self) -> list[str]:
         """Those of the guard's calls that change something, an alert among them."""
@@ -389,6 +430,20 @@ class World:
 
 
 @cache
+def disk(name: str) -> tuple[int, dict[int, bytes]]:
+    """A disk of the corpus: its size in bytes, and its blocks that are not all zeros, by their indexes."""
+    blocks: dict[int, bytearray] = {}
+    with TemporaryDirectory() as folder:
+        PACK["unpack"](ROOT / f"disk/corpus/images/{name}.gz", f"{folder}/disk")
+        with open(f"{folder}/disk", "rb") as raw:
+            for number, page in PACK["pages"](raw):
+                index, at = divmod(number * len(page), BLOCK_BYTES)
+                blocks.setdefault(index, bytearray(BLOCK_BYTES))[at : at + len(page)] = page
+            size = raw.seek(0, SEEK_END)
+    return size, {index: bytes(block) for index, block in blocks.items()}
+
+
+@cache
 def template_resource(name: str) -> dict[str, Any]:
     """The properties of a resource of template.yaml."""
     template = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))
@@ -427,6 +482,17 @@ def registration(
         if detail.get("responseElements"):
             detail["responseElements"]["imageId"] = image
     return event
+
+
+def outcome(record: dict[str, Any]) -> str:
+    """`mismatch/wrong by lineage: hold (inferred)` and the like."""
+    words = record["verdict"]
+    if record["kind"]:
+        words += f"/{record['kind']}"
+    if record["expected"]:
+        words += f" by {record['expected']['source']}"
+    words += f": {record['action']}"
+    return words + (f" ({', '.join(record['held_by'])})" if record["held_by"] else "")
 
 
 def scheduled() -> dict[str, Any]:

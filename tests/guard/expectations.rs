@@ -30,13 +30,13 @@ const LINEAGE_MAY: &str = "[discard]\nfrom = ['declared', 'lineage']\n";
 /// A world around one registration: an image of this account that bills `Linux/UNIX`, six minutes
 /// old, on a snapshot that comes from nowhere.
 #[derive(Clone, Debug)]
-struct Given {
+pub(super) struct Given {
     world: World,
     event: Value,
     faults: Vec<Fault>,
 }
 
-fn given() -> Given {
+pub(super) fn given() -> Given {
     let mut world = World::default();
     let mut image = Image::new(AMI);
     image.creation_date = minutes_ago(6);
@@ -191,8 +191,11 @@ impl Given {
     }
 
     async fn house(self, policy: &str) -> (House, Value) {
+        let mut policy = Policy::parse("policy.toml", &format!("version = 1\n{policy}")).unwrap();
+        // Disks are the business of `disks`.
+        policy.disk = Asked::Never;
         let settings = Settings {
-            policy: Policy::parse("policy.toml", &format!("version = 1\n{policy}")).unwrap(),
+            policy,
             ..Settings::default()
         };
         let house = House::around(self.world, settings).await;
@@ -248,7 +251,7 @@ fn has_its_root_elsewhere(instance: &mut Instance) {
 }
 
 /// `mismatch/wrong by lineage: hold (inferred)` and the like.
-fn outcome(record: &Value) -> String {
+pub(super) fn outcome(record: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut outcome = text(&record["verdict"]);
     if record["kind"].is_string() {
@@ -271,7 +274,7 @@ fn outcome(record: &Value) -> String {
 }
 
 /// What a source said: its state, and the platforms that it named.
-fn said(record: &Value, source: &str) -> Vec<String> {
+pub(super) fn said(record: &Value, source: &str) -> Vec<String> {
     let statements = record["evidence"].as_array().into_iter().flatten();
     statements
         .filter(|statement| statement["source"] == source)
@@ -289,7 +292,7 @@ fn said(record: &Value, source: &str) -> Vec<String> {
         .collect()
 }
 
-fn detail(record: &Value, source: &str) -> String {
+pub(super) fn detail(record: &Value, source: &str) -> String {
     let statements = record["evidence"].as_array().into_iter().flatten();
     let details = statements
         .filter(|statement| statement["source"] == source)

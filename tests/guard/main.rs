@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod alerts;
+mod corpus;
+mod disks;
 mod expectations;
 mod faults;
 mod ledger;
 mod model;
 mod selftest;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +31,8 @@ use sim::{
 };
 
 const AMI: &str = "ami-0a1b2c3d4e5f60001";
+/// The program that reads disks.
+const READER: &str = env!("CARGO_BIN_EXE_guard");
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 
 /// The guard before a simulated EC2 and SNS.
@@ -44,6 +49,7 @@ struct Settings {
     settle: Duration,
     ledger_table: Option<&'static str>,
     chat_topic: Option<&'static str>,
+    reader: PathBuf,
 }
 
 impl Default for Settings {
@@ -53,19 +59,23 @@ impl Default for Settings {
             policy: Policy {
                 // Where an image comes from is the business of `expectations`.
                 lineage: Asked::Never,
+                // And what is on its disk that of `disks`.
+                disk: Asked::Never,
                 ..Policy::default()
             },
             wait: Duration::from_secs(2),
             settle: Duration::from_secs(300),
             ledger_table: None,
             chat_topic: None,
+            reader: READER.into(),
         }
     }
 }
 
 impl Settings {
     fn policy(text: &str) -> Settings {
-        let text = format!("version = 1\nevidence.lineage = \"never\"\n{text}");
+        let text =
+            format!("version = 1\nevidence.lineage = \"never\"\nevidence.disk = \"never\"\n{text}");
         Settings {
             policy: Policy::parse("policy.toml", &text).unwrap(),
             ..Settings::default()
@@ -106,11 +116,17 @@ impl House {
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);
-        let guard = Guard::new(config, settings.policy, aws, move |_, line| {
-            if let Line::Record(record) = line {
-                pages.lock().unwrap().push(json!(record));
-            }
-        });
+        let guard = Guard::new(
+            config,
+            settings.policy,
+            aws,
+            settings.reader,
+            move |_, line| {
+                if let Line::Record(record) = line {
+                    pages.lock().unwrap().push(json!(record));
+                }
+            },
+        );
         House {
             sim,
             guard: Arc::new(guard),

@@ -366,7 +366,7 @@ impl Bench {
                 policy_path: None,
             };
             let policy = Settings::policy(&policy).policy;
-            let guard = Guard::new(config, policy, aws.clone(), |_, _| {});
+            let guard = Guard::new(config, policy, aws.clone(), READER.into(), |_, _| {});
             (rules, Arc::new(guard))
         });
         Bench {

@@ -6,15 +6,17 @@
 import json
 import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, TOPIC, Moto, World, client
+from e2e.world import DISCARD, TOPIC, Moto, World, client, disk
 
 # What sim's example world has, by the snapshot's description: what images of it bill.
 SNAPSHOTS = {
@@ -80,7 +82,7 @@ class Recorder:
             answer = {"error": error.response["Error"]["Code"]}
             if answer["error"] in TOLD_ALIKE:
                 answer |= {"message": error.response["Error"]["Message"]}
-            with_it = {"Item", "CancellationReasons"} & {*error.response}
+            with_it = {"Item", "CancellationReasons", "Reason"} & {*error.response}
             answer |= {key: error.response[key] for key in with_it}
         else:
             assert answer.pop("ResponseMetadata")["HTTPStatusCode"] == 200
@@ -204,6 +206,7 @@ def scenario(endpoint: str) -> Play:
     do("publish with a long subject", sns.publish, TopicArn=TOPIC, Subject="a" * 101, Message="text")
     do("the topic's attributes", sns.get_topic_attributes, TopicArn=TOPIC)
     do("no topic's attributes", sns.get_topic_attributes, TopicArn=f"{TOPIC}-2")
+    blocks(client("ebs", endpoint), do, snapshots["Windows Server"])
     items(client("dynamodb", endpoint), do)
     transactions(client("dynamodb", endpoint), do)
     return do.play
@@ -253,6 +256,25 @@ def lineage(ec2: Any, do: Recorder, snapshot: str) -> None:
         ("no instance by its owner", ec2.describe_instances, "owner-id", "210987654321"),
     ]:
         do(f"find {what}", call, Filters=[{"Name": name, "Values": [value]}])
+
+
+def blocks(ebs: Any, do: Recorder, snapshot: str) -> None:
+    """What is on a snapshot that nothing was ever written to, and what of a snapshot is refused."""
+    look, read = ebs.list_snapshot_blocks, ebs.get_snapshot_block
+    do("list a snapshot's blocks", look, SnapshotId=snapshot)
+    do("list them from one on", look, SnapshotId=snapshot, StartingBlockIndex=7, MaxResults=1000)
+    do("list them from beyond the end on", look, SnapshotId=snapshot, StartingBlockIndex=1_000_000)
+    do("list too many at once", look, SnapshotId=snapshot, MaxResults=10_001)
+    do("list a page that nobody promised", look, SnapshotId=snapshot, NextToken="AAAB")
+    do("read a block that is not there", read, SnapshotId=snapshot, BlockIndex=0, BlockToken="AAAB")
+    for what, other in [
+        ("no snapshot", "snap-0123456789abcdef0"),
+        ("nothing at all", "snap-"),
+        ("an image", "ami-0123456789abcdef0"),
+        ("a long id", f"snap-{60 * '0'}"),
+    ]:
+        do(f"list the blocks of {what}", look, SnapshotId=other)
+        do(f"read a block of {what}", read, SnapshotId=other, BlockIndex=0, BlockToken="AAAB")
 
 
 def items(dynamodb: Any, do: Recorder) -> None:
@@ -521,3 +543,50 @@ def test_sim_and_moto_give_the_same_answers(sim: str, moto_endpoint: str):
     for number, billing in enumerate(SNAPSHOTS.values(), 1):
         [image] = answers[f"describe {number}"]["Images"]
         assert (image.get("PlatformDetails"), image.get("UsageOperation")) == billing
+
+
+def test_both_serve_the_same_blocks_of_the_same_disk(sim_binary: Path, world: World, tmp_path: Path):
+    name = "debian12"
+    size, written = disk(name)
+    raw = tmp_path / name
+    with raw.open("wb") as file:
+        file.truncate(size)
+        for index, block in written.items():
+            file.seek(index * len(block))
+            file.write(block)
+        file.truncate(size)
+
+    def read(endpoint: str, snapshot: str) -> tuple[int, dict[int, bytes]]:
+        ebs = client("ebs", endpoint)
+        found, page = {}, {}
+        while not page or page.get("NextToken"):
+            # The fewest that a page has.
+            more = {"NextToken": page["NextToken"]} if page else {}
+            page = ebs.list_snapshot_blocks(SnapshotId=snapshot, MaxResults=100, **more)
+            assert page["BlockSize"] == 512 * 1024
+            for block in page["Blocks"]:
+                answer = ebs.get_snapshot_block(SnapshotId=snapshot, **block)
+                content = answer["BlockData"].read()
+                assert answer["Checksum"] == b64encode(sha256(content).digest()).decode()
+                assert answer["DataLength"] == len(content)
+                found[block["BlockIndex"]] = content
+        return page["VolumeSize"], found
+
+    with subprocess.Popen([sim_binary, "--disk", raw], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        of_sim = read(process.stdout.readline().strip(), "snap-0000000000000a005")
+        process.kill()
+    assert of_sim == read(world.moto.endpoint, world.snapshot_with_disk(name))
+    assert of_sim == (-(-size // 2**30), written)
+
+
+@pytest.mark.parametrize("arguments", [["--disk"], ["--port", "x"], ["--disc", "x"], ["x"]])
+def test_sim_says_what_it_takes(sim_binary: Path, arguments: list[str]):
+    done = subprocess.run([sim_binary, *arguments], capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (2, "usage: sim [--port N] [--disk RAW-IMAGE-FILE]\n")
+
+
+def test_sim_says_that_a_disk_is_not_there(sim_binary: Path):
+    done = subprocess.run([sim_binary, "--disk", "/nowhere"], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 1
+    assert done.stderr.startswith('sim: "/nowhere" can not be read: No such file')

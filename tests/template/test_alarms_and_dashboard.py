@@ -97,7 +97,8 @@ def test_every_permission_of_the_role_is_explained():
     table = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
     named = set(re.findall(r"`(\w+:\w+)`", table))
     [policy] = STACK.resources["GuardRole"]["Properties"]["Policies"]
-    for statement in policy["PolicyDocument"]["Statement"]:
+    of_keys = STACK.resources["ReadEncryptedDisks"]["Properties"]
+    for statement in policy["PolicyDocument"]["Statement"] + of_keys["PolicyDocument"]["Statement"]:
         actions = statement["Action"]
         for action in [actions] if isinstance(actions, str) else actions:
             assert f"`{action}`" in page, action

@@ -38,6 +38,7 @@ MATCHES = {
     "register-image-other-region": {CALL},
     "register-image-root-login": {CALL},
     "register-image-tag-specification": {CALL},
+    "register-image-uploaded": {CALL},
     "register-image-without-image-id": {CALL},
     "sqs-batch": set(),
     "state-change-available": {CHANGE},

@@ -25,6 +25,7 @@ REGION = "eu-west-1"
 # queries, the APIs that moto has.
 UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
+    "AWS::IAM::RolePolicy",
     "AWS::Logs::QueryDefinition",
     "AWS::Rbin::Rule",
     "AWS::SNS::Subscription",

@@ -61,6 +61,8 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
     assert granted == {
         "dynamodb:GetItem",
         "dynamodb:UpdateItem",
+        "ebs:GetSnapshotBlock",
+        "ebs:ListSnapshotBlocks",
         "ec2:CreateTags",
         "ec2:DeregisterImage",
         "ec2:DescribeImageAttribute",
@@ -87,6 +89,53 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "ssm:DescribeParameters",
         "ssm:GetParameters",
     }
+
+
+def test_encrypted_snapshots_are_read_only_with_keys_that_the_stack_names():
+    policy = RESOURCES["ReadEncryptedDisks"]
+    assert policy["Condition"] == "HasDiskKeys"
+    assert policy["Properties"]["RoleName"] == {"Ref": "GuardRole"}
+    [statement] = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Action": "kms:Decrypt",
+        "Resource": {"Fn::Split": [",", {"Ref": "DiskKeyArns"}]},
+    }
+    granted = {action for s in role_statements() for action in listed(s["Action"])}
+    assert not any(action.startswith("kms:") for action in granted)
+
+
+KEYS = "arn:aws:kms:eu-west-1:123456789012:key/"
+KEY = f"{KEYS}0b3e1c4a-5d6f-4a7b-8c9d-0e1f2a3b4c5d"
+
+
+@pytest.mark.parametrize(
+    "arns",
+    ["", KEY, f"{KEYS}*", f"{KEY},{KEYS}*", "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/mrk-0b3e1c4a"],
+)
+def test_the_keys_of_encrypted_snapshots_are_arns_of_keys(arns):
+    assert re.fullmatch(PARAMETERS["DiskKeyArns"]["AllowedPattern"], arns)
+
+
+@pytest.mark.parametrize(
+    "arns",
+    [
+        " ",
+        "*",
+        KEYS,
+        f"{KEY}, {KEY}",
+        f"{KEY} {KEY}",
+        f"{KEY},",
+        f",{KEY}",
+        f"{KEYS}*,*",
+        KEY.split("/")[1],
+        KEY.replace("key/", "alias/"),
+        KEY.replace("eu-west-1:123456789012", "*:*"),
+        "arn:aws:s3:::disks",
+    ],
+)
+def test_what_is_no_key_is_refused_as_one(arns):
+    assert not re.fullmatch(PARAMETERS["DiskKeyArns"]["AllowedPattern"], arns)
 
 
 def test_sam_adds_nothing_to_the_role():
@@ -328,7 +377,7 @@ def test_the_deployed_policy_is_the_defaults_written_out():
     assert policy == {
         "version": 1,
         "defaults": {},
-        "evidence": {"tags": True, "lineage": "always", "disk": "when-needed"},
+        "evidence": {"tags": True, "lineage": "always", "disk": "when-needed", "disk_max_blocks": 256},
         "discard": {
             "action": "deregister",
             "from": ["declared"],

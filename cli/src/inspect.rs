@@ -1,0 +1,244 @@
+//! `ami-guard inspect`: what is on a disk, and what an AMI made of it may bill.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ami_billing_guard::Aws;
+use ami_billing_guard::event::AmiId;
+use ami_billing_guard::expectation::disk::{self as evidence, platforms};
+use clap::{Args, value_parser};
+use disk::contained::{self, Blocks, Limits};
+use disk::{BLOCK_BYTES, ImageFile, Inspection};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::Outcome;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it is known what is there
+  2  the command line was not understood
+  3  it stays undetermined what is there, and why, or the disk could not be reached
+
+Reading a snapshot takes ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock, of an AMI also ec2:DescribeImages, and
+kms:Decrypt if it is encrypted. Nothing is changed.";
+
+/// What to inspect.
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// A snapshot (snap-…), an AMI (ami-…: its root snapshot), or a raw image file or block device
+    disk: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// How many blocks of 512 KiB are read at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    max_blocks: u32,
+    /// How long it may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u32).range(1..=3600))]
+    max_seconds: u32,
+    /// The Region of the snapshot or AMI; by default that of the profile or of AWS_REGION
+    #[arg(long)]
+    region: Option<String>,
+    /// The profile of the AWS configuration to use
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report {
+    /// The codes of what an AMI of it may bill, any of which is right; none if that is undetermined.
+    says: Vec<String>,
+    /// Why it is undetermined.
+    undetermined: Option<String>,
+    /// The operating system, as it calls itself.
+    name: Option<String>,
+    /// Where it is on the disk.
+    place: Option<String>,
+    /// The paths that told it.
+    evidence: Vec<String>,
+    blocks_read: u64,
+    elapsed_ms: u64,
+}
+
+/// Inspects a disk: the text to print, and how the program ends.
+///
+/// # Errors
+/// What kept the disk from being reached.
+pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), String> {
+    let begun = Instant::now();
+    let reader = std::env::current_exe()
+        .map_err(|error| format!("the program does not know where it is: {error}"))?;
+    let limits = Limits {
+        blocks: arguments.max_blocks.into(),
+        time: Duration::from_secs(arguments.max_seconds.into()),
+    };
+    let bar = ProgressBar::new_spinner().with_style(style());
+    let inspection = inspect(&arguments, &reader, limits, &bar).await;
+    bar.finish_and_clear();
+    let inspection = inspection?;
+    let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let report = Report::of(inspection, elapsed_ms);
+    let outcome = match &report.undetermined {
+        None => Outcome::Found,
+        Some(_) => Outcome::Unknown,
+    };
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n",
+        false => report.text(),
+    };
+    Ok((text, outcome))
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {pos} blocks read, {elapsed}");
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+async fn inspect(
+    arguments: &Arguments,
+    reader: &Path,
+    limits: Limits,
+    bar: &ProgressBar,
+) -> Result<Inspection, String> {
+    let disk = arguments.disk.as_str();
+    let is_id = |prefix: &str| {
+        let digits = disk.strip_prefix(prefix);
+        digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    if !is_id("snap-") && !is_id("ami-") {
+        let mut image = Image {
+            file: open(disk)?,
+            read: 0,
+            bar,
+        };
+        return Ok(contained::inspect(reader, &mut image, limits).await);
+    }
+    let (profile, region) = (arguments.profile.as_deref(), arguments.region.as_deref());
+    let aws = Aws::connect_as(profile, region).await;
+    if aws.region().is_none() {
+        return Err("no Region is known: say --region, or set AWS_REGION".into());
+    }
+    let snapshot = match disk.parse::<AmiId>() {
+        Err(_) => disk.to_owned(),
+        Ok(image) => {
+            bar.set_message("looking for the root snapshot");
+            let root = aws.root_snapshot(&image).await;
+            root.map_err(|error| error.to_string())?
+        }
+    };
+    let inspection = evidence::inspect(&aws, reader, &snapshot, limits, |read| {
+        bar.set_position(read);
+    });
+    inspection.await.map_err(|error| error.to_string())
+}
+
+/// Opens a raw image.
+fn open(path: &str) -> Result<ImageFile, String> {
+    let accepted = "accepted are a snapshot (snap-…), an AMI (ami-…), and a raw image file";
+    let unopened = |error| format!("{path:?} can not be read: {error}; {accepted}");
+    let mut beginning = Vec::new();
+    let file = File::open(PathBuf::from(path)).map_err(unopened)?;
+    file.take(16)
+        .read_to_end(&mut beginning)
+        .map_err(unopened)?;
+    for (what, magic) in OTHER_FORMATS {
+        if beginning.starts_with(magic) {
+            return Err(format!(
+                "{path:?} is {what}, not a raw image: unpack or convert it first (qemu-img convert -O raw)"
+            ));
+        }
+    }
+    ImageFile::open(Path::new(path)).map_err(unopened)
+}
+
+/// What people have beside raw images, and how it begins.
+const OTHER_FORMATS: [(&str, &[u8]); 8] = [
+    ("a qcow2 image", b"QFI\xfb"),
+    ("a VMDK image", b"KDMV"),
+    ("a VMDK description", b"# Disk DescriptorFile"),
+    ("a VHD image", b"conectix"),
+    ("a VHDX image", b"vhdxfile"),
+    ("compressed with gzip", b"\x1f\x8b"),
+    ("compressed with xz", b"\xfd7zXZ\0"),
+    ("compressed with zstd", b"\x28\xb5\x2f\xfd"),
+];
+
+/// An image in a file, with the progress of reading it.
+struct Image<'a> {
+    file: ImageFile,
+    read: u64,
+    bar: &'a ProgressBar,
+}
+
+impl Blocks for Image<'_> {
+    fn size(&self) -> u64 {
+        disk::BlockSource::size(&self.file)
+    }
+
+    async fn fetch(
+        &mut self,
+        blocks: std::ops::Range<u64>,
+    ) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let blocks = disk::BlockSource::fetch(&mut self.file, blocks)?;
+        self.read += blocks.iter().flatten().count() as u64;
+        self.bar.set_position(self.read);
+        Ok(blocks)
+    }
+}
+
+impl Report {
+    fn of(inspection: Inspection, elapsed_ms: u64) -> Report {
+        let blocks_read = inspection.blocks_read;
+        match inspection.result {
+            Ok(findings) => Report {
+                says: platforms(&findings).names(),
+                undetermined: None,
+                name: Some(findings.name),
+                place: Some(findings.place),
+                evidence: findings.evidence,
+                blocks_read,
+                elapsed_ms,
+            },
+            Err(why) => Report {
+                says: Vec::new(),
+                undetermined: Some(why),
+                name: None,
+                place: None,
+                evidence: Vec::new(),
+                blocks_read,
+                elapsed_ms,
+            },
+        }
+    }
+
+    /// For people. What a stranger wrote on the disk does nothing to a terminal.
+    fn text(&self) -> String {
+        let mut text = match (&self.name, &self.undetermined) {
+            (Some(name), _) => format!("{}\n", name.escape_debug()),
+            (None, why) => format!("undetermined: {}\n", why.as_deref().unwrap_or_default()),
+        };
+        let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<12}{value}\n"));
+        if !self.says.is_empty() {
+            line("may bill", &self.says.join(", or "));
+        }
+        if let Some(place) = &self.place {
+            line("where", place);
+        }
+        for (number, path) in self.evidence.iter().enumerate() {
+            let what = if number == 0 { "told by" } else { "" };
+            line(what, &path.escape_debug().to_string());
+        }
+        let kib = self.blocks_read * BLOCK_BYTES / 1024;
+        let seconds = Duration::from_millis(self.elapsed_ms).as_secs_f64();
+        line(
+            "read",
+            &format!("{} blocks ({kib} KiB) in {seconds:.2} s", self.blocks_read),
+        );
+        text
+    }
+}

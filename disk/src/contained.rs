@@ -1,0 +1,301 @@
+//! Reading a disk in a child process that can do no harm: no input makes the caller panic, takes more memory than
+//! the child may have, or more time than it is given.
+//!
+//! The child is the same program, started with [`ARGUMENT`] alone. It gets no environment and no network, and the
+//! disk's blocks from its parent, through a pipe.
+//!
+//! What the two say to each other, numbers in little-endian order. The parent: the disk's size and the most blocks
+//! that may be read (`u64` each); then for each block that was asked for its length (`u32`, nothing for one that was
+//! never written) and its bytes. The child: `?`, the first block (`u64`) and how many (`u32`); in the end `.`, a
+//! length (`u32`) and the [`Inspection`] as JSON.
+
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rlimit::Resource;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::{BlockSource, Inspection};
+
+/// What a program is started with to be the child: it then calls [`run_child`] before anything else.
+pub const ARGUMENT: &str = "read-disk";
+
+/// How much memory the child may take: its cache of 16 MiB, and several times what the readers need beside it.
+const MOST_MEMORY: u64 = 96 * 1024 * 1024;
+
+/// How long the child's answer may be. Its texts are bounded, but a file name may be 255 letters.
+const MOST_ANSWER: u32 = 256 * 1024;
+
+/// How much of what the child says of its own death is read.
+const MOST_LAST_WORDS: usize = 4096;
+
+/// How long a child that has said its last may take to end. It is killed then, as any other.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const ASKS: u8 = b'?';
+const ANSWERS: u8 = b'.';
+
+/// How a disk is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many blocks of 512 KiB may be fetched.
+    pub blocks: u64,
+    /// How long it may take.
+    pub time: Duration,
+}
+
+/// Where the parent gets the blocks from: as [`BlockSource`], but it may have to wait for them.
+pub trait Blocks: Send {
+    /// As [`BlockSource::size`].
+    fn size(&self) -> u64;
+
+    /// As [`BlockSource::fetch`].
+    ///
+    /// # Errors
+    /// As [`BlockSource::fetch`].
+    fn fetch(
+        &mut self,
+        blocks: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, String>> + Send;
+}
+
+impl<S: BlockSource + Send> Blocks for S {
+    fn size(&self) -> u64 {
+        BlockSource::size(self)
+    }
+
+    async fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        BlockSource::fetch(self, blocks)
+    }
+}
+
+/// Has a child process of `program` read a disk.
+///
+/// Whatever keeps it from being read, the limits among it, is the inspection's result: it stays undetermined, and why.
+pub async fn inspect(program: &Path, disk: &mut impl Blocks, limits: Limits) -> Inspection {
+    let mut blocks_read = 0;
+    let answer = ask_child(program, disk, limits, &mut blocks_read).await;
+    answer.unwrap_or_else(|why| Inspection {
+        blocks_read,
+        result: Err(why),
+    })
+}
+
+/// Looks whether a child process of `program` can read a disk at all, with an empty one.
+///
+/// # Errors
+/// Why not.
+pub async fn check(program: &Path, time: Duration) -> Result<(), String> {
+    let limits = Limits { blocks: 1, time };
+    let answer = ask_child(program, &mut Nothing, limits, &mut 0).await;
+    answer.map(|_| ())
+}
+
+/// A disk without a block.
+struct Nothing;
+
+impl BlockSource for Nothing {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn fetch(&mut self, _: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        Err("there is no block".into())
+    }
+}
+
+/// The child's answer; or why there is none. `blocks_read` counts while it is waited for.
+async fn ask_child(
+    program: &Path,
+    disk: &mut impl Blocks,
+    limits: Limits,
+    blocks_read: &mut u64,
+) -> Result<Inspection, String> {
+    let mut child = start(program, limits.time)
+        .map_err(|error| format!("the reader could not be started: {error}"))?;
+    let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err("the reader could not be spoken to".into());
+    };
+    let talk = talk(to, from, disk, limits.blocks, blocks_read);
+    match tokio::time::timeout(limits.time, talk).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            let why = last_words(&mut child).await;
+            Err(why.unwrap_or_else(|| error.to_string()))
+        }
+        // The child is killed as it is dropped.
+        Err(_) => Err(format!(
+            "it takes more than {} seconds",
+            limits.time.as_secs()
+        )),
+    }
+}
+
+fn start(program: &Path, time: Duration) -> io::Result<Child> {
+    Command::new(program)
+        .arg(ARGUMENT)
+        .arg(time.as_secs().to_string())
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Gives the child what it asks for, until it answers, or there is no more to be given.
+async fn talk(
+    mut to: ChildStdin,
+    mut from: ChildStdout,
+    disk: &mut impl Blocks,
+    most_blocks: u64,
+    blocks_read: &mut u64,
+) -> io::Result<Result<Inspection, String>> {
+    to.write_u64_le(disk.size()).await?;
+    to.write_u64_le(most_blocks).await?;
+    to.flush().await?;
+    loop {
+        match from.read_u8().await? {
+            ASKS => {
+                let first = from.read_u64_le().await?;
+                let count = from.read_u32_le().await?;
+                let blocks = first..first.saturating_add(count.into());
+                let blocks = match disk.fetch(blocks).await {
+                    Ok(blocks) => blocks,
+                    Err(why) => return Ok(Err(why)),
+                };
+                for block in blocks {
+                    let block = block.unwrap_or_default();
+                    *blocks_read += u64::from(!block.is_empty());
+                    to.write_u32_le(length(&block)?).await?;
+                    to.write_all(&block).await?;
+                }
+                to.flush().await?;
+            }
+            ANSWERS => {
+                let length = from.read_u32_le().await?.min(MOST_ANSWER);
+                let mut json = vec![0; usize::try_from(length).unwrap_or(0)];
+                from.read_exact(&mut json).await?;
+                return Ok(Ok(serde_json::from_slice(&json)?));
+            }
+            _ => return Err(io::Error::other("the reader said what nobody understands")),
+        }
+    }
+}
+
+fn length(bytes: &[u8]) -> io::Result<u32> {
+    u32::try_from(bytes.len()).map_err(io::Error::other)
+}
+
+/// Why a child ended without an answer; `None` if it did not end.
+async fn last_words(child: &mut Child) -> Option<String> {
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut some = stderr.take(MOST_LAST_WORDS as u64);
+        let _ = tokio::time::timeout(PATIENCE, some.read_to_end(&mut said)).await;
+    }
+    let status = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .ok()?
+        .ok()?;
+    Some(how_it_ended(&String::from_utf8_lossy(&said), status))
+}
+
+fn how_it_ended(said: &str, status: ExitStatus) -> String {
+    if said.contains("memory allocation") {
+        let most = MOST_MEMORY / (1024 * 1024);
+        return format!("reading it takes more than {most} MiB of memory");
+    }
+    // `thread 'main' (12) panicked at crate/src/file.rs:205:10:`, and what it says in the next line.
+    let panic = said.split_once("panicked at ").map(|(_, rest)| rest);
+    let place = panic.and_then(|rest| rest.lines().next());
+    // Where the crate was compiled is nobody's business.
+    let place = place.map(|place| place.trim_end_matches(':').rsplit("/registry/src/").next());
+    match place.flatten() {
+        Some(place) => {
+            let file = place.split_once('/').map_or(place, |(_, file)| file);
+            format!("the reader panicked at {file}: the disk is damaged, or nobody foresaw it")
+        }
+        None => format!("the reader ended without an answer ({status})"),
+    }
+}
+
+/// Is the child: reads the disk whose blocks the parent sends, and answers.
+pub fn run_child(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let seconds = arguments.into_iter().find_map(|text| text.parse().ok());
+    let worked = limit(seconds.unwrap_or(60)).and_then(|()| answer());
+    match worked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn limit(seconds: u64) -> io::Result<()> {
+    // What is written to: the heap. The whole address space would count the program itself, too.
+    Resource::DATA.set(MOST_MEMORY, MOST_MEMORY)?;
+    Resource::CPU.set(seconds.max(1), seconds.max(1) + 1)?;
+    Resource::CORE.set(0, 0)?;
+    Resource::FSIZE.set(0, 0)
+}
+
+fn answer() -> io::Result<()> {
+    let size = number()?;
+    let most_blocks = number()?;
+    let inspection = crate::inspect(Parent { size }, most_blocks);
+    let json = serde_json::to_vec(&inspection)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&[ANSWERS])?;
+    out.write_all(&length(&json)?.to_le_bytes())?;
+    out.write_all(&json)?;
+    out.flush()
+}
+
+fn number() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    io::stdin().read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// The disk, as the child has it.
+struct Parent {
+    size: u64,
+}
+
+impl Parent {
+    fn ask(&self, blocks: Range<u64>) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let count = u32::try_from(blocks.end - blocks.start).map_err(io::Error::other)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&[ASKS])?;
+        out.write_all(&blocks.start.to_le_bytes())?;
+        out.write_all(&count.to_le_bytes())?;
+        out.flush()?;
+        let mut input = io::stdin().lock();
+        let mut block = |_| {
+            let mut length = [0; 4];
+            input.read_exact(&mut length)?;
+            let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
+            let mut bytes = vec![0; length];
+            input.read_exact(&mut bytes)?;
+            Ok((length > 0).then_some(bytes))
+        };
+        blocks.map(&mut block).collect()
+    }
+}
+
+impl BlockSource for Parent {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let asked = self.ask(blocks);
+        asked.map_err(|error| format!("the blocks did not arrive: {error}"))
+    }
+}

@@ -1,0 +1,257 @@
+//! File systems, behind one small trait: which there is on a partition, and the files on it.
+
+mod btrfs;
+mod ext4;
+mod ntfs;
+mod xfs;
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use crate::volume::Volume;
+
+/// Why something stays undetermined, for a person to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble(pub(crate) String);
+
+impl Trouble {
+    pub(crate) fn new(why: impl Into<String>) -> Trouble {
+        Trouble(why.into())
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+/// What a path names; a link is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    Link,
+    /// A device, a socket, …
+    Other,
+}
+
+impl Kind {
+    fn of(is_file: bool, is_directory: bool, is_link: bool) -> Kind {
+        match () {
+            () if is_file => Kind::File,
+            () if is_directory => Kind::Directory,
+            () if is_link => Kind::Link,
+            () => Kind::Other,
+        }
+    }
+}
+
+/// How long a link's target may be, as for Linux (`path_resolution(7)`).
+const LONGEST_LINK: u64 = 4096;
+
+/// A file system, opened. Paths begin with `/`, and none of their components is `.`, `..` or a link.
+pub(crate) trait FileSystem {
+    /// What is there; `None` if nothing is.
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble>;
+
+    /// Where a link points.
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble>;
+
+    /// The bytes of a file from `offset` on, as many as fit; fewer only at its end.
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble>;
+
+    /// The names in a directory; those that are no UTF-8 are none that anybody looks for.
+    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble>;
+}
+
+/// What there is on a partition, by what it begins with.
+pub(crate) enum Content {
+    /// Nothing that could hold an operating system: no file system, or one for other purposes.
+    Nothing,
+    /// Something that could, and that can not be read: what it is.
+    Closed(&'static str),
+    /// One that can be read, by its name, with its possible roots: more than one where there are subvolumes.
+    Open(&'static str, Vec<Box<dyn FileSystem>>),
+}
+
+/// Looks what there is on a partition, and opens it. `is_boot_code`: its type says that it holds what starts the
+/// machine, in a form of its own.
+///
+/// # Errors
+/// [`Trouble`], if there is a file system that should be readable and is not.
+pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, Trouble> {
+    // All of these are in the first 512 KiB of the partition.
+    let magic = |offset: u64, bytes: &[u8]| -> Result<bool, Trouble> {
+        if offset.saturating_add(bytes.len() as u64) > region.length() {
+            return Ok(false);
+        }
+        let mut there = vec![0; bytes.len()];
+        region.read_at(offset, &mut there)?;
+        Ok(there == bytes)
+    };
+    for (what, offset, bytes) in CLOSED {
+        if magic(*offset, bytes)? {
+            return Ok(Content::Closed(what));
+        }
+    }
+    let mut readable = Vec::new();
+    for (what, offset, bytes) in READABLE {
+        if magic(*offset, bytes)? {
+            readable.push(*what);
+        }
+    }
+    match readable.as_slice() {
+        [] => {}
+        ["xfs"] => return Ok(Content::Open("xfs", vec![xfs::open(region)?])),
+        ["ntfs"] => return Ok(Content::Open("ntfs", vec![ntfs::open(region)?])),
+        ["btrfs"] => return Ok(Content::Open("btrfs", btrfs::open(region)?)),
+        ["ext4"] => return Ok(Content::Open("ext4", vec![ext4::open(region)?])),
+        // One was there before the other, and nobody knows which one is meant.
+        _ => return Ok(Content::Closed("the signatures of several file systems")),
+    }
+    for (offset, bytes) in FOR_OTHER_PURPOSES {
+        if magic(*offset, bytes)? {
+            return Ok(Content::Nothing);
+        }
+    }
+    let length = region.length().min(4096);
+    let mut beginning = vec![0; usize::try_from(length).unwrap_or(0)];
+    region.read_at(0, &mut beginning)?;
+    Ok(
+        match is_boot_code || beginning.iter().all(|byte| *byte == 0) {
+            true => Content::Nothing,
+            // It may be encrypted without a word of it, or be of a kind that is not known here.
+            false => Content::Closed("something unknown"),
+        },
+    )
+}
+
+/// What can be read, and what says so where.
+const READABLE: &[(&str, u64, &[u8])] = &[
+    ("xfs", 0, b"XFSB"),
+    ("ntfs", 3, b"NTFS    "),
+    ("btrfs", 0x10040, b"_BHRfS_M"),
+    ("ext4", 0x438, &[0x53, 0xef]),
+];
+
+/// What begins like this holds no operating system: FAT, and Linux's swap space.
+const FOR_OTHER_PURPOSES: &[(u64, &[u8])] =
+    &[(0x36, b"FAT1"), (0x52, b"FAT32"), (0xff6, b"SWAPSPACE2")];
+
+/// The label of a Linux md array that stands before what is on it. (Where it stands behind, what is on the array reads
+/// as if there were none.)
+const MD: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
+
+/// What may hold an operating system, and is not read: what it is, and what says so where.
+const CLOSED: &[(&str, u64, &[u8])] = &[
+    // LVM's label is in one of the first four sectors.
+    ("LVM", 0, b"LABELONE"),
+    ("LVM", 0x200, b"LABELONE"),
+    ("LVM", 0x400, b"LABELONE"),
+    ("LVM", 0x600, b"LABELONE"),
+    ("LUKS (encrypted)", 0, b"LUKS\xba\xbe"),
+    ("BitLocker (encrypted)", 3, b"-FVE-FS-"),
+    ("ReFS", 3, b"ReFS\0\0\0\0"),
+    ("a member of an md array", 0, MD),
+    ("a member of an md array", 0x1000, MD),
+    ("bcache", 0x1018, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+    ("squashfs", 0, b"hsqs"),
+    ("EROFS", 0x400, b"\xe2\xe1\xf5\xe0"),
+    ("F2FS", 0x400, b"\x10\x20\xf5\xf2"),
+    ("JFS", 0x8000, b"JFS1"),
+    ("ReiserFS", 0x10034, b"ReIsEr2Fs"),
+    ("ReiserFS", 0x10034, b"ReIsEr3Fs"),
+    ("ISO 9660", 0x8001, b"CD001"),
+    // The first of ZFS's uberblocks, in either byte order.
+    ("ZFS", 0x20000, b"\x0c\xb1\xba\x00\x00\x00\x00\x00"),
+    ("ZFS", 0x20000, b"\x00\x00\x00\x00\x00\xba\xb1\x0c"),
+];
+
+/// A part of a disk.
+#[derive(Clone)]
+pub(crate) struct Region {
+    volume: Volume,
+    offset: u64,
+    length: u64,
+}
+
+impl Region {
+    pub(crate) fn new(volume: &Volume, offset: u64, length: u64) -> Region {
+        Region {
+            volume: volume.clone(),
+            offset,
+            length,
+        }
+    }
+
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    /// In bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Trouble`], if they are not all within the region, or can not be had.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.length) {
+            let length = buffer.len();
+            return Err(Trouble(format!(
+                "{length} bytes at byte {offset} are beyond the partition's end"
+            )));
+        }
+        let at = self.offset.saturating_add(offset);
+        self.volume.read_at(at, buffer).map_err(Trouble)
+    }
+}
+
+/// A region, as readers want it that have a position.
+pub(crate) struct Cursor {
+    region: Region,
+    at: u64,
+}
+
+impl Cursor {
+    pub(crate) fn new(region: &Region) -> Cursor {
+        Cursor {
+            region: region.clone(),
+            at: 0,
+        }
+    }
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.region.length.saturating_sub(self.at);
+        let length = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let Some(buffer) = buffer.get_mut(..length) else {
+            return Ok(0);
+        };
+        let read = self.region.read_at(self.at, buffer);
+        read.map_err(io::Error::other)?;
+        self.at += length as u64;
+        Ok(length)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.region.length.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::other("a position before the beginning"))?;
+        Ok(self.at)
+    }
+}

@@ -1,0 +1,109 @@
+//! btrfs.
+
+use lambutter::{BlockRead, Btrfs, Error, Inode, Path};
+
+use super::{FileSystem, Kind, Region, Trouble};
+
+#[derive(Clone)]
+struct Reader(Region);
+
+impl BlockRead for Reader {
+    type Error = Trouble;
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+        self.0.read_at(offset, buffer)
+    }
+}
+
+/// Where distributions put their root if it is not the default subvolume: Ubuntu, Debian, Fedora. They name it on
+/// the kernel's command line.
+const SUBVOLUMES: [&str; 3] = ["/@", "/@rootfs", "/root"];
+
+/// Where SUSE's systems have what is not to be rolled back with the root: in subvolumes beside it, which are mounted
+/// over empty directories. Of these only one holds what is looked for.
+const BESIDE: (&str, &str) = ("/opt/", "/@/opt");
+const TOP: u64 = 5;
+
+/// Opens it: the default subvolume, which a plain mount shows, and those that may be the root instead.
+pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble> {
+    let reader = Reader(region.clone());
+    let default = Btrfs::open(reader.clone(), region.length()).map_err(trouble)?;
+    let shown = default.subvolume();
+    let opened = |root| -> Result<Box<dyn FileSystem>, Trouble> {
+        let top = Btrfs::open_subvol_id(reader.clone(), region.length(), TOP).map_err(trouble)?;
+        Ok(Box::new(Opened { root, top }))
+    };
+    let mut roots = vec![opened(default)?];
+    for path in SUBVOLUMES {
+        match Btrfs::open_subvol_path(reader.clone(), region.length(), name(path)?) {
+            Ok(root) if root.subvolume() != shown => roots.push(opened(root)?),
+            // It is the default one, there is none, or it is a directory, such as the superuser's home.
+            Ok(_) | Err(Error::NotFound | Error::NotASubvolume) => {}
+            Err(error) => return Err(trouble(error)),
+        }
+    }
+    Ok(roots)
+}
+
+struct Opened {
+    root: Btrfs<Reader>,
+    top: Btrfs<Reader>,
+}
+
+impl Opened {
+    /// What a path names, and the subvolume from which that was found.
+    fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Reader>, Inode)>, Trouble> {
+        match self.root.resolve(name(path)?) {
+            Ok(inode) => return Ok(Some((&mut self.root, inode))),
+            Err(Error::NotFound) => {}
+            Err(error) => return Err(trouble(error)),
+        }
+        let (mounted, beside) = BESIDE;
+        let Some(below) = path.strip_prefix(mounted) else {
+            return Ok(None);
+        };
+        match self.top.resolve(name(&format!("{beside}/{below}"))?) {
+            Ok(inode) => Ok(Some((&mut self.top, inode))),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+}
+
+impl FileSystem for Opened {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+        let Some((from, inode)) = self.find(path)? else {
+            return Ok(None);
+        };
+        let metadata = from.metadata(&inode).map_err(trouble)?;
+        let (file, directory) = (metadata.is_file(), metadata.is_dir());
+        Ok(Some(Kind::of(file, directory, metadata.is_symlink())))
+    }
+
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+        self.root.read_link(name(path)?).map_err(trouble)
+    }
+
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+        match self.find(path)? {
+            Some((from, inode)) => from.read_file_at(&inode, offset, buffer).map_err(trouble),
+            None => Err(Trouble(format!("the btrfs can not be read: no {path}"))),
+        }
+    }
+
+    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+        let entries = self.root.read_dir(name(path)?).map_err(trouble)?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| String::from_utf8(entry.name).ok())
+            .collect())
+    }
+}
+
+fn name(path: &str) -> Result<Path<'_>, Trouble> {
+    Path::new(path.as_bytes()).ok_or_else(|| Trouble::new("a path that is none"))
+}
+
+fn trouble(error: Error) -> Trouble {
+    Trouble(format!("the btrfs can not be read: {error}"))
+}

@@ -1,0 +1,112 @@
+//! ext4, and its elders ext2 and ext3.
+
+use std::error::Error;
+
+use ext4_view::{Ext4, Ext4Error, Ext4Read};
+
+use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble};
+
+/// How much memory the table of block groups may take. One group in 128 MiB is the rule, so that this is enough
+/// for the largest volume that EBS has (64 TiB).
+const MOST_GROUPS: u64 = 64 * 1024 * 1024 / 128;
+
+struct Reader(Region);
+
+impl Ext4Read for Reader {
+    fn read(
+        &mut self,
+        start: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
+        Ok(self.0.read_at(start, buffer)?)
+    }
+}
+
+/// Opens it. A journal that still holds changes is taken into account.
+pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
+    check_size(region)?;
+    let ext4 = Ext4::load(Box::new(Reader(region.clone()))).map_err(trouble)?;
+    Ok(Box::new(Opened(ext4)))
+}
+
+/// Checks that the file system fits its partition: the reader takes memory for whatever the superblock claims.
+fn check_size(region: &Region) -> Result<(), Trouble> {
+    let mut superblock = [0; 1024];
+    region.read_at(1024, &mut superblock)?;
+    let number = |at: usize| -> u64 {
+        let bytes = superblock.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_le_bytes).into()
+    };
+    let damaged = |what: &str| Trouble(format!("the ext4 can not be read: {what}"));
+    let block_bytes = match number(0x18) {
+        shift @ 0..=6 => 1024 << shift,
+        _ => return Err(damaged("its block size makes no sense")),
+    };
+    let has_64_bits = number(0x60) & 0x80 != 0;
+    let blocks = number(0x4) | if has_64_bits { number(0x150) << 32 } else { 0 };
+    if blocks
+        .checked_mul(block_bytes)
+        .is_none_or(|bytes| bytes > region.length())
+    {
+        return Err(damaged("it claims to be larger than its partition"));
+    }
+    match blocks.checked_div(number(0x20)) {
+        Some(0..=MOST_GROUPS) => Ok(()),
+        _ => Err(damaged("it claims too many block groups")),
+    }
+}
+
+struct Opened(Ext4);
+
+impl FileSystem for Opened {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+        match self.0.symlink_metadata(path) {
+            Ok(metadata) => {
+                let file = metadata.file_type().is_regular_file();
+                let kind = Kind::of(file, metadata.is_dir(), metadata.is_symlink());
+                Ok(Some(kind))
+            }
+            Err(Ext4Error::NotFound | Ext4Error::NotADirectory) => Ok(None),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+        // The reader takes memory for whatever length a link claims.
+        let length = self.0.symlink_metadata(path).map_err(trouble)?.len();
+        if length > LONGEST_LINK {
+            return Err(Trouble::new("the ext4 can not be read: a link is too long"));
+        }
+        let target = self.0.read_link(path).map_err(trouble)?;
+        Ok(target.as_ref().to_vec())
+    }
+
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+        let mut file = self.0.open(path).map_err(trouble)?;
+        file.seek_to(offset).map_err(trouble)?;
+        let mut read = 0;
+        // One call reads no further than the end of a block.
+        while let Some(rest) = buffer.get_mut(read..)
+            && !rest.is_empty()
+        {
+            match file.read_bytes(rest).map_err(trouble)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok(read)
+    }
+
+    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+        let mut names = Vec::new();
+        for entry in self.0.read_dir(path).map_err(trouble)? {
+            let entry = entry.map_err(trouble)?;
+            names.extend(entry.file_name().as_str().ok().map(str::to_owned));
+        }
+        Ok(names)
+    }
+}
+
+fn trouble(error: Ext4Error) -> Trouble {
+    Trouble(format!("the ext4 can not be read: {error}"))
+}

@@ -1,0 +1,131 @@
+//! NTFS.
+
+use std::cmp::Ordering;
+
+use ntfs::structured_values::{NtfsFileName, NtfsFileNamespace};
+use ntfs::{Ntfs, NtfsError, NtfsFile, NtfsReadSeek};
+use std::io::SeekFrom;
+
+use super::{Cursor, FileSystem, Kind, Region, Trouble};
+
+/// How many names of one directory are looked at: `System32` has about five thousand.
+const MOST_NAMES: usize = 100_000;
+
+/// Opens it. Changes that are only in the log are not seen: Windows writes its log before it shuts down.
+pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
+    let mut cursor = Cursor::new(region);
+    let ntfs = Ntfs::new(&mut cursor).map_err(trouble)?;
+    Ok(Box::new(Opened { ntfs, cursor }))
+}
+
+struct Opened {
+    ntfs: Ntfs,
+    cursor: Cursor,
+}
+
+impl Opened {
+    /// The file of this path; case does not matter.
+    fn file(&mut self, path: &str) -> Result<Option<NtfsFile<'_>>, Trouble> {
+        let mut file = self.ntfs.root_directory(&mut self.cursor);
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let directory = file.map_err(trouble)?;
+            if !directory.is_directory() {
+                return Ok(None);
+            }
+            let index = directory.directory_index(&mut self.cursor);
+            let index = index.map_err(trouble)?;
+            let mut finder = index.finder();
+            let by_name = |key: &NtfsFileName| compare(name, key);
+            let entry = match finder.find(&mut self.cursor, by_name) {
+                Some(entry) => entry.map_err(trouble)?,
+                None => return Ok(None),
+            };
+            file = entry.to_file(&self.ntfs, &mut self.cursor);
+        }
+        file.map(Some).map_err(trouble)
+    }
+}
+
+impl FileSystem for Opened {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+        Ok(self.file(path)?.map(|file| match file.is_directory() {
+            true => Kind::Directory,
+            false => Kind::File,
+        }))
+    }
+
+    /// Windows' links are not followed: none is on the way to anything that is looked for.
+    fn link(&mut self, _: &str) -> Result<Vec<u8>, Trouble> {
+        Err(Trouble::new("links of an NTFS are not followed"))
+    }
+
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+        let mut cursor = Cursor::new(&self.cursor.region);
+        let Some(file) = self.file(path)? else {
+            return Err(Trouble(format!("the NTFS can not be read: no {path}")));
+        };
+        let Some(data) = file.data(&mut cursor, "") else {
+            return Ok(0);
+        };
+        let data = data.map_err(trouble)?;
+        let attribute = data.to_attribute().map_err(trouble)?;
+        let mut value = attribute.value(&mut cursor).map_err(trouble)?;
+        value
+            .seek(&mut cursor, SeekFrom::Start(offset))
+            .map_err(trouble)?;
+        let mut read = 0;
+        while let Some(rest) = buffer.get_mut(read..)
+            && !rest.is_empty()
+        {
+            match value.read(&mut cursor, rest).map_err(trouble)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok(read)
+    }
+
+    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+        let mut cursor = Cursor::new(&self.cursor.region);
+        let Some(file) = self.file(path)? else {
+            return Ok(Vec::new());
+        };
+        let index = file.directory_index(&mut cursor).map_err(trouble)?;
+        let mut entries = index.entries();
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next(&mut cursor) {
+            let entry = entry.map_err(trouble)?;
+            if let Some(key) = entry.key() {
+                let key = key.map_err(trouble)?;
+                // Of a file with a short name too (`PROGRA~1`), this is another entry.
+                if key.namespace() != NtfsFileNamespace::Dos {
+                    names.extend(key.name().to_string().ok());
+                }
+            }
+            if names.len() > MOST_NAMES {
+                return Err(Trouble(format!(
+                    "the NTFS can not be read: {path} does not end"
+                )));
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// How a name compares with an entry's in the order of the index, which is by the letters in upper case. Ours are
+/// ASCII, and no letter beyond is an ASCII letter's upper case: the volume's own table of letters, which would have
+/// to be fetched, is not needed.
+fn compare(name: &str, key: &NtfsFileName) -> Ordering {
+    let upper = |unit: u16| match unit {
+        0x61..=0x7a => unit - 0x20,
+        _ => unit,
+    };
+    let theirs = key.name();
+    name.encode_utf16()
+        .map(upper)
+        .cmp(theirs.u16_iter().map(upper))
+}
+
+fn trouble(error: NtfsError) -> Trouble {
+    Trouble(format!("the NTFS can not be read: {error}"))
+}

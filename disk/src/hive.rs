@@ -1,0 +1,296 @@
+//! The registry of Windows: a value of a key, read where it stands, without the rest of the hive, which may be a
+//! hundred megabytes.
+//!
+//! The crates that read hives want the whole of it, so this is our own: the few cells on the way to a key. (The format
+//! is known from several public descriptions that agree: a base block of 4 KiB, then cells; a cell is four bytes of
+//! size, negative if it is in use, and its content, which begins with two letters. Keys are `nk`, values `vk`, lists
+//! of subkeys `lf`, `lh`, `li`, and `ri` for lists of lists.) Changes that are only in the hive's log are not seen:
+//! what is looked for was written when the system was set up.
+
+use crate::file_system::Trouble;
+use crate::tree::OpenFile;
+
+/// Where the cells begin: their offsets are counted from there.
+const BASE_BLOCK: u64 = 4096;
+
+/// What stands for "no cell".
+const NO_CELL: u32 = u32::MAX;
+
+/// How many bytes of a cell are read at most, by what it may hold.
+const KEY_BYTES: usize = 76 + 512;
+const LIST_BYTES: usize = 4 + 8 * 65_536;
+const VALUE_BYTES: usize = 20 + 512;
+const DATA_BYTES: usize = 4096;
+
+/// How many values of a key are looked at.
+const MOST_VALUES: usize = 1024;
+
+/// A hive, in a file.
+pub(crate) struct Hive<'a> {
+    file: OpenFile<'a>,
+    root: u32,
+}
+
+/// A key.
+pub(crate) struct Key {
+    node: Vec<u8>,
+}
+
+impl<'a> Hive<'a> {
+    /// A hive, if the file is one.
+    ///
+    /// # Errors
+    /// [`Trouble`], if it is none, or can not be read.
+    pub(crate) fn open(mut file: OpenFile<'a>) -> Result<Hive<'a>, Trouble> {
+        let base = file.beginning(512)?;
+        if !base.starts_with(b"regf") {
+            return Err(Trouble::new("the registry can not be read: it is no hive"));
+        }
+        let root = u32_at(&base, 0x24).ok_or_else(damaged)?;
+        Ok(Hive { file, root })
+    }
+
+    /// A key by its path (`Microsoft\Windows NT`), whatever the case of its letters; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Trouble`], if the hive is damaged, or can not be read.
+    pub(crate) fn key(&mut self, path: &str) -> Result<Option<Key>, Trouble> {
+        let mut key = self.node(self.root)?;
+        for name in path.split('\\') {
+            match self.subkey(&key, name)? {
+                Some(subkey) => key = subkey,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(key))
+    }
+
+    /// The texts of a key's values, those that are texts.
+    ///
+    /// # Errors
+    /// As [`Hive::key`].
+    pub(crate) fn texts(&mut self, key: &Key) -> Result<Vec<String>, Trouble> {
+        let mut texts = Vec::new();
+        for value in self.values(key)? {
+            let value = self.value(value)?;
+            texts.extend(self.text(&value)?);
+        }
+        Ok(texts)
+    }
+
+    /// The text of one value of a key; `None` if it has no such value, or it is no text. Of the others only the names
+    /// are read: what they hold may be anywhere.
+    ///
+    /// # Errors
+    /// As [`Hive::key`].
+    pub(crate) fn text_of(&mut self, key: &Key, name: &str) -> Result<Option<String>, Trouble> {
+        for value in self.values(key)? {
+            let value = self.value(value)?;
+            if value.name()?.eq_ignore_ascii_case(name) {
+                return self.text(&value);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the values of a key are.
+    fn values(&mut self, key: &Key) -> Result<Vec<u32>, Trouble> {
+        let count = u32_at(&key.node, 0x24).ok_or_else(damaged)?;
+        let list = u32_at(&key.node, 0x28).ok_or_else(damaged)?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count == 0 || list == NO_CELL {
+            return Ok(Vec::new());
+        }
+        let count = count.min(MOST_VALUES);
+        let offsets = self.cell(list, 4 * count)?;
+        (0..count)
+            .map(|index| u32_at(&offsets, 4 * index).ok_or_else(damaged))
+            .collect()
+    }
+
+    /// The content of a cell, at most so many bytes of it.
+    fn cell(&mut self, offset: u32, most: usize) -> Result<Vec<u8>, Trouble> {
+        let at = BASE_BLOCK + u64::from(offset);
+        let mut size = [0; 4];
+        if self.file.read_at(at, &mut size)? != size.len() {
+            return Err(damaged());
+        }
+        // A cell that is in use has a negative size, which includes these four bytes.
+        let size = i32::from_le_bytes(size);
+        let content = usize::try_from(-i64::from(size) - 4).map_err(|_| damaged())?;
+        let mut bytes = vec![0; content.min(most)];
+        let read = self.file.read_at(at + 4, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn node(&mut self, offset: u32) -> Result<Key, Trouble> {
+        let node = self.cell(offset, KEY_BYTES)?;
+        match node.starts_with(b"nk") {
+            true => Ok(Key { node }),
+            false => Err(damaged()),
+        }
+    }
+
+    fn subkey(&mut self, key: &Key, name: &str) -> Result<Option<Key>, Trouble> {
+        let list = u32_at(&key.node, 0x1c).ok_or_else(damaged)?;
+        match (u32_at(&key.node, 0x14), list) {
+            (Some(0), _) | (_, NO_CELL) => return Ok(None),
+            _ => {}
+        }
+        let list = self.cell(list, LIST_BYTES)?;
+        if !list.starts_with(b"ri") {
+            return self.subkey_in(&list, name);
+        }
+        // The last of the lists that begins no later than the name; each may be in a block of its own.
+        let (mut first, mut end) = (0, count(&list)?);
+        let part = |index: usize| u32_at(&list, 4 + 4 * index).ok_or_else(damaged);
+        while end - first > 1 {
+            let middle = first + (end - first) / 2;
+            let begins = self.cell(part(middle)?, 8)?;
+            let begins = self.node(u32_at(&begins, 4).ok_or_else(damaged)?)?;
+            match begins.is_after(name) {
+                true => end = middle,
+                false => first = middle,
+            }
+        }
+        let list = self.cell(part(first)?, LIST_BYTES)?;
+        self.subkey_in(&list, name)
+    }
+
+    /// Finds a key in a list. Lists are in the order of the names in upper case, so few of the keys must be read,
+    /// each of which may be in a block of its own.
+    fn subkey_in(&mut self, list: &[u8], name: &str) -> Result<Option<Key>, Trouble> {
+        let entry_bytes = match list.get(..2) {
+            // A hash, or the first letters, stand behind each offset.
+            Some(b"lh" | b"lf") => 8,
+            Some(b"li") => 4,
+            _ => return Err(damaged()),
+        };
+        let offset = |index: usize| u32_at(list, 4 + entry_bytes * index).ok_or_else(damaged);
+        if list.starts_with(b"lh") {
+            for index in 0..count(list)? {
+                if u32_at(list, 8 + entry_bytes * index) == Some(hash(name)) {
+                    let key = self.node(offset(index)?)?;
+                    if name.eq_ignore_ascii_case(&key.name()) {
+                        return Ok(Some(key));
+                    }
+                }
+            }
+            return Ok(None);
+        }
+        let (mut first, mut end) = (0, count(list)?);
+        while first < end {
+            let middle = first + (end - first) / 2;
+            let key = self.node(offset(middle)?)?;
+            match () {
+                () if name.eq_ignore_ascii_case(&key.name()) => return Ok(Some(key)),
+                () if key.is_after(name) => end = middle,
+                () => first = middle + 1,
+            }
+        }
+        Ok(None)
+    }
+
+    fn value(&mut self, offset: u32) -> Result<Value, Trouble> {
+        let cell = self.cell(offset, VALUE_BYTES)?;
+        match cell.starts_with(b"vk") {
+            true => Ok(Value { cell }),
+            false => Err(damaged()),
+        }
+    }
+
+    /// What a value holds; `None` if it is no text.
+    fn text(&mut self, value: &Value) -> Result<Option<String>, Trouble> {
+        let number = |at: usize| u32_at(&value.cell, at).ok_or_else(damaged);
+        // REG_SZ and REG_EXPAND_SZ.
+        if !matches!(number(0xc)?, 1 | 2) {
+            return Ok(None);
+        }
+        let size = number(4)?;
+        let bytes = match size >> 31 {
+            // Four bytes or fewer stand where else the offset is.
+            1 => {
+                let bytes = value.cell.get(8..12).unwrap_or_default();
+                let length = usize::try_from(size & 0x7fff_ffff).unwrap_or(0);
+                bytes.get(..length.min(4)).unwrap_or_default().to_vec()
+            }
+            _ => {
+                let length = usize::try_from(size).unwrap_or(usize::MAX);
+                self.cell(number(8)?, length.min(DATA_BYTES))?
+            }
+        };
+        let text = text(&bytes, bytes.len(), false);
+        Ok(Some(text.trim_end_matches('\0').to_owned()))
+    }
+}
+
+/// A value, without what it holds if that is long.
+struct Value {
+    cell: Vec<u8>,
+}
+
+impl Value {
+    fn name(&self) -> Result<String, Trouble> {
+        let length = u16_at(&self.cell, 2).ok_or_else(damaged)?.into();
+        let is_narrow = u16_at(&self.cell, 0x10).is_some_and(|flags| flags & 1 != 0);
+        let name = self.cell.get(0x14..).unwrap_or_default();
+        Ok(text(name, length, is_narrow))
+    }
+}
+
+impl Key {
+    /// Whether it comes after a name in the order of the lists.
+    fn is_after(&self, name: &str) -> bool {
+        name.to_ascii_uppercase() < self.name().to_ascii_uppercase()
+    }
+
+    fn name(&self) -> String {
+        let length = u16_at(&self.node, 0x48).unwrap_or(0).into();
+        let is_narrow = u16_at(&self.node, 2).is_some_and(|flags| flags & 0x20 != 0);
+        let name = self.node.get(0x4c..).unwrap_or_default();
+        text(name, length, is_narrow)
+    }
+}
+
+/// How many entries a list has.
+fn count(list: &[u8]) -> Result<usize, Trouble> {
+    u16_at(list, 2).map(usize::from).ok_or_else(damaged)
+}
+
+/// The hash of a name that `lh` lists hold.
+fn hash(name: &str) -> u32 {
+    name.chars().fold(0, |hash: u32, letter| {
+        let letter = u32::from(letter.to_ascii_uppercase());
+        hash.wrapping_mul(37).wrapping_add(letter)
+    })
+}
+
+/// A text of so many bytes, one byte a letter (Latin-1) or two (UTF-16).
+fn text(bytes: &[u8], length: usize, is_narrow: bool) -> String {
+    let bytes = bytes.get(..length.min(bytes.len())).unwrap_or_default();
+    if is_narrow {
+        return bytes.iter().map(|byte| char::from(*byte)).collect();
+    }
+    let units = bytes.chunks_exact(2).map(|pair| match pair {
+        [low, high] => u16::from_le_bytes([*low, *high]),
+        _ => 0,
+    });
+    char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn damaged() -> Trouble {
+    Trouble::new("the registry can not be read: it is damaged")
+}

@@ -1,0 +1,271 @@
+//! Which parts of a disk may hold a file system.
+
+use std::fmt;
+
+use gpt_disk_io::gpt_disk_types::{
+    BlockSize, GptPartitionEntry, GptPartitionType, Guid, Lba, guid,
+};
+use gpt_disk_io::{BlockIo, Disk, DiskError};
+
+use crate::file_system::{Region, Trouble};
+use crate::volume::Volume;
+
+/// EBS presents sectors of 512 bytes, whatever is below.
+const SECTOR: u64 = 512;
+
+/// How many partitions are looked at. Windows makes up to five, Linux distributions' images up to sixteen.
+const MOST: usize = 64;
+
+/// How many bytes a GPT's table may have.
+const MOST_TABLE: usize = 1024 * 1024;
+
+/// Types of an MBR's partitions: none, those that hold further ones, and the one that stands for a GPT.
+const UNUSED: u8 = 0;
+const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
+const PROTECTIVE: u8 = 0xee;
+/// What PowerPC machines start from.
+const PREP: u8 = 0x41;
+
+/// Types of a GPT's partitions with what starts the machine: GRUB's, PowerPC's, and the space that Windows reserves.
+const BOOT_CODE: [Guid; 3] = [
+    guid!("21686148-6449-6e6f-744e-656564454649"),
+    guid!("9e1a2d38-c612-4316-aa26-8b49521e5a8b"),
+    guid!("e3c9e316-0b5c-4db8-817d-f92df00215ae"),
+];
+
+/// A partition, or the whole disk.
+#[derive(Clone)]
+pub(crate) struct Partition {
+    /// Its number; `None` for a disk without partitions.
+    pub(crate) number: Option<u32>,
+    pub(crate) region: Region,
+    /// Whether its type says that it holds what starts the machine, in a form of its own.
+    pub(crate) is_boot_code: bool,
+}
+
+/// Shown as `partition 4`, or `the disk`.
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "partition {number}"),
+            None => f.write_str("the disk"),
+        }
+    }
+}
+
+/// The partitions of a disk, by number; the whole disk, if it has no table.
+///
+/// # Errors
+/// [`Trouble`], if there is a table that can not be read.
+pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
+    let whole = Region::new(volume, 0, volume.size());
+    let mut boot = [0; SECTOR as usize];
+    whole.read_at(0, &mut boot)?;
+    let without = vec![Partition {
+        number: None,
+        region: whole.clone(),
+        is_boot_code: false,
+    }];
+    let has_status = |entry: &Entry| matches!(entry.status, 0 | 0x80);
+    let Some(entries) = entries(&boot).filter(|entries| entries.iter().all(has_status)) else {
+        return Ok(without);
+    };
+    if entries.iter().any(|entry| entry.kind == PROTECTIVE) {
+        return gpt(volume);
+    }
+    let mut found = Vec::new();
+    for (number, entry) in (1..).zip(&entries) {
+        if EXTENDED.contains(&entry.kind) {
+            logical(&whole, entry, &mut found)?;
+        } else if entry.is_used() {
+            let is_boot_code = entry.kind == PREP;
+            found.extend(partition(
+                volume,
+                number,
+                entry.first,
+                entry.sectors,
+                is_boot_code,
+            ));
+        }
+    }
+    found.sort_by_key(|partition: &Partition| partition.number);
+    Ok(if found.is_empty() { without } else { found })
+}
+
+/// One of the four entries of a boot record.
+struct Entry {
+    status: u8,
+    kind: u8,
+    first: u64,
+    sectors: u64,
+}
+
+impl Entry {
+    fn is_used(&self) -> bool {
+        self.kind != UNUSED && self.sectors > 0
+    }
+}
+
+/// The entries of a boot record, if it is one that has any: a file system's own first sector may end in the same two
+/// bytes. (UEFI specification, "Legacy Master Boot Record".)
+fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
+    if sector.get(510..) != Some(&[0x55, 0xaa]) {
+        return None;
+    }
+    let mut entries = Vec::new();
+    for bytes in sector.get(446..510)?.chunks_exact(16) {
+        let number = |at: usize| -> Option<u64> {
+            let bytes: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+            Some(u32::from_le_bytes(bytes).into())
+        };
+        entries.push(Entry {
+            status: *bytes.first()?,
+            kind: *bytes.get(4)?,
+            first: number(8)?,
+            sectors: number(12)?,
+        });
+    }
+    entries.iter().any(Entry::is_used).then_some(entries)
+}
+
+/// A partition, if any of it is on the disk.
+fn partition(
+    volume: &Volume,
+    number: u32,
+    first: u64,
+    sectors: u64,
+    is_boot_code: bool,
+) -> Option<Partition> {
+    let offset = first.checked_mul(SECTOR)?;
+    let length = sectors.checked_mul(SECTOR)?;
+    let there = volume.size().checked_sub(offset)?.min(length);
+    (there > 0).then(|| Partition {
+        number: Some(number),
+        region: Region::new(volume, offset, there),
+        is_boot_code,
+    })
+}
+
+/// The partitions within an extended one, numbered from 5 on: a chain of boot records, each with one partition,
+/// counted from itself, and the place of the next, counted from the first.
+fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Result<(), Trouble> {
+    let mut record = extended.first;
+    // As many records as partitions: a record without one may be part of a circle, too.
+    for number in (5..).take(MOST) {
+        if found.len() >= MOST {
+            break;
+        }
+        let mut sector = [0; SECTOR as usize];
+        whole.read_at(record.saturating_mul(SECTOR), &mut sector)?;
+        let Some(entries) = entries(&sector) else {
+            return Err(Trouble::new("a logical partition's record is damaged"));
+        };
+        let mut next = None;
+        for entry in &entries {
+            if EXTENDED.contains(&entry.kind) {
+                next = Some(extended.first + entry.first);
+            } else if entry.is_used() {
+                let first = record + entry.first;
+                found.extend(partition(
+                    whole.volume(),
+                    number,
+                    first,
+                    entry.sectors,
+                    false,
+                ));
+            }
+        }
+        match next {
+            Some(next) => record = next,
+            None => return Ok(()),
+        }
+    }
+    Err(Trouble::new("the chain of logical partitions does not end"))
+}
+
+/// The partitions of a GPT: by the table at the disk's beginning, or by the one at its end if the first is damaged, as
+/// firmware and Linux do. (UEFI specification, "GPT overview".)
+fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
+    let last = (volume.size() / SECTOR).saturating_sub(1);
+    let entries = match table(volume, 1) {
+        Err(first) => table(volume, last).map_err(|_| first)?,
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for (number, entry) in (1..).zip(entries) {
+        let kind = entry.partition_type_guid;
+        if kind == GptPartitionType::UNUSED {
+            continue;
+        }
+        let (first, last) = (entry.starting_lba.to_u64(), entry.ending_lba.to_u64());
+        let sectors = last.saturating_sub(first).saturating_add(1);
+        let is_boot_code = BOOT_CODE.contains(&kind.0);
+        found.extend(partition(volume, number, first, sectors, is_boot_code));
+        if found.len() > MOST {
+            return Err(Trouble::new(format!(
+                "there are more than {MOST} partitions"
+            )));
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of a GPT whose header is in this sector, if both have their checksums.
+fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble> {
+    let unread = |error: DiskError<Trouble>| match error {
+        DiskError::Io(trouble) => trouble,
+        error => Trouble::new(format!("the GPT is damaged: {error}")),
+    };
+    let mut disk = Disk::new(Sectors(volume.clone())).map_err(unread)?;
+    let mut block = [0; SECTOR as usize];
+    let header = disk.read_gpt_header(Lba(sector), &mut block);
+    let header = header.map_err(unread)?;
+    let is_sound = header.is_signature_valid()
+        && header.header_crc32 == header.calculate_header_crc32()
+        && header.my_lba.to_u64() == sector;
+    let layout = header.get_partition_entry_array_layout();
+    let (true, Ok(layout)) = (is_sound, layout) else {
+        return Err(Trouble::new("the GPT is damaged: its header is not sound"));
+    };
+    let bytes = layout.num_bytes_rounded_to_block_as_usize(BlockSize::BS_512);
+    // There are 128 of 128 bytes as a rule.
+    let Some(bytes) = bytes.filter(|bytes| *bytes <= MOST_TABLE) else {
+        return Err(Trouble::new("the GPT is damaged: its table is too long"));
+    };
+    let mut storage = vec![0; bytes];
+    let array = disk.read_gpt_partition_entry_array(layout, &mut storage);
+    let array = array.map_err(unread)?;
+    if array.calculate_crc32() != header.partition_entry_array_crc32 {
+        return Err(Trouble::new("the GPT is damaged: its table is not sound"));
+    }
+    let entry = |index| array.get_partition_entry(index).copied();
+    Ok((0..layout.num_entries).map_while(entry).collect())
+}
+
+/// A disk, as the GPT's reader wants it.
+struct Sectors(Volume);
+
+impl BlockIo for Sectors {
+    type Error = Trouble;
+
+    fn block_size(&self) -> BlockSize {
+        BlockSize::BS_512
+    }
+
+    fn num_blocks(&mut self) -> Result<u64, Trouble> {
+        Ok(self.0.size() / SECTOR)
+    }
+
+    fn read_blocks(&mut self, start_lba: Lba, buffer: &mut [u8]) -> Result<(), Trouble> {
+        let offset = start_lba.to_u64().saturating_mul(SECTOR);
+        self.0.read_at(offset, buffer).map_err(Trouble)
+    }
+
+    fn write_blocks(&mut self, _: Lba, _: &[u8]) -> Result<(), Trouble> {
+        Err(Trouble::new("a disk is never written"))
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! The files below a root directory, with links followed, within the image and no further.
+
+use crate::file_system::{FileSystem, Kind, Trouble};
+
+/// How many links one path may lead over, as for Linux (`path_resolution(7)`).
+const MOST_LINKS: u32 = 40;
+
+/// A root directory.
+pub(crate) struct Tree {
+    file_system: Box<dyn FileSystem>,
+    /// The paths that told something, in the order in which they were read.
+    evidence: Vec<String>,
+}
+
+impl Tree {
+    pub(crate) fn new(file_system: Box<dyn FileSystem>) -> Tree {
+        Tree {
+            file_system,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The paths that told something.
+    pub(crate) fn evidence(&self) -> &[String] {
+        &self.evidence
+    }
+
+    /// Notes that a path told something.
+    pub(crate) fn tells(&mut self, path: &str) {
+        if !self.evidence.iter().any(|told| told == path) {
+            self.evidence.push(path.to_owned());
+        }
+    }
+
+    /// Whether a path leads to a file.
+    pub(crate) fn is_file(&mut self, path: &str) -> Result<bool, Trouble> {
+        Ok(matches!(self.follow(path)?, Some((_, Kind::File))))
+    }
+
+    /// Whether a path leads to a directory.
+    pub(crate) fn is_directory(&mut self, path: &str) -> Result<bool, Trouble> {
+        Ok(matches!(self.follow(path)?, Some((_, Kind::Directory))))
+    }
+
+    /// Whether there is anything at a path, be it a link that leads nowhere; if so, it told something.
+    pub(crate) fn has(&mut self, path: &str) -> Result<bool, Trouble> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some((directory, Kind::Directory)) = self.follow(directory)? else {
+            return Ok(false);
+        };
+        let there = self.file_system.kind(&format!("{directory}/{name}"))?;
+        if there.is_some() {
+            self.tells(path);
+        }
+        Ok(there.is_some())
+    }
+
+    /// The names in a directory; none if there is no such directory.
+    pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+        match self.follow(path)? {
+            Some((real, Kind::Directory)) if real.is_empty() => self.file_system.names("/"),
+            Some((real, Kind::Directory)) => self.file_system.names(&real),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A file to read from; `None` if there is none.
+    pub(crate) fn file(&mut self, path: &str) -> Result<Option<OpenFile<'_>>, Trouble> {
+        Ok(match self.follow(path)? {
+            Some((path, Kind::File)) => Some(OpenFile {
+                file_system: self.file_system.as_mut(),
+                path,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Where a path leads to over all links, and what is there. The root is the empty path.
+    fn follow(&mut self, path: &str) -> Result<Option<(String, Kind)>, Trouble> {
+        let mut ahead: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
+        let mut here: Vec<String> = Vec::new();
+        let mut kind = Kind::Directory;
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            match name.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    // Above the root is the root.
+                    here.pop();
+                    kind = Kind::Directory;
+                    continue;
+                }
+                _ if kind != Kind::Directory => return Ok(None),
+                _ => here.push(name),
+            }
+            let path = absolute(&here);
+            kind = match self.file_system.kind(&path)? {
+                None => return Ok(None),
+                Some(Kind::Link) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Ok(None);
+                    }
+                    let target = self.file_system.link(&path)?;
+                    let Ok(target) = String::from_utf8(target) else {
+                        return Ok(None);
+                    };
+                    here.pop();
+                    if target.starts_with('/') {
+                        here.clear();
+                    }
+                    ahead.extend(target.rsplit('/').map(str::to_owned));
+                    Kind::Directory
+                }
+                Some(kind) => kind,
+            };
+        }
+        Ok(Some((absolute(&here), kind)))
+    }
+}
+
+fn absolute(names: &[String]) -> String {
+    names.iter().map(|name| format!("/{name}")).collect()
+}
+
+/// A file, to read from.
+pub(crate) struct OpenFile<'a> {
+    file_system: &'a mut dyn FileSystem,
+    path: String,
+}
+
+impl OpenFile<'_> {
+    /// The bytes from `offset` on, as many as fit; fewer only at the file's end.
+    pub(crate) fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+        self.file_system.read_at(&self.path, offset, buffer)
+    }
+
+    /// The first bytes of the file, at most so many.
+    pub(crate) fn beginning(&mut self, most: usize) -> Result<Vec<u8>, Trouble> {
+        let mut bytes = vec![0; most];
+        let read = self.read_at(0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths and what is there: `/` a directory, `-> target` a link, else a file.
+    struct Made(&'static [(&'static str, &'static str)]);
+
+    impl Made {
+        fn at(&self, path: &str) -> Option<&'static str> {
+            self.0
+                .iter()
+                .find(|(p, _)| *p == path)
+                .map(|(_, what)| *what)
+        }
+    }
+
+    impl FileSystem for Made {
+        fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+            Ok(self.at(path).map(|what| match what {
+                "/" => Kind::Directory,
+                what if what.starts_with("-> ") => Kind::Link,
+                _ => Kind::File,
+            }))
+        }
+
+        fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+            Ok(self.at(path).unwrap()[3..].into())
+        }
+
+        fn read_at(&mut self, path: &str, at: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+            let bytes = &self.at(path).unwrap().as_bytes()[at as usize..];
+            let length = bytes.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+            let below = format!("{}/", path.trim_end_matches('/'));
+            let names = self.0.iter().filter_map(|(p, _)| p.strip_prefix(&below));
+            Ok(names
+                .filter(|n| !n.contains('/'))
+                .map(str::to_owned)
+                .collect())
+        }
+    }
+
+    fn content(files: &'static [(&'static str, &'static str)], path: &str) -> Option<String> {
+        let mut tree = Tree::new(Box::new(Made(files)));
+        let mut file = tree.file(path).unwrap()?;
+        Some(String::from_utf8(file.beginning(100).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn links_are_followed_within_the_image() {
+        const FILES: &[(&str, &str)] = &[
+            ("/etc", "/"),
+            ("/etc/os-release", "-> ../usr/lib/os-release"),
+            ("/etc/absolute", "-> /lib/os-release"),
+            ("/etc/above", "-> ../../../../usr/./lib//os-release"),
+            ("/etc/dangling", "-> nothing"),
+            ("/etc/round", "-> about"),
+            ("/etc/about", "-> round"),
+            (
+                "/etc/through-a-file",
+                "-> /usr/lib/os-release/../os-release",
+            ),
+            ("/lib", "-> usr/lib"),
+            ("/usr", "/"),
+            ("/usr/lib", "/"),
+            ("/usr/lib/os-release", "ID=debian"),
+        ];
+        for path in [
+            "/usr/lib/os-release",
+            "/etc/os-release",
+            "/etc/absolute",
+            "/etc/above",
+            "/lib/os-release",
+            "etc/os-release",
+        ] {
+            assert_eq!(content(FILES, path).as_deref(), Some("ID=debian"), "{path}");
+        }
+        for path in ["/etc/dangling", "/etc/round", "/etc", "/", "", "/etc/no"] {
+            assert_eq!(content(FILES, path), None, "{path}");
+        }
+        let mut tree = Tree::new(Box::new(Made(FILES)));
+        assert!(tree.has("/etc/dangling").unwrap());
+        assert!(!tree.has("/etc/nothing").unwrap());
+        assert!(tree.has("/lib/os-release").unwrap());
+        assert_eq!(tree.evidence(), ["/etc/dangling", "/lib/os-release"]);
+        assert_eq!(tree.names("/lib").unwrap(), ["os-release"]);
+        assert_eq!(tree.names("/").unwrap(), ["etc", "lib", "usr"]);
+        assert_eq!(tree.names("/etc/dangling").unwrap(), [] as [&str; 0]);
+    }
+}

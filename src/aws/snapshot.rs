@@ -1,0 +1,281 @@
+//! A snapshot's blocks, through the EBS direct APIs.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use aws_config::SdkConfig;
+use aws_sdk_ebs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ebs::operation::get_snapshot_block::GetSnapshotBlockError;
+use aws_sdk_ebs::operation::list_snapshot_blocks::ListSnapshotBlocksOutput;
+use aws_sdk_ebs::types::error::AccessDeniedException;
+use aws_sdk_ebs::types::{AccessDeniedExceptionReason, ValidationExceptionReason};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use disk::BLOCK_BYTES;
+use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
+
+use super::{Aws, Counting, classify};
+use crate::error::Error;
+
+/// How many blocks are listed at once: those of half a gigabyte, if all of it was written.
+const PAGE: i32 = 1000;
+
+/// How many pages are followed to one block. EBS may give a page with few blocks or none, and say that there are more.
+const MOST_PAGES: usize = 100;
+
+/// How often a block is fetched that arrives otherwise than it was sent.
+const ATTEMPTS: usize = 3;
+
+/// The EBS direct APIs.
+pub(super) fn client(config: &SdkConfig, counting: Counting) -> aws_sdk_ebs::Client {
+    let config = aws_sdk_ebs::config::Builder::from(config)
+        .interceptor(counting)
+        .build();
+    aws_sdk_ebs::Client::from_conf(config)
+}
+
+/// A completed snapshot, whose blocks can be fetched.
+#[derive(Debug)]
+pub(crate) struct SnapshotBlocks {
+    ebs: aws_sdk_ebs::Client,
+    id: String,
+    /// The size of the volume, in bytes.
+    size: u64,
+    /// What each block is fetched with that is known to have been written.
+    tokens: BTreeMap<u64, String>,
+    /// Which blocks are known either to be among these, or never to have been written.
+    listed: Vec<Range<u64>>,
+}
+
+impl Aws {
+    /// ListSnapshotBlocks: begins to read a snapshot. (Amazon EBS User Guide, "Use EBS direct APIs to access the
+    /// contents of an EBS snapshot".)
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn snapshot_blocks(&self, id: &str) -> Result<SnapshotBlocks, Error> {
+        let mut snapshot = SnapshotBlocks {
+            ebs: self.ebs.clone(),
+            id: id.to_owned(),
+            size: 0,
+            tokens: BTreeMap::new(),
+            listed: Vec::new(),
+        };
+        snapshot.list(0).await?;
+        Ok(snapshot)
+    }
+}
+
+impl SnapshotBlocks {
+    /// The size of the volume, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// GetSnapshotBlock for each of these, side by side, in their order; `None` for one that was never written.
+    ///
+    /// # Errors
+    /// [`Error`]: then there are none of them.
+    pub(crate) async fn fetch(
+        &mut self,
+        blocks: Range<u64>,
+    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let mut found = BTreeMap::new();
+        let mut fetching = JoinSet::new();
+        for index in blocks.clone() {
+            if let Some(token) = self.token(index).await? {
+                let (ebs, id) = (self.ebs.clone(), self.id.clone());
+                fetching.spawn(async move { (index, fetch_one(&ebs, &id, index, &token).await) });
+            }
+        }
+        let mut expired = Vec::new();
+        while let Some(joined) = fetching.join_next().await {
+            match joined {
+                Ok((index, Ok(bytes))) => drop(found.insert(index, bytes)),
+                Ok((index, Err(Failed::Expired(_)))) => expired.push(index),
+                Ok((_, Err(Failed::For(error)))) => return Err(error),
+                Err(panic) => return Err(self.broken(GET, panic.to_string())),
+            }
+        }
+        for index in expired {
+            // A token that is refused although it was given a moment ago is refused for good.
+            self.listed.clear();
+            if let Some(token) = self.token(index).await? {
+                match fetch_one(&self.ebs, &self.id, index, &token).await {
+                    Ok(bytes) => drop(found.insert(index, bytes)),
+                    Err(Failed::For(error) | Failed::Expired(error)) => return Err(error),
+                }
+            }
+        }
+        Ok(blocks.map(|index| found.remove(&index)).collect())
+    }
+
+    /// What a block is fetched with; `None` if it was never written.
+    async fn token(&mut self, index: u64) -> Result<Option<String>, Error> {
+        if !self.listed.iter().any(|listed| listed.contains(&index)) {
+            self.list(index).await?;
+        }
+        Ok(self.tokens.get(&index).cloned())
+    }
+
+    /// Lists the blocks from this one on, as far as it takes to know of it.
+    async fn list(&mut self, from: u64) -> Result<(), Error> {
+        let first = i32::try_from(from).map_err(|_| self.broken(LIST, "too many blocks".into()))?;
+        let mut next = None;
+        for _ in 0..MOST_PAGES {
+            let request = self.ebs.list_snapshot_blocks().snapshot_id(&self.id);
+            let request = match &next {
+                None => request.starting_block_index(first),
+                Some(_) => request.set_next_token(next),
+            };
+            let page = request
+                .max_results(PAGE)
+                .send()
+                .await
+                .map_err(|error| denied_key(classify(LIST, &self.id, &error), &error))?;
+            let known = self.take(from, &page)?;
+            next = page.next_token.filter(|token| !token.is_empty());
+            if known || next.is_none() {
+                return Ok(());
+            }
+        }
+        Err(self.broken(
+            LIST,
+            format!("{MOST_PAGES} pages do not tell of block {from}"),
+        ))
+    }
+
+    /// Takes a page of a list that begins at `from`; whether it is known now what is there.
+    fn take(&mut self, from: u64, page: &ListSnapshotBlocksOutput) -> Result<bool, Error> {
+        if page.block_size().map(u64_of) != Some(BLOCK_BYTES) {
+            let size = format!("{:?}", page.block_size());
+            return Err(self.broken(LIST, format!("blocks of {size} bytes are not known")));
+        }
+        let gibibytes = page.volume_size().map_or(0, |size| size.unsigned_abs());
+        self.size = gibibytes.saturating_mul(1 << 30);
+        let mut end = from;
+        for block in page.blocks() {
+            if let (Some(index), Some(token)) = (block.block_index(), block.block_token()) {
+                let index = u64_of(index);
+                self.tokens.insert(index, token.to_owned());
+                end = end.max(index + 1);
+            }
+        }
+        if page.next_token().is_none_or(str::is_empty) {
+            end = u64::MAX;
+        }
+        self.listed.push(from..end);
+        Ok(end > from)
+    }
+
+    fn broken(&self, call: &'static str, message: String) -> Error {
+        Error::Unavailable {
+            call,
+            resource: self.id.clone(),
+            message,
+        }
+    }
+}
+
+const LIST: &str = "ebs:ListSnapshotBlocks";
+const GET: &str = "ebs:GetSnapshotBlock";
+
+/// Why a block was not fetched.
+enum Failed {
+    /// Its token is no longer valid: another one may be.
+    Expired(Error),
+    For(Error),
+}
+
+/// GetSnapshotBlock, as often as it takes for the block to arrive as it was sent: the SDK does not compare the
+/// checksum.
+async fn fetch_one(
+    ebs: &aws_sdk_ebs::Client,
+    id: &str,
+    index: u64,
+    token: &str,
+) -> Result<Vec<u8>, Failed> {
+    let number = i32::try_from(index).unwrap_or(i32::MAX);
+    let mut wrong = String::new();
+    for _ in 0..ATTEMPTS {
+        let request = ebs.get_snapshot_block().snapshot_id(id);
+        let answer = request.block_index(number).block_token(token).send().await;
+        let block = answer.map_err(|error| {
+            let said = denied_key(classify(GET, id, &error), &error);
+            match error.as_service_error() {
+                Some(GetSnapshotBlockError::ValidationException(refusal))
+                    if refusal.reason() == Some(&ValidationExceptionReason::InvalidBlockToken) =>
+                {
+                    Failed::Expired(said)
+                }
+                _ => Failed::For(said),
+            }
+        })?;
+        let expected = block.checksum.unwrap_or_default();
+        match block.block_data.collect().await {
+            Ok(bytes) => {
+                let bytes = bytes.to_vec();
+                let checksum = BASE64_STANDARD.encode(Sha256::digest(&bytes));
+                match bytes.len() as u64 == BLOCK_BYTES && checksum == expected {
+                    true => return Ok(bytes),
+                    false => wrong = format!("block {index} does not have its checksum"),
+                }
+            }
+            Err(error) => wrong = format!("block {index} did not arrive whole: {error}"),
+        }
+    }
+    Err(Failed::For(Error::Unavailable {
+        call: GET,
+        resource: id.to_owned(),
+        message: wrong,
+    }))
+}
+
+/// Says of a denial that it is the key's, if EBS does: it decrypts with the caller's permissions. (Amazon EBS User
+/// Guide, "Required IAM permissions for EBS direct APIs".)
+fn denied_key<E, R>(error: Error, cause: &SdkError<E, R>) -> Error
+where
+    E: MayBeDenied + ProvideErrorMetadata,
+{
+    let reason = cause.as_service_error().and_then(MayBeDenied::denied);
+    match (error, reason.map(AccessDeniedException::reason)) {
+        (
+            Error::AccessDenied {
+                resource, message, ..
+            },
+            Some(AccessDeniedExceptionReason::DependencyAccessDenied),
+        ) => Error::AccessDenied {
+            permission: crate::expectation::disk::KMS,
+            resource,
+            message,
+        },
+        (error, _) => error,
+    }
+}
+
+/// An error that may be a denial.
+trait MayBeDenied {
+    fn denied(&self) -> Option<&AccessDeniedException>;
+}
+
+impl MayBeDenied for GetSnapshotBlockError {
+    fn denied(&self) -> Option<&AccessDeniedException> {
+        match self {
+            GetSnapshotBlockError::AccessDeniedException(denied) => Some(denied),
+            _ => None,
+        }
+    }
+}
+
+impl MayBeDenied for aws_sdk_ebs::operation::list_snapshot_blocks::ListSnapshotBlocksError {
+    fn denied(&self) -> Option<&AccessDeniedException> {
+        match self {
+            Self::AccessDeniedException(denied) => Some(denied),
+            _ => None,
+        }
+    }
+}
+
+fn u64_of(number: i32) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,303 @@
+//! What is on an image's root snapshot, and what an image may bill with that on it.
+//!
+//! A disk tells which operating system it holds, and only sometimes who licenses it: where nothing tells, whatever
+//! is legitimate is right. What can not be read is no evidence.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use disk::contained::{self, Blocks, Limits};
+use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
+
+use super::{Evidence, Says, Source};
+use crate::aws::{Aws, SnapshotBlocks};
+use crate::billing::{self, Billing, Licence, Os, Platforms};
+use crate::error::Error;
+use crate::event::Registration;
+use crate::observation::{Image, Snapshot};
+
+/// How long one disk may take. Its twenty blocks or so take a second or two as a rule.
+pub(crate) const TIME: Duration = Duration::from_secs(10);
+
+/// How many of the paths that tell something are named.
+const MENTIONED: usize = 5;
+
+/// What it takes to read a snapshot that is encrypted.
+pub(crate) const KMS: &str = "kms:Decrypt";
+
+/// What the disk is about, where it has nothing else to tell.
+pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";
+
+/// What the disk says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) evidence: Evidence,
+    /// Whether it could not be read, and may be the next time.
+    pub(crate) may_pass: bool,
+}
+
+impl Disk {
+    /// A disk that says nothing.
+    pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Disk {
+        Disk {
+            evidence: Evidence {
+                source: Source::Disk,
+                says,
+                detail: detail.into(),
+            },
+            may_pass: false,
+        }
+    }
+
+    /// A disk of which it stays undetermined what is on it.
+    pub(crate) fn undetermined(why: &str, detail: impl Into<String>) -> Disk {
+        Disk::mute(Says::Failed(format!("undetermined: {why}")), detail)
+    }
+}
+
+/// Reads the root snapshot of an image: at most so many blocks, in a child process of `reader`.
+pub(crate) async fn read(
+    aws: &Aws,
+    reader: &Path,
+    most_blocks: u32,
+    registration: &Registration,
+    image: &Image,
+    snapshot: &Snapshot,
+) -> Disk {
+    let id = &snapshot.id;
+    if snapshot.owner.as_deref() != Some(registration.account.as_str()) {
+        let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
+        let why = format!("{id} belongs to {owner}, not to this account");
+        return Disk::undetermined(&why, ROOT_SNAPSHOT);
+    }
+    let limits = Limits {
+        blocks: most_blocks.into(),
+        time: TIME,
+    };
+    match inspect(aws, reader, id, limits, |_| {}).await {
+        Ok(inspection) => said(&inspection, id, !image.product_codes.is_empty()),
+        Err(error) => {
+            let why = match (&error, &snapshot.kms_key) {
+                (
+                    Error::AccessDenied {
+                        permission: KMS,
+                        message,
+                        ..
+                    },
+                    Some(key),
+                ) => format!("access denied to key {key} ({KMS}): {message}"),
+                _ => error.to_string(),
+            };
+            Disk {
+                may_pass: !error.needs_a_person(),
+                ..Disk::undetermined(&why, format!("what is on {id}"))
+            }
+        }
+    }
+}
+
+/// Looks whether a snapshot can be read: what was made of it, as a sentence.
+///
+/// # Errors
+/// As [`inspect`].
+pub(crate) async fn look_at(
+    aws: &Aws,
+    reader: &Path,
+    most_blocks: u32,
+    snapshot: &str,
+) -> Result<String, Error> {
+    let limits = Limits {
+        blocks: most_blocks.into(),
+        time: TIME,
+    };
+    let inspection = inspect(aws, reader, snapshot, limits, |_| {}).await?;
+    let blocks = inspection.blocks_read;
+    Ok(match &inspection.result {
+        Ok(findings) => format!(
+            "{snapshot} was read: {} ({}), {blocks} blocks",
+            one_line(&findings.name),
+            findings.place
+        ),
+        Err(why) => {
+            format!("{snapshot} was read, {blocks} blocks; what is there is undetermined: {why}")
+        }
+    })
+}
+
+/// Reads a snapshot, in a child process of `reader`. `progress` is told how many blocks are read.
+///
+/// # Errors
+/// [`Error`], if EBS does not give its blocks. Whatever else keeps it from being read is in the inspection.
+pub async fn inspect(
+    aws: &Aws,
+    reader: &Path,
+    snapshot: &str,
+    limits: Limits,
+    progress: impl FnMut(u64) + Send,
+) -> Result<Inspection, Error> {
+    let begun = tokio::time::timeout(limits.time / 2, aws.snapshot_blocks(snapshot)).await;
+    let blocks = begun.unwrap_or_else(|_| Err(timed_out("ebs:ListSnapshotBlocks", snapshot)))?;
+    let mut watched = Watched {
+        blocks,
+        snapshot: snapshot.to_owned(),
+        patience: limits.time / 2,
+        read: 0,
+        progress,
+        error: None,
+    };
+    let inspection = contained::inspect(reader, &mut watched, limits).await;
+    match watched.error {
+        Some(error) => Err(error),
+        None => Ok(inspection),
+    }
+}
+
+fn timed_out(call: &'static str, snapshot: &str) -> Error {
+    Error::Unavailable {
+        call,
+        resource: snapshot.to_owned(),
+        message: "timed out".into(),
+    }
+}
+
+/// A snapshot's blocks, with what came of fetching them.
+struct Watched<P> {
+    blocks: SnapshotBlocks,
+    snapshot: String,
+    /// How long one fetch may take.
+    patience: Duration,
+    read: u64,
+    progress: P,
+    error: Option<Error>,
+}
+
+impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
+    fn size(&self) -> u64 {
+        self.blocks.size()
+    }
+
+    async fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let fetch = tokio::time::timeout(self.patience, self.blocks.fetch(blocks)).await;
+        // What EBS does not answer in time is no trouble of the disk's, and may be otherwise the next time.
+        let fetch =
+            fetch.unwrap_or_else(|_| Err(timed_out("ebs:GetSnapshotBlock", &self.snapshot)));
+        match fetch {
+            Ok(fetched) => {
+                self.read += fetched.iter().flatten().count() as u64;
+                (self.progress)(self.read);
+                Ok(fetched)
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.error = Some(error);
+                Err(why)
+            }
+        }
+    }
+}
+
+/// What an inspection says, as evidence.
+///
+/// `sold`: whether the image has a product code of the AWS Marketplace. What it costs may then be billed by that, and the
+/// platform be plain Linux.
+fn said(inspection: &Inspection, id: &str, sold: bool) -> Disk {
+    let blocks = inspection.blocks_read;
+    let findings = match &inspection.result {
+        Ok(findings) => findings,
+        Err(why) => return Disk::undetermined(why, format!("{id}, {blocks} blocks read")),
+    };
+    let mut paths: Vec<String> = findings
+        .evidence
+        .iter()
+        .take(MENTIONED)
+        .map(|path| one_line(path))
+        .collect();
+    if findings.evidence.len() > MENTIONED {
+        paths.push(format!("{} more", findings.evidence.len() - MENTIONED));
+    }
+    let mut detail = format!(
+        "{} on {id} ({}), by {}; {blocks} blocks read",
+        one_line(&findings.name),
+        findings.place,
+        paths.join(", ")
+    );
+    let mut platforms = platforms(findings);
+    if sold && !matches!(findings.system, System::Windows(_)) {
+        platforms = platforms.or(Billing::PLAIN_LINUX);
+        detail.push_str("; the AWS Marketplace sells it, and may bill it otherwise");
+    }
+    Disk::mute(Says::Platforms(platforms), detail)
+}
+
+/// A stranger's text, so that it does not break out of its place.
+fn one_line(text: &str) -> String {
+    let short: String = text.chars().take(100).collect();
+    short.escape_debug().to_string()
+}
+
+/// What an image may bill that has this on its disk.
+pub fn platforms(findings: &Findings) -> Platforms {
+    let plain = Billing::PLAIN_LINUX;
+    let of = |os, licence, ha| Billing {
+        os,
+        licence,
+        ha,
+        ..plain
+    };
+    let red_hat = of(Os::RedHat, Licence::Included, false);
+    let red_hat_byol = of(Os::RedHat, Licence::Byol, false);
+    let red_hat_ha = of(Os::RedHat, Licence::Included, true);
+    let suse = of(Os::Suse, Licence::Included, false);
+    let ubuntu_pro = of(Os::Linux, Licence::Included, false);
+    let windows = of(Os::Windows, Licence::Included, false);
+    let windows_byol = of(Os::Windows, Licence::Byol, false);
+
+    use LinuxSigns::{Brought, Bundle, Included, IncludedWithHa, Open};
+    let systems: &[Billing] = match &findings.system {
+        System::RedHat(Included) => &[red_hat],
+        System::RedHat(IncludedWithHa) => &[red_hat_ha],
+        System::RedHat(Brought) => &[red_hat_byol, plain],
+        System::RedHat(Bundle) => &[red_hat, red_hat_ha, red_hat_byol, plain],
+        System::RedHat(Open) => &[red_hat, red_hat_byol, plain],
+        System::Suse(Included | IncludedWithHa | Bundle) => &[suse],
+        // Its builders upload it without a code, on purpose.
+        System::Suse(Brought) => &[plain],
+        System::Suse(Open) => &[suse, plain],
+        System::Ubuntu(Included | IncludedWithHa | Bundle) => &[ubuntu_pro],
+        System::Ubuntu(Brought) => &[plain],
+        System::Ubuntu(Open) => &[plain, ubuntu_pro],
+        System::OtherLinux(_) => &[plain],
+        System::Windows(WindowsKind::Client) => &[windows_byol],
+        System::Windows(WindowsKind::Server | WindowsKind::Unknown) => &[windows, windows_byol],
+    };
+    // Whoever brings a licence of SQL Server is billed for none.
+    let editions = match &findings.sql_server {
+        None | Some(SqlServer::Free) => &[][..],
+        Some(SqlServer::Editions(editions)) => editions,
+        Some(SqlServer::Unknown) => &[
+            SqlEdition::Web,
+            SqlEdition::Standard,
+            SqlEdition::Enterprise,
+        ],
+    };
+    let editions = editions.iter().map(|edition| {
+        Some(match edition {
+            SqlEdition::Web => billing::SqlEdition::Web,
+            SqlEdition::Standard => billing::SqlEdition::Standard,
+            SqlEdition::Enterprise => billing::SqlEdition::Enterprise,
+        })
+    });
+    let editions: Vec<Option<billing::SqlEdition>> = [None].into_iter().chain(editions).collect();
+    let each = systems.iter().flat_map(|system| {
+        let with = |sql: &Option<billing::SqlEdition>| Billing {
+            sql: *sql,
+            ..*system
+        };
+        editions.iter().map(with)
+    });
+    // No image can bill what AWS has no words for.
+    Platforms::any_of(each.filter(|billing| billing.platform_details().is_some()))
+        // There is always the system without SQL Server.
+        .unwrap_or_else(|| Platforms::from(plain))
+}
