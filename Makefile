@@ -57,6 +57,20 @@ corpus:
 	$(PYTHON) disk/corpus/make.py $(CORPUS) --check
 	GUARD_CORPUS=$(abspath $(CORPUS)) cargo test $(CARGO_SELECTION) corpus:: -- --nocapture
 
+# The fuzzers of what reads disks, one after the other. RUSTC_BOOTSTRAP has the stable compiler do what otherwise only
+# a nightly one does.
+GUARD_FUZZ_SECONDS ?= 600
+FUZZ_TOOLS := $(CURDIR)/target/fuzz-tools
+.PHONY: fuzz
+fuzz: $(FUZZ_TOOLS)/bin/cargo-fuzz
+	cd disk && for target in partitions ext4 xfs btrfs ntfs hive os_release; do \
+		PATH="$(FUZZ_TOOLS)/bin:$$PATH" RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- \
+			-max_total_time=$(GUARD_FUZZ_SECONDS) -timeout=10 -rss_limit_mb=512 -max_len=512 || exit 1; \
+	done
+
+$(FUZZ_TOOLS)/bin/cargo-fuzz:
+	cargo install cargo-fuzz --locked --root $(FUZZ_TOOLS)
+
 # Compiles what rust-test runs, and runs nothing.
 .PHONY: rust-compile
 rust-compile:

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
@@ -143,7 +145,14 @@ impl Aws {
     pub async fn connect_as(profile: Option<&str>, region: Option<&str>) -> Aws {
         let mut loader = sdk_defaults();
         if let Some(profile) = profile {
-            loader = loader.profile_name(profile);
+            // A profile that is named goes before what the environment says, as on the AWS command line.
+            let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile);
+            let of_profile = ProfileFileRegionProvider::builder().profile_name(profile);
+            let of_profile = RegionProviderChain::first_try(of_profile.build());
+            loader = loader
+                .profile_name(profile)
+                .credentials_provider(credentials.build())
+                .region(of_profile.or_default_provider());
         }
         if let Some(region) = region {
             loader = loader.region(Region::new(region.to_owned()));

@@ -1,6 +1,8 @@
 //! Asking the sources what an image should bill: the strongest first, each as the policy wants it
 //! asked, and nothing twice.
 
+use std::time::Duration;
+
 use crate::event::Registration;
 use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
 use crate::expectation::lineage::{self, Lineage, ORIGIN};
@@ -9,6 +11,9 @@ use crate::guard::Guard;
 use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::Asked;
 use crate::verdict::judge;
+
+/// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
+const TURN: Duration = Duration::from_secs(20);
 
 /// What was looked up for an image's expectation, to be kept within an invocation.
 #[derive(Debug)]
@@ -163,7 +168,15 @@ impl Guard {
             Look::Failed(why) => return Disk::mute(Says::Failed(why.clone()), ROOT_SNAPSHOT),
             Look::NotYet | Look::NotApplicable(_) => return not_read(snapshot),
         };
-        let _turn = self.disk_turn.lock().await;
+        let Ok(_turn) = tokio::time::timeout(TURN, self.disk_turn.lock()).await else {
+            return Disk {
+                may_pass: true,
+                ..Disk::undetermined(
+                    "no time was left after other disks of this batch",
+                    ROOT_SNAPSHOT,
+                )
+            };
+        };
         let most_blocks = self.policy.disk_max_blocks;
         // Boxed: the SDK's futures are large.
         let disk = disk::read(

@@ -232,6 +232,14 @@ impl Guard {
             let why = "not tried: the account has no image of its own whose disk could be read";
             return check("disk", State::Unknown, why);
         };
+        if let (Ok(Some(seen)), Some(account)) = (
+            self.aws.describe_snapshot(&snapshot).await,
+            &self.config.scope.account,
+        ) && seen.owner.as_deref() != Some(account.as_str())
+        {
+            let why = format!("not tried: {snapshot} belongs to another account");
+            return check("disk", State::Unknown, why);
+        }
         match evidence::look_at(
             &self.aws,
             &self.reader,

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ami_billing_guard::Aws;
@@ -68,7 +69,7 @@ struct Report {
 /// Inspects a disk: the text to print, and how the program ends.
 ///
 /// # Errors
-/// What kept the disk from being reached.
+/// What kept the disk from being reached, unless that is to be told as JSON.
 pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), String> {
     let begun = Instant::now();
     let reader = std::env::current_exe()
@@ -77,10 +78,24 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), Strin
         blocks: arguments.max_blocks.into(),
         time: Duration::from_secs(arguments.max_seconds.into()),
     };
-    let bar = ProgressBar::new_spinner().with_style(style());
-    let inspection = inspect(&arguments, &reader, limits, &bar).await;
+    let bar = ProgressBar::new(limits.blocks).with_style(style());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let inspection = inspect(&arguments, &reader, limits, &bar);
+    let inspection = tokio::time::timeout(limits.time, inspection).await;
     bar.finish_and_clear();
-    let inspection = inspection?;
+    let inspection = inspection.unwrap_or_else(|_| {
+        let seconds = arguments.max_seconds;
+        Err(format!("it takes more than {seconds} seconds"))
+    });
+    let inspection = match inspection {
+        Ok(inspection) => inspection,
+        // Programs get the same keys, whatever kept it from being found out.
+        Err(why) if arguments.json => Inspection {
+            blocks_read: bar.position(),
+            result: Err(why),
+        },
+        Err(why) => return Err(why),
+    };
     let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let report = Report::of(inspection, elapsed_ms);
     let outcome = match &report.undetermined {
@@ -88,15 +103,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), Strin
         Some(_) => Outcome::Unknown,
     };
     let text = match arguments.json {
-        true => serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n",
+        true => report.json()?,
         false => report.text(),
     };
     Ok((text, outcome))
 }
 
 fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{spinner} {pos} blocks read, {elapsed}");
-    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+    let style = ProgressStyle::with_template(
+        "{spinner} {msg} {bar:30} {pos} of at most {len} blocks, {elapsed}",
+    );
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 async fn inspect(
@@ -106,11 +123,9 @@ async fn inspect(
     bar: &ProgressBar,
 ) -> Result<Inspection, String> {
     let disk = arguments.disk.as_str();
-    let is_id = |prefix: &str| {
-        let digits = disk.strip_prefix(prefix);
-        digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    if !is_id("snap-") && !is_id("ami-") {
+    let (is_snapshot, is_image) = (is_id(disk, "snap-"), is_id(disk, "ami-"));
+    if !is_snapshot && !is_image {
+        bar.set_message("reading");
         let mut image = Image {
             file: open(disk)?,
             read: 0,
@@ -123,26 +138,41 @@ async fn inspect(
     if aws.region().is_none() {
         return Err("no Region is known: say --region, or set AWS_REGION".into());
     }
-    let snapshot = match disk.parse::<AmiId>() {
-        Err(_) => disk.to_owned(),
-        Ok(image) => {
-            bar.set_message("looking for the root snapshot");
-            let root = aws.root_snapshot(&image).await;
-            root.map_err(|error| error.to_string())?
-        }
+    let snapshot = if is_image {
+        bar.set_message("looking for the root snapshot of");
+        let id: AmiId = disk.parse().map_err(|_| format!("{disk:?} is no AMI id"))?;
+        let root = aws.root_snapshot(&id).await;
+        root.map_err(|error| error.to_string())?
+    } else {
+        disk.to_owned()
     };
+    bar.set_message(format!("reading {snapshot}:"));
     let inspection = evidence::inspect(&aws, reader, &snapshot, limits, |read| {
         bar.set_position(read);
     });
     inspection.await.map_err(|error| error.to_string())
 }
 
+/// Whether a text is an id of EC2's: its prefix, and eight or seventeen hexadecimal digits. (EC2 User Guide, "Resource
+/// IDs".) What else begins so is a file, or a mistake.
+fn is_id(text: &str, prefix: &str) -> bool {
+    let digits = text.strip_prefix(prefix).unwrap_or_default();
+    matches!(digits.len(), 8 | 17) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 /// Opens a raw image.
 fn open(path: &str) -> Result<ImageFile, String> {
     let accepted = "accepted are a snapshot (snap-…), an AMI (ami-…), and a raw image file";
     let unopened = |error| format!("{path:?} can not be read: {error}; {accepted}");
+    // To open a pipe would wait for somebody to write to it.
+    let kind = std::fs::metadata(path).map_err(unopened)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(format!(
+            "{path:?} is neither a file nor a block device; {accepted}"
+        ));
+    }
     let mut beginning = Vec::new();
-    let file = File::open(PathBuf::from(path)).map_err(unopened)?;
+    let file = File::open(path).map_err(unopened)?;
     file.take(16)
         .read_to_end(&mut beginning)
         .map_err(unopened)?;
@@ -216,11 +246,32 @@ impl Report {
         }
     }
 
+    /// For programs, all in ASCII: a terminal may be what shows it.
+    fn json(&self) -> Result<String, String> {
+        let json = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
+        let mut text = String::new();
+        for letter in json.chars() {
+            match letter {
+                ' '..='~' | '\n' => text.push(letter),
+                letter => {
+                    let mut units = [0; 2];
+                    for unit in letter.encode_utf16(&mut units) {
+                        text.push_str(&format!("\\u{unit:04x}"));
+                    }
+                }
+            }
+        }
+        Ok(text + "\n")
+    }
+
     /// For people. What a stranger wrote on the disk does nothing to a terminal.
     fn text(&self) -> String {
         let mut text = match (&self.name, &self.undetermined) {
-            (Some(name), _) => format!("{}\n", name.escape_debug()),
-            (None, why) => format!("undetermined: {}\n", why.as_deref().unwrap_or_default()),
+            (Some(name), _) => format!("{}\n", shown(name)),
+            (None, why) => {
+                let why = why.as_deref().unwrap_or_default();
+                format!("undetermined: {}\n", shown(why))
+            }
         };
         let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<12}{value}\n"));
         if !self.says.is_empty() {
@@ -231,7 +282,7 @@ impl Report {
         }
         for (number, path) in self.evidence.iter().enumerate() {
             let what = if number == 0 { "told by" } else { "" };
-            line(what, &path.escape_debug().to_string());
+            line(what, &shown(path));
         }
         let kib = self.blocks_read * BLOCK_BYTES / 1024;
         let seconds = Duration::from_millis(self.elapsed_ms).as_secs_f64();
@@ -240,5 +291,62 @@ impl Report {
             &format!("{} blocks ({kib} KiB) in {seconds:.2} s", self.blocks_read),
         );
         text
+    }
+}
+
+/// A stranger's text, without what does something to a terminal. Quotes stay as they are.
+fn shown(text: &str) -> String {
+    let harmless = |letter: char| match letter {
+        '"' | '\'' => letter.to_string(),
+        letter => letter.escape_debug().to_string(),
+    };
+    text.chars().map(harmless).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_wrote_does_nothing_to_a_terminal_in_either_form() {
+        let hostile = "a\u{1b}[2J\u{7}b\nFORGED\u{9b}\u{202e}";
+        let found = Report {
+            says: vec!["Linux".into()],
+            undetermined: None,
+            name: Some(hostile.into()),
+            place: None,
+            evidence: vec![hostile.into()],
+            blocks_read: 1,
+            elapsed_ms: 1,
+        };
+        let undetermined = Report {
+            undetermined: Some(hostile.into()),
+            name: None,
+            ..Report::of(
+                Inspection {
+                    blocks_read: 1,
+                    result: Err(String::new()),
+                },
+                1,
+            )
+        };
+        for report in [found, undetermined] {
+            let (text, json) = (report.text(), report.json().unwrap());
+            assert!(
+                text.contains("\\u{1b}[2J\\u{7}b\\nFORGED\\u{9b}\\u{202e}"),
+                "{text}"
+            );
+            assert!(
+                !text.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']),
+                "{text:?}"
+            );
+            assert!(
+                json.bytes()
+                    .all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte))
+            );
+            let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let told = [&back["name"], &back["undetermined"]];
+            assert!(told.iter().any(|text| **text == hostile), "{json}");
+        }
     }
 }

@@ -165,6 +165,15 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
         "{err}"
     );
     sim.inject(Fault::always("GetSnapshotBlock", FaultKind::AccessDenied));
+    let output = run_before(&sim, &["inspect", "--json", SNAPSHOT]).await;
+    assert_eq!(output.status.code(), Some(3));
+    let report = json(&output);
+    assert_eq!(report["says"], serde_json::json!([]));
+    let why = report["undetermined"].as_str().unwrap();
+    assert!(
+        why.starts_with("access denied: ebs:GetSnapshotBlock"),
+        "{why}"
+    );
     let (code, _, err) = said(&run_before(&sim, &["inspect", SNAPSHOT]).await);
     assert_eq!(code, 3);
     assert!(err.contains("access denied: ebs:GetSnapshotBlock"), "{err}");
@@ -190,7 +199,9 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
     for (path, expected) in [
         ("snap-nonsense", "No such file"),
         ("/nowhere/disk.img", "No such file"),
-        ("/tmp", "Is a directory"),
+        ("/tmp", "is neither a file nor a block device"),
+        ("/dev/zero", "is neither a file nor a block device"),
+        ("ami-123", "No such file"),
     ] {
         let (code, _, err) = said(&run(&["inspect", path]).await);
         assert_eq!(code, 3, "{err}");
@@ -222,7 +233,7 @@ async fn an_empty_file_is_an_empty_disk() {
     std::fs::write(&path, b"").unwrap();
     let (code, out, _) = said(&run(&["inspect", path.to_str().unwrap()]).await);
     assert_eq!(code, 3);
-    assert!(out.starts_with("undetermined: "), "{out}");
+    assert!(out.starts_with("undetermined: the disk is empty"), "{out}");
 }
 
 #[tokio::test]
@@ -292,4 +303,41 @@ async fn what_a_stranger_wrote_on_a_disk_does_nothing_to_a_terminal() {
     assert_eq!(code, 0);
     assert!(out.starts_with("\\u{1b}[2J\\u{7}"), "{out:?}");
     assert!(!out.contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn a_profile_that_is_named_goes_before_the_environment() {
+    let sim = account("debian12").await;
+    let config = temporary("cli-config");
+    let profile = "[profile other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = x\nregion = us-west-2\n";
+    std::fs::write(&config, profile).unwrap();
+    let run = async |profile: &str| {
+        let mut program = program();
+        program
+            .env("AWS_ENDPOINT_URL", sim.endpoint())
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_CONFIG_FILE", &config);
+        let arguments = ["inspect", "--json", "--profile", profile, SNAPSHOT];
+        program.args(arguments).output().await.unwrap()
+    };
+    let output = run("other").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = run("nobody").await;
+    assert_eq!(output.status.code(), Some(3));
+    let why = json(&output)["undetermined"].as_str().unwrap().to_owned();
+    assert!(why.contains("profile"), "{why}");
+}
+
+#[tokio::test]
+async fn the_time_that_it_may_take_is_kept_whatever_does_not_answer() {
+    let sim = account("debian12").await;
+    for action in ["DescribeImages", "ListSnapshotBlocks", "GetSnapshotBlock"] {
+        let slow = FaultKind::Slow(std::time::Duration::from_secs(60));
+        sim.inject(Fault::nth(action, 1, slow));
+        let output = run_before(&sim, &["inspect", "--json", "--max-seconds", "1", AMI]).await;
+        assert_eq!(output.status.code(), Some(3), "{action}");
+        let report = json(&output);
+        assert!(report["elapsed_ms"].as_u64().unwrap() < 10_000, "{report}");
+        assert!(report["undetermined"].is_string(), "{report}");
+    }
 }

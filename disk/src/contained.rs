@@ -1,8 +1,8 @@
 //! Reading a disk in a child process that can do no harm: no input makes the caller panic, takes more memory than
 //! the child may have, or more time than it is given.
 //!
-//! The child is the same program, started with [`ARGUMENT`] alone. It gets no environment and no network, and the
-//! disk's blocks from its parent, through a pipe.
+//! The child is the same program, started with [`ARGUMENT`]. It gets no environment, no open connection, and the disk's
+//! blocks from its parent, through a pipe.
 //!
 //! What the two say to each other, numbers in little-endian order. The parent: the disk's size and the most blocks
 //! that may be read (`u64` each); then for each block that was asked for its length (`u32`, nothing for one that was
@@ -29,6 +29,9 @@ const MOST_MEMORY: u64 = 96 * 1024 * 1024;
 
 /// How long the child's answer may be. Its texts are bounded, but a file name may be 255 letters.
 const MOST_ANSWER: u32 = 256 * 1024;
+
+/// How many blocks the child may ask for at once.
+const MOST_AT_ONCE: u32 = 8;
 
 /// How much of what the child says of its own death is read.
 const MOST_LAST_WORDS: usize = 4096;
@@ -129,8 +132,8 @@ async fn ask_child(
         }
         // The child is killed as it is dropped.
         Err(_) => Err(format!(
-            "it takes more than {} seconds",
-            limits.time.as_secs()
+            "it takes more than {:.0} seconds",
+            limits.time.as_secs_f64()
         )),
     }
 }
@@ -158,12 +161,17 @@ async fn talk(
     to.write_u64_le(disk.size()).await?;
     to.write_u64_le(most_blocks).await?;
     to.flush().await?;
+    let mut asked = 0;
     loop {
         match from.read_u8().await? {
             ASKS => {
                 let first = from.read_u64_le().await?;
                 let count = from.read_u32_le().await?;
                 let blocks = first..first.saturating_add(count.into());
+                asked += u64::from(count);
+                if count > MOST_AT_ONCE || asked > most_blocks {
+                    return Err(io::Error::other("the reader asked for more than it may"));
+                }
                 let blocks = match disk.fetch(blocks).await {
                     Ok(blocks) => blocks,
                     Err(why) => return Ok(Err(why)),

@@ -58,6 +58,9 @@ impl fmt::Display for Partition {
 /// # Errors
 /// [`Trouble`], if there is a table that can not be read.
 pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
+    if volume.size() < SECTOR {
+        return Err(Trouble::new("the disk is empty"));
+    }
     let whole = Region::new(volume, 0, volume.size());
     let mut boot = [0; SECTOR as usize];
     whole.read_at(0, &mut boot)?;

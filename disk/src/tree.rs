@@ -5,6 +5,9 @@ use crate::file_system::{FileSystem, Kind, Trouble};
 /// How many links one path may lead over, as for Linux (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
 
+/// How many paths are noted: a stranger may have made any number of them.
+const MOST_TOLD: usize = 32;
+
 /// A root directory.
 pub(crate) struct Tree {
     file_system: Box<dyn FileSystem>,
@@ -27,7 +30,8 @@ impl Tree {
 
     /// Notes that a path told something.
     pub(crate) fn tells(&mut self, path: &str) {
-        if !self.evidence.iter().any(|told| told == path) {
+        let told = self.evidence.len();
+        if told < MOST_TOLD && !self.evidence.iter().any(|told| told == path) {
             self.evidence.push(path.to_owned());
         }
     }

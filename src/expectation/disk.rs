@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disk::contained::{self, Blocks, Limits};
 use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
@@ -22,6 +22,8 @@ pub(crate) const TIME: Duration = Duration::from_secs(10);
 
 /// How many of the paths that tell something are named.
 const MENTIONED: usize = 5;
+
+const GET: &str = "ebs:GetSnapshotBlock";
 
 /// What it takes to read a snapshot that is encrypted.
 pub(crate) const KMS: &str = "kms:Decrypt";
@@ -136,19 +138,29 @@ pub async fn inspect(
     limits: Limits,
     progress: impl FnMut(u64) + Send,
 ) -> Result<Inspection, Error> {
+    let begin = Instant::now();
     let begun = tokio::time::timeout(limits.time / 2, aws.snapshot_blocks(snapshot)).await;
     let blocks = begun.unwrap_or_else(|_| Err(timed_out("ebs:ListSnapshotBlocks", snapshot)))?;
     let mut watched = Watched {
         blocks,
         snapshot: snapshot.to_owned(),
         patience: limits.time / 2,
+        waited: Duration::ZERO,
         read: 0,
         progress,
         error: None,
     };
-    let inspection = contained::inspect(reader, &mut watched, limits).await;
+    watched.waited = begin.elapsed();
+    let rest = Limits {
+        time: limits.time.saturating_sub(watched.waited),
+        ..limits
+    };
+    let inspection = contained::inspect(reader, &mut watched, rest).await;
+    let slow = begin.elapsed() >= limits.time && watched.waited >= limits.time / 2;
     match watched.error {
         Some(error) => Err(error),
+        // The time was over, and most of it was spent waiting for EBS: that says nothing of the disk.
+        None if slow && inspection.result.is_err() => Err(timed_out(GET, snapshot)),
         None => Ok(inspection),
     }
 }
@@ -167,6 +179,8 @@ struct Watched<P> {
     snapshot: String,
     /// How long one fetch may take.
     patience: Duration,
+    /// How long all of them took.
+    waited: Duration,
     read: u64,
     progress: P,
     error: Option<Error>,
@@ -178,10 +192,11 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
     }
 
     async fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let begin = Instant::now();
         let fetch = tokio::time::timeout(self.patience, self.blocks.fetch(blocks)).await;
+        self.waited += begin.elapsed();
         // What EBS does not answer in time is no trouble of the disk's, and may be otherwise the next time.
-        let fetch =
-            fetch.unwrap_or_else(|_| Err(timed_out("ebs:GetSnapshotBlock", &self.snapshot)));
+        let fetch = fetch.unwrap_or_else(|_| Err(timed_out(GET, &self.snapshot)));
         match fetch {
             Ok(fetched) => {
                 self.read += fetched.iter().flatten().count() as u64;

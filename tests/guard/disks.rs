@@ -360,6 +360,7 @@ async fn a_verdict_by_the_disk_takes_few_calls_even_if_each_takes_twenty_millise
             outcome(&record)
         );
         assert!(calls <= 40, "{name}: {calls} calls");
+        assert!(outcome(&record).contains(" by disk: "), "{name}");
     }
 }
 
@@ -443,4 +444,41 @@ async fn the_self_test_reads_a_disk_and_says_what_keeps_it_from_it() {
         let is = check(world, reader, fault).await;
         assert!(is.starts_with(expected), "{is}");
     }
+}
+
+/// That EBS is slow is no trouble of the disk's.
+#[tokio::test]
+async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
+    let mut world = world("rhel9-rhui", LINUX);
+    world.ebs.latency = Duration::from_millis(1500);
+    let house = house(world, "").await;
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let record = house.journal.lock().unwrap().pop().unwrap();
+    assert!(why(&record).contains("timed out"), "{record}");
+}
+
+/// The disk may object to a discard that a person's word suffices for; that it can not be asked is no objection. The
+/// lineage is treated alike.
+#[tokio::test]
+async fn a_declared_word_suffices_for_a_discard_if_the_disk_can_not_be_asked() {
+    let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
+    assert_eq!(said(&record, "disk"), ["failed"]);
+}
+
+/// An invocation that ends while a disk is read leaves nothing behind: no reader, and no turn that is taken.
+#[tokio::test]
+async fn an_invocation_that_ends_while_a_disk_is_read_leaves_nothing_behind() {
+    let mut world = world("rhel9-rhui", LINUX);
+    world.ebs.latency = Duration::from_secs(3);
+    let house = house(world, "").await;
+    let soon = Deadline::now() + Duration::from_secs(4);
+    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    assert!(matches!(error, Error::OutOfTime { .. }), "{error}");
+    house.sim.world().ebs.latency = Duration::ZERO;
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "mismatch/wrong by disk: hold (inferred)");
 }

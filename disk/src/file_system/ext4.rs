@@ -42,8 +42,8 @@ fn check_size(region: &Region) -> Result<(), Trouble> {
         shift @ 0..=6 => 1024 << shift,
         _ => return Err(damaged("its block size makes no sense")),
     };
-    let has_64_bits = number(0x60) & 0x80 != 0;
-    let blocks = number(0x4) | if has_64_bits { number(0x150) << 32 } else { 0 };
+    // The reader looks at the upper half also where the file system does not say that it has one.
+    let blocks = number(0x4) | number(0x150) << 32;
     if blocks
         .checked_mul(block_bytes)
         .is_none_or(|bytes| bytes > region.length())

@@ -228,7 +228,7 @@ fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Res
     let said = &release.id;
     if rhui(tree)? != Rhui::default() {
         return Err(Trouble(format!(
-            "the signs contradict each other: os-release says {said}, but the update servers are Red Hat's ({})",
+            "the signs contradict each other: os-release says {said}, but the update servers are Red Hat's ({:?})",
             tree.evidence()
                 .last()
                 .map(String::as_str)

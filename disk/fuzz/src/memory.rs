@@ -1,0 +1,58 @@
+//! Counts the memory that is taken: the product's child may take 96 MiB.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// What a child may take.
+const MOST: usize = 96 * 1024 * 1024;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// How much may be taken before it is too much, which is then noted once.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+static TOO_MUCH: Mutex<Option<String>> = Mutex::new(None);
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        take(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        take(layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        TAKEN.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+fn take(bytes: usize) {
+    let taken = TAKEN.fetch_add(bytes, Relaxed) + bytes;
+    if taken > LIMIT.load(Relaxed) {
+        // Noting it takes memory, too.
+        LIMIT.store(usize::MAX, Relaxed);
+        let backtrace = Backtrace::force_capture().to_string();
+        let mut places = backtrace.lines().map(str::trim);
+        let place =
+            places.find(|line| line.contains("/registry/src/") || line.contains("/disk/src/"));
+        *TOO_MUCH.lock().expect("no panic") = Some(place.unwrap_or_default().to_owned());
+    }
+}
+
+/// What `work` gives; and if it took more memory than a child may have, where.
+pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (T, Option<String>) {
+    LIMIT.store(TAKEN.load(Relaxed) + MOST, Relaxed);
+    let result = work();
+    LIMIT.store(usize::MAX, Relaxed);
+    (result, TOO_MUCH.lock().expect("no panic").take())
+}

@@ -1,0 +1,110 @@
+//! What is changed of an image: as the fuzzer has it, and in a file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::base::{Base, SPOT};
+use crate::sums;
+
+/// Other bytes than an image has, and another size.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Patches {
+    pub(crate) size: Option<u64>,
+    pub(crate) bytes: BTreeMap<u64, u8>,
+}
+
+/// How many bytes one patch may have.
+const LENGTHS: [usize; 8] = [1, 1, 2, 4, 8, 16, 64, 255];
+
+impl Patches {
+    /// The image and the patches that the fuzzer's input stands for.
+    ///
+    /// Its first byte chooses the image, and with its highest bit has all checksums kept as they were. Then, for each
+    /// patch: what to do, where (three bytes), and with what.
+    pub(crate) fn decode<'a>(bases: &'a [Arc<Base>], input: &[u8]) -> (&'a Arc<Base>, Patches) {
+        let mut input = Input(input);
+        let first = usize::from(input.byte());
+        let base = &bases[(first & 0x7f) % bases.len()];
+        let mut patches = Patches::default();
+        while !input.0.is_empty() {
+            let action = input.byte();
+            let at = input.place(base);
+            let length = LENGTHS[usize::from(action >> 2) % LENGTHS.len()];
+            let mut write = |index: usize, byte: u8| {
+                patches.bytes.insert(at + index as u64, byte);
+            };
+            match action % 4 {
+                // Other bytes.
+                0 | 1 => (0..length).for_each(|index| write(index, input.byte())),
+                // Those of another place: what makes sense there may do so here.
+                2 => {
+                    let from = input.place(base);
+                    (0..length).for_each(|index| write(index, base.byte(from + index as u64)));
+                }
+                // A little more or less than the number that is there.
+                _ if action & 0x80 == 0 => {
+                    let length = length.min(8);
+                    let by = i64::from(input.byte() as i8);
+                    let number = base.little(at, length as u64).wrapping_add_signed(by);
+                    let bytes = number.to_le_bytes();
+                    (0..length).for_each(|index| write(index, bytes[index]));
+                }
+                // The disk ends near this place.
+                _ => patches.size = Some((at & !511) + 512 * u64::from(input.byte() % 16)),
+            }
+        }
+        let size = base.size();
+        patches.bytes.retain(|at, _| *at < size);
+        if first & 0x80 == 0 {
+            sums::repair(base, &mut patches.bytes);
+        }
+        patches.bytes.retain(|at, byte| base.byte(*at) != *byte);
+        patches.size = patches.size.filter(|other| *other < size);
+        (base, patches)
+    }
+
+    /// The content of a file of `regressions`.
+    pub(crate) fn write(&self, base: &Base) -> String {
+        let mut text = format!("{}\n", base.name);
+        if let Some(size) = self.size {
+            writeln!(text, "size {size:x}").expect("a text");
+        }
+        let mut next = None;
+        for (at, byte) in &self.bytes {
+            match next == Some(*at) {
+                true => write!(text, "{byte:02x}").expect("a text"),
+                false => {
+                    let line = if next.is_some() { "\n" } else { "" };
+                    write!(text, "{line}{at:x} {byte:02x}").expect("a text");
+                }
+            }
+            next = Some(at + 1);
+        }
+        if next.is_some() {
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// What is left of an input; behind its end there are zeros.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((byte, rest)) => {
+                self.0 = rest;
+                *byte
+            }
+            None => 0,
+        }
+    }
+
+    fn place(&mut self, base: &Base) -> u64 {
+        let spot = u64::from(self.byte()) | u64::from(self.byte()) << 8;
+        let spot = base.spots[spot as usize % base.spots.len()];
+        spot + u64::from(self.byte()) % SPOT
+    }
+}
