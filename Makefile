@@ -69,7 +69,7 @@ fuzz: $(FUZZ_TOOLS)/bin/cargo-fuzz
 	done
 
 $(FUZZ_TOOLS)/bin/cargo-fuzz:
-	cargo install cargo-fuzz --locked --root $(FUZZ_TOOLS)
+	cargo install cargo-fuzz --version 0.13.2 --locked --root $(FUZZ_TOOLS)
 
 # Compiles what rust-test runs, and runs nothing.
 .PHONY: rust-compile

@@ -82,13 +82,13 @@ pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
             logical(&whole, entry, &mut found)?;
         } else if entry.is_used() {
             let is_boot_code = entry.kind == PREP;
-            found.extend(partition(
+            found.push(partition(
                 volume,
                 number,
                 entry.first,
                 entry.sectors,
                 is_boot_code,
-            ));
+            )?);
         }
     }
     found.sort_by_key(|partition: &Partition| partition.number);
@@ -131,22 +131,28 @@ fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
     entries.iter().any(Entry::is_used).then_some(entries)
 }
 
-/// A partition, if any of it is on the disk.
+/// A partition.
+///
+/// # Errors
+/// [`Trouble`], if it is not on the disk as a whole: what is missing may be what matters.
 fn partition(
     volume: &Volume,
     number: u32,
     first: u64,
     sectors: u64,
     is_boot_code: bool,
-) -> Option<Partition> {
-    let offset = first.checked_mul(SECTOR)?;
-    let length = sectors.checked_mul(SECTOR)?;
-    let there = volume.size().checked_sub(offset)?.min(length);
-    (there > 0).then(|| Partition {
-        number: Some(number),
-        region: Region::new(volume, offset, there),
-        is_boot_code,
-    })
+) -> Result<Partition, Trouble> {
+    let end = first.checked_add(sectors);
+    match end.and_then(|end| end.checked_mul(SECTOR)) {
+        Some(end) if end <= volume.size() => Ok(Partition {
+            number: Some(number),
+            region: Region::new(volume, first * SECTOR, sectors * SECTOR),
+            is_boot_code,
+        }),
+        _ => Err(Trouble(format!(
+            "partition {number} goes beyond the disk's end"
+        ))),
+    }
 }
 
 /// The partitions within an extended one, numbered from 5 on: a chain of boot records, each with one partition,
@@ -169,13 +175,13 @@ fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Resu
                 next = Some(extended.first + entry.first);
             } else if entry.is_used() {
                 let first = record + entry.first;
-                found.extend(partition(
+                found.push(partition(
                     whole.volume(),
                     number,
                     first,
                     entry.sectors,
                     false,
-                ));
+                )?);
             }
         }
         match next {
@@ -203,7 +209,7 @@ fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
         let (first, last) = (entry.starting_lba.to_u64(), entry.ending_lba.to_u64());
         let sectors = last.saturating_sub(first).saturating_add(1);
         let is_boot_code = BOOT_CODE.contains(&kind.0);
-        found.extend(partition(volume, number, first, sectors, is_boot_code));
+        found.push(partition(volume, number, first, sectors, is_boot_code)?);
         if found.len() > MOST {
             return Err(Trouble::new(format!(
                 "there are more than {MOST} partitions"

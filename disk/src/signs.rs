@@ -86,6 +86,9 @@ fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, Trouble>
             "it looks like an operating system ({sign}) that does not say which"
         )))
     };
+    if !tree.has_root()? {
+        return Err(Trouble::new("its root is no directory"));
+    }
     if file_system == "ntfs" {
         return match tree.is_directory(windows::CONFIGURATION)? {
             true => Ok(Some(Family::Windows)),

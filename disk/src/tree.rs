@@ -23,6 +23,11 @@ impl Tree {
         }
     }
 
+    /// Whether the root is a directory, as every root is.
+    pub(crate) fn has_root(&mut self) -> Result<bool, Trouble> {
+        Ok(self.file_system.kind("/")? == Some(Kind::Directory))
+    }
+
     /// The paths that told something.
     pub(crate) fn evidence(&self) -> &[String] {
         &self.evidence

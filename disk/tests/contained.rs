@@ -136,3 +136,20 @@ async fn a_program_that_is_no_reader_is_found_out() {
         Ok(())
     );
 }
+
+/// What is missing may be a second system, or SQL Server.
+#[tokio::test]
+async fn regression_a_disk_that_ends_within_a_partition_is_undetermined() {
+    for (name, size) in [
+        ("opt-apart", 0x1812_1000),
+        ("linux-and-windows", 0x1030_0000),
+    ] {
+        let mut disk = Packed::read(name);
+        disk.size = size;
+        let said = why(inspect(&mut disk, LIMITS).await);
+        assert!(
+            said.ends_with(" goes beyond the disk's end"),
+            "{name}: {said}"
+        );
+    }
+}
