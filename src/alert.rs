@@ -779,9 +779,14 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize
 
 /// JSON in which nothing but printable characters stands as it is.
 pub(crate) fn escaped_json(json: &str) -> String {
+    json_without(json, is_treacherous)
+}
+
+/// A JSON document whose strings hold these characters by their numbers alone.
+pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
     let mut escaped = String::new();
     for character in json.chars() {
-        if is_treacherous(character) {
+        if unwanted(character) {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
                 escaped.push_str(&format!("\\u{unit:04x}"));

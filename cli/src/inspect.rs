@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ami_billing_guard::Aws;
+use ami_billing_guard::alert::json_without;
 use ami_billing_guard::event::AmiId;
 use ami_billing_guard::expectation::disk::{self as evidence, platforms};
 use clap::{Args, value_parser};
@@ -249,19 +250,8 @@ impl Report {
     /// For programs, all in ASCII: a terminal may be what shows it.
     fn json(&self) -> Result<String, String> {
         let json = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        let mut text = String::new();
-        for letter in json.chars() {
-            match letter {
-                ' '..='~' | '\n' => text.push(letter),
-                letter => {
-                    let mut units = [0; 2];
-                    for unit in letter.encode_utf16(&mut units) {
-                        text.push_str(&format!("\\u{unit:04x}"));
-                    }
-                }
-            }
-        }
-        Ok(text + "\n")
+        let harmless = |letter| matches!(letter, ' '..='~' | '\n');
+        Ok(json_without(&json, |letter| !harmless(letter)) + "\n")
     }
 
     /// For people. What a stranger wrote on the disk does nothing to a terminal.

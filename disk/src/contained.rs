@@ -19,6 +19,7 @@ use rlimit::Resource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use crate::volume::AT_ONCE;
 use crate::{BlockSource, Inspection};
 
 /// What a program is started with to be the child: it then calls [`run_child`] before anything else.
@@ -29,9 +30,6 @@ const MOST_MEMORY: u64 = 96 * 1024 * 1024;
 
 /// How long the child's answer may be. Its texts are bounded, but a file name may be 255 letters.
 const MOST_ANSWER: u32 = 256 * 1024;
-
-/// How many blocks the child may ask for at once.
-const MOST_AT_ONCE: u32 = 8;
 
 /// How much of what the child says of its own death is read.
 const MOST_LAST_WORDS: usize = 4096;
@@ -169,7 +167,7 @@ async fn talk(
                 let count = from.read_u32_le().await?;
                 let blocks = first..first.saturating_add(count.into());
                 asked += u64::from(count);
-                if count > MOST_AT_ONCE || asked > most_blocks {
+                if u64::from(count) > AT_ONCE || asked > most_blocks {
                     return Err(io::Error::other("the reader asked for more than it may"));
                 }
                 let blocks = match disk.fetch(blocks).await {

@@ -67,6 +67,24 @@ pub(crate) trait FileSystem {
     fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble>;
 }
 
+/// Fills a buffer with what `some` reads of a file, as much as fits into what is left of it; no more at the file's end.
+/// How much that is.
+fn fill(
+    buffer: &mut [u8],
+    mut some: impl FnMut(&mut [u8]) -> Result<usize, Trouble>,
+) -> Result<usize, Trouble> {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..)
+        && !rest.is_empty()
+    {
+        match some(rest)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    Ok(read)
+}
+
 /// What there is on a partition, by what it begins with.
 pub(crate) enum Content {
     /// Nothing that could hold an operating system: no file system, or one for other purposes.

@@ -8,6 +8,7 @@
 //! what is looked for was written when the system was set up.
 
 use crate::file_system::Trouble;
+use crate::numbers::{u16_at, u32_at};
 use crate::tree::OpenFile;
 
 /// Where the cells begin: their offsets are counted from there.
@@ -279,16 +280,6 @@ fn text(bytes: &[u8], length: usize, is_narrow: bool) -> String {
     char::decode_utf16(units)
         .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_le_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 fn damaged() -> Trouble {

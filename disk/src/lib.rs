@@ -17,6 +17,7 @@ pub mod contained;
 mod file_system;
 mod findings;
 mod hive;
+mod numbers;
 mod partitions;
 mod signs;
 mod tree;

@@ -8,6 +8,7 @@ use gpt_disk_io::gpt_disk_types::{
 use gpt_disk_io::{BlockIo, Disk, DiskError};
 
 use crate::file_system::{Region, Trouble};
+use crate::numbers::u32_at;
 use crate::volume::Volume;
 
 /// EBS presents sectors of 512 bytes, whatever is below.
@@ -117,10 +118,7 @@ fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
     }
     let mut entries = Vec::new();
     for bytes in sector.get(446..510)?.chunks_exact(16) {
-        let number = |at: usize| -> Option<u64> {
-            let bytes: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-            Some(u32::from_le_bytes(bytes).into())
-        };
+        let number = |at: usize| u32_at(bytes, at).map(u64::from);
         entries.push(Entry {
             status: *bytes.first()?,
             kind: *bytes.get(4)?,

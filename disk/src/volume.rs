@@ -16,7 +16,7 @@ pub const BLOCK_BYTES: u64 = 512 * 1024;
 const KEPT: usize = 32;
 
 /// How many blocks are fetched at once at most, so that a long read takes no more memory than the cache.
-const AT_ONCE: u64 = 8;
+pub(crate) const AT_ONCE: u64 = 8;
 
 /// How many reads there may be of a disk: as many as the longest log of an XFS takes that is replayed, 128 MiB read by
 /// the sector, and some more. A disk of the corpus takes ten thousand at most; a damaged one may have a reader go in

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aws_config::SdkConfig;
-use aws_sdk_ebs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ebs::operation::get_snapshot_block::GetSnapshotBlockError;
-use aws_sdk_ebs::operation::list_snapshot_blocks::ListSnapshotBlocksOutput;
+use aws_sdk_ebs::operation::list_snapshot_blocks::{
+    ListSnapshotBlocksError, ListSnapshotBlocksOutput,
+};
 use aws_sdk_ebs::types::error::AccessDeniedException;
 use aws_sdk_ebs::types::{AccessDeniedExceptionReason, ValidationExceptionReason};
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -128,11 +129,13 @@ impl SnapshotBlocks {
                 None => request.starting_block_index(first),
                 Some(_) => request.set_next_token(next),
             };
-            let page = request
-                .max_results(PAGE)
-                .send()
-                .await
-                .map_err(|error| denied_key(classify(LIST, &self.id, &error), &error))?;
+            let page = request.max_results(PAGE).send().await.map_err(|error| {
+                let denial = match error.as_service_error() {
+                    Some(ListSnapshotBlocksError::AccessDeniedException(denial)) => Some(denial),
+                    _ => None,
+                };
+                denied_key(classify(LIST, &self.id, &error), denial)
+            })?;
             let known = self.take(from, &page)?;
             next = page.next_token.filter(|token| !token.is_empty());
             if known || next.is_none() {
@@ -201,8 +204,11 @@ async fn fetch_one(
         let request = ebs.get_snapshot_block().snapshot_id(id);
         let answer = request.block_index(number).block_token(token).send().await;
         let block = answer.map_err(|error| {
-            let said = denied_key(classify(GET, id, &error), &error);
+            let said = classify(GET, id, &error);
             match error.as_service_error() {
+                Some(GetSnapshotBlockError::AccessDeniedException(denial)) => {
+                    Failed::For(denied_key(said, Some(denial)))
+                }
                 Some(GetSnapshotBlockError::ValidationException(refusal))
                     if refusal.reason() == Some(&ValidationExceptionReason::InvalidBlockToken) =>
                 {
@@ -233,12 +239,8 @@ async fn fetch_one(
 
 /// Says of a denial that it is the key's, if EBS does: it decrypts with the caller's permissions. (Amazon EBS User
 /// Guide, "Required IAM permissions for EBS direct APIs".)
-fn denied_key<E, R>(error: Error, cause: &SdkError<E, R>) -> Error
-where
-    E: MayBeDenied + ProvideErrorMetadata,
-{
-    let reason = cause.as_service_error().and_then(MayBeDenied::denied);
-    match (error, reason.map(AccessDeniedException::reason)) {
+fn denied_key(error: Error, denial: Option<&AccessDeniedException>) -> Error {
+    match (error, denial.map(AccessDeniedException::reason)) {
         (
             Error::AccessDenied {
                 resource, message, ..
@@ -250,29 +252,6 @@ where
             message,
         },
         (error, _) => error,
-    }
-}
-
-/// An error that may be a denial.
-trait MayBeDenied {
-    fn denied(&self) -> Option<&AccessDeniedException>;
-}
-
-impl MayBeDenied for GetSnapshotBlockError {
-    fn denied(&self) -> Option<&AccessDeniedException> {
-        match self {
-            GetSnapshotBlockError::AccessDeniedException(denied) => Some(denied),
-            _ => None,
-        }
-    }
-}
-
-impl MayBeDenied for aws_sdk_ebs::operation::list_snapshot_blocks::ListSnapshotBlocksError {
-    fn denied(&self) -> Option<&AccessDeniedException> {
-        match self {
-            Self::AccessDeniedException(denied) => Some(denied),
-            _ => None,
-        }
     }
 }
 

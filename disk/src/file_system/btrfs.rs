@@ -4,14 +4,11 @@ use lambutter::{BlockRead, Btrfs, Error, Inode, Path};
 
 use super::{FileSystem, Kind, Region, Trouble};
 
-#[derive(Clone)]
-struct Reader(Region);
-
-impl BlockRead for Reader {
+impl BlockRead for Region {
     type Error = Trouble;
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
-        self.0.read_at(offset, buffer)
+        Region::read_at(self, offset, buffer)
     }
 }
 
@@ -26,16 +23,15 @@ const TOP: u64 = 5;
 
 /// Opens it: the default subvolume, which a plain mount shows, and those that may be the root instead.
 pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble> {
-    let reader = Reader(region.clone());
-    let default = Btrfs::open(reader.clone(), region.length()).map_err(trouble)?;
+    let default = Btrfs::open(region.clone(), region.length()).map_err(trouble)?;
     let shown = default.subvolume();
     let opened = |root| -> Result<Box<dyn FileSystem>, Trouble> {
-        let top = Btrfs::open_subvol_id(reader.clone(), region.length(), TOP).map_err(trouble)?;
+        let top = Btrfs::open_subvol_id(region.clone(), region.length(), TOP).map_err(trouble)?;
         Ok(Box::new(Opened { root, top }))
     };
     let mut roots = vec![opened(default)?];
     for path in SUBVOLUMES {
-        match Btrfs::open_subvol_path(reader.clone(), region.length(), name(path)?) {
+        match Btrfs::open_subvol_path(region.clone(), region.length(), name(path)?) {
             Ok(root) if root.subvolume() != shown => roots.push(opened(root)?),
             // It is the default one, there is none, or it is a directory, such as the superuser's home.
             Ok(_) | Err(Error::NotFound | Error::NotASubvolume) => {}
@@ -46,13 +42,13 @@ pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble>
 }
 
 struct Opened {
-    root: Btrfs<Reader>,
-    top: Btrfs<Reader>,
+    root: Btrfs<Region>,
+    top: Btrfs<Region>,
 }
 
 impl Opened {
     /// What a path names, and the subvolume from which that was found.
-    fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Reader>, Inode)>, Trouble> {
+    fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Region>, Inode)>, Trouble> {
         match self.root.resolve(name(path)?) {
             Ok(inode) => return Ok(Some((&mut self.root, inode))),
             Err(Error::NotFound) => {}

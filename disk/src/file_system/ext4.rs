@@ -4,28 +4,28 @@ use std::error::Error;
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read};
 
-use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble};
+use crate::numbers::u32_at;
+
+use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble, fill};
 
 /// How much memory the table of block groups may take. One group in 128 MiB is the rule, so that this is enough
 /// for the largest volume that EBS has (64 TiB).
 const MOST_GROUPS: u64 = 64 * 1024 * 1024 / 128;
 
-struct Reader(Region);
-
-impl Ext4Read for Reader {
+impl Ext4Read for Region {
     fn read(
         &mut self,
         start: u64,
         buffer: &mut [u8],
     ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        Ok(self.0.read_at(start, buffer)?)
+        Ok(self.read_at(start, buffer)?)
     }
 }
 
 /// Opens it. A journal that still holds changes is taken into account.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     check_size(region)?;
-    let ext4 = Ext4::load(Box::new(Reader(region.clone()))).map_err(trouble)?;
+    let ext4 = Ext4::load(Box::new(region.clone())).map_err(trouble)?;
     Ok(Box::new(Opened(ext4)))
 }
 
@@ -33,10 +33,7 @@ pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
 fn check_size(region: &Region) -> Result<(), Trouble> {
     let mut superblock = [0; 1024];
     region.read_at(1024, &mut superblock)?;
-    let number = |at: usize| -> u64 {
-        let bytes = superblock.get(at..at + 4).and_then(|b| b.try_into().ok());
-        bytes.map_or(0, u32::from_le_bytes).into()
-    };
+    let number = |at: usize| -> u64 { u32_at(&superblock, at).unwrap_or(0).into() };
     let damaged = |what: &str| Trouble(format!("the ext4 can not be read: {what}"));
     let block_bytes = match number(0x18) {
         shift @ 0..=6 => 1024 << shift,
@@ -84,17 +81,8 @@ impl FileSystem for Opened {
     fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
         let mut file = self.0.open(path).map_err(trouble)?;
         file.seek_to(offset).map_err(trouble)?;
-        let mut read = 0;
         // One call reads no further than the end of a block.
-        while let Some(rest) = buffer.get_mut(read..)
-            && !rest.is_empty()
-        {
-            match file.read_bytes(rest).map_err(trouble)? {
-                0 => break,
-                more => read += more,
-            }
-        }
-        Ok(read)
+        fill(buffer, |rest| file.read_bytes(rest).map_err(trouble))
     }
 
     fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {

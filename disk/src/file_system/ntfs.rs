@@ -6,7 +6,7 @@ use ntfs::structured_values::{NtfsFileName, NtfsFileNamespace};
 use ntfs::{Ntfs, NtfsError, NtfsFile, NtfsReadSeek};
 use std::io::SeekFrom;
 
-use super::{Cursor, FileSystem, Kind, Region, Trouble};
+use super::{Cursor, FileSystem, Kind, Region, Trouble, fill};
 
 /// How many names of one directory are looked at: `System32` has about five thousand.
 const MOST_NAMES: usize = 100_000;
@@ -73,16 +73,9 @@ impl FileSystem for Opened {
         value
             .seek(&mut cursor, SeekFrom::Start(offset))
             .map_err(trouble)?;
-        let mut read = 0;
-        while let Some(rest) = buffer.get_mut(read..)
-            && !rest.is_empty()
-        {
-            match value.read(&mut cursor, rest).map_err(trouble)? {
-                0 => break,
-                more => read += more,
-            }
-        }
-        Ok(read)
+        fill(buffer, |rest| {
+            value.read(&mut cursor, rest).map_err(trouble)
+        })
     }
 
     fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {

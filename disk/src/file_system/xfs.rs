@@ -4,23 +4,21 @@ use lamxfs::{BlockRead, EntryKind, Error, Path, Xfs};
 
 use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble};
 
-struct Reader(Region);
-
-impl BlockRead for Reader {
+impl BlockRead for Region {
     type Error = Trouble;
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
-        self.0.read_at(offset, buffer)
+        Region::read_at(self, offset, buffer)
     }
 }
 
 /// Opens it. A log that still holds changes is replayed, in memory.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
-    let xfs = Xfs::open(Reader(region.clone()), region.length()).map_err(trouble)?;
+    let xfs = Xfs::open(region.clone(), region.length()).map_err(trouble)?;
     Ok(Box::new(Opened(xfs)))
 }
 
-struct Opened(Xfs<Reader>);
+struct Opened(Xfs<Region>);
 
 impl FileSystem for Opened {
     fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
