@@ -151,7 +151,7 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
     let sim = Sim::start(world).await?;
     let config = Config {
         mode: Mode::Enforce,
-        alert_topic: TOPIC.into(),
+        alert_topic: Some(TOPIC.into()),
         chat_topic: Some(CHAT_TOPIC.into()),
         policy_path: None,
         scope: Scope {

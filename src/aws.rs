@@ -1,6 +1,8 @@
 //! The only place that names the SDK: calls to EC2 and SNS, in `table` to DynamoDB, in `snapshot` to EBS,
 //! their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
+mod account;
+mod ahead;
 mod dry_run;
 mod snapshot;
 mod table;
@@ -34,6 +36,9 @@ use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+pub use account::BroughtBack;
+pub(crate) use account::patiently;
+pub(crate) use ahead::{Ahead, ImagesBy};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;
@@ -45,6 +50,8 @@ pub struct Aws {
     ebs: aws_sdk_ebs::Client,
     ec2: aws_sdk_ec2::Client,
     sns: aws_sdk_sns::Client,
+    /// Where questions are put together with those of other images.
+    ahead: Option<Arc<Ahead>>,
     counters: Arc<Counters>,
 }
 
@@ -189,6 +196,7 @@ impl Aws {
             ebs: snapshot::client(config, Counting(Arc::clone(&counters))),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
             sns: aws_sdk_sns::Client::from_conf(sns),
+            ahead: None,
             counters,
         }
     }
@@ -269,22 +277,30 @@ impl Aws {
         }
     }
 
-    /// DescribeImages with a filter: every available image that passes, deprecated ones too, of the
-    /// `owners` (account ids, `self`, `amazon`, `aws-marketplace`).
+    /// DescribeImages with a filter: every available image of the `owners` (account ids, `self`, `amazon`,
+    /// `aws-marketplace`) that has one of these ids, deprecated ones too. Found by a snapshot, it may have it
+    /// elsewhere than at its root.
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    pub(crate) async fn images_with(
+    pub(crate) async fn images(
         &self,
-        filter: &str,
-        values: &[&str],
+        by: ImagesBy,
+        ids: &[&str],
         owners: &[&str],
     ) -> Result<Vec<Image>, Error> {
+        if let Some(ahead) = &self.ahead {
+            return ahead.images(by, ids);
+        }
+        let name = match by {
+            ImagesBy::RootSnapshot => "block-device-mapping.snapshot-id",
+            ImagesBy::Id => "image-id",
+        };
         let answer = self
             .ec2
             .describe_images()
-            .filters(self::filter(filter, values))
-            .filters(self::filter("state", &["available"]))
+            .filters(filter(name, ids))
+            .filters(filter("state", &["available"]))
             .set_owners(Some(strings(owners)))
             .include_deprecated(true)
             .send()
@@ -302,25 +318,48 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     pub(crate) async fn describe_snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
-        let answer = self.ec2.describe_snapshots().snapshot_ids(id).send().await;
-        let snapshots = match answer {
-            Ok(answer) => answer.snapshots.unwrap_or_default(),
-            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => Vec::new(),
-            Err(error) => return Err(classify("ec2:DescribeSnapshots", "*", &error)),
+        if let Some(ahead) = &self.ahead {
+            return ahead.snapshot(id);
+        }
+        let snapshots = self.snapshots(&[id]).await?;
+        Ok(snapshots.into_iter().find(|snapshot| snapshot.id == id))
+    }
+
+    /// DescribeSnapshots for these ids; those that EC2 does not show are left out.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
+        let call = "ec2:DescribeSnapshots";
+        let request = self.ec2.describe_snapshots();
+        let answer = match ids {
+            [id] => request.snapshot_ids(*id),
+            // Unlike an id that is asked for, one in a filter may be unknown.
+            ids => request.filters(filter("snapshot-id", ids)),
         };
-        let snapshot = snapshots
-            .into_iter()
-            .find(|snapshot| snapshot.snapshot_id() == Some(id));
-        Ok(snapshot.map(|snapshot| Snapshot {
-            id: id.to_owned(),
-            owner: snapshot.owner_id,
-            // What EC2 writes where it knows of no volume.
-            volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
-            description: non_empty(snapshot.description),
-            started: snapshot.start_time.and_then(time),
-            kms_key: non_empty(snapshot.kms_key_id),
-            tags: tags(snapshot.tags),
-        }))
+        let answer = match answer.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => return Ok(Vec::new()),
+            Err(error) => return Err(classify(call, "*", &error)),
+        };
+        if non_empty(answer.next_token).is_some() {
+            return Err(further_pages(call, "*"));
+        }
+        let snapshots = answer.snapshots.into_iter().flatten();
+        Ok(snapshots
+            .filter_map(|snapshot| {
+                Some(Snapshot {
+                    id: snapshot.snapshot_id?,
+                    owner: snapshot.owner_id,
+                    // What EC2 writes where it knows of no volume.
+                    volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
+                    description: non_empty(snapshot.description),
+                    started: snapshot.start_time.and_then(time),
+                    kms_key: non_empty(snapshot.kms_key_id),
+                    tags: tags(snapshot.tags),
+                })
+            })
+            .collect())
     }
 
     /// DescribeSnapshotAttribute: the snapshot's product codes.
@@ -344,30 +383,50 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     pub(crate) async fn describe_volume(&self, id: &str) -> Result<Option<Volume>, Error> {
-        let answer = self.ec2.describe_volumes().volume_ids(id).send().await;
-        let volumes = match answer {
-            Ok(answer) => answer.volumes.unwrap_or_default(),
-            Err(error) if error.code() == Some("InvalidVolume.NotFound") => Vec::new(),
-            Err(error) => return Err(classify("ec2:DescribeVolumes", "*", &error)),
+        if let Some(ahead) = &self.ahead {
+            return ahead.volume(id);
+        }
+        let volumes = self.volumes(&[id]).await?;
+        Ok(volumes.into_iter().find(|volume| volume.id == id))
+    }
+
+    /// DescribeVolumes for these ids; those that there are not are left out.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    async fn volumes(&self, ids: &[&str]) -> Result<Vec<Volume>, Error> {
+        let call = "ec2:DescribeVolumes";
+        let request = self.ec2.describe_volumes();
+        let answer = match ids {
+            [id] => request.volume_ids(*id),
+            ids => request.filters(filter("volume-id", ids)),
         };
-        let volume = volumes
-            .into_iter()
-            .find(|volume| volume.volume_id() == Some(id));
-        Ok(volume.map(|volume| Volume {
-            snapshot: non_empty(volume.snapshot_id),
-            attachments: volume
-                .attachments
-                .into_iter()
-                .flatten()
-                .filter_map(|attachment| {
+        let answer = match answer.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.code() == Some("InvalidVolume.NotFound") => return Ok(Vec::new()),
+            Err(error) => return Err(classify(call, "*", &error)),
+        };
+        if non_empty(answer.next_token).is_some() {
+            return Err(further_pages(call, "*"));
+        }
+        let volumes = answer.volumes.into_iter().flatten();
+        Ok(volumes
+            .filter_map(|volume| {
+                let attachments = volume.attachments.into_iter().flatten();
+                let attachments = attachments.filter_map(|attachment| {
                     Some(Attachment {
                         instance: attachment.instance_id?,
                         device: attachment.device?,
                         since: attachment.attach_time.and_then(time),
                     })
+                });
+                Some(Volume {
+                    attachments: attachments.collect(),
+                    id: volume.volume_id?,
+                    snapshot: non_empty(volume.snapshot_id),
                 })
-                .collect(),
-        }))
+            })
+            .collect())
     }
 
     /// DescribeInstances for these ids; those that there are not are left out.
@@ -375,6 +434,13 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     pub(crate) async fn describe_instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+        if let Some(ahead) = &self.ahead {
+            return ahead.instances(ids);
+        }
+        self.instances(ids).await
+    }
+
+    async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
         let answer = self
             .ec2
             .describe_instances()
@@ -383,6 +449,9 @@ impl Aws {
             .send()
             .await
             .map_err(|error| classify("ec2:DescribeInstances", "*", &error))?;
+        if non_empty(answer.next_token).is_some() {
+            return Err(further_pages("ec2:DescribeInstances", "*"));
+        }
         let reservations = answer.reservations.into_iter().flatten();
         Ok(reservations
             .flat_map(|reservation| {

@@ -31,8 +31,8 @@ impl Mode {
 pub struct Config {
     /// `GUARD_MODE`; `observe` unless it is set.
     pub mode: Mode,
-    /// `GUARD_ALERT_TOPIC_ARN`.
-    pub alert_topic: String,
+    /// `GUARD_ALERT_TOPIC_ARN`. The function has one; the command line may do without: then nothing is discarded.
+    pub alert_topic: Option<String>,
     /// `GUARD_CHAT_TOPIC_ARN`: the topic for chat applications, which takes alerts in their own format.
     pub chat_topic: Option<String>,
     /// `GUARD_POLICY_PATH`: the policy file; without one it is the built-in policy.
@@ -180,7 +180,7 @@ impl Config {
         };
         Ok(Config {
             mode,
-            alert_topic,
+            alert_topic: Some(alert_topic),
             chat_topic,
             policy_path: variable("GUARD_POLICY_PATH"),
             scope: Scope {
@@ -199,6 +199,13 @@ impl Config {
                 900,
             )?,
         })
+    }
+}
+
+impl Config {
+    /// The alert topic's ARN; empty if there is none.
+    pub(crate) fn topic(&self) -> &str {
+        self.alert_topic.as_deref().unwrap_or_default()
     }
 }
 

@@ -213,6 +213,19 @@ pub struct Surroundings {
     pub launch_permissions: Result<Vec<serde_json::Value>, String>,
 }
 
+impl Surroundings {
+    /// Nothing that holds a discard.
+    pub fn clear() -> Surroundings {
+        Surroundings {
+            references: Ok(Vec::new()),
+            listeners: Ok(1),
+            discarded_sibling: Ok(None),
+            may_pass: Vec::new(),
+            launch_permissions: Ok(Vec::new()),
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

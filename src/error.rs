@@ -8,7 +8,7 @@
 use thiserror::Error;
 
 /// Why a registration could not be judged, or not be dealt with to the end, this time.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum Error {
     /// The input claims to be what it is not. Trying again does not help: a person must look.
     #[error("malformed event: {0}")]

@@ -18,7 +18,7 @@ use crate::billing::Difference;
 use crate::config::Config;
 use crate::discard::{Action, Circumstances, Interlock, Plan, Surroundings, plan};
 use crate::error::Error;
-use crate::event::{self, AmiId, Digest, Incoming, Registration};
+use crate::event::{self, AccountId, AmiId, Digest, Incoming, RegisteredBy, Registration};
 use crate::expectation::Expectation;
 use crate::inquiry::Traces;
 use crate::ledger::{Discard, Ledger, Told, Turn};
@@ -40,6 +40,9 @@ const LINGERS: Duration = Duration::from_secs(180);
 
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
+
+/// How long it may take to say what would be made of an image: many times what it takes.
+const REHEARSAL: Duration = Duration::from_secs(300);
 
 /// For so long an invocation that is otherwise over waits for chat, if there is time; it may take so much of what is
 /// kept back for the answer.
@@ -126,7 +129,7 @@ pub(crate) struct Planned {
     pub(crate) surroundings: Option<Surroundings>,
     pub(crate) plan: Plan,
     /// What is known of a discard before, if the plan minds one.
-    before: Option<String>,
+    pub(crate) before: Option<String>,
 }
 
 impl Guard {
@@ -378,6 +381,66 @@ impl Guard {
         }
     }
 
+    /// What the guard would make of an image of this account now, its record says. Nothing is changed, and nobody told.
+    ///
+    /// # Errors
+    /// [`Error`], if the image could not be seen, within `GUARD_WAIT_SECONDS`.
+    pub async fn consider(&self, image: &AmiId, account: &AccountId) -> Result<Record, Error> {
+        let region = self.aws.region().unwrap_or_default();
+        let (id, account) = (image.clone(), account.clone());
+        let registration = Registration::without_event(id, account, region, "check", Utc::now());
+        self.reconsider(&registration).await
+    }
+
+    /// What the guard would make of an event now, as [`Guard::consider`] does of an image.
+    ///
+    /// # Errors
+    /// [`Error`], if the event is malformed, or its image could not be seen.
+    pub async fn rehearse(&self, event: Value) -> Result<Record, Error> {
+        match event::parse(event, &self.config.scope)? {
+            Incoming::Registration(registration) => self.reconsider(&registration).await,
+            Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
+            Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
+        }
+    }
+
+    pub(crate) async fn reconsider(&self, registration: &Registration) -> Result<Record, Error> {
+        let delivery = Delivery::from(Deadline::now() + REHEARSAL);
+        let mut patience = Patience::new(self.config.wait, delivery.deadline);
+        let observation = self.observe(registration, &mut patience).await?;
+        let mut registration = registration.clone();
+        if let (RegisteredBy::Unknown, Observation::Available(image)) =
+            (&registration.registered_by, &observation)
+            && let Some(created) = image.created
+        {
+            registration.time = created;
+        }
+        let assessment = self.assess(&registration, observation, None).await;
+        let case = Case {
+            registration: &registration,
+            delivery: &delivery,
+            turn: self.ledger.look(&registration).await,
+        };
+        let planned = Box::pin(self.plan(&case, assessment)).await;
+        Ok(planned.record(&registration))
+    }
+
+    /// Deals with an image that no event told of, as if one had.
+    ///
+    /// # Errors
+    /// As [`Guard::handle`], of a bare event.
+    pub async fn make_up_for(
+        &self,
+        image: &AmiId,
+        account: &AccountId,
+        created: DateTime<Utc>,
+        delivery: &Delivery,
+    ) -> Result<Record, Error> {
+        let registration = self.listed(image.clone(), account, Some(created));
+        self.deal_with(Incoming::Registration(registration), delivery)
+            .await
+    }
+
     /// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.
     async fn deal(
         &self,
@@ -502,10 +565,17 @@ impl Guard {
                 false => Ok(Vec::new()),
             }
         };
+        let listeners = async {
+            match &self.config.alert_topic {
+                Some(topic) => self.aws.confirmed_subscriptions(topic).await,
+                // Then nobody is told, and so nothing discarded: it is only asked what would be.
+                None => Ok(1),
+            }
+        };
         // Boxed: the SDK's futures are large.
         let (references, listeners, launch_permissions, discarded_sibling) = tokio::join!(
             Box::pin(self.aws.image_references(name.id)),
-            Box::pin(self.aws.confirmed_subscriptions(&self.config.alert_topic)),
+            Box::pin(listeners),
             Box::pin(launch_permissions),
             Box::pin(discarded_sibling),
         );
@@ -544,23 +614,10 @@ impl Guard {
         let id = &registration.image_id;
         let old = is_old(registration);
         loop {
-            let why = match self.aws.describe_image(id).await? {
-                Described::Available(image) => return Ok(Observation::Available(image)),
-                Described::Disabled => {
-                    let why = "the image is disabled".into();
-                    return Ok(Observation::Gone {
-                        why,
-                        disabled: true,
-                    });
-                }
-                Described::Gone(why) => {
-                    return Ok(Observation::Gone {
-                        why,
-                        disabled: false,
-                    });
-                }
-                Described::Failed(why) => return Ok(Observation::Failed { why }),
-                Described::NotFound | Described::NoImage if old => {
+            let why = match observed(self.aws.describe_image(id).await?) {
+                Ok(observation) => return Ok(observation),
+                Err(Unseen::There(why)) => why,
+                Err(Unseen::Unknown(_)) if old => {
                     let why =
                         "EC2 knows no such image, more than ten minutes after the event".into();
                     return Ok(Observation::Gone {
@@ -568,9 +625,7 @@ impl Guard {
                         disabled: false,
                     });
                 }
-                Described::Underway(why) => why,
-                Described::NoImage => "EC2 shows no such image".into(),
-                Described::NotFound => "EC2 says InvalidAMIID.NotFound".into(),
+                Err(Unseen::Unknown(why)) => why,
             };
             if !patience.pause().await {
                 return Err(not_visible(id, why));
@@ -607,7 +662,15 @@ impl Guard {
     /// Publishes a message, and once the alert topic took it, to chat applications as well, if there is a topic for
     /// them. Chat is a convenience: nothing waits for it but the end of the invocation.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), Error> {
-        Box::pin(self.aws.publish(&self.config.alert_topic, message)).await?;
+        let Some(topic) = &self.config.alert_topic else {
+            return Err(Error::Refused {
+                call: "sns:Publish",
+                resource: "no topic".into(),
+                code: "NoTopic".into(),
+                message: "there is nobody to tell".into(),
+            });
+        };
+        Box::pin(self.aws.publish(topic, message)).await?;
         if let Some(topic) = self.config.chat_topic.clone() {
             let (aws, message) = (self.aws.clone(), message.clone());
             let turn = Arc::clone(&self.chat_turn);
@@ -726,7 +789,29 @@ impl Guard {
     }
 
     pub(crate) fn name<'a>(&'a self, registration: &'a Registration) -> ImageName<'a> {
-        ImageName::new(registration, &self.config.alert_topic)
+        ImageName::new(registration, self.config.topic())
+    }
+}
+
+/// Why what EC2 says of an image is nothing to judge by.
+pub(crate) enum Unseen {
+    /// The image is there, in a state that passes.
+    There(String),
+    /// EC2 shows no such image.
+    Unknown(String),
+}
+
+/// What EC2's answer says of an image.
+pub(crate) fn observed(described: Described) -> Result<Observation, Unseen> {
+    let gone = |why: String, disabled| Ok(Observation::Gone { why, disabled });
+    match described {
+        Described::Available(image) => Ok(Observation::Available(image)),
+        Described::Disabled => gone("the image is disabled".into(), true),
+        Described::Gone(why) => gone(why, false),
+        Described::Failed(why) => Ok(Observation::Failed { why }),
+        Described::Underway(why) => Err(Unseen::There(why)),
+        Described::NoImage => Err(Unseen::Unknown("EC2 shows no such image".into())),
+        Described::NotFound => Err(Unseen::Unknown("EC2 says InvalidAMIID.NotFound".into())),
     }
 }
 

@@ -93,7 +93,9 @@ impl Guard {
                 &expectation,
             ) =>
             {
-                let thorough = is_needed(Source::Lineage, observation, &expectation);
+                // There is no call for the product codes of many snapshots.
+                let thorough =
+                    !self.aws.asks_ahead() && is_needed(Source::Lineage, observation, &expectation);
                 Some(self.walk(registration, image, &snapshot, thorough).await)
             }
             None => None,

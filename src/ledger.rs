@@ -386,6 +386,25 @@ impl Ledger {
         }
     }
 
+    /// What is known of an image, for somebody who only looks: a turn in which nothing can be written.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn look(&self, registration: &Registration) -> Result<Turn, Error> {
+        let image = registration.image_id.clone();
+        let place = of_place(registration.account.as_str(), &registration.region);
+        let id = format!("{place}#{image}");
+        Ok(Turn {
+            entry: Entry::read(&self.store.read(&id).await?),
+            image,
+            place,
+            id,
+            // Nobody's: whatever would be written with it is refused.
+            token: token(),
+            ended: AtomicBool::new(true),
+        })
+    }
+
     /// Counts a discard among its hour's, and keeps its record so far, with all that is needed to rebuild
     /// the image. A discard that is tried again in the same hour is counted once.
     ///

@@ -30,11 +30,13 @@ pub mod observation;
 pub mod policy;
 mod procedure;
 pub mod record;
+pub mod reserved;
 pub mod selftest;
+pub mod sweep;
 pub mod telemetry;
 pub mod verdict;
 
-pub use aws::{Aws, Tally};
+pub use aws::{Aws, BroughtBack, Tally};
 pub use discard::plan;
 pub use error::Error;
 pub use guard::{Answer, Deadline, Delivery, Guard};

@@ -110,6 +110,8 @@ pub struct Snapshot {
 /// A volume of this account. (EC2 API reference, "Volume".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
+    /// `vol-…`
+    pub id: String,
     /// The snapshot that it was made from.
     pub snapshot: Option<String>,
     /// What it is attached to.

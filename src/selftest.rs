@@ -158,7 +158,7 @@ impl Guard {
     }
 
     async fn look_at_everything(&self, order: Order, checks: &mut Vec<Check>) {
-        let topic = self.check_topic("alert-topic", &self.config.alert_topic);
+        let topic = self.check_topic("alert-topic", self.config.topic());
         checks.push(topic.await);
         if let Some(topic) = &self.config.chat_topic {
             checks.push(self.check_topic("chat-topic", topic).await);
@@ -179,7 +179,7 @@ impl Guard {
                 Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
                 Err(error) => check(name, State::Failed, error.to_string()),
             };
-            let published = self.aws.publish(&self.config.alert_topic, &message).await;
+            let published = self.aws.publish(self.config.topic(), &message).await;
             checks.push(told("alert", published));
             if let Some(topic) = &self.config.chat_topic {
                 let published = self.aws.publish_to_chat(topic, &message).await;
@@ -304,7 +304,7 @@ impl Guard {
             return None;
         };
         let region = self.config.scope.region.as_deref().unwrap_or_default();
-        let name = ImageName::of(&id, region, &self.config.alert_topic);
+        let name = ImageName::of(&id, region, self.config.topic());
         let snapshot = image.root_snapshot.as_deref();
         for (permission, tried) in self.aws.try_on_image(&name, snapshot).await {
             checks.push(match (permission, &tried) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
-use crate::aws::Aws;
+use crate::aws::{Aws, ImagesBy};
 use crate::billing::{Billing, Parsed, Platforms, parse_platform_details, parse_usage_operation};
 use crate::error::Error;
 use crate::event::Registration;
@@ -315,8 +315,7 @@ impl Place<'_> {
             snapshots.push(made_from);
             owners.extend(PUBLISHERS);
         }
-        let filter = "block-device-mapping.snapshot-id";
-        let call = self.aws.images_with(filter, &snapshots, &owners);
+        let call = self.aws.images(ImagesBy::RootSnapshot, &snapshots, &owners);
         let images = match self.in_time(call).await {
             Ok(images) => images,
             Err(why) => {
@@ -380,7 +379,7 @@ impl Place<'_> {
         let ids: Vec<&str> = sources.into_iter().collect();
         let mut owners = vec![self.account];
         owners.extend(PUBLISHERS);
-        let call = self.aws.images_with("image-id", &ids, &owners);
+        let call = self.aws.images(ImagesBy::Id, &ids, &owners);
         match self.in_time(call).await {
             Ok(images) if images.is_empty() => trail.seen.push(format!(
                 "{}, the source of the copy, is not to be seen here",
@@ -427,7 +426,7 @@ impl Trail {
 }
 
 /// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
-const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
+pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
 
 /// So much of what proves nothing is told.
 const MENTIONED: usize = 5;

@@ -102,7 +102,7 @@ impl House {
         let aws = Aws::connect_to_simulator(&sim.endpoint(), &region).await;
         let config = Config {
             mode: settings.mode,
-            alert_topic: TOPIC.into(),
+            alert_topic: Some(TOPIC.into()),
             chat_topic: settings.chat_topic.map(str::to_owned),
             policy_path: None,
             scope: Scope {

@@ -353,7 +353,7 @@ impl Bench {
             );
             let config = Config {
                 mode: rules.mode,
-                alert_topic: TOPIC.into(),
+                alert_topic: Some(TOPIC.into()),
                 scope: Scope {
                     account: Some(ACCOUNT.parse().unwrap()),
                     region: Some(region.clone()),

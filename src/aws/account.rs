@@ -1,0 +1,206 @@
+//! What an account has: its images, page by page, its Regions, its Reserved Instances; and what brings an image back.
+
+use std::time::Duration;
+
+use aws_config::Region;
+use aws_sdk_ec2::error::ProvideErrorMetadata;
+use tokio::time::Instant;
+
+use super::{Ahead, Aws, Counting, Described, classify, described, filter, non_empty, time};
+use crate::error::Error;
+use crate::event::{AccountId, AmiId};
+use crate::reserved::ReservedInstances;
+
+/// The most images of a page (EC2 API reference, "DescribeImages").
+const PAGE: i32 = 1000;
+
+/// For so long a call of many is made again while what keeps it from an answer may pass. The greatest bucket of
+/// EC2's fills up in much less.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A page of the account's images.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The images, available or not.
+    pub(crate) images: Vec<(AmiId, Described)>,
+    /// Where the next page begins, if there is one.
+    pub(crate) next: Option<String>,
+}
+
+/// What an image is, of which somebody wants that it can be launched again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BroughtBack {
+    /// It was in the Recycle Bin.
+    FromRecycleBin,
+    /// It was disabled.
+    Enabled,
+    /// It is there, and was so before.
+    WasThere,
+}
+
+impl Aws {
+    /// GetCallerIdentity: the account whose credentials these are. Takes no permission.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub async fn account(&self) -> Result<AccountId, Error> {
+        let call = "sts:GetCallerIdentity";
+        let config = aws_sdk_sts::config::Builder::from(&self.config)
+            .interceptor(Counting(self.counters.clone()))
+            .build();
+        let sts = aws_sdk_sts::Client::from_conf(config);
+        let answer = sts.get_caller_identity().send().await;
+        let answer = answer.map_err(|error| classify(call, "*", &error))?;
+        let account = answer.account.unwrap_or_default();
+        account.parse().map_err(|message| Error::Unavailable {
+            call,
+            resource: "*".into(),
+            message,
+        })
+    }
+
+    /// The same account in another Region.
+    pub fn in_region(&self, region: &str) -> Aws {
+        let region = Region::new(region.to_owned());
+        Aws::of(&self.config.to_builder().region(region).build())
+    }
+
+    /// DescribeRegions: the Regions that the account has enabled.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub async fn regions(&self) -> Result<Vec<String>, Error> {
+        let answer = self.ec2.describe_regions().send().await;
+        let answer = answer.map_err(|error| classify("ec2:DescribeRegions", "*", &error))?;
+        let regions = answer.regions.into_iter().flatten();
+        let mut names: Vec<String> = regions.filter_map(|region| region.region_name).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// DescribeImages: a page of the account's own images, those that can not be launched too.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn list_images(&self, token: Option<&str>) -> Result<Page, Error> {
+        let answer = self
+            .ec2
+            .describe_images()
+            .owners("self")
+            .include_deprecated(true)
+            .include_disabled(true)
+            .max_results(PAGE)
+            .set_next_token(token.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
+        let images = answer.images.into_iter().flatten();
+        Ok(Page {
+            images: images
+                .filter_map(|image| {
+                    let id = image.image_id.as_deref()?.parse().ok()?;
+                    Some((id, described(image)))
+                })
+                .collect(),
+            next: non_empty(answer.next_token),
+        })
+    }
+
+    /// The same, of which questions about many images are put together.
+    pub(crate) fn asking_ahead(&self, ahead: std::sync::Arc<Ahead>) -> Aws {
+        Aws {
+            ahead: Some(ahead),
+            ..self.clone()
+        }
+    }
+
+    /// Whether questions about many images are put together.
+    pub(crate) fn asks_ahead(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// DescribeReservedInstances: those of the account that are active in this Region.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub async fn reserved_instances(&self) -> Result<Vec<ReservedInstances>, Error> {
+        let request = self.ec2.describe_reserved_instances();
+        let answer = request.filters(filter("state", &["active"])).send().await;
+        let answer =
+            answer.map_err(|error| classify("ec2:DescribeReservedInstances", "*", &error))?;
+        let reserved = answer.reserved_instances.into_iter().flatten();
+        Ok(reserved
+            .filter_map(|reserved| {
+                Some(ReservedInstances {
+                    id: reserved.reserved_instances_id?,
+                    instance_type: reserved.instance_type?.as_str().to_owned(),
+                    count: reserved.instance_count.unwrap_or_default(),
+                    platform: reserved.product_description?.as_str().to_owned(),
+                    zone: non_empty(reserved.availability_zone),
+                    ends: reserved.end.and_then(time),
+                })
+            })
+            .collect())
+    }
+
+    /// RestoreImageFromRecycleBin, or EnableImage: makes an image that was discarded one that can be launched, and
+    /// says what it was. Nothing is changed of one that can be launched. With `rehearse`, nothing is changed at all.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no such image, or EC2 does not bring it back.
+    pub async fn bring_back(&self, id: &AmiId, rehearse: bool) -> Result<BroughtBack, Error> {
+        let refused = |code: &str, message: String| Error::Refused {
+            call: "ec2:RestoreImageFromRecycleBin",
+            resource: id.to_string(),
+            code: code.into(),
+            message,
+        };
+        match self.describe_image(id).await? {
+            Described::Available(_) => return Ok(BroughtBack::WasThere),
+            Described::Disabled => {
+                if !rehearse {
+                    let answer = self.ec2.enable_image().image_id(id.as_str()).send().await;
+                    answer.map_err(|error| classify("ec2:EnableImage", id.as_str(), &error))?;
+                }
+                return Ok(BroughtBack::Enabled);
+            }
+            Described::Failed(why) => return Err(refused("NotAvailable", why)),
+            Described::Underway(why) => return Err(refused("NotAvailable", why)),
+            Described::Gone(_) | Described::NoImage | Described::NotFound => {}
+        }
+        if self.recycle_bin(id).await?.is_none() {
+            let message = "it is neither there nor in the Recycle Bin of this account and Region. If it was discarded, \
+                           the alert has the command that registers it again from its snapshots";
+            return Err(refused("NotInRecycleBin", message.into()));
+        }
+        if !rehearse {
+            let request = self.ec2.restore_image_from_recycle_bin();
+            let answer = request.image_id(id.as_str()).send().await;
+            answer.map_err(|error| match error.code() {
+                Some("InvalidAMIID.NotFound") => refused(
+                    "InvalidAMIID.NotFound",
+                    "it has left the Recycle Bin".into(),
+                ),
+                _ => classify("ec2:RestoreImageFromRecycleBin", id.as_str(), &error),
+            })?;
+        }
+        Ok(BroughtBack::FromRecycleBin)
+    }
+}
+
+/// Makes a call again, for a while, as long as what keeps it from an answer may pass: a request too many is no
+/// reason to give up what takes minutes.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    mut call: impl FnMut() -> F,
+) -> Result<T, Error> {
+    let until = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(250);
+    loop {
+        match call().await {
+            Err(error) if !error.needs_a_person() && Instant::now() + pause < until => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(Duration::from_secs(4));
+    }
+}

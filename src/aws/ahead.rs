@@ -1,0 +1,202 @@
+//! Answers for many images at once.
+//!
+//! Whoever looks at a whole account asks EC2 the same few things of every image, and one call each would be too
+//! many. So a question that has no answer yet is only noted, the questions of many images are then put together,
+//! and once they are answered the images are looked at again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Aws, patiently};
+use crate::error::Error;
+use crate::expectation::lineage::PUBLISHERS;
+use crate::observation::{Image, Instance, Snapshot, Volume};
+
+/// The most values of a filter (EC2 API reference, "Filter").
+const MOST_VALUES: usize = 200;
+
+/// What was asked of many images, and answered.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(Mutex<Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    snapshots: Questions<Option<Snapshot>>,
+    volumes: Questions<Option<Volume>>,
+    instances: Questions<Option<Instance>>,
+    /// The images that have a snapshot as their root.
+    rooted: Questions<Vec<Image>>,
+    images: Questions<Vec<Image>>,
+    /// Whether a question was noted since this was looked at.
+    noted: bool,
+}
+
+/// Questions of one kind, by the ids that they are about.
+#[derive(Debug)]
+struct Questions<T> {
+    open: BTreeSet<String>,
+    answers: BTreeMap<String, Result<T, Error>>,
+}
+
+impl<T> Default for Questions<T> {
+    fn default() -> Questions<T> {
+        Questions {
+            open: BTreeSet::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> Questions<T> {
+    /// The answers, if all are there; those that are not are noted.
+    fn ask(&mut self, ids: &[&str], noted: &mut bool) -> Result<Vec<T>, Error> {
+        let mut answers = Vec::new();
+        let mut missing = Ok(());
+        for id in ids {
+            match self.answers.get(*id) {
+                Some(answer) => answers.push(answer.clone()),
+                None => {
+                    self.open.insert((*id).to_owned());
+                    *noted = true;
+                    missing = Err(Error::Unavailable {
+                        call: "a question",
+                        resource: (*id).to_owned(),
+                        message: "it is yet to be put, together with others".into(),
+                    });
+                }
+            }
+        }
+        missing?;
+        answers.into_iter().collect()
+    }
+
+    /// The open questions of one call.
+    fn next(&mut self) -> Vec<String> {
+        let ids: Vec<String> = self.open.iter().take(MOST_VALUES).cloned().collect();
+        if let Some(last) = ids.last() {
+            self.open = self.open.split_off(last);
+            self.open.remove(last);
+        }
+        ids
+    }
+
+    /// Takes what a call answered: `of` says what of it is about an id.
+    fn answer<A>(
+        &mut self,
+        ids: Vec<String>,
+        answer: &Result<A, Error>,
+        of: impl Fn(&A, &str) -> T,
+    ) {
+        self.answers.extend(ids.into_iter().map(|id| {
+            let said = match answer {
+                Ok(answer) => Ok(of(answer, &id)),
+                Err(error) => Err(error.clone()),
+            };
+            (id, said)
+        }));
+    }
+}
+
+impl Ahead {
+    /// Whether a question was noted since this was asked last.
+    pub(crate) fn noted(&self) -> bool {
+        std::mem::take(&mut self.notes().noted)
+    }
+
+    pub(super) fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
+        let notes = &mut *self.notes();
+        let found = notes.snapshots.ask(&[id], &mut notes.noted)?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    pub(super) fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
+        let notes = &mut *self.notes();
+        let found = notes.volumes.ask(&[id], &mut notes.noted)?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    pub(super) fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+        let notes = &mut *self.notes();
+        let found = notes.instances.ask(ids, &mut notes.noted)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    pub(super) fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
+        let notes = &mut *self.notes();
+        let questions = match by {
+            ImagesBy::RootSnapshot => &mut notes.rooted,
+            ImagesBy::Id => &mut notes.images,
+        };
+        let found = questions.ask(ids, &mut notes.noted)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Puts every question that is open. One that stays without an answer is answered with why.
+    /// `account`: the one whose images are looked at.
+    pub(crate) async fn put(&self, aws: &Aws, account: &str) {
+        let mut owners = vec![account];
+        owners.extend(PUBLISHERS);
+        let owners = owners.as_slice();
+        let snapshots = self.put_all(
+            |notes| &mut notes.snapshots,
+            async |ids: &[&str]| aws.snapshots(ids).await,
+            |found, id| found.iter().find(|it| it.id == id).cloned(),
+        );
+        let volumes = self.put_all(
+            |notes| &mut notes.volumes,
+            async |ids: &[&str]| aws.volumes(ids).await,
+            |found, id| found.iter().find(|it| it.id == id).cloned(),
+        );
+        let instances = self.put_all(
+            |notes| &mut notes.instances,
+            async |ids: &[&str]| aws.instances(ids).await,
+            |found, id| found.iter().find(|it| it.id == id).cloned(),
+        );
+        let rooted = self.put_all(
+            |notes| &mut notes.rooted,
+            async |ids: &[&str]| aws.images(ImagesBy::RootSnapshot, ids, owners).await,
+            |found: &Vec<Image>, id| {
+                let on = |image: &&Image| image.root_snapshot.as_deref() == Some(id);
+                found.iter().filter(on).cloned().collect()
+            },
+        );
+        let images = self.put_all(
+            |notes| &mut notes.images,
+            async |ids: &[&str]| aws.images(ImagesBy::Id, ids, owners).await,
+            |found: &Vec<Image>, id| found.iter().filter(|it| it.id == id).cloned().collect(),
+        );
+        tokio::join!(snapshots, volumes, instances, rooted, images);
+    }
+
+    async fn put_all<T: Clone, A>(
+        &self,
+        kind: impl Fn(&mut Notes) -> &mut Questions<T>,
+        call: impl AsyncFn(&[&str]) -> Result<A, Error>,
+        of: impl Fn(&A, &str) -> T,
+    ) {
+        loop {
+            let ids = kind(&mut self.notes()).next();
+            if ids.is_empty() {
+                return;
+            }
+            let named: Vec<&str> = ids.iter().map(String::as_str).collect();
+            // Boxed: the SDK's futures are large.
+            let answer = patiently(|| Box::pin(call(&named))).await;
+            kind(&mut self.notes()).answer(ids, &answer, &of);
+        }
+    }
+
+    /// A panic elsewhere leaves nothing half done here.
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By what lineage looks for images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ImagesBy {
+    /// The snapshot of the root device.
+    RootSnapshot,
+    /// The id.
+    Id,
+}

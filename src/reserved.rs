@@ -1,0 +1,102 @@
+//! Reserved Instances, and which of them do not apply to what an image bills: they apply to instances of the platform
+//! that they were bought for alone. (EC2 User Guide, "AMI billing information fields" and "How Reserved Instances are
+//! applied".)
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::billing::{Billing, Licence, Parsed, parse_platform_details};
+
+/// Reserved Instances that were bought together. (EC2 API reference, "ReservedInstances".)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReservedInstances {
+    /// Their id.
+    pub id: String,
+    /// Such as `m5.large`.
+    pub instance_type: String,
+    /// How many they are.
+    pub count: i32,
+    /// `ProductDescription`, such as `Windows`.
+    pub platform: String,
+    /// The Availability Zone, if they are bound to one.
+    pub zone: Option<String>,
+    /// When they end.
+    pub ends: Option<DateTime<Utc>>,
+}
+
+impl ReservedInstances {
+    /// The billing that they were bought for; `None` if it is not known to this version.
+    pub fn billing(&self) -> Option<Billing> {
+        // As in accounts that are older than VPCs.
+        let platform = self.platform.strip_suffix(" (Amazon VPC)");
+        let platform = platform.unwrap_or(&self.platform);
+        // Platform details leave this out.
+        let platform = match platform.strip_prefix("Linux with ") {
+            Some(sql_server) => sql_server,
+            None => platform,
+        };
+        match parse_platform_details(Some(platform)) {
+            Parsed::Known(billing) => Some(billing),
+            Parsed::Absent | Parsed::Unrecognised => None,
+        }
+    }
+
+    /// Whether they apply to instances of an image with these platform details; `None` if nobody knows. What is
+    /// bought for images whose licence the user brings is documented nowhere.
+    pub fn apply_to(&self, platform_details: Option<&str>) -> Option<bool> {
+        let bought_for = self.billing()?;
+        match parse_platform_details(platform_details) {
+            // What bills no platform is no platform's.
+            Parsed::Absent => Some(false),
+            Parsed::Known(billing) if billing.licence == Licence::Byol => None,
+            Parsed::Known(billing) => Some(billing == bought_for),
+            Parsed::Unrecognised => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(platform: &str, details: Option<&str>) -> Option<bool> {
+        let reserved = ReservedInstances {
+            id: "r".into(),
+            instance_type: "m5.large".into(),
+            count: 1,
+            platform: platform.into(),
+            zone: None,
+            ends: None,
+        };
+        reserved.apply_to(details)
+    }
+
+    #[test]
+    fn reserved_instances_apply_to_the_platform_that_they_were_bought_for_alone() {
+        for platform in [
+            "Linux/UNIX",
+            "Windows",
+            "Red Hat Enterprise Linux",
+            "SUSE Linux",
+            "Windows with SQL Server Web",
+        ] {
+            assert_eq!(apply(platform, Some(platform)), Some(true));
+            assert_eq!(
+                apply(&format!("{platform} (Amazon VPC)"), Some(platform)),
+                Some(true)
+            );
+            assert_eq!(apply(platform, Some("SQL Server Web")), Some(false));
+            assert_eq!(apply(platform, None), Some(false), "nothing is billed");
+        }
+        let sql_on_linux = "Linux with SQL Server Web";
+        assert_eq!(apply(sql_on_linux, Some("SQL Server Web")), Some(true));
+        assert_eq!(apply("Windows", Some("Linux/UNIX")), Some(false));
+    }
+
+    #[test]
+    fn of_what_is_not_known_nothing_is_said() {
+        assert_eq!(apply("Windows", Some("Windows 3.11")), None);
+        assert_eq!(apply("OS/2", Some("Windows")), None);
+        assert_eq!(apply("Linux/UNIX", Some("Red Hat BYOL Linux")), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! All images of an account: each judged as if it had just been registered, with as few calls as that takes.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::aws::{Ahead, Described, patiently};
+use crate::discard::{Circumstances, Surroundings, plan};
+use crate::error::Error;
+use crate::event::{AccountId, AmiId, RegisteredBy, Registration};
+use crate::guard::{Assessment, Guard, Planned, observed};
+use crate::ledger::Entry;
+use crate::observation::Observation;
+use crate::policy::{Asked, Policy};
+use crate::record::Record;
+
+/// Which images, and how closely they are looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope {
+    /// Only those that were created since.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether disks are read, where the policy has them read. It takes a second or so each.
+    pub disks: bool,
+}
+
+/// A page of images that were judged.
+#[derive(Debug)]
+pub struct Swept {
+    /// Their records. What a record says of a discard is what the guard would do now.
+    pub records: Vec<Record>,
+    /// How many could not be judged yet: they are pending.
+    pub underway: usize,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+impl Registration {
+    /// What is known of a registration that no event told of: which image, and when it was created. `by` stands for
+    /// the event's id.
+    pub(crate) fn without_event(
+        image_id: AmiId,
+        account: AccountId,
+        region: &str,
+        by: &str,
+        time: DateTime<Utc>,
+    ) -> Registration {
+        Registration {
+            image_id,
+            account,
+            region: region.to_owned(),
+            event_id: by.to_owned(),
+            time,
+            registered_by: RegisteredBy::Unknown,
+            billing_products: Default::default(),
+        }
+    }
+}
+
+impl Guard {
+    /// Judges a page of the account's images, 1,000 at most, from `token` on. Nothing is changed, and nobody told.
+    ///
+    /// # Errors
+    /// [`Error`], if the page, or what a discard would depend on, could not be seen. What could not be found out of a
+    /// single image is in its record.
+    pub async fn sweep(
+        &self,
+        account: &AccountId,
+        scope: Scope,
+        token: Option<&str>,
+    ) -> Result<Swept, Error> {
+        let page = patiently(|| Box::pin(self.aws.list_images(token))).await?;
+        let mut listed = Vec::new();
+        let mut underway = 0;
+        for (id, described) in page.images {
+            let created = match &described {
+                Described::Available(image) => image.created,
+                _ => None,
+            };
+            if created < scope.since {
+                continue;
+            }
+            match observed(described) {
+                Ok(observation) => listed.push((self.listed(id, account, created), observation)),
+                Err(_) => underway += 1,
+            }
+        }
+        let assessed = self.assess_all(account, listed, scope.disks).await;
+        let mut records = Vec::new();
+        for (registration, assessment) in assessed {
+            let planned = self.plan_unhindered(&registration, assessment);
+            // These are few: to look around every image would be thousands of calls.
+            records.push(match planned.plan.action.is_discard() {
+                true => Box::pin(self.reconsider(&registration)).await?,
+                false => planned.record(&registration),
+            });
+        }
+        Ok(Swept {
+            records,
+            underway,
+            next: page.next,
+        })
+    }
+
+    /// The registration of an image that EC2 lists.
+    pub(crate) fn listed(
+        &self,
+        id: AmiId,
+        account: &AccountId,
+        created: Option<DateTime<Utc>>,
+    ) -> Registration {
+        let region = self.aws.region().unwrap_or_default();
+        let time = created.unwrap_or(DateTime::UNIX_EPOCH);
+        Registration::without_event(id, account.clone(), region, "sweep", time)
+    }
+
+    /// Judges many images. What EC2 is asked of each is asked for up to 200 in a call, and only what an image needs;
+    /// product codes, which decide nothing, are left out, and so are disks unless they are wanted.
+    pub(crate) async fn assess_all(
+        &self,
+        account: &AccountId,
+        listed: Vec<(Registration, Observation)>,
+        disks: bool,
+    ) -> Vec<(Registration, Assessment)> {
+        let ahead = Arc::new(Ahead::default());
+        let asking = self.asking(Arc::clone(&ahead), Asked::Never);
+        let mut assessed = Vec::new();
+        let mut waiting = listed;
+        while !waiting.is_empty() {
+            let mut unanswered = Vec::new();
+            for (registration, observation) in waiting {
+                let assessment = asking.assess(&registration, observation, None).await;
+                match ahead.noted() {
+                    true => unanswered.push((registration, assessment.observation)),
+                    false => assessed.push((registration, assessment)),
+                }
+            }
+            ahead.put(&self.aws, account.as_str()).await;
+            waiting = unanswered;
+        }
+        if !disks || self.policy.disk == Asked::Never {
+            return assessed;
+        }
+        let reading = self.asking(ahead, self.policy.disk);
+        let mut read = Vec::new();
+        for (registration, assessment) in assessed {
+            let again = reading.assess(&registration, assessment.observation, None);
+            let again = Box::pin(again).await;
+            read.push((registration, again));
+        }
+        read
+    }
+
+    /// A guard that judges as this one does, but for disks, and puts its questions together.
+    fn asking(&self, ahead: Arc<Ahead>, disk: Asked) -> Guard {
+        let mut config = self.config.clone();
+        config.ledger_table = None;
+        let policy = Policy {
+            disk,
+            ..self.policy.clone()
+        };
+        let aws = self.aws.asking_ahead(ahead);
+        Guard::new(config, policy, aws, self.reader.clone(), |_, _| {})
+    }
+
+    /// What would be done about an image around which there is nothing that holds a discard.
+    pub(crate) fn plan_unhindered(
+        &self,
+        registration: &Registration,
+        assessment: Assessment,
+    ) -> Planned {
+        let surroundings = Surroundings::clear();
+        let circumstances = Circumstances {
+            mode: self.config.mode,
+            now: Utc::now(),
+            registration,
+            observation: &assessment.observation,
+            expectation: &assessment.expectation,
+            surroundings: Some(&surroundings),
+            past: Some(&Entry::default()),
+        };
+        let verdict = assessment.judgement.verdict;
+        Planned {
+            plan: plan(verdict, &circumstances, &self.policy),
+            assessment,
+            surroundings: None,
+            before: None,
+        }
+    }
+}
