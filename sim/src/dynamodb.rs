@@ -1,5 +1,6 @@
 //! The actions of DynamoDB, and what they share: how a request is denied, refused and answered.
 
+mod batches;
 mod expression;
 mod items;
 mod request;
@@ -19,6 +20,7 @@ pub(crate) const TARGET: &str = "DynamoDB_20120810.";
 pub(crate) fn call(world: &mut World, action: &str, body: &str) -> Result<Json, Refusal> {
     let act: fn(&mut World, &Request) -> Result<Json, Refusal> = match action {
         "GetItem" => items::get,
+        "BatchGetItem" => batches::get,
         "PutItem" => items::put,
         "UpdateItem" => items::update,
         "DeleteItem" => items::delete,
@@ -117,11 +119,7 @@ pub(crate) fn denied(world: &World, action: &str, body: &str) -> Refusal {
         Some((kind, _)) => format!("{kind}Item"),
         None => action.to_owned(),
     };
-    let table = match operation {
-        Some((_, operation)) => table_name(operation),
-        None => table_name(&body),
-    };
-    let on = match table {
+    let on = match named_tables(&body).first() {
         Some(name) => {
             format!(" on resource: arn:aws:dynamodb:{region}:{account}:table/{name}")
         }
@@ -130,24 +128,31 @@ pub(crate) fn denied(world: &World, action: &str, body: &str) -> Refusal {
     Refusal::new(
         "AccessDeniedException",
         format!(
-            "User: arn:aws:sts::{account}:assumed-role/guard/guard is not authorized to perform: \
-             dynamodb:{action}{on} because no identity-based policy allows the dynamodb:{action} action"
+            "User: {} is not authorized to perform: dynamodb:{action}{on} because no identity-based \
+             policy allows the dynamodb:{action} action",
+            world.caller_arn()
         ),
     )
 }
 
-/// The names of the tables of a request, those of a transaction with commas between; for the log of calls.
+/// The names of the tables of a request, those of a transaction or a batch with commas between; for the log of
+/// calls.
 pub(crate) fn table_names(body: &str) -> Option<String> {
     let body: Json = serde_json::from_str(body).ok()?;
-    if let Some(name) = table_name(&body) {
-        return Some(name.to_owned());
-    }
-    let mut names: Vec<&str> = operations(&body)
-        .into_iter()
-        .filter_map(|(_, operation)| table_name(operation))
+    Some(named_tables(&body).join(",")).filter(|names| !names.is_empty())
+}
+
+fn named_tables(body: &Json) -> Vec<&str> {
+    let batch = body.get("RequestItems").and_then(Json::as_object);
+    let operations = operations(body);
+    let of_operations = operations.iter().map(|(_, operation)| *operation);
+    let mut names: Vec<&str> = std::iter::once(body)
+        .chain(of_operations)
+        .filter_map(table_name)
+        .chain(batch.into_iter().flatten().map(|(name, _)| name.as_str()))
         .collect();
     names.dedup();
-    Some(names.join(",")).filter(|names| !names.is_empty())
+    names
 }
 
 fn table_name(request: &Json) -> Option<&str> {
@@ -213,7 +218,8 @@ mod testing {
 
     /// Makes a call about the default table, and gives the answer or the error document.
     pub(super) fn act(world: &mut World, action: &str, mut body: Json) -> Result<Json, Json> {
-        if action != "TransactWriteItems" && body.get("TableName").is_none() {
+        let names_tables_itself = matches!(action, "TransactWriteItems" | "BatchGetItem");
+        if !names_tables_itself && body.get("TableName").is_none() {
             body["TableName"] = TABLE.into();
         }
         call(world, action, &body.to_string()).map_err(|refusal| Json::Object(error(refusal)))
@@ -278,8 +284,10 @@ mod tests {
         let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/ami-billing-guard";
         let put = json!({"TableName": TABLE});
         let transaction = json!({"TransactItems": [{"ConditionCheck": {"TableName": TABLE}}]});
+        let batch = json!({"RequestItems": {TABLE: {"Keys": []}}});
         for (action, body, denied_action) in [
             ("PutItem", put, "PutItem"),
+            ("BatchGetItem", batch, "BatchGetItem"),
             ("TransactWriteItems", transaction, "ConditionCheckItem"),
         ] {
             let refusal = denied(&world, action, &body.to_string());
@@ -300,6 +308,8 @@ mod tests {
             {"Update": {"TableName": "one"}},
             {"Delete": {"TableName": "two"}},
         ]});
+        assert_eq!(table_names(&body.to_string()).as_deref(), Some("one,two"));
+        let body = json!({"RequestItems": {"one": {"Keys": []}, "two": {"Keys": []}}});
         assert_eq!(table_names(&body.to_string()).as_deref(), Some("one,two"));
         assert_eq!(table_names("{"), None);
     }

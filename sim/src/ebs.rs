@@ -382,16 +382,14 @@ fn failed_with(message: impl Into<String>) -> Refusal {
 /// `AccessDeniedException`, in the words that IAM has for an identity without the permission (seen in
 /// cloudbeat issue 1208). It has no reason here, as it is not EBS that denies.
 pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
-    let World {
-        account, region, ..
-    } = world;
     let id = params.get("SnapshotId").map_or("*", String::as_str);
     refusal(
         "AccessDeniedException",
         format!(
-            "User: arn:aws:sts::{account}:assumed-role/guard/guard is not authorized to perform: \
-             ebs:{action} on resource: arn:aws:ec2:{region}::snapshot/{id} because no identity-based \
-             policy allows the ebs:{action} action"
+            "User: {} is not authorized to perform: ebs:{action} on resource: \
+             arn:aws:ec2:{}::snapshot/{id} because no identity-based policy allows the ebs:{action} action",
+            world.caller_arn(),
+            world.region
         ),
     )
 }

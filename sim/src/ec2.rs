@@ -3,6 +3,8 @@
 mod image_attributes;
 mod images;
 mod instances;
+mod regions;
+mod reserved_instances;
 mod snapshots;
 mod tags;
 mod volumes;
@@ -36,6 +38,8 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
         "ModifyImageAttribute" => image_attributes::modify,
         "DescribeImageReferences" => instances::describe_image_references,
         "DescribeInstances" => instances::describe,
+        "DescribeRegions" => regions::describe,
+        "DescribeReservedInstances" => reserved_instances::describe,
         "CreateVolume" => volumes::create,
         "DescribeVolumes" => volumes::describe,
         "CreateSnapshot" => snapshots::create,
@@ -124,8 +128,9 @@ pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
         "UnauthorizedOperation",
         format!(
             "You are not authorized to perform this operation. User: \
-             arn:aws:sts::{account}:assumed-role/guard/guard is not authorized to perform: \
-             ec2:{action}{on} because no identity-based policy allows the ec2:{action} action"
+             {} is not authorized to perform: ec2:{action}{on} because no identity-based policy \
+             allows the ec2:{action} action",
+            world.caller_arn()
         ),
     )
     .with_status(403)

@@ -10,6 +10,8 @@ pub enum Service {
     Ec2,
     /// Amazon SNS, the `awsQuery` protocol, API version 2010-03-31.
     Sns,
+    /// AWS STS, the `awsQuery` protocol, API version 2011-06-15.
+    Sts,
     /// Amazon DynamoDB, the `AWS JSON 1.0` protocol, API version 2012-08-10.
     DynamoDb,
     /// The EBS direct APIs, the `AWS restJson1` protocol, API version 2019-11-02.
@@ -21,11 +23,13 @@ pub enum Service {
 pub struct Call {
     /// The service it was meant for.
     pub service: Service,
+    /// The Region that it was signed for; the world's own if it was not signed.
+    pub region: String,
     /// The action, such as `DescribeImages`.
     pub action: String,
     /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them. Of a
     /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
-    /// transaction have commas between them. Of a call of the EBS direct APIs the parameters have their names
+    /// transaction or a batch have commas between them. Of a call of the EBS direct APIs the parameters have their names
     /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on.
     pub params: BTreeMap<String, String>,
     /// What the server did with it.
@@ -120,7 +124,7 @@ impl Calls {
 /// How a call is disturbed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's `Throttling` (400), DynamoDB's
+    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's and STS's `Throttling` (400), DynamoDB's
     /// `ProvisionedThroughputExceededException` (400), the EBS direct APIs' `RequestThrottledException` for
     /// `GetSnapshotBlock` and else `ThrottlingException` (both 400).
     Throttle,
@@ -144,8 +148,8 @@ pub enum FaultKind {
     /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
     /// checksum of a snapshot's block does not fit any more.
     FlipBit,
-    /// IAM says no: EC2's `UnauthorizedOperation` or SNS's `AuthorizationError` (both 403), or the
-    /// `AccessDeniedException` of DynamoDB (400) or of the EBS direct APIs (403).
+    /// IAM says no: EC2's `UnauthorizedOperation`, SNS's `AuthorizationError` or STS's `AccessDenied` (all 403), or
+    /// the `AccessDeniedException` of DynamoDB (400) or of the EBS direct APIs (403).
     AccessDenied,
     /// Any other refusal of the service's (400; of the EBS direct APIs', what the code has in their model);
     /// nothing was done.

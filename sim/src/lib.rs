@@ -1,10 +1,10 @@
 //! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
 //!
-//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's (`awsQuery`, 2010-03-31), DynamoDB's
-//! (AWS JSON 1.0, 2012-08-10) and that of the EBS direct APIs (`restJson1`, 2019-11-02), so the real SDKs,
-//! boto3 and the `aws` command line can be pointed at it. What exists is a plain value, [`World`], that a test
-//! fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs calls in the ways in
-//! which life does.
+//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's and STS's (`awsQuery`, 2010-03-31 and
+//! 2011-06-15), DynamoDB's (AWS JSON 1.0, 2012-08-10) and that of the EBS direct APIs (`restJson1`, 2019-11-02),
+//! so the real SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value,
+//! [`World`], that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs
+//! calls in the ways in which life does.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -31,6 +31,8 @@
 //!   accounts is hidden as EC2 hides it, and so are their tags; a terminated instance has no volumes.
 //! - Deregistering: only by the owner, not if protected or managed by AWS Backup; the Recycle Bin keeps what
 //!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
+//! - Regions: a request is about the one that it was signed for, which has resources of its own; one that the
+//!   account has not opted in to refuses everything.
 //! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and
 //!   names, the sizes of pages, SNS's rules for subjects, for `MessageStructure` and for the size of a message.
 //! - DynamoDB's expressions, with reserved words and unused placeholders refused; conditional writes, of
@@ -45,7 +47,7 @@
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
 //! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
 //! that of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a
-//! snapshot of another account, the state in which a deregistered image is still listed for a while (here:
+//! snapshot of another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, the state in which a deregistered image is still listed for a while (here:
 //! as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here: no, as documented),
 //! whether a table that is not there refuses a transaction (here) or cancels it; of EBS the codes for a
 //! snapshot that is public, another account's or not completed, whether a new listing ends the tokens of
@@ -69,9 +71,10 @@
 //! `DescribeImageAttribute` and `ModifyImageAttribute` (launch permissions), `ListImagesInRecycleBin`,
 //! `RestoreImageFromRecycleBin`, `DescribeImageReferences`, `CreateTags`, `DeleteTags`, `CreateVolume`,
 //! `DescribeVolumes`, `CreateSnapshot`, `DescribeSnapshots`, `DescribeSnapshotAttribute`,
-//! `DescribeInstances`.
+//! `DescribeInstances`, `DescribeRegions`, `DescribeReservedInstances`.
 //! SNS: `Publish`, `GetTopicAttributes`.
-//! DynamoDB: `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
+//! STS: `GetCallerIdentity`.
+//! DynamoDB: `GetItem`, `BatchGetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
 //! `DescribeTable`.
 //! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
 
@@ -80,9 +83,11 @@ mod ebs;
 mod ec2;
 mod fault;
 mod form;
+mod query;
 mod refusal;
 mod server;
 mod sns;
+mod sts;
 mod world;
 mod xml;
 
@@ -91,6 +96,6 @@ pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
 pub use server::Sim;
 pub use world::{
     AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,
-    Lingering, Message, MessageAttribute, RecycleBinRule, Reference, Snapshot, SnapshotBilling,
-    Table, Topic, Volume, World,
+    Lingering, Message, MessageAttribute, RecycleBinRule, Reference, Region, ReservedInstances,
+    Snapshot, SnapshotBilling, Table, Topic, Volume, World,
 };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -25,7 +25,7 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{dynamodb, ebs, ec2, sns};
+use crate::{dynamodb, ebs, ec2, query, sns, sts};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -188,6 +188,7 @@ impl Question {
         Question {
             service: match params.get("Version").map(String::as_str) {
                 Some(sns::VERSION) => Service::Sns,
+                Some(sts::VERSION) => Service::Sts,
                 _ => Service::Ec2,
             },
             action: params.get("Action").cloned().unwrap_or_default(),
@@ -242,6 +243,7 @@ async fn handle(
         .get("x-amz-target")
         .and_then(|target| target.to_str().ok()?.strip_prefix(dynamodb::TARGET))
         .map(str::to_owned);
+    let region = signed_for(request.headers());
     let Some(body) = body_of(request).await else {
         let refusal = Refusal::new("RequestEntityTooLarge", "The request is too large.");
         return response(ec2::refused(&refusal.with_status(413), ""), false);
@@ -256,7 +258,7 @@ async fn handle(
         pending,
         fault,
         latency,
-    } = answer(&state, question);
+    } = answer(&state, region, question);
     let mut reply = match pending.ok_or(Closed)? {
         Pending::Reply(reply) => reply,
         Pending::Reading(request_id, reading) => {
@@ -287,6 +289,13 @@ async fn handle(
         }
         _ => response(reply, false),
     }
+}
+
+/// The Region in the scope of a request's signature, `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
+fn signed_for(headers: &HeaderMap) -> Option<String> {
+    let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (_, scope) = authorization.split_once("Credential=")?;
+    scope.split('/').nth(2).map(str::to_owned)
 }
 
 fn with_a_bit_flipped(body: &Bytes) -> Bytes {
@@ -330,26 +339,30 @@ enum Pending {
 ///
 /// The world stays locked throughout, so that the log's order is that of the effects. Only what a call reads
 /// from a disk it reads afterwards.
-fn answer(state: &State, question: Question) -> Outcome {
+fn answer(state: &State, region: Option<String>, question: Question) -> Outcome {
     let mut world = lock(&state.world);
+    let region = region.unwrap_or_else(|| world.region.clone());
+    let world = world.signed_for(&region);
     let fault = lock(&state.log).fault_for(&question.action);
     let latency = match question.service {
         Service::Ebs => world.ebs.latency,
-        Service::Ec2 | Service::Sns | Service::DynamoDb => Duration::ZERO,
+        Service::Ec2 | Service::Sns | Service::Sts | Service::DynamoDb => Duration::ZERO,
     };
     let (pending, answer) = if fault == Some(FaultKind::ResetBefore) {
         (None, Answer::Ok)
     } else {
         let refusal = fault
             .as_ref()
-            .and_then(|fault| refusal_of(fault, &world, &question));
+            .and_then(|fault| refusal_of(fault, world, &question))
+            .or_else(|| (!world.is_usable()).then(|| not_opted_in(question.service)));
         let number = state.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("00000000-0000-4000-8000-{number:012x}");
-        let (pending, answer) = serve_or_refuse(&mut world, &question, request_id, refusal);
+        let (pending, answer) = serve_or_refuse(world, &question, request_id, refusal);
         (Some(pending), answer)
     };
     lock(&state.log).record(Call {
         service: question.service,
+        region,
         action: question.action,
         params: question.params,
         answer: match &fault {
@@ -371,7 +384,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
     } = question;
     Some(match (fault, service) {
         (FaultKind::Throttle, Service::Ec2) => ec2::throttled(),
-        (FaultKind::Throttle, Service::Sns) => sns::throttled(),
+        (FaultKind::Throttle, Service::Sns | Service::Sts) => query::throttled(),
         (FaultKind::Throttle, Service::DynamoDb) => dynamodb::throttled(),
         (FaultKind::Throttle, Service::Ebs) => ebs::throttled(action),
         (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
@@ -381,6 +394,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         }
         (FaultKind::AccessDenied, Service::Ec2) => ec2::denied(world, action, &question.form()),
         (FaultKind::AccessDenied, Service::Sns) => sns::denied(world, action, &question.form()),
+        (FaultKind::AccessDenied, Service::Sts) => sts::denied(world, action),
         (FaultKind::AccessDenied, Service::DynamoDb) => {
             dynamodb::denied(world, action, question.json())
         }
@@ -400,6 +414,23 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
     })
 }
 
+/// How a service refuses an account that has not opted in to its Region: it does not know its credentials.
+fn not_opted_in(service: Service) -> Refusal {
+    let invalid_token = "The security token included in the request is invalid.";
+    match service {
+        Service::Ec2 => Refusal::new(
+            "AuthFailure",
+            "AWS was not able to validate the provided access credentials",
+        )
+        .with_status(401),
+        Service::Sns | Service::Sts => {
+            Refusal::new("InvalidClientTokenId", invalid_token).with_status(403)
+        }
+        Service::DynamoDb => Refusal::new("UnrecognizedClientException", invalid_token),
+        Service::Ebs => Refusal::new("UnrecognizedClientException", invalid_token).with_status(403),
+    }
+}
+
 /// What the service answers: the refusal, if there is one, or what the call leads to.
 fn serve_or_refuse(
     world: &mut World,
@@ -415,7 +446,11 @@ fn serve_or_refuse(
         ),
         Service::Sns => put_into_words(
             refusal.map_or_else(|| sns::call(world, action, &question.form()), Err),
-            |result| sns::reply(action, &request_id, result),
+            |result| query::reply(sns::NAMESPACE, action, &request_id, result),
+        ),
+        Service::Sts => put_into_words(
+            refusal.map_or_else(|| sts::call(world, action, &question.form()), Err),
+            |result| query::reply(sts::NAMESPACE, action, &request_id, result),
         ),
         Service::DynamoDb => put_into_words(
             refusal.map_or_else(|| dynamodb::call(world, action, question.json()), Err),

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::form::Form;
 use crate::refusal::Refusal;
-use crate::server::Reply;
 use crate::world::{Message, MessageAttribute, World};
 use crate::xml::Xml;
 
 /// The API version in every request.
 pub(crate) const VERSION: &str = "2010-03-31";
 
-const NAMESPACE: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
+/// The namespace of the answers.
+pub(crate) const NAMESPACE: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
 
 /// "256 KiB in size (262,144 bytes, not 262,144 characters)" for body and attributes together.
 const LARGEST_MESSAGE: usize = 262_144;
@@ -24,39 +24,6 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
     }
 }
 
-pub(crate) fn reply(action: &str, request_id: &str, result: Result<Xml, Refusal>) -> Reply {
-    match result {
-        Ok(content) => Reply::xml(
-            200,
-            Xml::document(&format!("{action}Response"), Some(NAMESPACE), |xml| {
-                xml.element(&format!("{action}Result"), |xml| xml.include(&content));
-                xml.element("ResponseMetadata", |xml| xml.text("RequestId", request_id));
-            }),
-        ),
-        Err(refusal) => Reply::xml(
-            refusal.status,
-            Xml::document("ErrorResponse", Some(NAMESPACE), |xml| {
-                xml.element("Error", |xml| {
-                    let fault = if refusal.status < 500 {
-                        "Sender"
-                    } else {
-                        "Receiver"
-                    };
-                    xml.text("Type", fault);
-                    xml.text("Code", &refusal.code);
-                    xml.text("Message", &refusal.message);
-                });
-                xml.text("RequestId", request_id);
-            }),
-        ),
-    }
-}
-
-/// Too many requests.
-pub(crate) fn throttled() -> Refusal {
-    Refusal::new("Throttling", "Rate exceeded")
-}
-
 /// `AuthorizationError`, in the words that IAM has for an identity without the permission.
 pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     let on = match form.get("TopicArn") {
@@ -66,9 +33,9 @@ pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     Refusal::new(
         "AuthorizationError",
         format!(
-            "User: arn:aws:sts::{}:assumed-role/guard/guard is not authorized to perform: \
-             SNS:{action}{on} because no identity-based policy allows the SNS:{action} action",
-            world.account
+            "User: {} is not authorized to perform: SNS:{action}{on} because no identity-based policy \
+             allows the SNS:{action} action",
+            world.caller_arn()
         ),
     )
     .with_status(403)

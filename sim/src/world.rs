@@ -11,13 +11,17 @@ use crate::ebs::Ebs;
 /// The account that owns everything unless a test says otherwise.
 const ACCOUNT: &str = "123456789012";
 
-/// One account in one Region.
+/// One account in one Region, and what it has [elsewhere](World::in_region).
 #[derive(Debug, Clone)]
 pub struct World {
     /// The account that makes the calls.
     pub account: String,
     /// The Region they are made in.
     pub region: String,
+    /// All Regions that there are, those that the account can not use among them.
+    pub regions: Vec<Region>,
+    /// What the account has in other Regions, by their names. In one that is not here it has nothing.
+    pub elsewhere: BTreeMap<String, World>,
     /// Volumes by id. Those that are attached to an instance need not be here; for one that is, this says
     /// all but how it is attached.
     pub volumes: BTreeMap<String, Volume>,
@@ -33,6 +37,8 @@ pub struct World {
     pub recycle_bin_rules: Vec<RecycleBinRule>,
     /// Instances by id. Each counts as a reference to its image, a terminated one, too.
     pub instances: BTreeMap<String, Instance>,
+    /// The account's Reserved Instances by id.
+    pub reserved_instances: BTreeMap<String, ReservedInstances>,
     /// What else refers to an image, by image id: `DescribeImageReferences` answers from here.
     pub references: BTreeMap<String, Vec<Reference>>,
     /// SNS topics by ARN.
@@ -41,6 +47,9 @@ pub struct World {
     pub messages: Vec<Message>,
     /// DynamoDB tables by name.
     pub tables: BTreeMap<String, Table>,
+    /// So many items a `BatchGetItem` reads at most, as if the throughput were spent then; the keys of all others
+    /// it leaves unprocessed. `None`: as many as it may.
+    pub items_per_batch: Option<usize>,
     /// What the DynamoDB transactions that took effect were asked to write, by their `ClientRequestToken`:
     /// a transaction that comes again does nothing again.
     pub transactions: BTreeMap<String, Vec<serde_json::Value>>,
@@ -58,11 +67,19 @@ impl Default for World {
     /// Account 123456789012 in eu-west-1, with the topic
     /// `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, that has one confirmed subscription,
     /// the empty table `ami-billing-guard`, whose key is `id`, and a Recycle Bin rule that keeps images
-    /// tagged `ami-billing-guard:discard` = `true` for 30 days.
+    /// tagged `ami-billing-guard:discard` = `true` for 30 days. The account can also use us-east-1 and
+    /// eu-south-1, and not ap-east-1.
     fn default() -> World {
         World {
             account: ACCOUNT.into(),
             region: "eu-west-1".into(),
+            regions: vec![
+                Region::new("eu-west-1", "opt-in-not-required"),
+                Region::new("us-east-1", "opt-in-not-required"),
+                Region::new("eu-south-1", "opted-in"),
+                Region::new("ap-east-1", "not-opted-in"),
+            ],
+            elsewhere: BTreeMap::new(),
             volumes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -74,6 +91,7 @@ impl Default for World {
                 retention_days: 30,
             }],
             instances: BTreeMap::new(),
+            reserved_instances: BTreeMap::new(),
             references: BTreeMap::new(),
             topics: BTreeMap::from([(
                 format!("arn:aws:sns:eu-west-1:{ACCOUNT}:ami-billing-guard"),
@@ -84,6 +102,7 @@ impl Default for World {
             )]),
             messages: Vec::new(),
             tables: BTreeMap::from([("ami-billing-guard".to_owned(), Table::new("id"))]),
+            items_per_batch: None,
             transactions: BTreeMap::new(),
             ebs: Ebs::default(),
             new_images_invisible_for: 0,
@@ -159,12 +178,89 @@ impl World {
         self.instances.insert(instance.id.clone(), instance);
     }
 
+    /// Puts Reserved Instances into the world.
+    pub fn add_reserved_instances(&mut self, reserved: ReservedInstances) {
+        self.reserved_instances
+            .insert(reserved.id.clone(), reserved);
+    }
+
+    /// What the account has in a Region: this world itself, or one of [`World::elsewhere`]. At first there is
+    /// nothing, no topic, no table and no rule either. A Region that is not on the list comes onto it.
+    pub fn in_region(&mut self, name: &str) -> &mut World {
+        if name == self.region {
+            return self;
+        }
+        if !self.knows_region(name) {
+            self.regions.push(Region::new(name, "opt-in-not-required"));
+        }
+        let empty = || World {
+            account: self.account.clone(),
+            region: name.to_owned(),
+            recycle_bin_rules: Vec::new(),
+            topics: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            ..World::default()
+        };
+        let world = self.elsewhere.entry(name.to_owned()).or_insert_with(empty);
+        // The list is one for all of them.
+        world.regions.clone_from(&self.regions);
+        world
+    }
+
+    /// What a request that is signed for a Region is about. One that is signed for a Region that does not exist
+    /// is about this world: tests sign so, as in one process the SDK has one quota of retries for each Region.
+    pub(crate) fn signed_for(&mut self, region: &str) -> &mut World {
+        if self.knows_region(region) {
+            self.in_region(region)
+        } else {
+            self
+        }
+    }
+
+    fn knows_region(&self, name: &str) -> bool {
+        self.regions.iter().any(|region| region.name == name)
+    }
+
+    /// Whether the account can use the Region.
+    pub(crate) fn is_usable(&self) -> bool {
+        let mut regions = self.regions.iter();
+        regions.all(|region| region.name != self.region || region.is_enabled())
+    }
+
+    /// The ARN of the identity that makes the calls.
+    pub(crate) fn caller_arn(&self) -> String {
+        format!("arn:aws:sts::{}:assumed-role/guard/guard", self.account)
+    }
+
     /// A fresh id such as `ami-0…`, 17 digits as EC2 makes them.
     pub(crate) fn fresh_id(&mut self, prefix: &str) -> String {
         self.ids += 1;
         // An odd factor makes different numbers differ in all digits, as real ids do.
         let digits = self.ids.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         format!("{prefix}-0{digits:016x}")
+    }
+}
+
+/// A Region of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Such as `eu-west-1`.
+    pub name: String,
+    /// `opt-in-not-required`, `opted-in`, `not-opted-in`. The last one refuses all calls of the account.
+    pub opt_in_status: String,
+}
+
+impl Region {
+    /// A Region of this name and opt-in status.
+    pub fn new(name: impl Into<String>, opt_in_status: impl Into<String>) -> Region {
+        Region {
+            name: name.into(),
+            opt_in_status: opt_in_status.into(),
+        }
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.opt_in_status != "not-opted-in"
     }
 }
 
@@ -698,6 +794,52 @@ impl AttachedVolume {
             snapshot_id: None,
             attach_time: Utc::now() - TimeDelta::hours(1),
             delete_on_termination: true,
+        }
+    }
+}
+
+/// Reserved Instances that were bought together.
+#[derive(Debug, Clone)]
+pub struct ReservedInstances {
+    /// A UUID.
+    pub id: String,
+    /// Such as `m5.large`.
+    pub instance_type: String,
+    /// How many instances they are for.
+    pub instance_count: u32,
+    /// The platform: `Windows`, `Linux/UNIX`, `Red Hat Enterprise Linux`, …; for older accounts with
+    /// ` (Amazon VPC)` behind it.
+    pub product_description: String,
+    /// `payment-pending`, `active`, `payment-failed`, `retired`, `queued`, `queued-deleted`.
+    pub state: String,
+    /// The only zone in which they apply; `None`: their scope is the Region.
+    pub availability_zone: Option<String>,
+    /// From when on they apply.
+    pub start: DateTime<Utc>,
+    /// Until when they do.
+    pub end: DateTime<Utc>,
+    /// Their tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl ReservedInstances {
+    /// One active Reserved Instance for the whole Region, bought for a year half a year ago.
+    pub fn new(
+        id: impl Into<String>,
+        instance_type: impl Into<String>,
+        product_description: impl Into<String>,
+    ) -> ReservedInstances {
+        let start = Utc::now() - TimeDelta::days(182);
+        ReservedInstances {
+            id: id.into(),
+            instance_type: instance_type.into(),
+            instance_count: 1,
+            product_description: product_description.into(),
+            state: "active".into(),
+            availability_zone: None,
+            start,
+            end: start + TimeDelta::days(365),
+            tags: BTreeMap::new(),
         }
     }
 }

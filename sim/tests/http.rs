@@ -57,11 +57,16 @@ fn send(sim: &Sim, request: &[u8]) -> io::Result<Received> {
 }
 
 fn post(sim: &Sim, parameters: &[(&str, &str)]) -> io::Result<Received> {
+    post_with(sim, "", parameters)
+}
+
+/// A request with further headers, each with its line's end.
+fn post_with(sim: &Sim, headers: &str, parameters: &[(&str, &str)]) -> io::Result<Received> {
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(parameters)
         .finish();
     let head = format!(
-        "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
+        "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n{headers}\
          content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
@@ -180,6 +185,77 @@ async fn sns_answers_in_its_own_xml() {
             .body
             .contains("<entry><key>SubscriptionsConfirmed</key><value>1</value></entry>")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sts_answers_in_its_own_xml() {
+    let sim = Sim::start(World::default()).await.unwrap();
+    let who = [("Action", "GetCallerIdentity"), ("Version", "2011-06-15")];
+    let answer = post(&sim, &who).unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(
+        "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+         <GetCallerIdentityResult><Arn>arn:aws:sts::123456789012:assumed-role/guard/guard</Arn>"
+    ));
+    for (kind, status, code) in [
+        (FaultKind::AccessDenied, 403, "AccessDenied"),
+        (FaultKind::Throttle, 400, "Throttling"),
+    ] {
+        sim.inject(Fault::nth("GetCallerIdentity", 1, kind));
+        let refused = post(&sim, &who).unwrap();
+        assert_eq!(refused.status, status);
+        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+    }
+    assert_eq!(sim.calls()[0].service, Service::Sts);
+}
+
+/// A call of EC2 that is signed for a Region.
+fn ec2_in(sim: &Sim, region: &str, action: &str) -> Received {
+    let authorization = format!(
+        "authorization: AWS4-HMAC-SHA256 Credential=key/20260101/{region}/ec2/aws4_request, \
+         SignedHeaders=host, Signature=0\r\n"
+    );
+    let parameters = [("Action", action), ("Version", "2016-11-15")];
+    post_with(sim, &authorization, &parameters).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_region_has_resources_of_its_own() {
+    let mut world = World::default();
+    world.add_image(Image::new(IMAGE));
+    let elsewhere = "ami-0aaaaaaaaaaaaaaaa";
+    world
+        .in_region("us-east-1")
+        .add_image(Image::new(elsewhere));
+    world.in_region("eu-north-1");
+    let sim = Sim::start(world).await.unwrap();
+    for (region, image) in [
+        ("eu-west-1", Some(IMAGE)),
+        ("us-east-1", Some(elsewhere)),
+        ("eu-south-1", None),
+        ("eu-north-1", None),
+        // There is no such Region.
+        ("eu-west-1-0", Some(IMAGE)),
+    ] {
+        let answer = ec2_in(&sim, region, "DescribeImages");
+        assert_eq!(answer.status, 200);
+        for id in [IMAGE, elsewhere] {
+            assert_eq!(answer.body.contains(id), image == Some(id), "{region} {id}");
+        }
+        assert_eq!(sim.calls().last().unwrap().region, region);
+        let answer = ec2_in(&sim, region, "DescribeRegions");
+        assert_eq!(answer.body.matches("<regionName>").count(), 4);
+    }
+    assert!(sim.world().in_region("eu-south-1").images.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_without_opt_in_knows_no_credentials() {
+    let sim = sim_with_image().await.unwrap();
+    let refused = ec2_in(&sim, "ap-east-1", "DescribeImages");
+    assert_eq!(refused.status, 401);
+    assert!(refused.body.contains("<Code>AuthFailure</Code>"));
+    assert_eq!(sim.calls()[0].answer, Answer::Refused("AuthFailure".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -205,7 +205,7 @@ fn check_size(item: &Attributes, what: &str) -> Result<(), Refusal> {
 }
 
 /// An item that a test put into the world may be anything.
-fn of_the_world(item: &Item) -> Result<Attributes, Refusal> {
+pub(super) fn of_the_world(item: &Item) -> Result<Attributes, Refusal> {
     read_attributes(item).map_err(|refusal| Refusal {
         message: format!("The world has an item that can not be: {}", refusal.message),
         ..failed()
@@ -231,22 +231,31 @@ pub(super) fn get(world: &mut World, request: &Request) -> Result<Json, Refusal>
         "ExpressionAttributeNames",
     ])?;
     let name = request.required("TableName")?;
-    request.flag("ConsistentRead")?;
-    let mut placeholders = request.placeholders()?;
-    let projection = request.projection(&mut placeholders)?;
-    placeholders.check_all_used()?;
+    let projection = how_to_read(request)?;
     let key = request.attributes("Key")?;
     let table = table(world, name)?;
     let Some(item) = table.items.get(&key_alone(table, &key)?) else {
         return Ok(json!({}));
     };
-    let item = of_the_world(item)?;
-    let shown = match projection {
+    // Unlike an item that is not there, one without any of the attributes is an empty item.
+    Ok(json!({"Item": shown(of_the_world(item)?, projection.as_ref())}))
+}
+
+/// What to show of an item that is read by its key.
+pub(super) fn how_to_read(request: &Request) -> Result<Option<Projection>, Refusal> {
+    request.flag("ConsistentRead")?;
+    let mut placeholders = request.placeholders()?;
+    let projection = request.projection(&mut placeholders)?;
+    placeholders.check_all_used()?;
+    Ok(projection)
+}
+
+/// An item, or the part of it that was asked for, as an answer has it.
+pub(super) fn shown(item: Attributes, projection: Option<&Projection>) -> Item {
+    write_attributes(&match projection {
         Some(projection) => projection.apply(&item),
         None => item,
-    };
-    // Unlike an item that is not there, one without any of the attributes is an empty item.
-    Ok(json!({"Item": write_attributes(&shown)}))
+    })
 }
 
 pub(super) fn put(world: &mut World, request: &Request) -> Result<Json, Refusal> {
@@ -319,10 +328,7 @@ pub(super) fn scan(world: &mut World, request: &Request) -> Result<Json, Refusal
         scanned += 1;
         read += weight(&item);
         if filter.as_ref().is_none_or(|filter| filter.holds(&item)) {
-            found.push(write_attributes(&match &projection {
-                Some(projection) => projection.apply(&item),
-                None => item,
-            }));
+            found.push(shown(item, projection.as_ref()));
         }
         if scanned == limit || read >= LARGEST_PAGE {
             last = Some(id);

@@ -216,7 +216,7 @@ fn missing(name: &str) -> Refusal {
     ))
 }
 
-fn malformed(name: &str) -> Refusal {
+pub(super) fn malformed(name: &str) -> Refusal {
     Refusal::new(
         "SerializationException",
         format!("{name} is not of the type that it has to be"),

@@ -1,0 +1,99 @@
+//! Regions.
+
+use super::Filters;
+use crate::form::Form;
+use crate::refusal::Refusal;
+use crate::world::{Region, World};
+use crate::xml::Xml;
+
+/// Those that the account can use; with `AllRegions` or by their names the others, too.
+pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
+    let names = form.list("RegionName");
+    let unknown: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| world.regions.iter().all(|region| region.name != *name))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::invalid(format!(
+            "Invalid region: [{}]",
+            unknown.join(", ")
+        )));
+    }
+    let all = form.flag("AllRegions")?;
+    let filters = Filters::of(form, |name| values(&Region::new("", ""), name).is_some())?;
+    let found = world.regions.iter().filter(|region| {
+        let asked_for = if names.is_empty() {
+            all || region.is_enabled()
+        } else {
+            names.contains(&region.name.as_str())
+        };
+        asked_for && filters.admit(|name| values(region, name))
+    });
+    Ok(Xml::fragment(|xml| {
+        xml.list("regionInfo", found, |xml, region| {
+            xml.text("regionName", &region.name);
+            xml.text("regionEndpoint", endpoint(region));
+            xml.text("optInStatus", &region.opt_in_status);
+        });
+    }))
+}
+
+fn endpoint(region: &Region) -> String {
+    format!("ec2.{}.amazonaws.com", region.name)
+}
+
+/// The values for the name of a filter; all names are in the API reference of `DescribeRegions`.
+fn values(region: &Region, filter: &str) -> Option<Vec<String>> {
+    Some(vec![match filter {
+        "endpoint" => endpoint(region),
+        "opt-in-status" => region.opt_in_status.clone(),
+        "region-name" => region.name.clone(),
+        _ => return None,
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{act, texts};
+    use super::*;
+
+    fn names(parameters: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        act(&mut World::default(), "DescribeRegions", parameters)
+            .map(|answer| texts(&answer, "regionName"))
+    }
+
+    #[test]
+    fn only_the_regions_of_the_account_are_told_unless_all_are_asked_for() {
+        let enabled = ["eu-west-1", "us-east-1", "eu-south-1"];
+        assert_eq!(names(&[]).unwrap(), enabled);
+        assert_eq!(names(&[("AllRegions", "true")]).unwrap().len(), 4);
+        assert_eq!(names(&[("RegionName.1", "ap-east-1")]).unwrap().len(), 1);
+        let answer = act(&mut World::default(), "DescribeRegions", &[]).unwrap();
+        let statuses = ["opt-in-not-required", "opt-in-not-required", "opted-in"];
+        assert_eq!(texts(&answer, "optInStatus"), statuses);
+        assert_eq!(
+            texts(&answer, "regionEndpoint")[0],
+            "ec2.eu-west-1.amazonaws.com"
+        );
+    }
+
+    #[test]
+    fn regions_are_found_by_filters() {
+        for (filter, value, expected) in [
+            ("opt-in-status", "not-opted-in", vec!["ap-east-1"]),
+            ("region-name", "eu-*", vec!["eu-west-1", "eu-south-1"]),
+            ("endpoint", "ec2.us-east-1.*", vec!["us-east-1"]),
+        ] {
+            let filter = [
+                ("AllRegions", "true"),
+                ("Filter.1.Name", filter),
+                ("Filter.1.Value.1", value),
+            ];
+            assert_eq!(names(&filter).unwrap(), expected);
+        }
+        for wrong in [("Filter.1.Name", "state"), ("RegionName.1", "eu-west-9")] {
+            assert_eq!(names(&[wrong]).unwrap_err(), "InvalidParameterValue");
+        }
+    }
+}
