@@ -4,7 +4,7 @@
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::billing::{Billing, Parsed, parse_platform_details, parse_usage_operation};
 use crate::config::Mode;
@@ -52,7 +52,7 @@ pub(crate) fn is_marked(image: &Image) -> bool {
 }
 
 /// What is done about an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Nothing.
@@ -75,7 +75,7 @@ impl Action {
 }
 
 /// A reason not to discard although the verdict says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interlock {
     /// The guard only observes.

@@ -42,6 +42,11 @@ impl FromStr for AmiId {
 }
 
 impl AmiId {
+    /// An id that stands for an image that there is not.
+    pub(crate) fn example() -> AmiId {
+        AmiId("ami-00000000000000001".into())
+    }
+
     /// The id as EC2 writes it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -74,6 +79,11 @@ impl FromStr for AccountId {
 }
 
 impl AccountId {
+    /// An id that stands for an account that there is not.
+    pub(crate) fn example() -> AccountId {
+        AccountId("123456789012".into())
+    }
+
     /// The id as AWS writes it.
     pub fn as_str(&self) -> &str {
         &self.0

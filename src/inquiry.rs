@@ -194,7 +194,12 @@ impl Guard {
 }
 
 /// Whether an observed source is to be asked.
-fn is_asked(asked: Asked, source: Source, observation: &Observation, known: &Expectation) -> bool {
+pub(crate) fn is_asked(
+    asked: Asked,
+    source: Source,
+    observation: &Observation,
+    known: &Expectation,
+) -> bool {
     match asked {
         Asked::Never => false,
         Asked::WhenNeeded => is_needed(source, observation, known),

@@ -18,6 +18,7 @@
 pub mod alert;
 mod aws;
 pub mod billing;
+pub mod cases;
 pub mod config;
 pub mod discard;
 mod error;

@@ -228,6 +228,13 @@ pub struct PolicyError {
     faults: Vec<String>,
 }
 
+impl PolicyError {
+    /// The faults, one at least.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+}
+
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.faults.join("\n"))

@@ -5,7 +5,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::billing::{Billing, Licence, Parsed, parse_platform_details};
+use crate::billing::{Billing, Difference, Licence, Parsed, Platforms, parse_platform_details};
+use crate::record::Record;
 
 /// Reserved Instances that were bought together. (EC2 API reference, "ReservedInstances".)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,6 +54,41 @@ impl ReservedInstances {
             Parsed::Unrecognised => None,
         }
     }
+}
+
+/// Reserved Instances that do not apply to an image, as it bills another platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Unapplied<'a> {
+    /// Which they are.
+    #[serde(flatten)]
+    pub reserved: &'a ReservedInstances,
+    /// Whether they would apply if the image billed what it should.
+    pub would_apply: bool,
+}
+
+/// Those of an account's Reserved Instances that do not apply to an image. Of what is not known, none.
+pub fn unapplied<'a>(all: &'a [ReservedInstances], record: &Record) -> Vec<Unapplied<'a>> {
+    let Some(actual) = &record.actual else {
+        return Vec::new();
+    };
+    let expected = record.expected.as_ref();
+    let expected = expected.and_then(|expected| {
+        let names = expected.platform.iter().map(String::as_str);
+        Platforms::parse(names).ok()
+    });
+    let details = actual.platform_details.as_deref();
+    all.iter()
+        .filter(|reserved| reserved.apply_to(details) == Some(false))
+        .map(|reserved| Unapplied {
+            reserved,
+            would_apply: match (&expected, reserved.billing()) {
+                (Some(expected), Some(billing)) => {
+                    expected.difference(&billing) == Difference::None
+                }
+                _ => false,
+            },
+        })
+        .collect()
 }
 
 #[cfg(test)]

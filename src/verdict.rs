@@ -1,6 +1,6 @@
 //! The judgement: does an image bill for what it is? [`judge`] is pure, and complete.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::billing::{
     ACCEPTED_PLATFORMS, Billing, Difference, Parsed, parse_platform_details, parse_usage_operation,
@@ -31,7 +31,7 @@ pub enum Verdict {
 }
 
 /// How a billing differs from what is expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mismatch {
     /// An available image without platform details.

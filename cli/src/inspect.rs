@@ -1,7 +1,7 @@
 //! `ami-guard inspect`: what is on a disk, and what an AMI made of it may bill.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use disk::{BLOCK_BYTES, ImageFile, Inspection};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::Outcome;
+use crate::show::shown;
+use crate::{Outcome, Stop};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -67,14 +68,15 @@ struct Report {
     elapsed_ms: u64,
 }
 
-/// Inspects a disk: the text to print, and how the program ends.
+/// Inspects a disk.
 ///
 /// # Errors
 /// What kept the disk from being reached, unless that is to be told as JSON.
-pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), String> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let begun = Instant::now();
-    let reader = std::env::current_exe()
-        .map_err(|error| format!("the program does not know where it is: {error}"))?;
+    let reader = std::env::current_exe().map_err(|error| {
+        Stop::Unknown(format!("the program does not know where it is: {error}"))
+    })?;
     let limits = Limits {
         blocks: arguments.max_blocks.into(),
         time: Duration::from_secs(arguments.max_seconds.into()),
@@ -95,19 +97,20 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(String, Outcome), Strin
             blocks_read: bar.position(),
             result: Err(why),
         },
-        Err(why) => return Err(why),
+        Err(why) => return Err(Stop::Unknown(why)),
     };
     let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let report = Report::of(inspection, elapsed_ms);
     let outcome = match &report.undetermined {
-        None => Outcome::Found,
+        None => Outcome::Good,
         Some(_) => Outcome::Unknown,
     };
     let text = match arguments.json {
-        true => report.json()?,
+        true => report.json().map_err(Stop::Unknown)?,
         false => report.text(),
     };
-    Ok((text, outcome))
+    out.write_all(text.as_bytes())?;
+    Ok(outcome)
 }
 
 fn style() -> ProgressStyle {
@@ -282,15 +285,6 @@ impl Report {
         );
         text
     }
-}
-
-/// A stranger's text, without what does something to a terminal. Quotes stay as they are.
-fn shown(text: &str) -> String {
-    let harmless = |letter: char| match letter {
-        '"' | '\'' => letter.to_string(),
-        letter => letter.escape_debug().to_string(),
-    };
-    text.chars().map(harmless).collect()
 }
 
 #[cfg(test)]

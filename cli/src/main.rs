@@ -2,38 +2,120 @@
 //!
 //! Standard output carries the result alone; what goes on, and what went wrong, is told on standard error.
 
+mod account;
+mod check;
+mod explain;
 mod inspect;
+mod policy;
+mod replay;
+mod restore;
+mod show;
+mod sweep;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use ami_billing_guard::verdict::Verdict;
+use anstream::AutoStream;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use disk::contained;
 
-/// What the program ends with, for scripts. Another number is 2: the command line was not understood.
+/// What the program ends with, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// What was asked is found out.
-    Found = 0,
-    /// It could not be found out.
+    /// What was asked is found out, and nothing is wrong.
+    Good = 0,
+    /// An AMI does not bill what it should, or a policy is not what it should be.
+    Mismatch = 1,
+    /// The command line, or a file that it names, was not understood.
+    Usage = 2,
+    /// Something could not be found out.
     Unknown = 3,
 }
 
-/// The operator's side of ami-billing-guard.
+impl Outcome {
+    /// What a verdict is to a script. Not knowing is no mismatch, and no success.
+    fn of(verdict: Verdict) -> Outcome {
+        match verdict {
+            Verdict::Verified | Verdict::Exempt | Verdict::Ignored => Outcome::Good,
+            Verdict::Mismatch(_) => Outcome::Mismatch,
+            Verdict::Conflict | Verdict::Unverifiable | Verdict::Gone | Verdict::Failed => {
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Of both: a mismatch is told before what is not known.
+    fn and(self, other: Outcome) -> Outcome {
+        match (self, other) {
+            (Outcome::Mismatch, _) | (_, Outcome::Mismatch) => Outcome::Mismatch,
+            (Outcome::Good, other) => other,
+            (own, _) => own,
+        }
+    }
+}
+
+/// Why a command stopped before its end.
+#[derive(Debug)]
+enum Stop {
+    /// The command line, or a file that it names, was not understood.
+    Usage(String),
+    /// Something could not be found out.
+    Unknown(String),
+    /// The result could not be written.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Output(error)
+    }
+}
+
+impl From<ami_billing_guard::Error> for Stop {
+    fn from(error: ami_billing_guard::Error) -> Stop {
+        Stop::Unknown(error.to_string())
+    }
+}
+
+/// The operator's side of ami-billing-guard: what AMIs bill, and what they should.
 #[derive(Parser)]
-#[command(name = "ami-guard", version, about, after_help = EXIT_CODES)]
+#[command(name = "ami-guard", version, after_help = EXIT_CODES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes:\n  0  found out\n  2  the command line was not understood\n  3  could not be found out";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is found out, and as it should be
+  1  a mismatch was found
+  2  the command line, or a file that it names, was not understood
+  3  something could not be found out";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Tell whether AMIs bill what they should, with the evidence, and what the guard would do
+    Check(check::Arguments),
+    /// Show who says what an AMI should bill, and who decides
+    Explain(explain::Arguments),
     /// Tell what operating system is on a disk, and what an AMI made of it may bill
     Inspect(inspect::Arguments),
+    /// Check a policy file, or test what it makes of described AMIs
+    Policy(policy::Arguments),
+    /// Judge registrations again, from EventBridge's events or CloudTrail's log files
+    Replay(replay::Arguments),
+    /// Bring a discarded AMI back
+    Restore(restore::Arguments),
+    /// Judge every AMI of the account
+    Sweep(sweep::Arguments),
+    /// Print what makes a shell complete this command line
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,26 +131,46 @@ fn main() -> ExitCode {
 async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Ends the program if there is nothing to run: with help, the version, or what was not understood.
     let command_line = CommandLine::parse_from(arguments);
+    // Colours go to a terminal that shows them, and nowhere else.
+    let mut out = AutoStream::auto(io::stdout());
     let done = match command_line.command {
-        Command::Inspect(arguments) => inspect::run(arguments).await,
+        Command::Check(arguments) => check::run(arguments, &mut out).await,
+        Command::Explain(arguments) => explain::run(arguments, &mut out).await,
+        Command::Inspect(arguments) => inspect::run(arguments, &mut out).await,
+        Command::Policy(arguments) => policy::run(arguments, &mut out),
+        Command::Replay(arguments) => replay::run(arguments, &mut out).await,
+        Command::Restore(arguments) => restore::run(arguments, &mut out).await,
+        Command::Sweep(arguments) => sweep::run(arguments, &mut out).await,
+        Command::Completions { shell } => completions(shell, &mut out),
     };
-    let (text, outcome) = match done {
-        Ok(done) => done,
-        Err(why) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "ami-guard: {why}");
-            return ExitCode::from(Outcome::Unknown as u8);
-        }
-    };
-    match io::stdout().write_all(text.as_bytes()) {
+    let done = done.and_then(|outcome| {
+        out.flush()?;
+        Ok(outcome)
+    });
+    let outcome = match done {
+        Ok(outcome) => outcome,
+        Err(Stop::Usage(why)) => tell(&why, Outcome::Usage),
+        Err(Stop::Unknown(why)) => tell(&why, Outcome::Unknown),
         // Whoever reads the result may stop before its end.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let _ = writeln!(
-                io::stderr(),
-                "ami-guard: the result can not be written: {error}"
-            );
-            ExitCode::from(Outcome::Unknown as u8)
+        Err(Stop::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Outcome::Good,
+        Err(Stop::Output(error)) => {
+            let why = format!("the result can not be written: {error}");
+            tell(&why, Outcome::Unknown)
         }
-        _ => ExitCode::from(outcome as u8),
-    }
+    };
+    ExitCode::from(outcome as u8)
+}
+
+/// Tells on standard error why something is not known.
+fn tell(why: &str, outcome: Outcome) -> Outcome {
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "ami-guard: {}", show::lines(why));
+    outcome
+}
+
+fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "ami-guard", &mut script);
+    out.write_all(&script)?;
+    Ok(Outcome::Good)
 }

@@ -1,0 +1,157 @@
+//! The account whose AMIs are looked at, and the guard that judges them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ami_billing_guard::config::{Config, Mode};
+use ami_billing_guard::event::{AccountId, Scope};
+use ami_billing_guard::policy::Policy;
+use ami_billing_guard::{Aws, Guard};
+use clap::Args;
+
+use crate::Stop;
+
+/// Whose credentials, and where.
+#[derive(Args)]
+pub(crate) struct Credentials {
+    /// The Region; by default that of the profile or of AWS_REGION
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// The profile of the AWS configuration to use
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+}
+
+impl Credentials {
+    /// Clients in the Region.
+    pub(crate) async fn connect(&self) -> Result<Aws, Stop> {
+        let aws = Aws::connect_as(self.profile.as_deref(), self.region.as_deref()).await;
+        match aws.region() {
+            Some(_) => Ok(aws),
+            None => Err(Stop::Unknown(
+                "no Region is known: say --region, or set AWS_REGION".into(),
+            )),
+        }
+    }
+}
+
+/// By what the guard judges.
+#[derive(Args)]
+pub(crate) struct Guarding {
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+    /// The policy file; by default the built-in policy
+    #[arg(long, value_name = "FILE", env = "GUARD_POLICY_PATH")]
+    policy: Option<PathBuf>,
+    /// The guard's alert topic. With it, a discard is held if nobody listens to it
+    #[arg(long, value_name = "ARN", env = "GUARD_ALERT_TOPIC_ARN")]
+    topic: Option<String>,
+    /// The guard's ledger. With it, a discard is held of an AMI that was discarded before
+    #[arg(long, value_name = "TABLE", env = "GUARD_LEDGER_TABLE")]
+    ledger: Option<String>,
+}
+
+/// A guard before an account.
+pub(crate) struct Session {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) aws: Aws,
+    pub(crate) account: AccountId,
+    pub(crate) policy: Policy,
+}
+
+impl Guarding {
+    /// The settings, as the function's would be. `wait`: for an AMI to become visible.
+    fn config(&self, wait: Duration) -> Result<Config, Stop> {
+        // The same checks as the function's.
+        let variable = |name: &str| match name {
+            // Of several checks this needs one, and the command line none.
+            "GUARD_ALERT_TOPIC_ARN" => self.topic.clone().or(Some(NO_TOPIC.into())),
+            "GUARD_LEDGER_TABLE" => self.ledger.clone(),
+            // What is asked is what the guard would do.
+            "GUARD_MODE" => Some(Mode::Enforce.word().into()),
+            _ => None,
+        };
+        let mut config = Config::read(variable).map_err(|error| Stop::Usage(error.to_string()))?;
+        config.alert_topic = self.topic.clone();
+        config.wait = wait;
+        Ok(config)
+    }
+
+    /// The policy's name for people.
+    pub(crate) fn policy_name(&self) -> String {
+        match &self.policy {
+            Some(path) => path.display().to_string(),
+            None => "built-in".into(),
+        }
+    }
+
+    /// Whether enough is known for discards: nobody is to hear of one afterwards, nor it to be made twice.
+    pub(crate) fn may_enforce(&self) -> Result<(), Stop> {
+        match (&self.topic, &self.ledger) {
+            (Some(_), Some(_)) => Ok(()),
+            _ => Err(Stop::Usage(
+                "--enforce needs --topic and --ledger, those of the deployed guard: nothing is discarded without an \
+                 alert, nor beyond the hourly limit that its ledger counts"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Reads the policy, and connects.
+    pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, Stop> {
+        let config = self.config(wait)?;
+        let policy = match &self.policy {
+            Some(path) => {
+                let (name, text) = (path.display().to_string(), read(path)?);
+                Policy::parse(&name, &text).map_err(|error| Stop::Usage(error.to_string()))?
+            }
+            None => Policy::default(),
+        };
+        let aws = self.credentials.connect().await?;
+        let account = aws.account().await?;
+        self.session(config, policy, aws, account)
+    }
+
+    fn session(
+        &self,
+        mut config: Config,
+        policy: Policy,
+        aws: Aws,
+        account: AccountId,
+    ) -> Result<Session, Stop> {
+        let reader = std::env::current_exe().map_err(|error| {
+            Stop::Unknown(format!("the program does not know where it is: {error}"))
+        })?;
+        config.scope = Scope {
+            account: Some(account.clone()),
+            region: aws.region().map(str::to_owned),
+        };
+        let guard = Guard::new(config, policy.clone(), aws.clone(), reader, |_, _| {});
+        Ok(Session {
+            guard: Arc::new(guard),
+            aws,
+            account,
+            policy,
+        })
+    }
+}
+
+/// Reads a file that the command line names.
+pub(crate) fn read(path: &Path) -> Result<String, Stop> {
+    let name = path.display().to_string();
+    std::fs::read_to_string(path)
+        .map_err(|error| Stop::Usage(format!("{name:?} can not be read: {error}")))
+}
+
+/// Stands for a topic where none is asked for.
+const NO_TOPIC: &str = "arn:aws:sns:::none";
+
+impl Guarding {
+    /// The same session in another Region.
+    pub(crate) fn elsewhere(&self, session: &Session, region: &str) -> Result<Session, Stop> {
+        let config = self.config(Duration::ZERO)?;
+        let aws = session.aws.in_region(region);
+        self.session(config, session.policy.clone(), aws, session.account.clone())
+    }
+}

@@ -1,0 +1,158 @@
+//! `ami-guard check`: does an AMI bill what it should, and what would the guard do?
+
+use std::io::Write;
+use std::time::Duration;
+
+use ami_billing_guard::Error;
+use ami_billing_guard::event::AmiId;
+use ami_billing_guard::record::Record;
+use ami_billing_guard::reserved::{ReservedInstances, Unapplied, unapplied};
+use clap::{Args, value_parser};
+use serde::Serialize;
+
+use crate::account::{Guarding, Session};
+use crate::show::{bills, headline, json, shown, would_do};
+use crate::{Outcome, Stop, tell};
+
+const AFTER: &str = "\
+Exit codes:
+  0  all AMIs bill what they should, or are exempt
+  1  a mismatch was found
+  2  the command line, or the policy, was not understood
+  3  of an AMI, what it bills or should bill could not be found out
+
+Takes the permissions to look that docs/permissions.md lists; without ec2:DescribeReservedInstances nothing is said of \
+those. Nothing is changed.";
+
+/// What to check.
+#[derive(Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Arguments {
+    /// The AMIs
+    #[arg(required = true, value_name = "AMI")]
+    images: Vec<AmiId>,
+    #[command(flatten)]
+    guarding: Guarding,
+    /// How long to wait for an AMI that was registered just now to be available
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u32).range(0..=3600))]
+    wait: u32,
+    /// Print the records as JSON, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// An image's record, with what else the command line finds out.
+#[derive(Serialize)]
+pub(crate) struct Row<'a> {
+    #[serde(flatten)]
+    pub(crate) record: &'a Record,
+    /// The account's Reserved Instances that do not apply to it; null if they are not known.
+    pub(crate) reserved_instances: Option<Vec<Unapplied<'a>>>,
+}
+
+/// Checks AMIs, one after the other.
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let wait = Duration::from_secs(arguments.wait.into());
+    let session = arguments.guarding.begin(wait).await?;
+    let reserved = reserved(&session).await;
+    let mut outcome = Outcome::Good;
+    for image in &arguments.images {
+        let record = match consider(&session, image).await {
+            Ok(record) => record,
+            Err(stop) => {
+                outcome = outcome.and(stop);
+                continue;
+            }
+        };
+        outcome = outcome.and(Outcome::of(record.verdict));
+        let row = Row {
+            record: &record,
+            reserved_instances: reserved.as_ref().map(|all| unapplied(all, &record)),
+        };
+        let text = match arguments.json {
+            true => json(&row)?,
+            false => text(&row),
+        };
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(outcome)
+}
+
+/// The record of an AMI as it is now, or the outcome where there is none: why has been told.
+pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record, Outcome> {
+    let unknown = |why: String| Err(tell(&why, Outcome::Unknown));
+    match session.guard.consider(image, &session.account).await {
+        Ok(record) => Ok(record),
+        // The error's own words are for an event, which comes again.
+        Err(Error::NotVisibleYet { image, why }) => {
+            let region = session.aws.region().unwrap_or_default();
+            unknown(format!("{image} is not to be seen in {region}: {why}"))
+        }
+        Err(error) => unknown(error.to_string()),
+    }
+}
+
+/// The account's Reserved Instances, if they can be seen.
+pub(crate) async fn reserved(session: &Session) -> Option<Vec<ReservedInstances>> {
+    match session.aws.reserved_instances().await {
+        Ok(reserved) => Some(reserved),
+        Err(error) => {
+            let why = format!("nothing is said of Reserved Instances: {error}");
+            tell(&why, Outcome::Good);
+            None
+        }
+    }
+}
+
+fn text(row: &Row<'_>) -> String {
+    let record = row.record;
+    let mut text = format!("{}\n", headline(record));
+    let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<13}{value}\n"));
+    if let Some(actual) = &record.actual {
+        line("bills", &bills(actual));
+    }
+    if let Some(expected) = &record.expected {
+        let platforms = shown(&expected.platform.join(" or "));
+        let source = expected.source.name();
+        line("should bill", &format!("{platforms}, says {source}"));
+    }
+    line("why", &shown(&record.reason));
+    for (number, statement) in record.evidence.iter().enumerate() {
+        let what = if number == 0 { "evidence" } else { "" };
+        let says = match statement.says.as_slice() {
+            [] => statement.state.to_owned(),
+            says => shown(&says.join(" or ")),
+        };
+        let source = statement.source.name();
+        let detail = shown(&statement.detail);
+        line(what, &format!("{source:<13}{says}  ({detail})"));
+    }
+    line("the guard", &would_do(record));
+    if let Some(error) = &record.error {
+        line("not known", &shown(error));
+    }
+    for (number, unapplied) in row.reserved_instances.iter().flatten().enumerate() {
+        let what = if number == 0 { "reserved" } else { "" };
+        line(what, &reservation(unapplied));
+    }
+    for (number, step) in record.fix.iter().enumerate() {
+        let what = if number == 0 { "fix" } else { "" };
+        line(what, &shown(step));
+    }
+    text
+}
+
+fn reservation(unapplied: &Unapplied<'_>) -> String {
+    let reserved = unapplied.reserved;
+    let bought = format!(
+        "{} × {} for {} ({})",
+        reserved.count,
+        shown(&reserved.instance_type),
+        shown(&reserved.platform),
+        shown(&reserved.id)
+    );
+    match unapplied.would_apply {
+        true => format!("{bought} do not apply, and would if it billed what it should"),
+        false => format!("{bought} do not apply: another platform"),
+    }
+}

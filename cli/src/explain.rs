@@ -1,0 +1,150 @@
+//! `ami-guard explain`: who says what an AMI should bill, and who decides.
+
+use std::io::Write;
+use std::time::Duration;
+
+use ami_billing_guard::event::AmiId;
+use ami_billing_guard::expectation::Source;
+use ami_billing_guard::policy::{Asked, Policy};
+use ami_billing_guard::record::{Record, Statement};
+use clap::Args;
+
+use crate::account::Guarding;
+use crate::check::consider;
+use crate::show::{bills, headline, json, shown, would_do};
+use crate::{Outcome, Stop};
+
+const AFTER: &str = "\
+Exit codes:
+  0  the AMI bills what it should, or is exempt
+  1  it does not
+  2  the command line, or the policy, was not understood
+  3  what it bills or should bill could not be found out
+
+Nothing is changed.";
+
+/// What to explain.
+#[derive(Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Arguments {
+    /// The AMI
+    #[arg(value_name = "AMI")]
+    image: AmiId,
+    #[command(flatten)]
+    guarding: Guarding,
+    /// Print the record as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explains what is made of an AMI.
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let session = arguments.guarding.begin(Duration::ZERO).await?;
+    let record = match consider(&session, &arguments.image).await {
+        Ok(record) => record,
+        Err(outcome) => return Ok(outcome),
+    };
+    let text = match arguments.json {
+        true => json(&record)?,
+        false => tree(&record, &session.policy),
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(Outcome::of(record.verdict))
+}
+
+/// A line of a tree, and what hangs from it.
+struct Branch {
+    line: String,
+    branches: Vec<Branch>,
+}
+
+fn leaf(line: impl Into<String>) -> Branch {
+    Branch {
+        line: line.into(),
+        branches: Vec::new(),
+    }
+}
+
+fn tree(record: &Record, policy: &Policy) -> String {
+    let mut branches = Vec::new();
+    if let Some(actual) = &record.actual {
+        branches.push(leaf(format!("EC2 bills {}", bills(actual))));
+    }
+    if !record.evidence.is_empty() {
+        let decides = record.expected.as_ref().map(|expected| expected.source);
+        // A source may make several statements: the first that names a platform decides.
+        let decisive = record
+            .evidence
+            .iter()
+            .position(|statement| Some(statement.source) == decides && !statement.says.is_empty());
+        let statements = record.evidence.iter().enumerate();
+        branches.push(Branch {
+            line: "asked what it should bill, the strongest source first".into(),
+            branches: statements
+                .map(|(number, statement)| {
+                    source(
+                        statement,
+                        policy,
+                        Some(number) == decisive,
+                        decisive.is_some(),
+                    )
+                })
+                .collect(),
+        });
+    }
+    branches.push(leaf(format!(
+        "verdict: {}: {}",
+        record.verdict.label(),
+        shown(&record.reason)
+    )));
+    branches.push(Branch {
+        line: format!("the guard {}", would_do(record)),
+        branches: record
+            .held_by
+            .iter()
+            .map(|interlock| leaf(format!("{interlock}: {}", interlock.meaning())))
+            .collect(),
+    });
+    let mut text = format!("{}\n", headline(record));
+    draw(&branches, "", &mut text);
+    text
+}
+
+fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) -> Branch {
+    let says = match statement.says.as_slice() {
+        [] => statement.state.replace('-', " "),
+        says => shown(&says.join(" or ")),
+    };
+    let mark = if decides { "  ← decides" } else { "" };
+    let source = statement.source.name();
+    let mut branches = vec![leaf(shown(&statement.detail))];
+    let asked = match statement.source {
+        Source::Lineage => Some(("evidence.lineage", policy.lineage)),
+        Source::Disk => Some(("evidence.disk", policy.disk)),
+        _ => None,
+    };
+    if let ("not-asked", Some((key, asked))) = (statement.state, asked) {
+        branches.push(leaf(match asked {
+            Asked::Never => format!("the policy's {key} is \"never\""),
+            _ if decided => {
+                format!("the policy's {key} is \"when-needed\": a stronger source spoke, and no discard is due")
+            }
+            _ => format!("the policy's {key} did not ask for it"),
+        }));
+    }
+    Branch {
+        line: format!("{source}: {says}{mark}"),
+        branches,
+    }
+}
+
+fn draw(branches: &[Branch], indent: &str, text: &mut String) {
+    for (number, branch) in branches.iter().enumerate() {
+        let (fork, below) = match number + 1 == branches.len() {
+            true => ("└─ ", "   "),
+            false => ("├─ ", "│  "),
+        };
+        text.push_str(&format!("{indent}{fork}{}\n", branch.line));
+        draw(&branch.branches, &format!("{indent}{below}"), text);
+    }
+}

@@ -1,0 +1,124 @@
+//! `ami-guard policy`: is a policy one, and does it make of AMIs what its authors mean?
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ami_billing_guard::cases::Case;
+use ami_billing_guard::policy::Policy;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::account::read;
+use crate::show::{json, lines, shown};
+use crate::{Outcome, Stop};
+
+/// What to do with a policy.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tell every fault of a policy file
+    #[command(after_help = CHECK)]
+    Check {
+        /// The policy file
+        file: PathBuf,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judge described AMIs by a policy file, and compare with what is expected
+    #[command(after_help = TEST)]
+    Test {
+        /// The policy file
+        file: PathBuf,
+        /// The described AMIs, and what is expected of each: see docs/command-line.md
+        #[arg(long, value_name = "FILE")]
+        cases: PathBuf,
+        /// Print the result as JSON, one line a case
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const CHECK: &str = "\
+Exit codes:
+  0  the file is a policy
+  1  it has faults
+  2  the command line was not understood, or the file can not be read";
+
+const TEST: &str = "\
+Exit codes:
+  0  every case comes out as expected
+  1  one at least does not
+  2  the command line, the policy or the cases were not understood
+
+No account is asked, and no AMI needed.";
+
+pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    match arguments.command {
+        Command::Check { file, json } => check(&file, json, out),
+        Command::Test { file, cases, json } => test(&file, &cases, json, out),
+    }
+}
+
+fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let name = file.display().to_string();
+    let faults = match Policy::parse(&name, &read(file)?) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.faults().to_vec(),
+    };
+    let text = if as_json {
+        json(&json!({ "file": name, "faults": faults }))?
+    } else if faults.is_empty() {
+        format!("{}: no fault\n", shown(&name))
+    } else {
+        format!("{}\n", lines(&faults.join("\n")))
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(match faults.is_empty() {
+        true => Outcome::Good,
+        false => Outcome::Mismatch,
+    })
+}
+
+fn test(file: &Path, cases: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let policy = Policy::parse(&file.display().to_string(), &read(file)?);
+    let policy = policy.map_err(|error| Stop::Usage(error.to_string()))?;
+    let cases = Case::parse_all(&cases.display().to_string(), &read(cases)?);
+    let cases = cases.map_err(Stop::Usage)?;
+    let mut failed = 0;
+    for case in &cases {
+        let tried = case.judge(&policy);
+        let wrong = case.differences(&tried);
+        failed += usize::from(!wrong.is_empty());
+        let name = case.name();
+        let text = if as_json {
+            json(
+                &json!({ "case": name, "passed": wrong.is_empty(), "differences": wrong, "got": tried }),
+            )?
+        } else {
+            let word = if wrong.is_empty() { "ok" } else { "FAILED" };
+            let mut text = format!("{word:<6}  {}\n", shown(name));
+            for difference in &wrong {
+                text.push_str(&format!("        {}\n", shown(difference)));
+            }
+            if !wrong.is_empty() {
+                text.push_str(&format!("        as {}\n", shown(&tried.reason)));
+            }
+            text
+        };
+        out.write_all(text.as_bytes())?;
+    }
+    if !as_json {
+        let all = cases.len();
+        writeln!(out, "{} of {all} cases as expected", all - failed)?;
+    }
+    Ok(match failed {
+        0 => Outcome::Good,
+        _ => Outcome::Mismatch,
+    })
+}

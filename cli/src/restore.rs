@@ -1,0 +1,74 @@
+//! `ami-guard restore`: brings a discarded AMI back.
+
+use std::io::Write;
+
+use ami_billing_guard::BroughtBack;
+use ami_billing_guard::event::AmiId;
+use clap::Args;
+use serde_json::json;
+
+use crate::account::Credentials;
+use crate::{Outcome, Stop, show};
+
+const AFTER: &str = "\
+Exit codes:
+  0  the AMI can be launched again (or could be already)
+  2  the command line was not understood
+  3  it could not be brought back
+
+A deregistered AMI comes out of the Recycle Bin with its tags; a disabled one is enabled, and its launch permissions \
+have to be given again. The guard discards nothing that was brought back. Takes ec2:DescribeImages, \
+ec2:ListImagesInRecycleBin, ec2:RestoreImageFromRecycleBin and ec2:EnableImage.";
+
+/// What to bring back.
+#[derive(Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Arguments {
+    /// The AMI
+    #[arg(value_name = "AMI")]
+    image: AmiId,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Brings an AMI back.
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let aws = arguments.credentials.connect().await?;
+    let image = &arguments.image;
+    let done = aws.bring_back(image, arguments.dry_run).await?;
+    let (word, then) = match done {
+        BroughtBack::FromRecycleBin => (
+            "restored",
+            "It still bills what it billed, and the guard leaves it alone: deregister it yourself if it is to go.",
+        ),
+        BroughtBack::Enabled => (
+            "enabled",
+            "Disabling it took its launch permissions away: the alert has them, with the commands that give them again.",
+        ),
+        BroughtBack::WasThere => ("there", "Nothing was to be done."),
+    };
+    let text = if arguments.json {
+        show::json(&json!({
+            "image_id": image.as_str(),
+            "region": aws.region(),
+            "was": match done {
+                BroughtBack::FromRecycleBin => "in-recycle-bin",
+                BroughtBack::Enabled => "disabled",
+                BroughtBack::WasThere => "available",
+            },
+            "dry_run": arguments.dry_run,
+        }))?
+    } else if arguments.dry_run && done != BroughtBack::WasThere {
+        format!("{image} would be {word}. Nothing was changed.\n")
+    } else {
+        format!("{image} is {word}. {then}\n")
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(Outcome::Good)
+}

@@ -1,0 +1,87 @@
+//! How results are shown: for people on a terminal, for people elsewhere, for programs. What strangers wrote, in names
+//! and tags and on disks, does nothing to a terminal.
+
+use ami_billing_guard::alert::json_without;
+use ami_billing_guard::discard::{Action, Interlock};
+use ami_billing_guard::record::{Actual, Record};
+use ami_billing_guard::verdict::Verdict;
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::Stop;
+
+/// A stranger's text on one line, without what does something to a terminal. Quotes stay as they are.
+pub(crate) fn shown(text: &str) -> String {
+    let harmless = |letter: char| match letter {
+        '"' | '\'' => letter.to_string(),
+        letter => letter.escape_debug().to_string(),
+    };
+    text.chars().map(harmless).collect()
+}
+
+/// The same of what has several lines.
+pub(crate) fn lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(shown).collect();
+    lines.join("\n")
+}
+
+/// A line of JSON, all in ASCII: a terminal may be what shows it.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Stop> {
+    let json = serde_json::to_string(value).map_err(|error| Stop::Unknown(error.to_string()))?;
+    Ok(json_without(&json, |letter| !matches!(letter, ' '..='~')) + "\n")
+}
+
+/// A verdict in its colour, which is never all that tells it.
+pub(crate) fn verdict(verdict: &str, label: &str) -> String {
+    let colour = match verdict {
+        "verified" | "exempt" => AnsiColor::Green,
+        "mismatch" => AnsiColor::Red,
+        "conflict" | "unverifiable" => AnsiColor::Yellow,
+        _ => AnsiColor::BrightBlack,
+    };
+    let style = Style::new().bold().fg_color(Some(colour.into()));
+    format!("{style}{}{style:#}", shown(label))
+}
+
+/// The first line about an image.
+pub(crate) fn headline(record: &Record) -> String {
+    let image = record.image_id.as_deref().unwrap_or("no AMI");
+    let verdict = verdict(record.verdict.name(), &record.verdict.label());
+    let name = record.name.as_deref().map(shown).unwrap_or_default();
+    format!("{image}  {verdict}  {name}").trim_end().to_owned()
+}
+
+/// What an image bills, in EC2's words.
+pub(crate) fn bills(actual: &Actual) -> String {
+    let details = match actual.platform_details.as_deref() {
+        None | Some("") => "no platform details".to_owned(),
+        Some(details) => shown(details),
+    };
+    match actual.usage_operation.as_deref() {
+        None | Some("") => details,
+        Some(operation) => format!("{details} ({})", shown(operation)),
+    }
+}
+
+/// What the guard would do about an image, as a sentence.
+pub(crate) fn would_do(record: &Record) -> String {
+    match record.action {
+        // There is no event that says it.
+        Action::Hold if record.held_by == [Interlock::IdentityUnknown] => {
+            "would tell people and discard it, unless an AWS service, or whom a rule means, registered it \
+             (identity-unknown)"
+                .into()
+        }
+        Action::Deregister => "would tell people and deregister it".into(),
+        Action::Disable => "would tell people and disable it".into(),
+        Action::Alert => "would tell people, and change nothing".into(),
+        Action::Hold => {
+            let held_by: Vec<String> = record.held_by.iter().map(ToString::to_string).collect();
+            format!("would discard it, but holds: {}", held_by.join(", "))
+        }
+        Action::None if record.verdict == Verdict::Unverifiable => {
+            "would note it for the daily summary".into()
+        }
+        Action::None => "would do nothing".into(),
+    }
+}

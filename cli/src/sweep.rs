@@ -1,0 +1,269 @@
+//! `ami-guard sweep`: every AMI of the account, judged.
+
+mod journal;
+mod summary;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ami_billing_guard::reserved::{ReservedInstances, unapplied};
+use ami_billing_guard::sweep::{Scope, Swept};
+use ami_billing_guard::{Deadline, Delivery, Error};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::account::{Guarding, Session};
+use crate::check::{Row, reserved};
+use crate::{Outcome, Stop, show, tell};
+use journal::{Header, Journal, Page};
+use summary::Summary;
+
+const AFTER: &str = "\
+What is found is kept in a file as it is found, and --resume goes on where the last sweep of the account was stopped. \
+Disks are not read without --disk. On a terminal, and elsewhere, the AMIs that need attention are listed; with --all, \
+every one.
+
+Exit codes:
+  0  all AMIs bill what they should, or are exempt
+  1  a mismatch was found
+  2  the command line, or the policy, was not understood
+  3  of some AMIs, what they bill or should bill could not be found out, or a Region could not be looked at
+
+Without --enforce nothing is changed, and nobody told.";
+
+/// What to sweep.
+#[derive(Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    guarding: Guarding,
+    /// All Regions that the account has enabled
+    #[arg(long, conflicts_with = "region")]
+    all_regions: bool,
+    /// Only AMIs that were created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or how long ago (30d, 12h)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<DateTime<Utc>>,
+    /// Read disks as well, where the policy has them read: a second or so each
+    #[arg(long)]
+    disk: bool,
+    /// Go on where the last sweep was stopped
+    #[arg(long)]
+    resume: bool,
+    /// Where to keep what is found; by default a file of the account's in your state folder
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Act as the deployed guard does: tell people, and discard what the policy lets it discard
+    #[arg(long)]
+    enforce: bool,
+    /// List every AMI
+    #[arg(long)]
+    all: bool,
+    /// Print the records as JSON, one a line
+    #[arg(long)]
+    json: bool,
+    /// Write a report for a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// How long the guard may take for one AMI that it discards, as in Lambda.
+const AMI: Duration = Duration::from_secs(60);
+
+/// A point in time, or how long ago.
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
+    }
+    let ago = |number: &str, of: fn(i64) -> Option<TimeDelta>| {
+        let ago = of(number.parse::<u32>().ok()?.into())?;
+        Utc::now().checked_sub_signed(ago)
+    };
+    let ago = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => ago(days, TimeDelta::try_days),
+        (_, Some(hours)) => ago(hours, TimeDelta::try_hours),
+        _ => None,
+    };
+    ago.ok_or_else(|| {
+        "accepted are a date (2026-11-01), a time (2026-11-01T12:00:00Z), days (30d) and hours (12h) ago".into()
+    })
+}
+
+/// Sweeps the account.
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    if arguments.enforce {
+        arguments.guarding.may_enforce()?;
+    }
+    let session = arguments.guarding.begin(Duration::ZERO).await?;
+    let regions = match arguments.all_regions {
+        true => session.aws.regions().await?,
+        false => session
+            .aws
+            .region()
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
+    };
+    let header = Header {
+        account: session.account.to_string(),
+        regions,
+        since: arguments.since,
+        disk: arguments.disk,
+        enforce: arguments.enforce,
+        policy: format!("{:?}", session.policy),
+        policy_name: arguments.guarding.policy_name(),
+        begun: Utc::now(),
+    };
+    let mut journal = Journal::open(arguments.state.as_deref(), header, arguments.resume)?;
+    let bar = ProgressBar::new_spinner().with_style(style());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let swept = sweep(&arguments, &session, &mut journal, &bar).await;
+    bar.finish_and_clear();
+    swept.map_err(|stop| match stop {
+        Stop::Unknown(why) => Stop::Unknown(format!(
+            "{why}\nwhat was found so far is kept: add --resume to go on"
+        )),
+        stop => stop,
+    })?;
+    present(&arguments, &journal, out)
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} AMIs, {elapsed}");
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Judges what the journal does not have yet.
+async fn sweep(
+    arguments: &Arguments,
+    session: &Session,
+    journal: &mut Journal,
+    bar: &ProgressBar,
+) -> Result<(), Stop> {
+    bar.set_position(journal.rows);
+    for region in journal.header.regions.clone() {
+        let Some(mut token) = journal.place(&region) else {
+            continue;
+        };
+        bar.set_message(format!("{region}:"));
+        let there = arguments.guarding.elsewhere(session, &region)?;
+        let reserved = reserved(&there).await;
+        let mut seen = Default::default();
+        loop {
+            let scope = Scope {
+                since: journal.header.since,
+                disks: arguments.disk,
+            };
+            let swept = there
+                .guard
+                .sweep(&session.account, scope, token.as_deref())
+                .await;
+            let swept = match swept {
+                Ok(swept) => swept,
+                // A place in EC2's list is not good for ever: what the journal has is left out of the list.
+                Err(Error::Refused { .. }) if token.is_some() && journal.resumed => {
+                    journal.resumed = false;
+                    seen = journal.images_of(&region)?;
+                    token = None;
+                    continue;
+                }
+                // One Region of many may be forbidden.
+                Err(error @ (Error::AccessDenied { .. } | Error::Refused { .. }))
+                    if arguments.all_regions =>
+                {
+                    tell(&format!("{region}: {error}"), Outcome::Unknown);
+                    journal.end_page(&Page::failed(&region, &error.to_string()))?;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let next = swept.next.clone();
+            let page = Page::of(&region, &swept);
+            keep(
+                arguments,
+                &there,
+                journal,
+                swept,
+                reserved.as_deref(),
+                &seen,
+            )
+            .await?;
+            journal.end_page(&page)?;
+            bar.set_position(journal.rows);
+            match next {
+                Some(next) => token = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a page's records, and carries out what is due if that is wanted.
+async fn keep(
+    arguments: &Arguments,
+    there: &Session,
+    journal: &mut Journal,
+    swept: Swept,
+    reserved: Option<&[ReservedInstances]>,
+    seen: &std::collections::HashSet<String>,
+) -> Result<(), Stop> {
+    for mut record in swept.records {
+        let Some(id) = record.image_id.as_deref() else {
+            continue;
+        };
+        if seen.contains(id) {
+            continue;
+        }
+        if arguments.enforce
+            && record.action.is_discard()
+            && let (Ok(image), Some(created)) = (id.parse(), record.registered_at)
+        {
+            let delivery = Delivery::from(Deadline::now() + AMI);
+            let made_up = there
+                .guard
+                .make_up_for(&image, &there.account, created, &delivery);
+            match Box::pin(made_up).await {
+                Ok(done) => record = done,
+                Err(error) => record.error = Some(error.to_string()),
+            }
+        }
+        let row = Row {
+            reserved_instances: reserved.map(|all| {
+                let mut lost = unapplied(all, &record);
+                lost.retain(|unapplied| unapplied.would_apply);
+                lost
+            }),
+            record: &record,
+        };
+        journal.keep(&show::json(&row)?)?;
+    }
+    Ok(())
+}
+
+/// Prints what the journal has.
+fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    let mut summary = Summary::new(!arguments.json, arguments.all);
+    for row in journal.rows()? {
+        let (line, row) = row?;
+        if arguments.json {
+            out.write_all(line.as_bytes())?;
+        }
+        summary.add(row, out)?;
+    }
+    summary.end(journal.pages(), out)?;
+    if let Some(path) = &arguments.html {
+        let unwritten = |error: io::Error| {
+            Stop::Unknown(format!(
+                "{:?} can not be written: {error}",
+                path.display().to_string()
+            ))
+        };
+        std::fs::write(path, b"").map_err(unwritten)?;
+    }
+    Ok(summary.outcome())
+}

@@ -1,0 +1,201 @@
+//! What a sweep found, for people: a table, and the sum of it.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+
+use ami_billing_guard::record::{Actual, Expected};
+use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
+use comfy_table::{ContentArrangement, Table};
+use serde::Deserialize;
+
+use super::journal::Page;
+use crate::show::{self, shown};
+use crate::{Outcome, Stop};
+
+/// So many rows are one table: a table keeps its rows until it is printed.
+const IN_A_TABLE: usize = 500;
+
+/// A row, as far as it is listed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) image_id: Option<String>,
+    pub(super) region: Option<String>,
+    name: Option<String>,
+    verdict: String,
+    kind: Option<String>,
+    actual: Option<Actual>,
+    expected: Option<Expected>,
+    outcome: Option<String>,
+    reserved_instances: Option<Vec<Lost>>,
+}
+
+/// Reserved Instances that would apply to an AMI if it billed what it should.
+#[derive(Debug, Deserialize)]
+struct Lost {
+    id: String,
+    instance_type: String,
+    count: i32,
+    platform: String,
+}
+
+impl Listed {
+    fn label(&self) -> String {
+        match &self.kind {
+            Some(kind) => format!("{}/{kind}", self.verdict),
+            None => self.verdict.clone(),
+        }
+    }
+
+    fn needs_attention(&self) -> bool {
+        matches!(
+            self.verdict.as_str(),
+            "mismatch" | "conflict" | "unverifiable"
+        )
+    }
+}
+
+/// The sum.
+pub(super) struct Summary {
+    text: bool,
+    all: bool,
+    table: Vec<Listed>,
+    labels: BTreeMap<String, u64>,
+    discarded: u64,
+    /// What each of the Reserved Instances is, and how many AMIs it does not apply to.
+    lost: BTreeMap<String, (String, u64)>,
+    unknown: bool,
+}
+
+impl Summary {
+    /// An empty sum. `text`: whether a table is printed; `all`: of all rows.
+    pub(super) fn new(text: bool, all: bool) -> Summary {
+        Summary {
+            text,
+            all,
+            table: Vec::new(),
+            labels: BTreeMap::new(),
+            discarded: 0,
+            lost: BTreeMap::new(),
+            unknown: false,
+        }
+    }
+
+    /// Adds a row.
+    pub(super) fn add(&mut self, row: Listed, out: &mut dyn Write) -> Result<(), Stop> {
+        *self.labels.entry(row.label()).or_default() += 1;
+        self.discarded += u64::from(row.outcome.as_deref() == Some("done"));
+        for lost in row.reserved_instances.iter().flatten() {
+            let (id, kind, platform) = (&lost.id, &lost.instance_type, &lost.platform);
+            let what = format!("{} × {kind} for {platform} ({id})", lost.count);
+            self.lost.entry(id.clone()).or_insert((what, 0)).1 += 1;
+        }
+        if self.text && (self.all || row.needs_attention()) {
+            self.table.push(row);
+        }
+        match self.table.len() {
+            IN_A_TABLE => self.print(out),
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&mut self, out: &mut dyn Write) -> Result<(), Stop> {
+        if self.table.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        let terminal = io::stdout().is_terminal();
+        table.load_style(if terminal {
+            UTF8_FULL_CONDENSED
+        } else {
+            NOTHING
+        });
+        table.set_content_arrangement(match terminal {
+            true => ContentArrangement::Dynamic,
+            false => ContentArrangement::Disabled,
+        });
+        table.set_header(["AMI", "Region", "Verdict", "Bills", "Should bill", "Name"]);
+        for row in self.table.drain(..) {
+            let cell = |text: Option<&str>| shown(text.unwrap_or("-"));
+            let label = row.label();
+            table.add_row([
+                cell(row.image_id.as_deref()),
+                cell(row.region.as_deref()),
+                show::verdict(&row.verdict, &label),
+                match &row.actual {
+                    Some(actual) => show::bills(actual),
+                    None => "-".into(),
+                },
+                match &row.expected {
+                    Some(expected) => shown(&expected.platform.join(" or ")),
+                    None => "-".into(),
+                },
+                cell(row.name.as_deref()),
+            ]);
+        }
+        writeln!(out, "{}", table.trim_fmt())?;
+        Ok(())
+    }
+
+    /// Prints the rest of the table, and the sum. Where the rows are for programs, the sum is told on standard error.
+    pub(super) fn end(&mut self, pages: &[Page], out: &mut dyn Write) -> Result<(), Stop> {
+        self.print(out)?;
+        let mut text = String::new();
+        let all: u64 = self.labels.values().sum();
+        let labels: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(label, number)| format!("{number} {}", shown(label)))
+            .collect();
+        let labels = match labels.is_empty() {
+            true => String::new(),
+            false => format!(": {}", labels.join(", ")),
+        };
+        text.push_str(&format!("{all} AMIs{labels}\n"));
+        if self.discarded > 0 {
+            text.push_str(&format!(
+                "{} were discarded; ami-guard restore brings one back\n",
+                self.discarded
+            ));
+        }
+        for (what, number) in self.lost.values() {
+            text.push_str(&format!(
+                "{} do not apply to {number} AMIs that should bill that\n",
+                shown(what)
+            ));
+        }
+        let underway: usize = pages.iter().map(|page| page.underway).sum();
+        if underway > 0 {
+            text.push_str(&format!(
+                "{underway} more are pending, and were not judged\n"
+            ));
+            self.unknown = true;
+        }
+        for page in pages {
+            if let Some(why) = &page.failed {
+                text.push_str(&format!(
+                    "{} was not looked at: {}\n",
+                    page.region,
+                    shown(why)
+                ));
+                self.unknown = true;
+            }
+        }
+        match self.text {
+            true => out.write_all(text.as_bytes())?,
+            false => io::stderr().write_all(text.as_bytes()).unwrap_or_default(),
+        }
+        Ok(())
+    }
+
+    /// What the sweep found, for scripts. Nobody launches what is gone or failed.
+    pub(super) fn outcome(&self) -> Outcome {
+        let found = |prefix: &str| self.labels.keys().any(|label| label.starts_with(prefix));
+        if found("mismatch") {
+            Outcome::Mismatch
+        } else if self.unknown || found("conflict") || found("unverifiable") {
+            Outcome::Unknown
+        } else {
+            Outcome::Good
+        }
+    }
+}

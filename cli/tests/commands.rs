@@ -1,0 +1,619 @@
+//! `ami-guard`, as it is run, before a simulated account. What people see is pinned in tests/golden;
+//! GUARD_GOLDEN=write writes it anew.
+
+// Clippy takes helpers of tests for no tests.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use chrono::{TimeDelta, Utc};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use sim::{
+    BinnedImage, Fault, FaultKind, Image, Instance, ReservedInstances, Sim, Snapshot, World,
+};
+use std::io::Write;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+const EXPECT: &str = "ami-billing-guard:expect";
+const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
+const TABLE: &str = "ami-billing-guard";
+/// Bills Red Hat, as its tag says that it should.
+const GOOD: &str = "ami-0a1b2c3d4e5f60001";
+/// Bills Linux, and its tag says Windows.
+const LOST: &str = "ami-0a1b2c3d4e5f60002";
+/// Nobody says what it should bill.
+const UPLOADED: &str = "ami-0a1b2c3d4e5f60003";
+/// In the Recycle Bin.
+const BINNED: &str = "ami-0a1b2c3d4e5f60004";
+/// Disabled.
+const DISABLED: &str = "ami-0a1b2c3d4e5f60005";
+const NONE: &str = "ami-0a1b2c3d4e5f6ffff";
+
+fn account() -> World {
+    let mut world = World::default();
+    let tagged = |id: &str, name: &str, expect: Option<&str>| {
+        let tags = expect.map(|value| (EXPECT.to_owned(), value.to_owned()));
+        Image {
+            name: name.into(),
+            tags: tags.into_iter().collect(),
+            creation_date: Utc::now() - TimeDelta::hours(1),
+            ..Image::new(id)
+        }
+    };
+    world.add_image(Image {
+        platform_details: Some("Red Hat Enterprise Linux".into()),
+        usage_operation: Some("RunInstances:0010".into()),
+        ..tagged(GOOD, "rhel9-golden", Some("RedHat"))
+    });
+    world.add_image(tagged(LOST, "win2022-golden", Some("Windows")));
+    world.add_image(tagged(UPLOADED, "uploaded\u{1b}[2J", None));
+    world.add_image(Image {
+        state: "disabled".into(),
+        ..tagged(DISABLED, "disabled", None)
+    });
+    for id in [GOOD, LOST, UPLOADED, BINNED] {
+        world.add_snapshot(Snapshot::new(id.replace("ami-", "snap-")));
+    }
+    let entered = Utc::now() - TimeDelta::hours(1);
+    let binned = BinnedImage {
+        image: tagged(BINNED, "binned", None),
+        entered,
+        exits: entered + TimeDelta::days(30),
+    };
+    world.recycle_bin.insert(BINNED.into(), binned);
+    world.add_reserved_instances(ReservedInstances {
+        instance_count: 3,
+        ..ReservedInstances::new(
+            "00000000-0000-4000-8000-000000000001",
+            "m5.large",
+            "Windows",
+        )
+    });
+    world
+}
+
+async fn simulated() -> Sim {
+    Sim::start(account()).await.unwrap()
+}
+
+fn temporary(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ami-guard"));
+    program
+        .env_clear()
+        .env("AWS_ACCESS_KEY_ID", "testing")
+        .env("AWS_SECRET_ACCESS_KEY", "testing")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("XDG_STATE_HOME", temporary("state"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .args(arguments);
+    program
+}
+
+async fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().await.unwrap()
+}
+
+async fn before(sim: &Sim, arguments: &[&str]) -> Output {
+    let mut program = program(arguments);
+    program.env("AWS_ENDPOINT_URL", sim.endpoint());
+    program.env("AWS_REGION", "eu-west-1");
+    program.output().await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let out = out(output);
+    out.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Holds what a command printed, and how it ended, against what is pinned.
+fn pinned(name: &str, arguments: &[&str], output: &Output) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder_of_tests = env!("CARGO_TARGET_TMPDIR");
+    let text = format!(
+        "$ ami-guard {}\n{}{}[{}]\n",
+        arguments.join(" "),
+        out(output),
+        err(output),
+        code(output)
+    );
+    let text = text.replace(folder_of_tests, "(folder)");
+    let path = folder.join(format!("{name}.txt"));
+    if std::env::var("GUARD_GOLDEN").as_deref() == Ok("write") {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let pinned = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        text, pinned,
+        "{name}: see GUARD_GOLDEN in cli/tests/commands.rs"
+    );
+}
+
+/// What was asked of the account that may change it.
+fn changes(sim: &Sim) -> Vec<String> {
+    let calls = sim.calls().into_iter().map(|call| call.action);
+    calls
+        .filter(|action| {
+            !["Describe", "List", "Get", "BatchGet"]
+                .iter()
+                .any(|prefix| action.starts_with(prefix))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn each_command_has_help() {
+    for command in [
+        "",
+        "check",
+        "completions",
+        "explain",
+        "inspect",
+        "policy",
+        "policy check",
+        "policy test",
+        "replay",
+        "restore",
+        "sweep",
+    ] {
+        let mut arguments: Vec<&str> = command.split_whitespace().collect();
+        arguments.push("--help");
+        let output = run(&arguments).await;
+        assert_eq!(code(&output), 0);
+        pinned(
+            &format!("help {command}").trim().replace(' ', "-"),
+            &arguments,
+            &output,
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_with_2() {
+    for (name, arguments) in [
+        ("nothing", vec![]),
+        ("check", vec!["check", "i-0123456789abcdef0"]),
+        ("completions", vec!["completions", "cmd.exe"]),
+        ("explain", vec!["explain"]),
+        ("policy-check", vec!["policy", "check", "nowhere.toml"]),
+        (
+            "policy-test",
+            vec![
+                "policy",
+                "test",
+                "policy/policy.toml",
+                "--cases",
+                "policy/policy.toml",
+            ],
+        ),
+        ("replay", vec!["replay", "README.md"]),
+        (
+            "replay-enforce",
+            vec!["replay", "--enforce", "events/register-image-iam-user.json"],
+        ),
+        ("restore", vec!["restore", "ami-1"]),
+        ("sweep", vec!["sweep", "--since", "yesterday"]),
+        (
+            "sweep-regions",
+            vec!["sweep", "--all-regions", "--region", "eu-west-1"],
+        ),
+        ("sweep-enforce", vec!["sweep", "--enforce"]),
+        (
+            "policy",
+            vec!["check", "--policy", "policy/cases.toml", GOOD],
+        ),
+    ] {
+        let output = run(&arguments).await;
+        pinned(&format!("usage-{name}"), &arguments, &output);
+        assert_eq!((code(&output), out(&output).as_str()), (2, ""));
+    }
+}
+
+#[tokio::test]
+async fn check_tells_verdict_evidence_and_what_the_guard_would_do() {
+    let sim = simulated().await;
+    for (name, images, ends_with) in [
+        ("check-verified", vec![GOOD], 0),
+        ("check-mismatch", vec![GOOD, LOST], 1),
+        ("check-unverifiable", vec![UPLOADED], 3),
+        ("check-nowhere", vec![NONE, GOOD], 3),
+    ] {
+        let mut arguments = vec!["check", "--wait", "0"];
+        arguments.extend(images);
+        let output = before(&sim, &arguments).await;
+        pinned(name, &arguments, &output);
+        assert_eq!(code(&output), ends_with);
+    }
+    assert_eq!(changes(&sim), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn check_as_json_is_the_record_with_the_reserved_instances_that_do_not_apply() {
+    let sim = simulated().await;
+    let output = before(&sim, &["check", "--json", GOOD, LOST]).await;
+    assert_eq!(code(&output), 1);
+    let [good, lost] = lines(&output).try_into().unwrap();
+    assert_eq!(
+        (&good["verdict"], &good["schema"]),
+        (&json!("verified"), &json!(1))
+    );
+    assert_eq!(
+        (&lost["verdict"], &lost["kind"]),
+        (&json!("mismatch"), &json!("wrong"))
+    );
+    let reserved = |row: &Value| row["reserved_instances"][0]["would_apply"].clone();
+    assert_eq!(
+        (reserved(&good), reserved(&lost)),
+        (json!(false), json!(true))
+    );
+    assert_eq!(lost["reserved_instances"][0]["platform"], "Windows");
+}
+
+#[tokio::test]
+async fn check_knows_what_the_deployed_guard_would_hold_a_discard_for() {
+    let sim = simulated().await;
+    let policy = temporary("discards.toml");
+    std::fs::write(
+        &policy,
+        "version = 1\n[discard]\nservice_registered = 'discard'",
+    )
+    .unwrap();
+    let policy = policy.to_str().unwrap();
+    let held_by = async |more: &[&str]| {
+        let mut arguments = vec!["check", "--json", "--policy", policy, LOST];
+        arguments.extend(more);
+        let row = &lines(&before(&sim, &arguments).await)[0];
+        (row["action"].clone(), row["held_by"].clone())
+    };
+    assert_eq!(held_by(&[]).await, (json!("deregister"), json!([])));
+    let deployed = ["--topic", TOPIC, "--ledger", TABLE];
+    assert_eq!(held_by(&deployed).await, (json!("deregister"), json!([])));
+    sim.world().topics.get_mut(TOPIC).unwrap().confirmed = 0;
+    assert_eq!(
+        held_by(&deployed).await,
+        (json!("hold"), json!(["nobody-listening"]))
+    );
+    sim.inject(Fault::always("GetItem", FaultKind::AccessDenied));
+    let both = json!(["nobody-listening", "ledger-unavailable"]);
+    assert_eq!(held_by(&deployed).await, (json!("hold"), both));
+    assert_eq!(changes(&sim), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn check_goes_on_without_reserved_instances_if_they_may_not_be_seen() {
+    let sim = simulated().await;
+    sim.inject(Fault::always(
+        "DescribeReservedInstances",
+        FaultKind::AccessDenied,
+    ));
+    let output = before(&sim, &["check", "--json", GOOD]).await;
+    assert_eq!(code(&output), 0);
+    assert_eq!(lines(&output)[0]["reserved_instances"], Value::Null);
+    assert!(err(&output).contains("nothing is said of Reserved Instances: access denied"));
+}
+
+#[tokio::test]
+async fn check_waits_for_an_image_that_was_registered_just_now() {
+    let sim = simulated().await;
+    sim.world().images.get_mut(GOOD).unwrap().invisible_for = 2;
+    let output = before(&sim, &["check", GOOD]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+}
+
+#[tokio::test]
+async fn without_credentials_and_without_a_region_the_error_says_so() {
+    let sim = simulated().await;
+    let output = run(&["check", GOOD]).await;
+    assert_eq!(code(&output), 3);
+    assert!(
+        err(&output).contains("no Region is known"),
+        "{}",
+        err(&output)
+    );
+    sim.inject(Fault::always("GetCallerIdentity", FaultKind::AccessDenied));
+    let output = before(&sim, &["check", GOOD]).await;
+    assert_eq!(code(&output), 3);
+    assert!(
+        err(&output).contains("sts:GetCallerIdentity"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[tokio::test]
+async fn explain_shows_each_source_and_which_one_decided() {
+    let sim = simulated().await;
+    {
+        let mut world = sim.world();
+        let snapshot = world
+            .snapshots
+            .get_mut(&LOST.replace("ami-", "snap-"))
+            .unwrap();
+        snapshot.volume_id = "vol-0a1b2c3d4e5f60002".into();
+        world.add_instance(Instance {
+            platform_details: Some("Windows".into()),
+            usage_operation: Some("RunInstances:0002".into()),
+            root_device_name: Some("/dev/sda1".into()),
+            volumes: vec![sim::AttachedVolume::new(
+                "/dev/sda1",
+                "vol-0a1b2c3d4e5f60002",
+            )],
+            ..Instance::new("i-0a1b2c3d4e5f60002", "ami-0000000000000d001")
+        });
+    }
+    for (name, image, ends_with) in [
+        ("explain-verified", GOOD, 0),
+        ("explain-mismatch", LOST, 1),
+        ("explain-nowhere", NONE, 3),
+    ] {
+        let arguments = ["explain", image];
+        let output = before(&sim, &arguments).await;
+        pinned(name, &arguments, &output);
+        assert_eq!(code(&output), ends_with);
+    }
+    let output = before(&sim, &["explain", "--json", LOST]).await;
+    assert_eq!(lines(&output)[0]["expected"]["source"], "image-tag");
+    assert_eq!(changes(&sim), Vec::<String>::new());
+}
+
+fn event(image: &str, id: &str) -> Value {
+    json!({
+        "version": "0", "id": id, "detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
+        "account": "123456789012", "time": Utc::now() - TimeDelta::minutes(30), "region": "eu-west-1", "resources": [],
+        "detail": record(image, id),
+    })
+}
+
+/// As CloudTrail keeps it.
+fn record(image: &str, id: &str) -> Value {
+    json!({
+        "eventSource": "ec2.amazonaws.com", "eventName": "RegisterImage", "eventType": "AwsApiCall",
+        "eventID": id, "eventTime": Utc::now() - TimeDelta::minutes(30), "awsRegion": "eu-west-1",
+        "recipientAccountId": "123456789012",
+        "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/builder" },
+        "responseElements": { "imageId": image },
+    })
+}
+
+#[tokio::test]
+async fn replay_takes_events_however_they_are_kept_and_changes_nothing() {
+    let sim = simulated().await;
+    let log = json!({ "Records": [
+        { "eventSource": "sts.amazonaws.com", "eventName": "AssumeRole", "eventID": "a" },
+        record(LOST, "b"),
+    ] });
+    let found =
+        json!({ "Events": [{ "EventId": "c", "CloudTrailEvent": record(GOOD, "c").to_string() }] });
+    let batch =
+        json!({ "Records": [{ "messageId": "m", "body": event(UPLOADED, "d").to_string() }] });
+    let packed = temporary("log.json.gz");
+    let mut gzip = GzEncoder::new(std::fs::File::create(&packed).unwrap(), Compression::fast());
+    gzip.write_all(log.to_string().as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    let rest = format!("{found}\n{batch} [{}]", event(GOOD, "e"));
+    let mut child = program(&["replay", "--json", packed.to_str().unwrap(), "-"]);
+    child
+        .env("AWS_ENDPOINT_URL", sim.endpoint())
+        .env("AWS_REGION", "eu-west-1");
+    child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(rest.as_bytes()).await.unwrap();
+    drop(input);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    let told: Vec<_> = lines(&output)
+        .iter()
+        .map(|row| {
+            (
+                row["event_id"].clone(),
+                row["image_id"].clone(),
+                row["verdict"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        json!(told),
+        json!([
+            ["b", LOST, "mismatch"],
+            ["c", GOOD, "verified"],
+            ["d", UPLOADED, "unverifiable"],
+            ["e", GOOD, "verified"]
+        ])
+    );
+    assert_eq!(err(&output), "4 of 5 events are registrations here\n");
+    assert_eq!(changes(&sim), Vec::<String>::new());
+    assert_eq!(sim.world().messages.len(), 0);
+}
+
+#[tokio::test]
+async fn replay_says_what_the_guard_would_do() {
+    let sim = simulated().await;
+    for (name, image, ends_with) in [
+        ("replay-verified", GOOD, 0),
+        ("replay-mismatch", LOST, 1),
+        ("replay-nowhere", NONE, 0),
+    ] {
+        let file = temporary(&format!("{name}.json"));
+        std::fs::write(&file, event(image, "e").to_string()).unwrap();
+        let arguments = ["replay", file.to_str().unwrap()];
+        let output = before(&sim, &arguments).await;
+        pinned(name, &arguments, &output);
+        assert_eq!(code(&output), ends_with);
+    }
+}
+
+#[tokio::test]
+async fn replay_acts_only_if_it_is_told_to_and_then_as_the_deployed_guard() {
+    let sim = simulated().await;
+    let file = temporary("enforce.json");
+    std::fs::write(&file, event(LOST, "e").to_string()).unwrap();
+    let enforce = [
+        "replay",
+        "--enforce",
+        "--topic",
+        TOPIC,
+        "--ledger",
+        TABLE,
+        file.to_str().unwrap(),
+    ];
+    let output = before(&sim, &enforce).await;
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    assert!(
+        out(&output).contains("the guard    deregister done"),
+        "{}",
+        out(&output)
+    );
+    assert!(sim.world().recycle_bin.contains_key(LOST));
+    assert_eq!(sim.world().messages.len(), 1);
+    // What is brought back stays.
+    let output = before(&sim, &["restore", LOST]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let output = before(&sim, &enforce).await;
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    assert!(sim.world().images.contains_key(LOST));
+}
+
+#[tokio::test]
+async fn a_file_of_which_nothing_can_be_read_stops_replay_before_anything_is_done() {
+    let sim = simulated().await;
+    let good = temporary("good.json");
+    std::fs::write(&good, event(LOST, "e").to_string()).unwrap();
+    let cut = temporary("cut.json.gz");
+    std::fs::write(&cut, [0x1f, 0x8b, 8]).unwrap();
+    let empty = temporary("empty.json");
+    std::fs::write(&empty, "{\"Records\":[]}").unwrap();
+    for (bad, why) in [(&cut, "is not whole gzip"), (&empty, "has no event")] {
+        let files = ["replay", good.to_str().unwrap(), bad.to_str().unwrap()];
+        let output = before(&sim, &files).await;
+        assert_eq!((code(&output), out(&output).as_str()), (2, ""));
+        assert!(err(&output).contains(why), "{}", err(&output));
+    }
+    assert!(sim.calls().is_empty());
+}
+
+#[tokio::test]
+async fn restore_brings_back_what_is_in_the_recycle_bin_or_disabled() {
+    let sim = simulated().await;
+    for (name, arguments, ends_with) in [
+        ("restore-dry-run", vec!["restore", "--dry-run", BINNED], 0),
+        ("restore-binned", vec!["restore", BINNED], 0),
+        ("restore-again", vec!["restore", BINNED], 0),
+        ("restore-disabled", vec!["restore", DISABLED], 0),
+        ("restore-nowhere", vec!["restore", NONE], 3),
+        ("restore-json", vec!["restore", "--json", BINNED], 0),
+    ] {
+        let output = before(&sim, &arguments).await;
+        pinned(name, &arguments, &output);
+        assert_eq!(code(&output), ends_with);
+    }
+    assert_eq!(changes(&sim), ["RestoreImageFromRecycleBin", "EnableImage"]);
+    assert_eq!(sim.world().images[DISABLED].state, "available");
+    sim.inject(Fault::always(
+        "ListImagesInRecycleBin",
+        FaultKind::AccessDenied,
+    ));
+    let output = before(&sim, &["restore", NONE]).await;
+    assert_eq!(code(&output), 3);
+    assert!(
+        err(&output).contains("ec2:ListImagesInRecycleBin"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[tokio::test]
+async fn a_policy_is_checked_and_tested_without_any_account() {
+    let faulty = temporary("faulty.toml");
+    std::fs::write(
+        &faulty,
+        "version = 1\nmode = 'enforce'\n[discard]\nfrom = ['tags']",
+    )
+    .unwrap();
+    for (name, arguments, ends_with) in [
+        (
+            "policy-check",
+            vec!["policy", "check", "policy/policy.toml"],
+            0,
+        ),
+        (
+            "policy-check-json",
+            vec!["policy", "check", "--json", "policy/policy.toml"],
+            0,
+        ),
+        (
+            "policy-check-faults",
+            vec!["policy", "check", faulty.to_str().unwrap()],
+            1,
+        ),
+        // The example policy of this repository, as its authors mean it.
+        (
+            "policy-test",
+            vec![
+                "policy",
+                "test",
+                "policy/policy.toml",
+                "--cases",
+                "policy/cases.toml",
+            ],
+            0,
+        ),
+    ] {
+        let output = run(&arguments).await;
+        pinned(name, &arguments, &output);
+        assert_eq!(code(&output), ends_with);
+    }
+    let cases = temporary("cases.toml");
+    let case = "[[case]]\nname = 'x'\nimage = { platform_details = 'Windows' }\nlineage = 'Windows'\nexpect = { verdict = \
+                'mismatch', kind = 'wrong', held_by = ['in-use'] }";
+    std::fs::write(&cases, case).unwrap();
+    let arguments = [
+        "policy",
+        "test",
+        "policy/policy.toml",
+        "--cases",
+        cases.to_str().unwrap(),
+    ];
+    let output = run(&arguments).await;
+    pinned("policy-test-fails", &arguments, &output);
+    assert_eq!(code(&output), 1);
+    let output = run(&[&arguments[..], &["--json"]].concat()).await;
+    assert_eq!(lines(&output)[0]["passed"], false);
+    assert_eq!(lines(&output)[0]["got"]["verdict"], "verified");
+}
+
+#[tokio::test]
+async fn completions_are_for_the_shells_that_there_are() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]).await;
+        assert_eq!(code(&output), 0);
+        assert!(out(&output).contains("sweep"), "{shell}");
+    }
+}

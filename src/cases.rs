@@ -1,0 +1,350 @@
+//! Described images, and what a policy is meant to make of them: tests of a policy, for its authors. The judgement is
+//! the guard's own, of what is described instead of what EC2 says.
+
+use std::collections::BTreeMap;
+
+use chrono::{TimeDelta, Utc};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::billing::{ACCEPTED_PLATFORMS, Parsed, Platforms, parse_platform_details};
+use crate::config::Mode;
+use crate::discard::{Action, Circumstances, Interlock, Surroundings, plan};
+use crate::event::{AccountId, AmiId, RegisteredBy, Registration, quoted};
+use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, declared};
+use crate::inquiry::is_asked;
+use crate::ledger::Entry;
+use crate::observation::{Image, Observation, Snapshot};
+use crate::policy::{Asked, Policy};
+use crate::verdict::{Mismatch, judge};
+
+/// A described image, and what is expected of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    name: String,
+    image: DescribedImage,
+    #[serde(default)]
+    snapshot: DescribedSnapshot,
+    /// The caller's ARN; without one, nobody says who registered the image.
+    registered_by: Option<String>,
+    invoked_by: Option<String>,
+    #[serde(default = "account", deserialize_with = "parsed")]
+    account: AccountId,
+    #[serde(default = "region")]
+    region: String,
+    /// What the lineage says, if it says anything.
+    #[serde(default, deserialize_with = "platforms")]
+    lineage: Option<Platforms>,
+    /// What is on the disk, if that can be told.
+    #[serde(default, deserialize_with = "platforms")]
+    disk: Option<Platforms>,
+    expect: Expected,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DescribedImage {
+    name: Option<String>,
+    description: Option<String>,
+    architecture: Option<String>,
+    #[serde(default)]
+    platform_details: String,
+    /// That of the platform details, unless it is said.
+    usage_operation: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    #[serde(default)]
+    age_hours: u32,
+    /// Whether CreateImage made it.
+    #[serde(default)]
+    created: bool,
+    #[serde(default)]
+    protected: bool,
+    #[serde(default)]
+    in_use: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DescribedSnapshot {
+    description: Option<String>,
+    owner: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+/// What is expected; what is left out may be anything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    verdict: Word,
+    kind: Option<Mismatch>,
+    source: Option<Source>,
+    action: Option<Action>,
+    held_by: Option<Vec<Interlock>>,
+}
+
+/// The verdicts that an image can have which is there.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Verified,
+    Mismatch,
+    Conflict,
+    Unverifiable,
+    Exempt,
+}
+
+impl Word {
+    fn name(self) -> &'static str {
+        match self {
+            Word::Verified => "verified",
+            Word::Mismatch => "mismatch",
+            Word::Conflict => "conflict",
+            Word::Unverifiable => "unverifiable",
+            Word::Exempt => "exempt",
+        }
+    }
+}
+
+/// What a policy makes of a case, in the record's words.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tried {
+    /// The verdict.
+    pub verdict: &'static str,
+    /// The kind of a mismatch.
+    pub kind: Option<Mismatch>,
+    /// Why.
+    pub reason: String,
+    /// Who decides.
+    pub source: Option<Source>,
+    /// What the guard would do.
+    pub action: Action,
+    /// What holds a discard.
+    pub held_by: Vec<Interlock>,
+}
+
+fn account() -> AccountId {
+    AccountId::example()
+}
+
+fn region() -> String {
+    "eu-west-1".into()
+}
+
+fn parsed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccountId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(D::Error::custom)
+}
+
+/// One platform, or a list of which any may be right.
+fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platforms>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(texts) => texts,
+    };
+    match Platforms::parse(texts.iter().map(String::as_str)) {
+        Ok(platforms) => Ok(Some(platforms)),
+        Err(text) => Err(D::Error::custom(format!(
+            "{} is no platform; accepted are {ACCEPTED_PLATFORMS}",
+            quoted(text)
+        ))),
+    }
+}
+
+impl Case {
+    /// Reads a file of cases. `file` is its name for error messages.
+    ///
+    /// # Errors
+    /// The first fault: where it stands, and what is accepted.
+    pub fn parse_all(file: &str, text: &str) -> Result<Vec<Case>, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            #[serde(default)]
+            case: Vec<Case>,
+        }
+        match toml::from_str(text) {
+            Ok(File { case }) if case.is_empty() => Err(format!("{file}: has no [[case]]")),
+            Ok(File { case }) => Ok(case),
+            Err(error) => Err(format!("{file}: {}", error.to_string().trim_end())),
+        }
+    }
+
+    /// The case's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the policy makes of it, in a guard that enforces, with nothing around the image but what is described.
+    pub fn judge(&self, policy: &Policy) -> Tried {
+        let now = Utc::now();
+        let created = now - TimeDelta::hours(self.image.age_hours.into());
+        let snapshot = self.snapshot();
+        let image = Image {
+            created: Some(created),
+            root_snapshot: Some(snapshot.id.clone()),
+            ..self.image()
+        };
+        let registration = Registration {
+            registered_by: match (&self.registered_by, &self.invoked_by) {
+                (None, None) => RegisteredBy::Unknown,
+                (caller, service) => RegisteredBy::Identity {
+                    caller: caller.clone().unwrap_or_default(),
+                    service: service.clone(),
+                },
+            },
+            ..Registration::without_event(
+                AmiId::example(),
+                self.account.clone(),
+                &self.region,
+                "case",
+                created,
+            )
+        };
+        let subject = Subject {
+            registration: &registration,
+            image: &image,
+            snapshot: &Look::Seen(snapshot),
+        };
+        let mut expectation = declared(subject, policy).expectation;
+        let observation = Observation::Available(Box::new(image.clone()));
+        if expectation.exemption.is_none() {
+            for (source, asked, platforms) in [
+                (Source::Lineage, policy.lineage, &self.lineage),
+                (Source::Disk, policy.disk, &self.disk),
+            ] {
+                let said = observed(source, asked, platforms, &observation, &expectation);
+                expectation.evidence.push(said);
+            }
+            expectation.evidence.sort_by_key(|evidence| evidence.source);
+        }
+        let judgement = judge(&observation, &expectation);
+        let mut surroundings = Surroundings::clear();
+        if self.image.in_use {
+            surroundings.references = Ok(vec!["what the case describes".into()]);
+        }
+        let circumstances = Circumstances {
+            mode: Mode::Enforce,
+            now,
+            registration: &registration,
+            observation: &observation,
+            expectation: &expectation,
+            surroundings: Some(&surroundings),
+            past: Some(&Entry::default()),
+        };
+        let plan = plan(judgement.verdict, &circumstances, policy);
+        Tried {
+            verdict: judgement.verdict.name(),
+            kind: judgement.verdict.kind(),
+            reason: judgement.reason,
+            source: expectation.decisive().map(|decisive| decisive.source),
+            action: plan.action,
+            held_by: plan.held_by,
+        }
+    }
+
+    fn image(&self) -> Image {
+        let described = &self.image;
+        let details = Some(described.platform_details.as_str());
+        let own = match parse_platform_details(details) {
+            Parsed::Known(billing) => Some(billing.usage_operation()),
+            Parsed::Absent | Parsed::Unrecognised => None,
+        };
+        Image {
+            id: AmiId::example().to_string(),
+            platform_details: details.map(str::to_owned),
+            usage_operation: described.usage_operation.clone().or(own),
+            name: described.name.clone(),
+            description: described.description.clone(),
+            architecture: described.architecture.clone(),
+            owner: Some(self.account.to_string()),
+            tags: described.tags.clone(),
+            source_instance: described.created.then(|| "i-00000000000000001".to_owned()),
+            deregistration_protection: described.protected.then(|| "enabled".to_owned()),
+            ..Image::default()
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let described = &self.snapshot;
+        let owner = described.owner.clone();
+        Snapshot {
+            id: "snap-00000000000000001".into(),
+            owner: Some(owner.unwrap_or_else(|| self.account.to_string())),
+            description: described.description.clone(),
+            tags: described.tags.clone(),
+            ..Snapshot::default()
+        }
+    }
+
+    /// How what a policy makes of it differs from what is expected, each as a sentence.
+    pub fn differences(&self, tried: &Tried) -> Vec<String> {
+        let Expected {
+            verdict,
+            kind,
+            source,
+            action,
+            held_by,
+        } = &self.expect;
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, expected: Option<String>, got: String| {
+            if let Some(expected) = expected.filter(|expected| *expected != got) {
+                differences.push(format!("{what}: expected {expected}, got {got}"));
+            }
+        };
+        compare("verdict", Some(verdict.name().into()), tried.verdict.into());
+        compare("kind", kind.as_ref().map(word), word(&tried.kind));
+        compare("source", source.as_ref().map(word), word(&tried.source));
+        compare("action", action.as_ref().map(word), word(&tried.action));
+        let sorted = |interlocks: &Vec<Interlock>| {
+            let mut interlocks = interlocks.clone();
+            interlocks.sort();
+            word(&interlocks)
+        };
+        compare(
+            "held_by",
+            held_by.as_ref().map(sorted),
+            sorted(&tried.held_by),
+        );
+        differences
+    }
+}
+
+/// What an observed source says, if the policy has it asked.
+fn observed(
+    source: Source,
+    asked: Asked,
+    platforms: &Option<Platforms>,
+    observation: &Observation,
+    known: &Expectation,
+) -> Evidence {
+    let says = match platforms {
+        _ if !is_asked(asked, source, observation, known) => Says::NotAsked,
+        Some(platforms) => Says::Platforms(platforms.clone()),
+        // What can not be told of a disk has failed; a lineage that leads nowhere is silent.
+        None if source == Source::Disk => Says::Failed("the case does not describe it".into()),
+        None => Says::Silent,
+    };
+    Evidence {
+        source,
+        says,
+        detail: "as the case describes it".into(),
+    }
+}
+
+/// A value in the record's word for it.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::Null) | Err(_) => "none".into(),
+        Ok(other) => other.to_string(),
+    }
+}
