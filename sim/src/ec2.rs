@@ -9,15 +9,20 @@ mod snapshots;
 mod tags;
 mod volumes;
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::{Bound, RangeInclusive};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 
 use crate::form::Form;
+use crate::index::Index;
 use crate::refusal::Refusal;
 use crate::server::Reply;
-use crate::world::World;
+use crate::world::{Tags, World};
 use crate::xml::Xml;
 
 /// The API version in every request.
@@ -62,7 +67,34 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
         )
         .with_status(412));
     }
+    if changes(action) {
+        world.forget_index();
+    }
     act(world, form)
+}
+
+/// Whether an action may change what exists and what it refers to.
+fn changes(action: &str) -> bool {
+    !["Describe", "List", "CreateTags", "DeleteTags"]
+        .iter()
+        .any(|harmless| action.starts_with(harmless))
+}
+
+/// What the server does before it calls an action: for a question about what refers to many others it makes an
+/// index, unless there is one.
+pub(crate) fn prepare(world: &mut World, action: &str, form: &Form) {
+    // For a single one a walk costs less than an index.
+    let by_many_references = || {
+        let filters = form.structures("Filter");
+        form.get("VolumeId.2").is_some()
+            || filters.iter().any(|filter| {
+                let by_reference = |name| REFERENCES.contains(&name);
+                filter.get("Name").is_some_and(by_reference) && filter.get("Value.2").is_some()
+            })
+    };
+    if !changes(action) && !world.index.is_made() && by_many_references() {
+        world.index = Index::of(world);
+    }
 }
 
 pub(crate) fn reply(action: &str, request_id: &str, result: Result<Xml, Refusal>) -> Reply {
@@ -164,41 +196,120 @@ fn timestamp(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// The filters on what other resources an item names.
+const REFERENCES: [&str; 6] = [
+    "attachment.instance-id",
+    "block-device-mapping.snapshot-id",
+    "block-device-mapping.volume-id",
+    "image-id",
+    "snapshot-id",
+    "volume-id",
+];
+
+/// "You can specify up to 50 filters and up to 200 values per filter in a single request" (user guide, "Find your
+/// Amazon EC2 resources").
+const MOST_FILTERS: usize = 50;
+
+/// EC2's own words for the limit are of all values of a call, and so it is here.
+const MOST_VALUES: usize = 200;
+
+/// What of an item a filter looks at.
+type Values<'w> = Vec<Cow<'w, str>>;
+
 /// `Filter.N.Name`, `Filter.N.Value.M`: an item must satisfy every filter, with any of its values.
-struct Filters<'a>(Vec<(&'a str, Vec<&'a str>)>);
+#[derive(Debug)]
+struct Filters<'a>(Vec<Filter<'a>>);
+
+#[derive(Debug)]
+struct Filter<'a> {
+    name: &'a str,
+    /// Values that stand for themselves.
+    exact: BTreeSet<&'a str>,
+    /// Values with wildcards.
+    patterns: Vec<&'a str>,
+}
 
 impl<'a> Filters<'a> {
     /// The filters of a request; EC2 refuses those whose name is not `known`.
     fn of(form: &Form<'a>, known: impl Fn(&str) -> bool) -> Result<Filters<'a>, Refusal> {
         let mut filters = Vec::new();
+        let mut values_in_all = 0;
         for filter in form.structures("Filter") {
             let name = filter.required("Name")?;
             if !known(name) {
                 return Err(Refusal::invalid(format!("The filter '{name}' is invalid")));
             }
-            filters.push((name, filter.list("Value")));
+            let values = filter.list("Value");
+            values_in_all += values.len();
+            let (patterns, exact): (Vec<&str>, Vec<&str>) = values
+                .into_iter()
+                .partition(|value| value.contains(['*', '?', '\\']));
+            filters.push(Filter {
+                name,
+                exact: exact.into_iter().collect(),
+                patterns,
+            });
+        }
+        if filters.len() > MOST_FILTERS {
+            return Err(too_many("filters", MOST_FILTERS));
+        }
+        if values_in_all > MOST_VALUES {
+            return Err(too_many("filter values", MOST_VALUES));
         }
         Ok(Filters(filters))
     }
 
     /// Whether an item passes, of which `values` tells the values for the name of a filter.
-    fn admit(&self, values: impl Fn(&str) -> Option<Vec<String>>) -> bool {
-        self.0.iter().all(|(name, patterns)| {
-            let found = values(name).unwrap_or_default();
-            patterns
-                .iter()
-                .any(|pattern| found.iter().any(|value| glob(pattern, value)))
+    fn admit<'w>(&self, values: impl Fn(&str) -> Option<Values<'w>>) -> bool {
+        self.0.iter().all(|filter| {
+            let found = values(filter.name).unwrap_or_default();
+            found.iter().any(|value| filter.admits(value))
         })
+    }
+
+    /// The ids of all items that can pass, if a filter of this name tells.
+    fn ids(&self, name: &str) -> Option<&BTreeSet<&'a str>> {
+        let filter = self.0.iter().find(|filter| filter.name == name)?;
+        filter.patterns.is_empty().then_some(&filter.exact)
+    }
+
+    /// The ids of all items that can pass, if there is an index and a filter of this name that tells what they
+    /// refer to.
+    fn referrers<'w>(&self, world: &'w World, name: &str) -> Option<BTreeSet<&'w str>> {
+        world.index.referrers(self.ids(name)?)
     }
 }
 
+impl Filter<'_> {
+    fn admits(&self, value: &str) -> bool {
+        self.exact.contains(value) || self.patterns.iter().any(|pattern| glob(pattern, value))
+    }
+}
+
+/// The ids that a request names, if it names any.
+fn named<'a>(ids: &[&'a str]) -> Option<BTreeSet<&'a str>> {
+    (!ids.is_empty()).then(|| ids.iter().copied().collect())
+}
+
+fn too_many(what: &str, most: usize) -> Refusal {
+    Refusal::new(
+        "FilterLimitExceeded",
+        format!("The maximum number of {what} specified on a single call is {most}"),
+    )
+}
+
 /// The values for the filters on tags, that all describing actions have.
-fn tag_values(tags: &BTreeMap<String, String>, filter: &str) -> Option<Vec<String>> {
+fn tag_values<'w>(tags: &'w Tags, filter: &str) -> Option<Values<'w>> {
     if filter == "tag-key" {
-        return Some(tags.keys().cloned().collect());
+        return Some(tags.keys().map(Cow::from).collect());
     }
     let key = filter.strip_prefix("tag:")?;
-    Some(tags.get(key).cloned().into_iter().collect())
+    Some(optional(tags.get(key)))
+}
+
+/// The value for a filter on what an item may lack.
+fn optional(value: Option<&String>) -> Values<'_> {
+    value.map(Cow::from).into_iter().collect()
 }
 
 /// `*` stands for any text, `?` for any character, and a backslash takes the meaning of the next one away.
@@ -234,43 +345,101 @@ fn write_product_codes(xml: &mut Xml, codes: &[String]) {
     });
 }
 
-/// What `NextToken`s begin with; the key of the last item that was shown follows.
-const TOKEN: &str = "after/";
+/// Which page of the items a request wants, `NextToken` and `MaxResults`. Without `MaxResults` there is one page.
+#[derive(Debug)]
+struct Page<'a> {
+    /// Of each action tokens are others.
+    action: &'a str,
+    /// The key of the last item that was shown.
+    after: Option<String>,
+    most: Option<usize>,
+}
 
-/// The page that `NextToken` and `MaxResults` ask for, and the token of the next one. The items must be
-/// in the order of their keys. Without `MaxResults` there is one page.
-fn page<T>(
-    form: &Form,
-    allowed: RangeInclusive<usize>,
-    mut items: Vec<T>,
-    key: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, Option<String>), Refusal> {
-    if let Some(token) = form.get("NextToken").filter(|token| !token.is_empty()) {
-        let Some(last) = token.strip_prefix(TOKEN) else {
-            return Err(Refusal::new(
-                "InvalidPaginationToken",
-                "The specified pagination token is not valid.",
-            ));
+impl<'a> Page<'a> {
+    fn of(form: &Form<'a>, allowed: RangeInclusive<usize>) -> Result<Page<'a>, Refusal> {
+        let action = form.get("Action").unwrap_or_default();
+        let after = match form.get("NextToken").filter(|token| !token.is_empty()) {
+            None => None,
+            // The code is what others have seen (karpenter-provider-aws issue 6061, boto3 issue 2673), not the
+            // `InvalidPaginationToken` of the list of error codes.
+            Some(token) => Some(
+                key_in(token, action)
+                    .ok_or_else(|| Refusal::invalid("Unable to parse pagination token"))?,
+            ),
         };
-        items.retain(|item| key(item).as_str() > last);
+        let most = form.parse::<usize>("MaxResults")?;
+        if let Some(most) = most.filter(|most| !allowed.contains(most)) {
+            return Err(Refusal::invalid(format!(
+                "Value ( {most} ) for parameter maxResults is invalid. Expecting a value between {} and {}.",
+                allowed.start(),
+                allowed.end()
+            )));
+        }
+        Ok(Page {
+            action,
+            after,
+            most,
+        })
     }
-    let Some(most) = form.parse::<usize>("MaxResults")? else {
-        return Ok((items, None));
-    };
-    if !allowed.contains(&most) {
-        return Err(Refusal::invalid(format!(
-            "Value ( {most} ) for parameter maxResults is invalid. Expecting a value between {} and {}.",
-            allowed.start(),
-            allowed.end()
-        )));
+
+    /// The keys of what this page and all later ones can show.
+    fn keys(&self) -> (Bound<&str>, Bound<&str>) {
+        let after = self.after.as_deref();
+        (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        )
     }
-    let more = items.len() > most;
-    items.truncate(most);
-    let token = items
-        .last()
-        .filter(|_| more)
-        .map(|last| format!("{TOKEN}{}", key(last)));
-    Ok((items, token))
+
+    /// Those items of a map that this page and later ones can show, or those of them with these ids.
+    fn of_map<'i, T>(
+        &'i self,
+        map: &'i BTreeMap<String, T>,
+        ids: Option<&'i BTreeSet<&str>>,
+    ) -> Box<dyn Iterator<Item = &'i T> + 'i> {
+        match ids {
+            Some(ids) => {
+                let ids = ids.range::<str, _>(self.keys());
+                Box::new(ids.filter_map(|id| map.get(*id)))
+            }
+            None => Box::new(map.range::<str, _>(self.keys()).map(|(_, item)| item)),
+        }
+    }
+
+    /// The page, and the token of the next one. The items are those that [`Page::keys`] has, in the order of their
+    /// keys; no more of them are looked at than the page needs.
+    fn cut<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        key: impl Fn(&T) -> String,
+    ) -> (Vec<T>, Option<String>) {
+        let most = self.most.unwrap_or(usize::MAX);
+        let mut items = items.into_iter();
+        let page: Vec<T> = items.by_ref().take(most).collect();
+        let more = page.len() == most && items.next().is_some();
+        let last = page.last().filter(|_| more);
+        let token = last.map(|last| token(self.action, &key(last)));
+        (page, token)
+    }
+}
+
+/// A `NextToken`: a text without a meaning to clients. It has a tag before the key, that no other text has.
+fn token(action: &str, key: &str) -> String {
+    STANDARD.encode([&tag(action, key), key.as_bytes()].concat())
+}
+
+/// The key in a token that [`token`] made for the action.
+fn key_in(token: &str, action: &str) -> Option<String> {
+    let bytes = STANDARD.decode(token).ok()?;
+    let (tag_in, key) = bytes.split_first_chunk()?;
+    let key = str::from_utf8(key).ok()?;
+    (*tag_in == tag(action, key)).then(|| key.to_owned())
+}
+
+fn tag(action: &str, key: &str) -> [u8; 8] {
+    let mut hasher = DefaultHasher::new();
+    (action, key).hash(&mut hasher);
+    hasher.finish().to_be_bytes()
 }
 
 /// What the unit tests of the actions share.
@@ -308,6 +477,7 @@ mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::{AttachedVolume, Image, Instance, Snapshot, Volume};
 
     #[test]
     fn globs_match_as_the_filters_of_ec2_do() {
@@ -347,6 +517,83 @@ mod tests {
     }
 
     #[test]
+    fn an_index_changes_no_answer_and_is_forgotten_with_every_change() {
+        let [one, other] = ["0123456789abcdef0", "0123456789abcdef1"];
+        let mut world = World::default();
+        for digits in [one, other] {
+            world.add_image(Image::new(format!("ami-{digits}")));
+            world.add_snapshot(Snapshot {
+                volume_id: format!("vol-{digits}"),
+                ..Snapshot::new(format!("snap-{digits}"))
+            });
+            world.add_volume(Volume {
+                snapshot_id: Some(format!("snap-{digits}")),
+                ..Volume::new(format!("vol-{digits}"))
+            });
+            world.add_instance(Instance {
+                volumes: vec![AttachedVolume::new("/dev/xvda", format!("vol-{digits}"))],
+                ..Instance::new(format!("i-{digits}"), format!("ami-{digits}"))
+            });
+        }
+        // This one is described by its attachment alone.
+        world.volumes.remove(&format!("vol-{other}"));
+        let attached = world.instances.get_mut(&format!("i-{other}")).unwrap();
+        attached.volumes[0].snapshot_id = Some(format!("snap-{other}"));
+
+        for (action, filter, prefix, element) in [
+            ("DescribeImages", "image-id", "ami", "imageId"),
+            (
+                "DescribeImages",
+                "block-device-mapping.snapshot-id",
+                "snap",
+                "imageId",
+            ),
+            ("DescribeSnapshots", "snapshot-id", "snap", "snapshotId"),
+            ("DescribeSnapshots", "volume-id", "vol", "snapshotId"),
+            ("DescribeVolumes", "volume-id", "vol", "availabilityZone"),
+            ("DescribeVolumes", "snapshot-id", "snap", "availabilityZone"),
+            (
+                "DescribeVolumes",
+                "attachment.instance-id",
+                "i",
+                "availabilityZone",
+            ),
+            ("DescribeInstances", "image-id", "ami", "instanceId"),
+            (
+                "DescribeInstances",
+                "block-device-mapping.volume-id",
+                "vol",
+                "instanceId",
+            ),
+        ] {
+            for (asked, expected) in [([one, other], 2), ([other, "1123456789abcdef2"], 1)] {
+                let [first, second] = asked.map(|digits| format!("{prefix}-{digits}"));
+                let parameters = [
+                    ("Version", VERSION),
+                    ("Filter.1.Name", filter),
+                    ("Filter.1.Value.1", &first),
+                    ("Filter.1.Value.2", &second),
+                ];
+                world.forget_index();
+                let walked = testing::act(&mut world, action, &parameters).unwrap();
+                let params = parameters.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                prepare(&mut world, action, &Form::new(&params.into()));
+                assert!(world.index.is_made());
+                let looked_up = testing::act(&mut world, action, &parameters).unwrap();
+                assert_eq!(looked_up, walked, "{action} {filter}");
+                assert_eq!(
+                    testing::texts(&walked, element).len(),
+                    expected,
+                    "{action} {filter}"
+                );
+            }
+        }
+        let volume = [("AvailabilityZone", "eu-west-1a"), ("Size", "1")];
+        testing::act(&mut world, "CreateVolume", &volume).unwrap();
+        assert!(!world.index.is_made());
+    }
+
+    #[test]
     fn a_dry_run_changes_nothing() {
         let mut world = World::example();
         let code = testing::act(
@@ -370,13 +617,33 @@ mod tests {
         assert_eq!(refusal.code, "NoSuchVersion");
     }
 
+    #[test]
+    fn a_call_has_at_most_200_values_in_all_its_filters() {
+        let mut params = BTreeMap::from([("Filter.1.Name".to_owned(), "name".to_owned())]);
+        let mut refused = |filter: usize, value: usize| {
+            params.insert(format!("Filter.{filter}.Name"), "name".to_owned());
+            params.insert(format!("Filter.{filter}.Value.{value}"), "x".to_owned());
+            let filters = Filters::of(&Form::new(&params), |_| true);
+            filters.err().map(|refusal| refusal.to_string())
+        };
+        for value in 1..=199 {
+            assert_eq!(refused(1, value), None);
+        }
+        assert_eq!(refused(2, 1), None);
+        assert_eq!(
+            refused(2, 2).unwrap(),
+            "FilterLimitExceeded: The maximum number of filter values specified on a single call is 200"
+        );
+    }
+
     fn pages_of(size: &str, token: Option<&str>) -> Result<(Vec<String>, Option<String>), Refusal> {
         let mut params = BTreeMap::from([("MaxResults".to_owned(), size.to_owned())]);
         if let Some(token) = token {
             params.insert("NextToken".to_owned(), token.to_owned());
         }
-        let items = ["a", "b", "c"].map(str::to_owned).to_vec();
-        page(&Form::new(&params), 1..=2, items, String::clone)
+        let items = BTreeMap::from(["a", "b", "c"].map(|item| (item.to_owned(), item.to_owned())));
+        let page = Page::of(&Form::new(&params), 1..=2)?;
+        Ok(page.cut(page.of_map(&items, None).cloned(), String::clone))
     }
 
     #[test]
@@ -394,10 +661,14 @@ mod tests {
             pages_of("3", None).unwrap_err().code,
             "InvalidParameterValue"
         );
-        assert_eq!(
-            pages_of("1", Some("b")).unwrap_err().code,
-            "InvalidPaginationToken"
-        );
+        let of_another_action = token("DescribeVolumes", "b");
+        for foreign in ["b", "AAAB", "AAAAAAAAAABi", &of_another_action] {
+            let refusal = pages_of("1", Some(foreign)).unwrap_err();
+            assert_eq!(
+                refusal.to_string(),
+                "InvalidParameterValue: Unable to parse pagination token"
+            );
+        }
     }
 
     #[test]

@@ -33,8 +33,11 @@
 //!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
 //! - Regions: a request is about the one that it was signed for, which has resources of its own; one that the
 //!   account has not opted in to refuses everything.
-//! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and
-//!   names, the sizes of pages, SNS's rules for subjects, for `MessageStructure` and for the size of a message.
+//! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and names,
+//!   the sizes of pages, 200 values in all filters of a call, SNS's rules for subjects, for `MessageStructure`
+//!   and for the size of a message.
+//! - Pages: a token is good for its action, for ever, and a page is what there is when it is asked for. Worlds of
+//!   100,000 images are paged, and asked for 200 of anything, in milliseconds.
 //! - DynamoDB's expressions, with reserved words and unused placeholders refused; conditional writes, of
 //!   which one that is repeated after a lost answer meets its own effect; transactions, of which one that is
 //!   repeated with its `ClientRequestToken` does not; items of 400 KB, and scans whose last page may be
@@ -45,14 +48,15 @@
 //!
 //! # Where the truth is not known
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
-//! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be,
-//! that of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a
-//! snapshot of another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, the state in which a deregistered image is still listed for a while (here:
-//! as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here: no, as documented),
-//! whether a table that is not there refuses a transaction (here) or cancels it; of EBS the codes for a
-//! snapshot that is public, another account's or not completed, whether a new listing ends the tokens of
-//! earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how many
-//! calls it lets through at once (here: those of one second). [`FaultKind::Refuse`] can play any other answer.
+//! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be, that
+//! of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a snapshot of
+//! another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, the state in
+//! which a deregistered image is still listed for a while (here: as it was), whether DynamoDB's `ADD` and
+//! `DELETE` take nested attributes (here: no, as documented), whether a table that is not there refuses a
+//! transaction (here) or cancels it; of EBS the codes for a snapshot that is public, another account's or not
+//! completed, whether a new listing ends the tokens of earlier ones (here: no), whether listing needs the KMS
+//! key (here: no, only reading does), and how many calls it lets through at once (here: those of one second).
+//! [`FaultKind::Refuse`] can play any other answer.
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
@@ -83,6 +87,7 @@ mod ebs;
 mod ec2;
 mod fault;
 mod form;
+mod index;
 mod query;
 mod refusal;
 mod server;
@@ -93,6 +98,7 @@ mod xml;
 
 pub use ebs::{Ebs, Limit};
 pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
+pub use index::Index;
 pub use server::Sim;
 pub use world::{
     AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,

@@ -57,7 +57,8 @@ impl Sim {
     ///
     /// # Errors
     /// If the port can not be opened.
-    pub async fn start_on(port: u16, world: World) -> io::Result<Sim> {
+    pub async fn start_on(port: u16, mut world: World) -> io::Result<Sim> {
+        world.forget_index();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -81,7 +82,9 @@ impl Sim {
     /// The world, to look at or to change. The server waits while the guard lives: do not hold it
     /// while a request is under way.
     pub fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.state.world)
+        let mut world = lock(&self.state.world);
+        world.forget_index();
+        world
     }
 
     /// Every call in the order of arrival.
@@ -440,10 +443,14 @@ fn serve_or_refuse(
 ) -> (Pending, Answer) {
     let action = question.action.as_str();
     let (reply, answer) = match question.service {
-        Service::Ec2 => put_into_words(
-            refusal.map_or_else(|| ec2::call(world, action, &question.form()), Err),
-            |result| ec2::reply(action, &request_id, result),
-        ),
+        Service::Ec2 => {
+            let form = question.form();
+            ec2::prepare(world, action, &form);
+            put_into_words(
+                refusal.map_or_else(|| ec2::call(world, action, &form), Err),
+                |result| ec2::reply(action, &request_id, result),
+            )
+        }
         Service::Sns => put_into_words(
             refusal.map_or_else(|| sns::call(world, action, &question.form()), Err),
             |result| query::reply(sns::NAMESPACE, action, &request_id, result),

@@ -7,6 +7,7 @@ use std::{fs, io};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ebs::Ebs;
+use crate::index::Index;
 
 /// The account that owns everything unless a test says otherwise.
 const ACCOUNT: &str = "123456789012";
@@ -61,6 +62,8 @@ pub struct World {
     pub after_deregistration: Lingering,
     /// The number behind the last generated id. Ids are the same in every run.
     pub ids: u64,
+    /// The server's own.
+    pub index: Index,
 }
 
 impl Default for World {
@@ -108,6 +111,7 @@ impl Default for World {
             new_images_invisible_for: 0,
             after_deregistration: Lingering::default(),
             ids: 0,
+            index: Index::default(),
         }
     }
 }
@@ -219,6 +223,12 @@ impl World {
 
     fn knows_region(&self, name: &str) -> bool {
         self.regions.iter().any(|region| region.name == name)
+    }
+
+    /// To be called before anything is changed.
+    pub(crate) fn forget_index(&mut self) {
+        self.index = Index::default();
+        self.elsewhere.values_mut().for_each(World::forget_index);
     }
 
     /// Whether the account can use the Region.

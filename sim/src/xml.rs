@@ -35,7 +35,12 @@ impl Xml {
     /// An element with text in it.
     pub(crate) fn text(&mut self, name: &str, text: impl std::fmt::Display) {
         self.open(name);
-        self.0.push_str(&escaped(&text.to_string()));
+        let text = text.to_string();
+        if text.bytes().all(is_plain) {
+            self.0.push_str(&text);
+        } else {
+            self.0.push_str(&escaped(&text));
+        }
         self.close(name);
     }
 
@@ -89,6 +94,11 @@ impl Xml {
         self.0.push_str(name);
         self.0.push('>');
     }
+}
+
+/// Whether a byte stands for itself; nearly all texts have no other.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"')
 }
 
 /// Text as XML 1.0 can carry it: a bare carriage return would be read as a line feed, and most control

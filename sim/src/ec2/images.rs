@@ -1,11 +1,13 @@
 //! Images, from registration to the Recycle Bin and back.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use chrono::{TimeDelta, Utc};
 
 use super::{
-    Filters, check_id, done, page, snapshots, tag_values, tags, timestamp, write_product_codes,
+    Filters, Page, Values, check_id, done, optional, snapshots, tag_values, tags, timestamp,
+    write_product_codes,
 };
 use crate::form::Form;
 use crate::refusal::Refusal;
@@ -193,39 +195,58 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     // "For AMI users, the deprecated AMI does not appear in DescribeImages API calls unless you specify
     // its ID or specify that deprecated AMIs must appear." (User Guide, "Deprecate an AMI")
     let include_deprecated = form.flag("IncludeDeprecated")? || !ids.is_empty();
-    let filters = Filters::of(form, |name| values(&Image::new(""), "", name).is_some())?;
-
-    let shown = if ids.is_empty() {
-        all_visible(world)
+    let nothing = Image::new("");
+    let filters = Filters::of(form, |name| values(&nothing, "", name).is_some())?;
+    let page = Page::of(form, PAGE)?;
+    let named = if ids.is_empty() {
+        None
     } else {
-        named(world, &ids)?
+        Some(named(world, &ids)?)
     };
-    let world = &*world;
     let account = world.account.as_str();
-    let mut found = Vec::new();
-    for id in &shown {
-        let image = match (world.images.get(id), world.deregistered.get(id)) {
-            (Some(image), _) => image,
-            (None, Some(deregistered)) => &deregistered.image,
-            (None, None) => continue,
-        };
-        if (include_disabled || image.state != "disabled")
+    let with_snapshots = filters.referrers(world, "block-device-mapping.snapshot-id");
+    let candidates: Box<dyn Iterator<Item = &Image>> = match &named {
+        Some(named) => Box::new(named.range::<str, _>(page.keys()).filter_map(|id| {
+            let deregistered = || Some(&world.deregistered.get(id)?.image);
+            world.images.get(id).or_else(deregistered)
+        })),
+        None => {
+            let ids = filters.ids("image-id");
+            page.of_map(&world.images, ids.or(with_snapshots.as_ref()))
+        }
+    };
+    let mut invisible = Vec::new();
+    let found = candidates.filter(|image| {
+        let wanted = (named.is_some() || image.visible_to(account))
+            && (include_disabled || image.state != "disabled")
             && (include_deprecated || image.owned_by(account) || !is_deprecated(image))
             && (owners.is_empty() || owners.iter().any(|owner| has_owner(world, image, owner)))
             && (executable_by.is_empty()
                 || executable_by
                     .iter()
                     .any(|by| is_shared_with(world, image, by)))
-            && filters.admit(|name| values(image, account, name))
-        {
-            found.push(image);
+            && filters.admit(|name| values(image, account, name));
+        // Of those that are named this was counted already.
+        let shown = wanted && (named.is_some() || image.invisible_for == 0);
+        if wanted && !shown {
+            invisible.push(image.id.clone());
         }
-    }
-    let (found, token) = page(form, PAGE, found, |image| image.id.clone())?;
-    Ok(Xml::fragment(|xml| {
+        shown
+    });
+    let (found, token) = page.cut(found, |image| image.id.clone());
+    // What comes behind the page is the next one's.
+    let last = found.last().filter(|_| token.is_some());
+    invisible.retain(|id| last.is_none_or(|last| *id < last.id));
+    let answer = Xml::fragment(|xml| {
         xml.list("imagesSet", found, |xml, image| write(xml, image, account));
         xml.optional("nextToken", token);
-    }))
+    });
+    for id in invisible {
+        if let Some(image) = world.images.get_mut(&id) {
+            image.invisible_for -= 1;
+        }
+    }
+    Ok(answer)
 }
 
 /// Which of the named images to show. Asking is what makes time pass for images that are not visible
@@ -267,22 +288,6 @@ fn named(world: &mut World, ids: &[&str]) -> Result<BTreeSet<String>, Refusal> {
     }
 }
 
-fn all_visible(world: &mut World) -> BTreeSet<String> {
-    let account = &world.account;
-    let mut shown = BTreeSet::new();
-    for (id, image) in &mut world.images {
-        if !image.visible_to(account) {
-            continue;
-        }
-        if image.invisible_for == 0 {
-            shown.insert(id.clone());
-        } else {
-            image.invisible_for -= 1;
-        }
-    }
-    shown
-}
-
 fn is_deprecated(image: &Image) -> bool {
     image
         .deprecation_time
@@ -309,34 +314,33 @@ fn is_shared_with(world: &World, image: &Image, by: &str) -> bool {
 
 /// The values for the name of a filter; all names are in the API reference of `DescribeImages`, where
 /// neither platform details nor usage operation is one.
-fn values(image: &Image, account: &str, filter: &str) -> Option<Vec<String>> {
-    let optional = |value: &Option<String>| value.iter().cloned().collect();
+fn values<'w>(image: &'w Image, account: &str, filter: &str) -> Option<Values<'w>> {
     let devices = || image.block_devices.iter();
     Some(match filter {
-        "architecture" => vec![image.architecture.clone()],
-        "block-device-mapping.device-name" => {
-            devices().map(|device| device.device_name.clone()).collect()
-        }
-        "block-device-mapping.snapshot-id" => image.snapshot_ids().map(str::to_owned).collect(),
-        "boot-mode" => optional(&image.boot_mode),
-        "creation-date" => vec![timestamp(image.creation_date)],
-        "description" => optional(&image.description),
-        "image-id" => vec![image.id.clone()],
+        "architecture" => vec![Cow::from(&image.architecture)],
+        "block-device-mapping.device-name" => devices()
+            .map(|device| Cow::from(&device.device_name))
+            .collect(),
+        "block-device-mapping.snapshot-id" => image.snapshot_ids().map(Cow::from).collect(),
+        "boot-mode" => optional(image.boot_mode.as_ref()),
+        "creation-date" => vec![timestamp(image.creation_date).into()],
+        "description" => optional(image.description.as_ref()),
+        "image-id" => vec![Cow::from(&image.id)],
         "image-type" => vec!["machine".into()],
-        "is-public" => vec![image.public.to_string()],
-        "manifest-location" => vec![image.image_location.clone()],
-        "name" => vec![image.name.clone()],
-        "owner-alias" => optional(&image.owner_alias),
-        "owner-id" => vec![image.owner.clone()],
-        "platform" => optional(&image.platform),
-        "product-code" => image.product_codes.clone(),
-        "root-device-name" => optional(&image.root_device_name),
-        "root-device-type" => vec![image.root_device_type.clone()],
-        "source-image-id" => optional(&image.source_image_id),
-        "source-image-region" => optional(&image.source_image_region),
-        "source-instance-id" => optional(&image.source_instance_id),
-        "state" => vec![image.state.clone()],
-        "virtualization-type" => vec![image.virtualization_type.clone()],
+        "is-public" => vec![image.public.to_string().into()],
+        "manifest-location" => vec![Cow::from(&image.image_location)],
+        "name" => vec![Cow::from(&image.name)],
+        "owner-alias" => optional(image.owner_alias.as_ref()),
+        "owner-id" => vec![Cow::from(&image.owner)],
+        "platform" => optional(image.platform.as_ref()),
+        "product-code" => image.product_codes.iter().map(Cow::from).collect(),
+        "root-device-name" => optional(image.root_device_name.as_ref()),
+        "root-device-type" => vec![Cow::from(&image.root_device_type)],
+        "source-image-id" => optional(image.source_image_id.as_ref()),
+        "source-image-region" => optional(image.source_image_region.as_ref()),
+        "source-instance-id" => optional(image.source_instance_id.as_ref()),
+        "state" => vec![Cow::from(&image.state)],
+        "virtualization-type" => vec![Cow::from(&image.virtualization_type)],
         other => return tag_values(image.tags_seen_by(account), other),
     })
 }
@@ -474,13 +478,12 @@ pub(super) fn list_in_recycle_bin(world: &mut World, form: &Form) -> Result<Xml,
         check_id(id, "ami", "AMIID")?;
     }
     empty_recycle_bin(world);
-    let found: Vec<&BinnedImage> = world
-        .recycle_bin
-        .values()
+    let page = Page::of(form, PAGE)?;
+    let found = page
+        .of_map(&world.recycle_bin, None)
         .filter(|binned| binned.image.owned_by(&world.account))
-        .filter(|binned| ids.is_empty() || ids.contains(&binned.image.id.as_str()))
-        .collect();
-    let (found, token) = page(form, PAGE, found, |binned| binned.image.id.clone())?;
+        .filter(|binned| ids.is_empty() || ids.contains(&binned.image.id.as_str()));
+    let (found, token) = page.cut(found, |binned| binned.image.id.clone());
     Ok(Xml::fragment(|xml| {
         xml.list("imageSet", found, |xml, binned| {
             xml.text("imageId", &binned.image.id);
@@ -794,6 +797,32 @@ mod tests {
         );
         assert_eq!(describe(&mut world, &[]).unwrap(), Vec::<String>::new());
         assert_eq!(describe(&mut world, &by_id).unwrap()[0], id);
+    }
+
+    #[test]
+    fn an_invisible_image_is_passed_over_on_its_own_page_alone() {
+        let mut world = World::default();
+        for digit in 1..=4 {
+            world.add_image(Image {
+                invisible_for: u32::from(digit == 2),
+                ..Image::new(format!("ami-0000000{digit}"))
+            });
+        }
+        let mut pages = || {
+            let mut pages = Vec::new();
+            let mut token = String::new();
+            loop {
+                let parameters = [("MaxResults", "1"), ("NextToken", &token)];
+                let answer = act(&mut world, "DescribeImages", &parameters).unwrap();
+                pages.extend(texts(&answer, "imageId"));
+                match texts(&answer, "nextToken").pop() {
+                    Some(next) => token = next,
+                    None => return pages,
+                }
+            }
+        };
+        assert_eq!(pages(), ["ami-00000001", "ami-00000003", "ami-00000004"]);
+        assert_eq!(pages().len(), 4);
     }
 
     #[test]

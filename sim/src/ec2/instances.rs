@@ -1,9 +1,14 @@
 //! Instances, and what else refers to an image.
 
-use super::{Filters, check_id, page, tag_values, tags, timestamp, write_product_codes};
+use std::borrow::Cow;
+
+use super::{
+    Filters, Page, Values, check_id, named, optional, tag_values, tags, timestamp,
+    write_product_codes,
+};
 use crate::form::Form;
 use crate::refusal::Refusal;
-use crate::world::{Instance, Reference, World};
+use crate::world::{AttachedVolume, Instance, Reference, World};
 use crate::xml::Xml;
 
 /// A page of either action has 5 to 1,000 items.
@@ -33,20 +38,24 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     }
     for id in &ids {
         check_id(id, "i", "InstanceID")?;
-        if !own(world).any(|instance| instance.id == *id) {
+        let instance = world.instances.get(*id);
+        if !instance.is_some_and(|instance| is_own(world, instance)) {
             return Err(not_found(id));
         }
     }
-    let filters = Filters::of(form, |name| values(&Instance::new("", ""), name).is_some())?;
-    let mut found = Vec::new();
-    for instance in own(world) {
-        if (ids.is_empty() || ids.contains(&instance.id.as_str()))
-            && filters.admit(|name| values(instance, name))
-        {
-            found.push(instance);
-        }
-    }
-    let (found, token) = page(form, PAGE, found, |instance| instance.id.clone())?;
+    let nothing = Instance::new("", "");
+    let filters = Filters::of(form, |name| values(&nothing, name).is_some())?;
+    let page = Page::of(form, PAGE)?;
+    let named = named(&ids);
+    let referring = ["block-device-mapping.volume-id", "image-id"]
+        .iter()
+        .find_map(|name| filters.referrers(world, name));
+    let ids = named.as_ref().or_else(|| filters.ids("instance-id"));
+    let ids = ids.or(referring.as_ref());
+    let found = page
+        .of_map(&world.instances, ids)
+        .filter(|instance| is_own(world, instance) && filters.admit(|name| values(instance, name)));
+    let (found, token) = page.cut(found, |instance| instance.id.clone());
     Ok(Xml::fragment(|xml| {
         xml.list("reservationSet", found, |xml, instance| {
             xml.text("reservationId", instance.id.replacen("i-", "r-", 1));
@@ -58,11 +67,8 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
 }
 
 /// No account ever sees another's instances.
-fn own(world: &World) -> impl Iterator<Item = &Instance> {
-    world
-        .instances
-        .values()
-        .filter(|instance| instance.owner == world.account)
+fn is_own(world: &World, instance: &Instance) -> bool {
+    instance.owner == world.account
 }
 
 pub(super) fn not_found(id: &str) -> Refusal {
@@ -72,23 +78,23 @@ pub(super) fn not_found(id: &str) -> Refusal {
     )
 }
 
-fn values(instance: &Instance, filter: &str) -> Option<Vec<String>> {
-    let of_volumes = |value: fn(&crate::world::AttachedVolume) -> &String| {
-        instance.attached().iter().map(value).cloned().collect()
+fn values<'w>(instance: &'w Instance, filter: &str) -> Option<Values<'w>> {
+    let of_volumes = |value: fn(&AttachedVolume) -> &String| {
+        let values = instance.attached().iter().map(value);
+        values.map(Cow::from).collect()
     };
-    let optional = |value: &Option<String>| value.iter().cloned().collect();
     Some(match filter {
-        "instance-id" => vec![instance.id.clone()],
-        "image-id" => vec![instance.image_id.clone()],
-        "instance-state-name" => vec![instance.state.clone()],
-        "instance-type" => vec![instance.instance_type.clone()],
-        "architecture" => vec![instance.architecture.clone()],
-        "owner-id" => vec![instance.owner.clone()],
-        "platform" => optional(&instance.platform),
-        "platform-details" => optional(&instance.platform_details),
-        "usage-operation" => optional(&instance.usage_operation),
-        "product-code" => instance.product_codes.clone(),
-        "root-device-name" => optional(&instance.root_device_name),
+        "instance-id" => vec![Cow::from(&instance.id)],
+        "image-id" => vec![Cow::from(&instance.image_id)],
+        "instance-state-name" => vec![Cow::from(&instance.state)],
+        "instance-type" => vec![Cow::from(&instance.instance_type)],
+        "architecture" => vec![Cow::from(&instance.architecture)],
+        "owner-id" => vec![Cow::from(&instance.owner)],
+        "platform" => optional(instance.platform.as_ref()),
+        "platform-details" => optional(instance.platform_details.as_ref()),
+        "usage-operation" => optional(instance.usage_operation.as_ref()),
+        "product-code" => instance.product_codes.iter().map(Cow::from).collect(),
+        "root-device-name" => optional(instance.root_device_name.as_ref()),
         "root-device-type" => vec!["ebs".into()],
         "block-device-mapping.volume-id" => of_volumes(|volume| &volume.volume_id),
         "block-device-mapping.device-name" => of_volumes(|volume| &volume.device_name),
@@ -157,8 +163,11 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
     let wanted = Wanted::of(form)?;
     let mut found: Vec<(&str, Reference)> = Vec::new();
     for id in ids {
-        let instances = own(world)
-            .filter(|instance| instance.image_id == id && wanted.has_state(&instance.state))
+        let instances = world
+            .instances
+            .values()
+            .filter(|instance| instance.image_id == id && is_own(world, instance))
+            .filter(|instance| wanted.has_state(&instance.state))
             .map(|instance| Reference {
                 resource_type: INSTANCE.into(),
                 arn: format!(
@@ -176,7 +185,12 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
     }
     let key = |(id, reference): &(&str, Reference)| format!("{id} {}", reference.arn);
     found.sort_by_key(key);
-    let (found, token) = page(form, PAGE, found, key)?;
+    let page = Page::of(form, PAGE)?;
+    let after = page.after.as_deref().unwrap_or_default();
+    let (found, token) = page.cut(
+        found.into_iter().filter(|item| key(item).as_str() > after),
+        key,
+    );
     Ok(Xml::fragment(|xml| {
         xml.list("imageReferenceSet", found, |xml, (id, reference)| {
             xml.text("imageId", id);
@@ -247,7 +261,6 @@ impl<'a> Wanted<'a> {
 mod tests {
     use super::super::testing::{act, texts};
     use super::*;
-    use crate::world::AttachedVolume;
 
     const IMAGE: &str = "ami-0123456789abcdef0";
 

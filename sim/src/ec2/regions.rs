@@ -1,6 +1,8 @@
 //! Regions.
 
-use super::Filters;
+use std::borrow::Cow;
+
+use super::{Filters, Values};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Region, World};
@@ -21,7 +23,8 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         )));
     }
     let all = form.flag("AllRegions")?;
-    let filters = Filters::of(form, |name| values(&Region::new("", ""), name).is_some())?;
+    let nothing = Region::new("", "");
+    let filters = Filters::of(form, |name| values(&nothing, name).is_some())?;
     let found = world.regions.iter().filter(|region| {
         let asked_for = if names.is_empty() {
             all || region.is_enabled()
@@ -44,11 +47,11 @@ fn endpoint(region: &Region) -> String {
 }
 
 /// The values for the name of a filter; all names are in the API reference of `DescribeRegions`.
-fn values(region: &Region, filter: &str) -> Option<Vec<String>> {
+fn values<'w>(region: &'w Region, filter: &str) -> Option<Values<'w>> {
     Some(vec![match filter {
-        "endpoint" => endpoint(region),
-        "opt-in-status" => region.opt_in_status.clone(),
-        "region-name" => region.name.clone(),
+        "endpoint" => endpoint(region).into(),
+        "opt-in-status" => Cow::from(&region.opt_in_status),
+        "region-name" => Cow::from(&region.name),
         _ => return None,
     }])
 }

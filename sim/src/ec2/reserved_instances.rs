@@ -1,6 +1,8 @@
 //! Reserved Instances.
 
-use super::{Filters, tag_values, tags, timestamp};
+use std::borrow::Cow;
+
+use super::{Filters, Values, optional, tag_values, tags, timestamp};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{ReservedInstances, World};
@@ -43,19 +45,19 @@ fn duration(reserved: &ReservedInstances) -> i64 {
 
 /// The values for the name of a filter. Whether in EC2 `Windows` finds `Windows (Amazon VPC)` is not known
 /// (here: no).
-fn values(reserved: &ReservedInstances, filter: &str) -> Option<Vec<String>> {
+fn values<'w>(reserved: &'w ReservedInstances, filter: &str) -> Option<Values<'w>> {
     Some(vec![match filter {
         "availability-zone" => {
-            return Some(reserved.availability_zone.iter().cloned().collect());
+            return Some(optional(reserved.availability_zone.as_ref()));
         }
-        "duration" => duration(reserved).to_string(),
-        "end" => timestamp(reserved.end),
-        "instance-type" => reserved.instance_type.clone(),
-        "product-description" => reserved.product_description.clone(),
-        "reserved-instances-id" => reserved.id.clone(),
+        "duration" => duration(reserved).to_string().into(),
+        "end" => timestamp(reserved.end).into(),
+        "instance-type" => Cow::from(&reserved.instance_type),
+        "product-description" => Cow::from(&reserved.product_description),
+        "reserved-instances-id" => Cow::from(&reserved.id),
         "scope" => scope(reserved).into(),
-        "start" => timestamp(reserved.start),
-        "state" => reserved.state.clone(),
+        "start" => timestamp(reserved.start).into(),
+        "state" => Cow::from(&reserved.state),
         other => return tag_values(&reserved.tags, other),
     }])
 }

@@ -1,8 +1,13 @@
 //! Snapshots.
 
+use std::borrow::Cow;
+
 use chrono::Utc;
 
-use super::{Filters, check_id, page, tag_values, tags, timestamp, volumes, write_product_codes};
+use super::{
+    Filters, Page, Values, check_id, named, tag_values, tags, timestamp, volumes,
+    write_product_codes,
+};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Snapshot, World};
@@ -40,23 +45,24 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         find(world, id)?;
     }
     let owners = form.list("Owner");
-    let filters = Filters::of(form, |name| value(&Snapshot::new(""), "", name).is_some())?;
+    let nothing = Snapshot::new("");
+    let filters = Filters::of(form, |name| values(&nothing, "", name).is_some())?;
+    let page = Page::of(form, PAGE)?;
     let account = world.account.as_str();
-    let mut found = Vec::new();
-    for snapshot in world.snapshots.values() {
+    let named = named(&ids);
+    let of_volumes = filters.referrers(world, "volume-id");
+    let ids = named.as_ref().or_else(|| filters.ids("snapshot-id"));
+    let ids = ids.or(of_volumes.as_ref());
+    let found = page.of_map(&world.snapshots, ids).filter(|snapshot| {
         let owned_by = |owner: &&str| match *owner {
             "self" => snapshot.owned_by(account),
             other => snapshot.owned_by(other),
         };
-        if snapshot.visible_to(account)
-            && (ids.is_empty() || ids.contains(&snapshot.id.as_str()))
+        snapshot.visible_to(account)
             && (owners.is_empty() || owners.iter().any(owned_by))
-            && filters.admit(|name| value(snapshot, account, name))
-        {
-            found.push(snapshot);
-        }
-    }
-    let (found, token) = page(form, PAGE, found, |snapshot| snapshot.id.clone())?;
+            && filters.admit(|name| values(snapshot, account, name))
+    });
+    let (found, token) = page.cut(found, |snapshot| snapshot.id.clone());
     Ok(Xml::fragment(|xml| {
         xml.list("snapshotSet", found, |xml, snapshot| {
             write(xml, snapshot, account);
@@ -103,19 +109,18 @@ fn write_permissions(xml: &mut Xml, snapshot: &Snapshot) {
     });
 }
 
-fn value(snapshot: &Snapshot, account: &str, filter: &str) -> Option<Vec<String>> {
-    let value = match filter {
-        "snapshot-id" => snapshot.id.clone(),
-        "volume-id" => snapshot.volume_id.clone(),
-        "owner-id" => snapshot.owner.clone(),
-        "status" => snapshot.state.clone(),
-        "description" => snapshot.description.clone(),
-        "volume-size" => snapshot.volume_size.to_string(),
-        "encrypted" => snapshot.is_encrypted().to_string(),
-        "start-time" => timestamp(snapshot.start_time),
+fn values<'w>(snapshot: &'w Snapshot, account: &str, filter: &str) -> Option<Values<'w>> {
+    Some(vec![match filter {
+        "snapshot-id" => Cow::from(&snapshot.id),
+        "volume-id" => Cow::from(&snapshot.volume_id),
+        "owner-id" => Cow::from(&snapshot.owner),
+        "status" => Cow::from(&snapshot.state),
+        "description" => Cow::from(&snapshot.description),
+        "volume-size" => snapshot.volume_size.to_string().into(),
+        "encrypted" => snapshot.is_encrypted().to_string().into(),
+        "start-time" => timestamp(snapshot.start_time).into(),
         other => return tag_values(snapshot.tags_seen_by(account), other),
-    };
-    Some(vec![value])
+    }])
 }
 
 /// The snapshot of this id, if the account may see it.

@@ -1,10 +1,13 @@
 //! Volumes, whether they stand alone or belong to an instance.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::Utc;
 
-use super::{Filters, check_id, page, snapshots, tag_values, tags, timestamp};
+use super::{
+    Filters, Page, Values, check_id, named, optional, snapshots, tag_values, tags, timestamp,
+};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{AttachedVolume, Instance, Snapshot, SnapshotBilling, Volume, World};
@@ -16,18 +19,13 @@ const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 /// A volume, and what it is attached to.
 #[derive(Debug)]
 struct Found<'w> {
-    volume: Volume,
-    attachment: Option<(&'w Instance, &'w AttachedVolume)>,
+    volume: Cow<'w, Volume>,
+    attachment: Option<Attachment<'w>>,
 }
 
-impl Found<'_> {
-    fn alone(volume: Volume) -> Self {
-        Found {
-            volume,
-            attachment: None,
-        }
-    }
+type Attachment<'w> = (&'w Instance, &'w AttachedVolume);
 
+impl Found<'_> {
     fn status(&self) -> &'static str {
         if self.attachment.is_some() {
             "in-use"
@@ -91,16 +89,41 @@ fn made_from(snapshot: &Snapshot, volume: Volume) -> Volume {
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("VolumeId");
     for id in &ids {
-        find(world, id)?;
+        check_id(id, "vol", "VolumeID")?;
     }
-    let nothing = Found::alone(Volume::new(""));
+    let nothing = Volume::new("");
+    let nothing = Found {
+        volume: Cow::Borrowed(&nothing),
+        attachment: None,
+    };
     let filters = Filters::of(form, |name| values(&nothing, name).is_some())?;
-    let found = own(world)
-        .into_values()
-        .filter(|found| ids.is_empty() || ids.contains(&found.volume.id.as_str()))
-        .filter(|found| filters.admit(|name| values(found, name)))
-        .collect();
-    let (found, token) = page(form, PAGE, found, |found| found.volume.id.clone())?;
+    let page = Page::of(form, PAGE)?;
+    let named = named(&ids);
+    let referring = ["attachment.instance-id", "snapshot-id"]
+        .iter()
+        .find_map(|name| filters.referrers(world, name));
+    let ids = named.as_ref().or_else(|| filters.ids("volume-id"));
+    let ids = ids.or(referring.as_ref());
+    let attachments = attachments(world, ids);
+    for id in named.iter().flatten() {
+        own(world, &attachments, id).ok_or_else(|| not_found(id))?;
+    }
+    let all: BTreeSet<&str> = match ids {
+        Some(ids) => ids.range::<str, _>(page.keys()).copied().collect(),
+        None => {
+            let alone = world.volumes.range::<str, _>(page.keys());
+            let attached = attachments.range::<str, _>(page.keys());
+            alone
+                .map(|(id, _)| id.as_str())
+                .chain(attached.map(|(id, _)| *id))
+                .collect()
+        }
+    };
+    let found = all
+        .into_iter()
+        .filter_map(|id| own(world, &attachments, id))
+        .filter(|found| filters.admit(|name| values(found, name)));
+    let (found, token) = page.cut(found, |found| found.volume.id.clone());
     Ok(Xml::fragment(|xml| {
         xml.list("volumeSet", found, |xml, found| {
             write(xml, &found.volume, found.status());
@@ -113,52 +136,82 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
 /// The volume of this id, if the account owns it.
 pub(super) fn find(world: &World, id: &str) -> Result<Volume, Refusal> {
     check_id(id, "vol", "VolumeID")?;
-    match own(world).remove(id) {
-        Some(found) => Ok(found.volume),
-        None => Err(Refusal::new(
-            "InvalidVolume.NotFound",
-            format!("The volume '{id}' does not exist."),
-        )),
+    match own(world, &attachments(world, Some(&BTreeSet::from([id]))), id) {
+        Some(Found { volume, attachment }) => {
+            let volume = volume.into_owned();
+            Ok(match attachment {
+                Some((instance, attached)) => with_root_of(instance, attached, volume),
+                None => volume,
+            })
+        }
+        None => Err(not_found(id)),
     }
 }
 
-/// All volumes of the account by id. No account ever sees another's.
-fn own(world: &World) -> BTreeMap<&str, Found<'_>> {
-    let mut found: BTreeMap<&str, Found> = world
-        .volumes
-        .iter()
-        .map(|(id, volume)| (id.as_str(), Found::alone(volume.clone())))
-        .collect();
+fn not_found(id: &str) -> Refusal {
+    Refusal::new(
+        "InvalidVolume.NotFound",
+        format!("The volume '{id}' does not exist."),
+    )
+}
+
+/// What these volumes, or all, are attached to, or were when their instance was terminated, by their ids.
+fn attachments<'w>(
+    world: &'w World,
+    ids: Option<&BTreeSet<&str>>,
+) -> BTreeMap<&'w str, Attachment<'w>> {
+    let instances: Vec<&Instance> = match ids.and_then(|ids| world.index.referrers(ids)) {
+        Some(having) => having
+            .iter()
+            .filter_map(|id| world.instances.get(*id))
+            .collect(),
+        None => world.instances.values().collect(),
+    };
     // What a terminated instance left may be another's by now, so those that live come last.
-    let (terminated, alive): (Vec<&Instance>, Vec<&Instance>) = world
-        .instances
-        .values()
+    let (terminated, alive): (Vec<&Instance>, Vec<&Instance>) = instances
+        .into_iter()
         .partition(|instance| instance.is_terminated());
-    for instance in terminated {
+    let mut attachments = BTreeMap::new();
+    for instance in terminated.into_iter().chain(alive) {
         for attached in &instance.volumes {
             let id = attached.volume_id.as_str();
-            if attached.delete_on_termination {
-                found.remove(id);
-            } else {
-                found.insert(id, Found::alone(volume_of(world, instance, attached)));
+            if ids.is_none_or(|ids| ids.contains(id)) {
+                attachments.insert(id, (instance, attached));
             }
         }
     }
-    for instance in alive {
-        for attached in instance.attached() {
-            let volume = with_root_of(instance, attached, volume_of(world, instance, attached));
-            let attachment = Some((instance, attached));
-            found.insert(&attached.volume_id, Found { volume, attachment });
+    attachments
+}
+
+/// The volume of this id, unless it is gone or another account's, whose volumes no account ever sees.
+fn own<'w>(
+    world: &'w World,
+    attachments: &BTreeMap<&str, Attachment<'w>>,
+    id: &str,
+) -> Option<Found<'w>> {
+    let attachment = attachments.get(id).copied();
+    let volume = match attachment {
+        None => Cow::Borrowed(world.volumes.get(id)?),
+        Some((instance, attached))
+            if instance.is_terminated() && attached.delete_on_termination =>
+        {
+            return None;
         }
-    }
-    found.retain(|_, found| found.volume.owner == world.account);
-    found
+        Some((instance, attached)) => volume_of(world, instance, attached),
+    };
+    let attachment = attachment.filter(|(instance, _)| !instance.is_terminated());
+    let own = volume.owner == world.account;
+    own.then_some(Found { volume, attachment })
 }
 
 /// An attached volume as the world describes it, or as much as its attachment tells.
-fn volume_of(world: &World, instance: &Instance, attached: &AttachedVolume) -> Volume {
+fn volume_of<'w>(
+    world: &'w World,
+    instance: &Instance,
+    attached: &AttachedVolume,
+) -> Cow<'w, Volume> {
     if let Some(volume) = world.volumes.get(&attached.volume_id) {
-        return volume.clone();
+        return Cow::Borrowed(volume);
     }
     let volume = Volume {
         owner: instance.owner.clone(),
@@ -171,12 +224,12 @@ fn volume_of(world: &World, instance: &Instance, attached: &AttachedVolume) -> V
         Some(snapshot) => made_from(snapshot, volume),
         None => volume,
     };
-    Volume {
+    Cow::Owned(Volume {
         size: attached.size,
         // Its snapshot may be gone, or another's.
         snapshot_id: attached.snapshot_id.clone(),
         ..volume
-    }
+    })
 }
 
 /// A root volume bills what its instance does, and has its product codes. No other volume gets anything
@@ -205,21 +258,21 @@ fn with_root_of(instance: &Instance, attached: &AttachedVolume, volume: Volume) 
 }
 
 /// The values for the name of a filter; all names are in the API reference of `DescribeVolumes`.
-fn values(found: &Found, filter: &str) -> Option<Vec<String>> {
+fn values<'f>(found: &'f Found, filter: &str) -> Option<Values<'f>> {
     let Found { volume, attachment } = found;
     let attached = |value: fn(&Instance, &AttachedVolume) -> String| {
         let value = attachment.map(|(instance, attached)| value(instance, attached));
-        value.into_iter().collect()
+        value.map(Cow::from).into_iter().collect()
     };
     Some(match filter {
-        "volume-id" => vec![volume.id.clone()],
-        "snapshot-id" => volume.snapshot_id.iter().cloned().collect(),
+        "volume-id" => vec![Cow::from(&volume.id)],
+        "snapshot-id" => optional(volume.snapshot_id.as_ref()),
         "status" => vec![found.status().into()],
-        "size" => vec![volume.size.to_string()],
-        "availability-zone" => vec![volume.availability_zone.clone()],
-        "create-time" => vec![timestamp(volume.create_time)],
-        "encrypted" => vec![volume.encrypted.to_string()],
-        "volume-type" => vec![volume.volume_type.clone()],
+        "size" => vec![volume.size.to_string().into()],
+        "availability-zone" => vec![Cow::from(&volume.availability_zone)],
+        "create-time" => vec![timestamp(volume.create_time).into()],
+        "encrypted" => vec![volume.encrypted.to_string().into()],
+        "volume-type" => vec![Cow::from(&volume.volume_type)],
         "attachment.attach-time" => attached(|_, attached| timestamp(attached.attach_time)),
         "attachment.delete-on-termination" => {
             attached(|_, attached| attached.delete_on_termination.to_string())
@@ -245,7 +298,7 @@ fn write(xml: &mut Xml, volume: &Volume, status: &str) {
     tags::write(xml, &volume.tags);
 }
 
-fn write_attachment(xml: &mut Xml, (instance, attached): (&Instance, &AttachedVolume)) {
+fn write_attachment(xml: &mut Xml, (instance, attached): Attachment) {
     xml.text("volumeId", &attached.volume_id);
     xml.text("instanceId", &instance.id);
     xml.text("device", &attached.device_name);
