@@ -21,8 +21,8 @@ use crate::refusal::Refusal;
 use crate::server::Reply;
 use crate::world::{Snapshot, World};
 use disk::{BLOCK_SIZE, Disk};
+pub use settings::Ebs;
 use settings::expiry;
-pub use settings::{Ebs, Limit};
 use token::{Kind, Token};
 
 /// `MaxResults`, and what it is if it is absent or less: "The minimum MaxResult parameter value you can use is

@@ -7,12 +7,16 @@ mod regions;
 mod reserved_instances;
 mod snapshots;
 mod tags;
+mod throttling;
 mod volumes;
+
+pub use throttling::Throttling;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, RangeInclusive};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -60,6 +64,9 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
             "The requested version of service AmazonEC2 is not valid.",
         ));
     }
+    if !world.throttling.admit(action, form, Instant::now()) {
+        return Err(throttled());
+    }
     if form.flag("DryRun")? {
         return Err(Refusal::new(
             "DryRunOperation",
@@ -73,11 +80,13 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
     act(world, form)
 }
 
+fn only_reads(action: &str) -> bool {
+    action.starts_with("Describe") || action.starts_with("List")
+}
+
 /// Whether an action may change what exists and what it refers to.
 fn changes(action: &str) -> bool {
-    !["Describe", "List", "CreateTags", "DeleteTags"]
-        .iter()
-        .any(|harmless| action.starts_with(harmless))
+    !only_reads(action) && !matches!(action, "CreateTags" | "DeleteTags")
 }
 
 /// What the server does before it calls an action: for a question about what refers to many others it makes an

@@ -60,8 +60,8 @@
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
-//! to anybody, makes no events, and has no quotas but those on an account's calls of the EBS direct APIs; that
-//! on the reads of one snapshot is [`FaultKind::Throttle`]'s to play. Images and snapshots are complete at
+//! to anybody, makes no events, and has no quotas but those on an account's calls of the EBS direct APIs, and
+//! of EC2 if a test wants them ([`Throttling`]); that on the reads of one snapshot is [`FaultKind::Throttle`]'s to play. Images and snapshots are complete at
 //! once. `DryRun` is answered before the request is looked at. An instance-store image can not be registered.
 //! Volumes are tagged only as they are made. Launch permissions of organizations are kept, and give nobody
 //! anything.
@@ -88,6 +88,7 @@ mod ec2;
 mod fault;
 mod form;
 mod index;
+mod limit;
 mod query;
 mod refusal;
 mod server;
@@ -96,9 +97,11 @@ mod sts;
 mod world;
 mod xml;
 
-pub use ebs::{Ebs, Limit};
+pub use ebs::Ebs;
+pub use ec2::Throttling;
 pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
 pub use index::Index;
+pub use limit::Limit;
 pub use server::Sim;
 pub use world::{
     AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,

@@ -7,6 +7,7 @@ use std::{fs, io};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ebs::Ebs;
+use crate::ec2::Throttling;
 use crate::index::Index;
 
 /// The account that owns everything unless a test says otherwise.
@@ -54,6 +55,8 @@ pub struct World {
     /// What the DynamoDB transactions that took effect were asked to write, by their `ClientRequestToken`:
     /// a transaction that comes again does nothing again.
     pub transactions: BTreeMap<String, Vec<serde_json::Value>>,
+    /// How often the account may call EC2 in this Region. Without limits unless a test sets some.
+    pub throttling: Throttling,
     /// How the EBS direct APIs behave, by which the blocks of snapshots are read.
     pub ebs: Ebs,
     /// For how many `DescribeImages` calls an image registered from now on is not visible yet.
@@ -107,6 +110,7 @@ impl Default for World {
             tables: BTreeMap::from([("ami-billing-guard".to_owned(), Table::new("id"))]),
             items_per_batch: None,
             transactions: BTreeMap::new(),
+            throttling: Throttling::default(),
             ebs: Ebs::default(),
             new_images_invisible_for: 0,
             after_deregistration: Lingering::default(),
@@ -189,7 +193,7 @@ impl World {
     }
 
     /// What the account has in a Region: this world itself, or one of [`World::elsewhere`]. At first there is
-    /// nothing, no topic, no table and no rule either. A Region that is not on the list comes onto it.
+    /// nothing, no topic, no table and no rule either, but the same limits of calls. A Region that is not on the list comes onto it.
     pub fn in_region(&mut self, name: &str) -> &mut World {
         if name == self.region {
             return self;
@@ -200,6 +204,7 @@ impl World {
         let empty = || World {
             account: self.account.clone(),
             region: name.to_owned(),
+            throttling: self.throttling.afresh(),
             recycle_bin_rules: Vec::new(),
             topics: BTreeMap::new(),
             tables: BTreeMap::new(),

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sim::{Answer, Calls, Fault, FaultKind, Image, Service, Sim, World};
+use sim::{Answer, Calls, Fault, FaultKind, Image, Limit, Service, Sim, World};
 
 const IMAGE: &str = "ami-0123456789abcdef0";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
@@ -256,6 +256,30 @@ async fn a_region_without_opt_in_knows_no_credentials() {
     assert_eq!(refused.status, 401);
     assert!(refused.body.contains("<Code>AuthFailure</Code>"));
     assert_eq!(sim.calls()[0].answer, Answer::Refused("AuthFailure".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_calls_ec2_too_often_is_throttled_in_each_region_by_itself() {
+    let sim = sim_with_image().await.unwrap();
+    let two_calls = |per_second| {
+        Some(Limit {
+            burst: 2,
+            per_second,
+        })
+    };
+    sim.world().throttling.non_mutating = two_calls(0);
+    for status in [200, 200, 503] {
+        assert_eq!(describe(&sim).unwrap().status, status);
+    }
+    let refused = describe(&sim).unwrap();
+    assert!(refused.body.contains("<Code>RequestLimitExceeded</Code>"));
+    let answer = Answer::Refused("RequestLimitExceeded".into());
+    assert_eq!(sim.calls()[3].answer, answer);
+    assert_eq!(ec2_in(&sim, "us-east-1", "DescribeImages").status, 200);
+    assert_eq!(deregister(&sim).unwrap().status, 200);
+    sim.world().throttling.non_mutating = two_calls(1000);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(describe(&sim).unwrap().status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::limit::{Buckets, Limit};
+
 /// How the EBS direct APIs behave. All of it may be changed at any time.
 #[derive(Debug, Clone)]
 pub struct Ebs {
@@ -30,7 +32,7 @@ pub struct Ebs {
     expired: u64,
     /// How many blocks were read with the tokens of a listing.
     reads: BTreeMap<u64, u64>,
-    buckets: BTreeMap<String, Bucket>,
+    buckets: Buckets,
 }
 
 impl Default for Ebs {
@@ -53,7 +55,7 @@ impl Default for Ebs {
             listings: 0,
             expired: 0,
             reads: BTreeMap::new(),
-            buckets: BTreeMap::new(),
+            buckets: Buckets::default(),
         }
     }
 }
@@ -90,13 +92,8 @@ impl Ebs {
 
     /// Takes a token out of the bucket of the action, if there is one.
     pub(super) fn admit(&mut self, action: &str, now: Instant) -> bool {
-        let Some(limit) = self.limits.get(action) else {
-            return true;
-        };
-        let bucket = self.buckets.entry(action.to_owned());
-        bucket
-            .or_insert_with(|| Bucket::full(*limit, now))
-            .take(*limit, now)
+        let limit = self.limits.get(action);
+        limit.is_none_or(|limit| self.buckets.take(action, *limit, now))
     }
 }
 
@@ -105,53 +102,6 @@ pub(super) fn expiry(given: DateTime<Utc>, lasts: Duration) -> DateTime<Utc> {
     let lasts = TimeDelta::from_std(lasts).ok();
     let expiry = lasts.and_then(|lasts| given.checked_add_signed(lasts));
     expiry.unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
-/// How often an action may be called: a bucket of tokens, of which each call takes one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// How many tokens the bucket holds. It is full at first.
-    pub burst: u32,
-    /// How many tokens come back in a second.
-    pub per_second: u32,
-}
-
-impl Limit {
-    /// So many calls a second, and the calls of one second at once. How many AWS lets through at once is not
-    /// documented.
-    pub fn per_second(calls: u32) -> Limit {
-        Limit {
-            burst: calls,
-            per_second: calls,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(limit: Limit, now: Instant) -> Bucket {
-        Bucket {
-            tokens: f64::from(limit.burst),
-            at: now,
-        }
-    }
-
-    fn take(&mut self, limit: Limit, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        let refilled = self.tokens + elapsed * f64::from(limit.per_second);
-        self.tokens = refilled.min(f64::from(limit.burst));
-        self.at = now;
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
 }
 
 #[cfg(test)]

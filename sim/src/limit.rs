@@ -1,0 +1,64 @@
+//! How often an action may be called: buckets of tokens.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// How often an action may be called: a bucket of tokens, of which each call takes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How many tokens the bucket holds. It is full at first.
+    pub burst: u32,
+    /// How many tokens come back in a second.
+    pub per_second: u32,
+}
+
+impl Limit {
+    /// So many calls a second, and the calls of one second at once. How many AWS lets through at once is not
+    /// documented for every service.
+    pub fn per_second(calls: u32) -> Limit {
+        Limit {
+            burst: calls,
+            per_second: calls,
+        }
+    }
+}
+
+/// The buckets by the names of what they are for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Buckets(BTreeMap<String, Bucket>);
+
+impl Buckets {
+    /// Takes a token out of the bucket of this name, if there is one.
+    pub(crate) fn take(&mut self, name: &str, limit: Limit, now: Instant) -> bool {
+        let bucket = self.0.entry(name.to_owned());
+        let bucket = bucket.or_insert_with(|| Bucket::full(limit, now));
+        bucket.take(limit, now)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(limit: Limit, now: Instant) -> Bucket {
+        Bucket {
+            tokens: f64::from(limit.burst),
+            at: now,
+        }
+    }
+
+    fn take(&mut self, limit: Limit, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        let refilled = self.tokens + elapsed * f64::from(limit.per_second);
+        self.tokens = refilled.min(f64::from(limit.burst));
+        self.at = now;
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
