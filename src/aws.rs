@@ -66,6 +66,15 @@ pub struct Tally {
     pub alerts: u64,
 }
 
+impl Tally {
+    /// Adds what went out elsewhere.
+    pub fn add(&mut self, other: Tally) {
+        self.calls += other.calls;
+        self.throttles += other.throttles;
+        self.alerts += other.alerts;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     calls: AtomicU64,
@@ -207,7 +216,7 @@ impl Aws {
     }
 
     /// What went out since this was asked last.
-    pub(crate) fn tally(&self) -> Tally {
+    pub fn tally(&self) -> Tally {
         let taken = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         Tally {
             calls: taken(&self.counters.calls),

@@ -14,6 +14,9 @@ use crate::observation::Observation;
 use crate::policy::{Asked, Policy};
 use crate::record::Record;
 
+/// Stands for a time that EC2 does not tell, as that of an image that is disabled.
+const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
 /// Which images, and how closely they are looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scope {
@@ -89,10 +92,12 @@ impl Guard {
         for (registration, assessment) in assessed {
             let planned = self.plan_unhindered(&registration, assessment);
             // These are few: to look around every image would be thousands of calls.
-            records.push(match planned.plan.action.is_discard() {
+            let mut record = match planned.plan.action.is_discard() {
                 true => Box::pin(self.reconsider(&registration)).await?,
                 false => planned.record(&registration),
-            });
+            };
+            record.registered_at = record.registered_at.filter(|at| *at != UNKNOWN);
+            records.push(record);
         }
         Ok(Swept {
             records,
@@ -109,7 +114,7 @@ impl Guard {
         created: Option<DateTime<Utc>>,
     ) -> Registration {
         let region = self.aws.region().unwrap_or_default();
-        let time = created.unwrap_or(DateTime::UNIX_EPOCH);
+        let time = created.unwrap_or(UNKNOWN);
         Registration::without_event(id, account.clone(), region, "sweep", time)
     }
 

@@ -42,13 +42,28 @@ pub(crate) struct Guarding {
     #[command(flatten)]
     pub(crate) credentials: Credentials,
     /// The policy file; by default the built-in policy
-    #[arg(long, value_name = "FILE", env = "GUARD_POLICY_PATH")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "GUARD_POLICY_PATH",
+        hide_env_values = true
+    )]
     policy: Option<PathBuf>,
     /// The guard's alert topic. With it, a discard is held if nobody listens to it
-    #[arg(long, value_name = "ARN", env = "GUARD_ALERT_TOPIC_ARN")]
+    #[arg(
+        long,
+        value_name = "ARN",
+        env = "GUARD_ALERT_TOPIC_ARN",
+        hide_env_values = true
+    )]
     topic: Option<String>,
     /// The guard's ledger. With it, a discard is held of an AMI that was discarded before
-    #[arg(long, value_name = "TABLE", env = "GUARD_LEDGER_TABLE")]
+    #[arg(
+        long,
+        value_name = "TABLE",
+        env = "GUARD_LEDGER_TABLE",
+        hide_env_values = true
+    )]
     ledger: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ami_billing_guard::reserved::{ReservedInstances, unapplied};
 use ami_billing_guard::sweep::{Scope, Swept};
-use ami_billing_guard::{Deadline, Delivery, Error};
+use ami_billing_guard::{Deadline, Delivery, Error, Tally};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -121,8 +121,14 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let mut journal = Journal::open(arguments.state.as_deref(), header, arguments.resume)?;
     let bar = ProgressBar::new_spinner().with_style(style());
     bar.enable_steady_tick(Duration::from_millis(100));
-    let swept = sweep(&arguments, &session, &mut journal, &bar).await;
+    let mut tally = session.aws.tally();
+    let swept = sweep(&arguments, &session, &mut journal, &bar, &mut tally).await;
     bar.finish_and_clear();
+    let (calls, throttles) = (tally.calls, tally.throttles);
+    tell(
+        &format!("{calls} requests to AWS, of which it took {throttles} for too many"),
+        Outcome::Good,
+    );
     swept.map_err(|stop| match stop {
         Stop::Unknown(why) => Stop::Unknown(format!(
             "{why}\nwhat was found so far is kept: add --resume to go on"
@@ -143,6 +149,7 @@ async fn sweep(
     session: &Session,
     journal: &mut Journal,
     bar: &ProgressBar,
+    tally: &mut Tally,
 ) -> Result<(), Stop> {
     bar.set_position(journal.rows);
     for region in journal.header.regions.clone() {
@@ -181,6 +188,7 @@ async fn sweep(
                 }
                 Err(error) => return Err(error.into()),
             };
+            tally.add(there.aws.tally());
             let next = swept.next.clone();
             let page = Page::of(&region, &swept);
             keep(

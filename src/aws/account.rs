@@ -114,6 +114,12 @@ impl Aws {
         }
     }
 
+    /// Whether a question of this image is yet to be put, together with those of others: what depends on its answer
+    /// need not be asked.
+    pub(crate) fn waits(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.waits())
+    }
+
     /// Whether questions about many images are put together.
     pub(crate) fn asks_ahead(&self) -> bool {
         self.ahead.is_some()

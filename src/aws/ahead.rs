@@ -103,6 +103,11 @@ impl Ahead {
         std::mem::take(&mut self.notes().noted)
     }
 
+    /// The same, asked beside it.
+    pub(super) fn waits(&self) -> bool {
+        self.notes().noted
+    }
+
     pub(super) fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
         let notes = &mut *self.notes();
         let found = notes.snapshots.ask(&[id], &mut notes.noted)?;

@@ -209,6 +209,7 @@ impl Place<'_> {
     async fn by_volume(&self, id: &str) -> Trail {
         let mut trail = Trail::default();
         let volume = match self.in_time(self.aws.describe_volume(id)).await {
+            Err(_) if self.aws.waits() => return trail,
             Ok(Some(volume)) => volume,
             Ok(None) => {
                 trail.seen.push(format!("{id} is not there any more"));
@@ -230,7 +231,7 @@ impl Place<'_> {
             ));
         }
         self.by_attachments(id, &then, &mut trail).await;
-        if trail.found.is_empty() {
+        if trail.found.is_empty() && !self.aws.waits() {
             let made_from = volume.snapshot.as_deref();
             self.by_images(made_from.filter(|id| *id != self.snapshot.id), &mut trail)
                 .await;

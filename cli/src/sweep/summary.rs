@@ -150,17 +150,18 @@ impl Summary {
             true => String::new(),
             false => format!(": {}", labels.join(", ")),
         };
-        text.push_str(&format!("{all} AMIs{labels}\n"));
+        text.push_str(&format!("{}{labels}\n", amis(all)));
         if self.discarded > 0 {
             text.push_str(&format!(
-                "{} were discarded; ami-guard restore brings one back\n",
-                self.discarded
+                "{} discarded; ami-guard restore brings one back\n",
+                amis(self.discarded)
             ));
         }
         for (what, number) in self.lost.values() {
             text.push_str(&format!(
-                "{} do not apply to {number} AMIs that should bill that\n",
-                shown(what)
+                "{} do not apply to {} that should bill that\n",
+                shown(what),
+                amis(*number)
             ));
         }
         let underway: usize = pages.iter().map(|page| page.underway).sum();
@@ -197,5 +198,12 @@ impl Summary {
         } else {
             Outcome::Good
         }
+    }
+}
+
+fn amis(number: u64) -> String {
+    match number {
+        1 => "1 AMI".into(),
+        number => format!("{number} AMIs"),
     }
 }

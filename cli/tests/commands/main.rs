@@ -4,6 +4,8 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod sweep;
+
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -149,7 +151,7 @@ fn pinned(name: &str, arguments: &[&str], output: &Output) {
     let pinned = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(
         text, pinned,
-        "{name}: see GUARD_GOLDEN in cli/tests/commands.rs"
+        "{name}: see GUARD_GOLDEN in cli/tests/commands/main.rs"
     );
 }
 
