@@ -89,6 +89,7 @@ mod fault;
 mod form;
 mod index;
 mod limit;
+mod population;
 mod query;
 mod refusal;
 mod server;

@@ -1,22 +1,41 @@
-//! Serves the example world, with a disk if one is given, until it is killed, and prints the endpoint on standard output.
+//! Serves the example world, or an account with many images, until it is killed, and prints the endpoint on standard
+//! output.
 
 use std::process::ExitCode;
 
-use sim::{Sim, Snapshot, World};
+use sim::{Sim, Snapshot, Throttling, World};
 
-const USAGE: &str = "usage: sim [--port N] [--disk RAW-IMAGE-FILE]";
+const USAGE: &str =
+    "usage: sim [--port N] [--disk RAW-IMAGE-FILE] [--images N [--seed N]] [--throttled]";
 
 /// The snapshot that has the disk which was given.
 const SNAPSHOT: &str = "snap-0000000000000a005";
 
+/// What the command line asks for.
+#[derive(Debug, Default)]
+struct Options {
+    /// 0: any that is free.
+    port: u16,
+    disk: Option<String>,
+    images: Option<usize>,
+    seed: Option<u64>,
+    throttled: bool,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some((port, disk)) = options(std::env::args().skip(1)) else {
+    let Some(options) = Options::of(std::env::args().skip(1)) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let mut world = World::example();
-    if let Some(path) = disk {
+    let mut world = match options.images {
+        Some(images) => World::populated(images, options.seed.unwrap_or_default()),
+        None => World::example(),
+    };
+    if options.throttled {
+        world.throttling = Throttling::of_ec2();
+    }
+    if let Some(path) = options.disk {
         match Snapshot::of_disk(SNAPSHOT, &path) {
             Ok(snapshot) => world.add_snapshot(snapshot),
             Err(error) => {
@@ -25,28 +44,34 @@ async fn main() -> ExitCode {
             }
         }
     }
-    match Sim::start_on(port, world).await {
+    match Sim::start_on(options.port, world).await {
         Ok(sim) => {
             println!("{}", sim.endpoint());
             std::future::pending().await
         }
         Err(error) => {
-            eprintln!("sim: can not listen on port {port}: {error}");
+            eprintln!("sim: can not listen on port {}: {error}", options.port);
             ExitCode::FAILURE
         }
     }
 }
 
-/// The port (0: any that is free) and the disk.
-fn options(mut arguments: impl Iterator<Item = String>) -> Option<(u16, Option<String>)> {
-    let (mut port, mut disk) = (0, None);
-    while let Some(option) = arguments.next() {
-        let value = arguments.next()?;
-        match option.as_str() {
-            "--port" => port = value.parse().ok()?,
-            "--disk" => disk = Some(value),
-            _ => return None,
+impl Options {
+    fn of(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+        let mut options = Options::default();
+        while let Some(option) = arguments.next() {
+            let mut value = || arguments.next();
+            match option.as_str() {
+                "--port" => options.port = value()?.parse().ok()?,
+                "--disk" => options.disk = Some(value()?),
+                "--images" => options.images = Some(value()?.parse().ok()?),
+                "--seed" => options.seed = Some(value()?.parse().ok()?),
+                "--throttled" => options.throttled = true,
+                _ => return None,
+            }
         }
+        // The example world has no seed.
+        let seeded = options.seed.is_none() || options.images.is_some();
+        seeded.then_some(options)
     }
-    Some((port, disk))
 }

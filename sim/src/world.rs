@@ -301,6 +301,23 @@ pub enum SnapshotBilling {
     Empty,
 }
 
+impl SnapshotBilling {
+    /// The platform details and the usage operation of an image that is registered from the snapshot.
+    pub(crate) fn of_image(&self) -> (Option<String>, Option<String>) {
+        match self {
+            SnapshotBilling::Known {
+                platform_details,
+                usage_operation,
+            } => (
+                Some(platform_details.clone()),
+                Some(usage_operation.clone()),
+            ),
+            SnapshotBilling::Missing => (Some("Linux/UNIX".into()), Some("RunInstances".into())),
+            SnapshotBilling::Empty => (None, None),
+        }
+    }
+}
+
 /// An EBS volume. `CreateVolume` makes one. Whether it is attached is its instance's to say.
 #[derive(Debug, Clone)]
 pub struct Volume {
@@ -590,6 +607,12 @@ impl Image {
             invisible_as: Invisible::NotFound,
             id,
         }
+    }
+
+    /// `windows` for the platform details of a Windows image or instance.
+    pub(crate) fn platform_of(details: Option<&str>) -> Option<String> {
+        let details = details.filter(|details| details.starts_with("Windows"));
+        details.map(|_| "windows".into())
     }
 
     /// The snapshots of its volumes.

@@ -580,10 +580,28 @@ def test_both_serve_the_same_blocks_of_the_same_disk(sim_binary: Path, world: Wo
     assert of_sim == (-(-size // 2**30), written)
 
 
-@pytest.mark.parametrize("arguments", [["--disk"], ["--port", "x"], ["--disc", "x"], ["x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--disk"], ["--port", "x"], ["--images", "x"], ["--seed", "1"], ["--disc", "x"], ["x"]]
+)
 def test_sim_says_what_it_takes(sim_binary: Path, arguments: list[str]):
     done = subprocess.run([sim_binary, *arguments], capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stderr) == (2, "usage: sim [--port N] [--disk RAW-IMAGE-FILE]\n")
+    usage = "usage: sim [--port N] [--disk RAW-IMAGE-FILE] [--images N [--seed N]] [--throttled]\n"
+    assert (done.returncode, done.stderr) == (2, usage)
+
+
+def test_sim_serves_an_account_with_many_images_and_throttles_it(sim_binary: Path):
+    command = [sim_binary, "--images", "1200", "--seed", "7", "--throttled"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ec2 = client("ec2", process.stdout.readline().strip())
+        pages = [page["Images"] for page in ec2.get_paginator("describe_images").paginate(MaxResults=1000)]
+        with pytest.raises(ClientError) as error:
+            for _ in range(1000):
+                ec2.describe_images(MaxResults=5)
+        process.kill()
+    assert [len(page) for page in pages] == [1000, 200]
+    assert len({image["ImageId"] for page in pages for image in page}) == 1200
+    assert error.value.response["Error"]["Code"] == "RequestLimitExceeded"
 
 
 def test_sim_says_that_a_disk_is_not_there(sim_binary: Path):

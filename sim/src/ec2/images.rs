@@ -11,9 +11,7 @@ use super::{
 };
 use crate::form::Form;
 use crate::refusal::Refusal;
-use crate::world::{
-    BinnedImage, BlockDevice, Deregistered, Image, Invisible, SnapshotBilling, World,
-};
+use crate::world::{BinnedImage, BlockDevice, Deregistered, Image, Invisible, World};
 use crate::xml::Xml;
 
 /// A page of the actions here has 1 to 1,000 items.
@@ -51,17 +49,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
             "No root snapshot specified in device mapping.",
         ));
     };
-    let (platform_details, usage_operation) = match &snapshots::find(world, root)?.billing {
-        SnapshotBilling::Known {
-            platform_details,
-            usage_operation,
-        } => (
-            Some(platform_details.clone()),
-            Some(usage_operation.clone()),
-        ),
-        SnapshotBilling::Missing => (Some("Linux/UNIX".into()), Some("RunInstances".into())),
-        SnapshotBilling::Empty => (None, None),
-    };
+    let (platform_details, usage_operation) = snapshots::find(world, root)?.billing.of_image();
     let text = |name| form.get(name).map(str::to_owned);
     let image = Image {
         name: name.to_owned(),
@@ -77,10 +65,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         root_device_name: Some(root_device_name.to_owned()),
         product_codes: product_codes(world, &block_devices),
         block_devices,
-        platform: platform_details
-            .as_ref()
-            .filter(|details| details.starts_with("Windows"))
-            .map(|_| "windows".into()),
+        platform: Image::platform_of(platform_details.as_deref()),
         platform_details,
         usage_operation,
         tags,
