@@ -8,6 +8,7 @@ mod explain;
 mod inspect;
 mod policy;
 mod replay;
+mod report;
 mod restore;
 mod show;
 mod sweep;

@@ -3,8 +3,9 @@
 mod journal;
 mod summary;
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ami_billing_guard::reserved::{ReservedInstances, unapplied};
@@ -16,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::account::{Guarding, Session};
 use crate::check::{Row, reserved};
+use crate::report::{self, About};
 use crate::{Outcome, Stop, show, tell};
 use journal::{Header, Journal, Page};
 use summary::Summary;
@@ -256,22 +258,45 @@ async fn keep(
 /// Prints what the journal has.
 fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let mut summary = Summary::new(!arguments.json, arguments.all);
-    for row in journal.rows()? {
-        let (line, row) = row?;
+    for line in journal.lines()? {
+        let line = line?;
         if arguments.json {
             out.write_all(line.as_bytes())?;
         }
-        summary.add(row, out)?;
+        summary.add(journal::row(&line)?, out)?;
     }
     summary.end(journal.pages(), out)?;
     if let Some(path) = &arguments.html {
-        let unwritten = |error: io::Error| {
-            Stop::Unknown(format!(
-                "{:?} can not be written: {error}",
-                path.display().to_string()
-            ))
-        };
-        std::fs::write(path, b"").map_err(unwritten)?;
+        report(path, journal)?;
     }
     Ok(summary.outcome())
+}
+
+/// Writes the report, beside its place first: nobody finds half of one there.
+fn report(path: &Path, journal: &Journal) -> Result<(), Stop> {
+    let shown = path.display().to_string();
+    let unwritten =
+        |error: io::Error| Stop::Unknown(format!("{shown:?} can not be written: {error}"));
+    let header = &journal.header;
+    let gaps = journal.pages().iter().filter_map(|page| {
+        let why = page.failed.as_ref()?;
+        Some(format!("{}: {why}", page.region))
+    });
+    let about = About {
+        account: header.account.clone(),
+        regions: header.regions.clone(),
+        since: header.since,
+        begun: header.begun,
+        policy: header.policy_name.clone(),
+        gaps: gaps.collect(),
+    };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let mut out = BufWriter::new(File::create(&beside).map_err(unwritten)?);
+    report::write(&about, journal.rows()?, &mut out).map_err(|stop: Stop| match stop {
+        Stop::Output(error) => unwritten(error),
+        stop => stop,
+    })?;
+    out.flush().map_err(unwritten)?;
+    std::fs::rename(&beside, path).map_err(unwritten)
 }

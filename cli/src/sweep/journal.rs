@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ami_billing_guard::sweep::Swept;
 use chrono::{DateTime, Utc};
 use etcetera::BaseStrategy;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::summary::Listed;
@@ -207,34 +208,28 @@ impl Journal {
         &self.pages
     }
 
-    /// The rows, each as it stands in the file and as it is listed.
-    pub(super) fn rows(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<(String, Listed), Stop>>, Stop> {
-        let unreadable =
-            |why: String| Stop::Unknown(format!("what was found can not be read again: {why}"));
-        let file = File::open(&self.path).map_err(|error| unreadable(error.to_string()))?;
-        Ok(BufReader::new(file).lines().filter_map(move |line| {
-            let line = match line {
-                Ok(line) => line + "\n",
-                Err(error) => return Some(Err(unreadable(error.to_string()))),
-            };
-            if mark(&line).is_some() {
-                return None;
-            }
-            let row = serde_json::from_str(&line);
-            Some(
-                row.map(|row| (line, row))
-                    .map_err(|error| unreadable(error.to_string())),
-            )
+    /// The rows' lines.
+    pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, Stop>>, Stop> {
+        let file = File::open(&self.path).map_err(|error| unreadable(&error.to_string()))?;
+        Ok(BufReader::new(file).lines().filter_map(|line| match line {
+            Ok(line) if mark(&line).is_some() => None,
+            Ok(line) => Some(Ok(line + "\n")),
+            Err(error) => Some(Err(unreadable(&error.to_string()))),
         }))
+    }
+
+    /// The rows, as far as somebody wants to know of them.
+    pub(super) fn rows<T: DeserializeOwned>(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<T, Stop>>, Stop> {
+        Ok(self.lines()?.map(|line| row(&line?)))
     }
 
     /// The images of a Region that are kept.
     pub(super) fn images_of(&self, region: &str) -> Result<HashSet<String>, Stop> {
         let mut images = HashSet::new();
-        for row in self.rows()? {
-            let (_, row) = row?;
+        for row in self.rows::<Listed>()? {
+            let row = row?;
             if row.region.as_deref() == Some(region) {
                 images.extend(row.image_id);
             }
@@ -260,6 +255,15 @@ impl Header {
             .find(|(differs, _)| *differs)
             .map(|(_, what)| what)
     }
+}
+
+/// A row, as far as somebody wants to know of it.
+pub(super) fn row<T: DeserializeOwned>(line: &str) -> Result<T, Stop> {
+    serde_json::from_str(line).map_err(|error| unreadable(&error.to_string()))
+}
+
+fn unreadable(why: &str) -> Stop {
+    Stop::Unknown(format!("what was found can not be read again: {why}"))
 }
 
 fn mark(line: &str) -> Option<Mark> {

@@ -1,0 +1,276 @@
+//! The report: one page about all AMIs of an account, for a browser, without any network.
+//!
+//! The rows are written as they come, before the page's text, and what is kept of them is a few sums: memory does not
+//! grow with the account. A script shows them, in pages; sums, chart and matrix need none.
+
+mod chart;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use ami_billing_guard::alert::json_without;
+use ami_billing_guard::record::{Actual, Expected};
+use askama::Template;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// So many rows are in a page; of more, verified ones are left out.
+const MOST_ROWS: u64 = 20_000;
+
+/// What nobody says, and what is not there, in the matrix.
+const NOBODY: &str = "(nobody says)";
+const NOTHING: &str = "(nothing)";
+
+/// What the report is about.
+pub(crate) struct About {
+    pub(crate) account: String,
+    pub(crate) regions: Vec<String>,
+    pub(crate) since: Option<DateTime<Utc>>,
+    pub(crate) begun: DateTime<Utc>,
+    pub(crate) policy: String,
+    /// What was not looked at, and why.
+    pub(crate) gaps: Vec<String>,
+}
+
+/// An AMI: of its record, what the report shows. Programs before and after this one may know more, and fewer, keys.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Row {
+    image_id: String,
+    name: Option<String>,
+    region: Option<String>,
+    registered_at: Option<DateTime<Utc>>,
+    snapshot_id: Option<String>,
+    verdict: String,
+    kind: Option<String>,
+    reason: Option<String>,
+    actual: Option<Actual>,
+    expected: Option<Expected>,
+    #[serde(default)]
+    evidence: Vec<Statement>,
+    action: Option<String>,
+    outcome: Option<String>,
+    #[serde(default)]
+    held_by: Vec<String>,
+    #[serde(default)]
+    fix: Vec<String>,
+    reserved_instances: Option<Vec<Reserved>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Statement {
+    source: String,
+    state: String,
+    #[serde(default)]
+    says: Vec<String>,
+    detail: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Reserved {
+    id: String,
+    instance_type: String,
+    count: i32,
+    platform: String,
+}
+
+impl Row {
+    fn label(&self) -> String {
+        match &self.kind {
+            Some(kind) => format!("{}/{kind}", self.verdict),
+            None => self.verdict.clone(),
+        }
+    }
+
+    fn bills(&self) -> &str {
+        let details = self.actual.as_ref();
+        match details.and_then(|actual| actual.platform_details.as_deref()) {
+            None | Some("") => NOTHING,
+            Some(details) => details,
+        }
+    }
+
+    fn should_bill(&self) -> String {
+        match &self.expected {
+            Some(expected) => expected.platform.join(" or "),
+            None => NOBODY.into(),
+        }
+    }
+}
+
+/// What is kept of the rows.
+#[derive(Default)]
+struct Sums {
+    all: u64,
+    left_out: u64,
+    labels: BTreeMap<String, u64>,
+    /// By month, and verdict.
+    months: BTreeMap<String, BTreeMap<String, u64>>,
+    /// By what is billed, and what should be: how many, and how many of these are right.
+    matrix: BTreeMap<String, BTreeMap<String, (u64, u64)>>,
+    /// What the Reserved Instances are that do not apply, and to how many AMIs.
+    reserved: BTreeMap<String, (String, u64)>,
+}
+
+impl Sums {
+    fn add(&mut self, row: &Row) {
+        self.all += 1;
+        *self.labels.entry(row.label()).or_default() += 1;
+        if let Some(at) = row.registered_at {
+            let month = self.months.entry(at.format("%Y-%m").to_string());
+            *month.or_default().entry(row.verdict.clone()).or_default() += 1;
+        }
+        if row.actual.is_some() {
+            let line = self.matrix.entry(row.bills().to_owned()).or_default();
+            let (all, right) = line.entry(row.should_bill()).or_default();
+            *all += 1;
+            *right += u64::from(row.verdict == "verified");
+        }
+        for lost in row.reserved_instances.iter().flatten() {
+            let (count, kind, platform) = (lost.count, &lost.instance_type, &lost.platform);
+            let what = || (format!("{count} × {kind} for {platform}"), 0);
+            self.reserved.entry(lost.id.clone()).or_insert_with(what).1 += 1;
+        }
+    }
+
+    fn of(&self, verdict: &str) -> u64 {
+        let labels = self.labels.iter();
+        let own = labels.filter(|(label, _)| label.split('/').next() == Some(verdict));
+        own.map(|(_, number)| number).sum()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "report/head.html")]
+struct Head;
+
+#[derive(Template)]
+#[template(path = "report/body.html")]
+struct Body<'a> {
+    about: &'a About,
+    ended: DateTime<Utc>,
+    all: u64,
+    left_out: u64,
+    /// Word, number, share of all in percent.
+    verdicts: Vec<(&'static str, u64, String)>,
+    kinds: Vec<(String, u64)>,
+    chart: String,
+    months: Vec<(String, Vec<u64>)>,
+    should: Vec<String>,
+    matrix: Vec<(String, Vec<Cell>)>,
+    reserved: Vec<(String, String, u64)>,
+}
+
+/// A cell of the matrix.
+struct Cell {
+    should: String,
+    number: u64,
+    right: u64,
+}
+
+/// The verdicts that are shown, in this order. Others are in the list.
+const VERDICTS: [&str; 7] = [
+    "verified",
+    "mismatch",
+    "conflict",
+    "unverifiable",
+    "exempt",
+    "gone",
+    "failed",
+];
+
+/// Writes the report.
+///
+/// # Errors
+/// Whatever keeps a row from being read, or the page from being written.
+pub(crate) fn write<E: From<io::Error>>(
+    about: &About,
+    rows: impl Iterator<Item = Result<Row, E>>,
+    out: &mut impl Write,
+) -> Result<(), E> {
+    out.write_all(rendered(&Head)?.as_bytes())?;
+    let mut sums = Sums::default();
+    let mut written = 0_u64;
+    for row in rows {
+        let row = row?;
+        sums.add(&row);
+        if written >= MOST_ROWS && row.verdict == "verified" {
+            sums.left_out += 1;
+            continue;
+        }
+        let comma = if written == 0 { "" } else { ",\n" };
+        write!(out, "{comma}{}", embedded(&row)?)?;
+        written += 1;
+    }
+    let body = Body::of(about, sums)?;
+    out.write_all(rendered(&body)?.as_bytes())?;
+    Ok(())
+}
+
+/// JSON that stays within its element: a stranger's text can not end it.
+fn embedded(row: &Row) -> io::Result<String> {
+    let json = serde_json::to_string(row)?;
+    Ok(json_without(&json, |letter| {
+        !matches!(letter, ' '..='~') || matches!(letter, '<' | '>' | '&')
+    }))
+}
+
+fn rendered(template: &impl Template) -> io::Result<String> {
+    template.render().map_err(io::Error::other)
+}
+
+impl<'a> Body<'a> {
+    fn of(about: &'a About, sums: Sums) -> io::Result<Body<'a>> {
+        let share = |number: u64| match sums.all {
+            0 => "0".to_owned(),
+            all => format!("{:.1}", number as f64 * 100.0 / all as f64),
+        };
+        let verdicts = VERDICTS.map(|verdict| {
+            let number = sums.of(verdict);
+            (verdict, number, share(number))
+        });
+        let shown = |(_, number, _): &(&str, u64, String)| *number > 0;
+        let kinds = sums.labels.iter().filter(|(label, _)| label.contains('/'));
+        let mut should: Vec<String> = sums
+            .matrix
+            .values()
+            .flat_map(|line| line.keys().cloned())
+            .collect();
+        should.sort();
+        should.dedup();
+        let matrix = sums.matrix.iter().map(|(bills, line)| {
+            let cells = should.iter().map(|should| {
+                let (number, right) = line.get(should).copied().unwrap_or_default();
+                let should = should.clone();
+                Cell {
+                    should,
+                    number,
+                    right,
+                }
+            });
+            (bills.clone(), cells.collect())
+        });
+        let months = sums.months.iter().map(|(month, numbers)| {
+            let number = |verdict: &&str| numbers.get(*verdict).copied().unwrap_or_default();
+            (month.clone(), VERDICTS.iter().map(number).collect())
+        });
+        Ok(Body {
+            about,
+            ended: Utc::now(),
+            all: sums.all,
+            left_out: sums.left_out,
+            kinds: kinds
+                .map(|(label, number)| (label.clone(), *number))
+                .collect(),
+            chart: chart::of(&sums.months, &VERDICTS).map_err(io::Error::other)?,
+            months: months.collect(),
+            matrix: matrix.collect(),
+            reserved: sums
+                .reserved
+                .iter()
+                .map(|(id, (what, number))| (id.clone(), what.clone(), *number))
+                .collect(),
+            verdicts: verdicts.into_iter().filter(shown).collect(),
+            should,
+        })
+    }
+}
