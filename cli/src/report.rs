@@ -32,27 +32,38 @@ pub(crate) struct About {
     pub(crate) gaps: Vec<String>,
 }
 
-/// An AMI: of its record, what the report shows. Programs before and after this one may know more, and fewer, keys.
+/// An AMI: of its record, what the report shows, and nothing of what is not there: the page is long enough. Programs before and after this one may know more, and fewer, keys.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Row {
     image_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     registered_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     snapshot_id: Option<String>,
     verdict: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     actual: Option<Actual>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Expected>,
     #[serde(default)]
     evidence: Vec<Statement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<String>,
     #[serde(default)]
     held_by: Vec<String>,
     #[serde(default)]
     fix: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reserved_instances: Option<Vec<Reserved>>,
 }
 
@@ -272,5 +283,59 @@ impl<'a> Body<'a> {
             verdicts: verdicts.into_iter().filter(shown).collect(),
             should,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(rows: impl Iterator<Item = Row>) -> String {
+        let about = About {
+            account: "123456789012".into(),
+            regions: vec!["eu-west-1".into()],
+            since: None,
+            begun: Utc::now(),
+            policy: "</script>.toml".into(),
+            gaps: vec!["us-east-1: <denied>".into()],
+        };
+        let mut out = Vec::new();
+        write(&about, rows.map(Ok::<Row, io::Error>), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn row(number: u64, verdict: &str) -> Row {
+        let row =
+            serde_json::json!({ "image_id": format!("ami-{number:017x}"), "verdict": verdict });
+        serde_json::from_value(row).unwrap()
+    }
+
+    #[test]
+    fn of_very_many_images_verified_ones_are_counted_and_left_out() {
+        let verified = (0..MOST_ROWS + 10).map(|number| row(number, "verified"));
+        let after = [
+            row(MOST_ROWS + 10, "mismatch"),
+            row(MOST_ROWS + 11, "of a later version"),
+        ];
+        let page = page(verified.chain(after));
+        assert!(page.contains("20012 AMIs") && page.contains("10 verified AMIs are counted"));
+        assert_eq!(page.matches("{\"image_id\":").count(), 20_002);
+        assert!(page.contains("of a later version"));
+    }
+
+    #[test]
+    fn strangers_end_no_element_and_begin_none() {
+        let mut hostile = row(1, "mismatch");
+        hostile.name = Some("</script><b>\u{2028}".into());
+        let page = page([hostile].into_iter());
+        assert_eq!(page.matches("</script>").count(), 2);
+        assert!(!page.contains("<b>\u{2028}") && !page.contains("<denied>"));
+        assert!(page.contains("\\u003c/script\\u003e\\u003cb\\u003e\\u2028"));
+    }
+
+    #[test]
+    fn an_account_without_images_has_a_page_too() {
+        let page = page(std::iter::empty());
+        assert!(page.contains("0 AMIs") && page.trim_end().ends_with("</html>"));
     }
 }
