@@ -7,14 +7,16 @@ What is added to moto's EC2:
 - RunInstances gives an instance its image's billing and root volume, and CreateImage takes both
   from the instance;
 - DescribeImages refuses a call that names one unknown id, finds images by their snapshots, leaves
-  disabled images out, and those that others deprecated, and can be told not to see an image for the
-  first n calls;
+  disabled images out, and those that others deprecated, comes in pages, and can be told not to see an
+  image for the first n calls;
 - DescribeSnapshotAttribute shows product codes, which RegisterImage copies, and a copied snapshot
   names no volume; DescribeImageAttribute says of an unknown image that it is unknown;
 - DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
   ListImagesInRecycleBin shows and RestoreImageFromRecycleBin empties; DisableImage takes the launch
   permissions away;
 - DescribeImageReferences names instances, launch templates and SSM parameters that refer to images;
+- DescribeRegions leaves out those that the account has not opted in to, unless it is asked for them,
+  heeds filters, and refuses one that does not exist; DescribeReservedInstances shows what a test reserved;
 - a topic counts its subscriptions: those by mail are never confirmed, all others are at once;
 - any action can be told to fail, or to wait, and every call is logged in its order.
 
@@ -40,6 +42,7 @@ tests beside the AWS protocols:
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"key", "value", "days"}]
+    POST /_guard/reserve                [what DescribeReservedInstances shows]
     POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared",
                                          "lost": the call takes effect, "reasons": of a cancelled transaction,
                                          or one that EBS has}
@@ -65,6 +68,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -113,6 +117,7 @@ class State:
 
     billing: dict[str, dict[str, str | None]] = field(default_factory=dict)
     rules: list[dict[str, Any]] = field(default_factory=list)
+    reserved: list[dict[str, Any]] = field(default_factory=list)
     recycle_bin: dict[str, dict[str, Any]] = field(default_factory=dict)
     binned: dict[str, Ami] = field(default_factory=dict)
     transactions: dict[str, tuple[str, Any, bytes]] = field(default_factory=dict)
@@ -358,7 +363,15 @@ def describe_images(self: EC2Response) -> ActionResult:
         images = [image for image in images if image.state != "disabled"]
     if not ids and not self._get_param("IncludeDeprecated", False):
         images = [image for image in images if image.owner_id == ACCOUNT or not deprecated(image)]
-    return ActionResult({"Images": [image for image in images if image.id not in unseen]})
+    return paged(self, [image for image in images if image.id not in unseen])
+
+
+def paged(self: EC2Response, images: list[Ami]) -> ActionResult:
+    """The page of the images that a call asks for, in the order of their ids."""
+    after, most = self._get_param("NextToken", ""), self._get_param("MaxResults")
+    left = sorted((image for image in images if image.id > after), key=lambda image: image.id)
+    page = left[:most]
+    return ActionResult({"Images": page} | ({"NextToken": page[-1].id} if len(page) < len(left) else {}))
 
 
 def has_one_of(image: Ami, snapshots: list[str]) -> bool:
@@ -534,6 +547,60 @@ REFERENCES = {
     "imagebuilder:ContainerRecipe": by_recipes,
 }
 
+
+def describe_regions(self: EC2Response) -> ActionResult:
+    """DescribeRegions: only those that the account can use, unless all or certain ones are asked for."""
+    self.error_on_dryrun()
+    names, regions = self._get_param("RegionNames", []), self.ec2_backend.describe_regions()
+    unknown = {*names} - {region.name for region in regions}
+    if unknown:
+        raise EC2ClientError("InvalidParameterValue", f"Invalid region: {sorted(unknown)}")
+    if names:
+        regions = [region for region in regions if region.name in names]
+    elif not self._get_param("AllRegions", False):
+        regions = [region for region in regions if region.opt_in_status != "not-opted-in"]
+    shown = [
+        {"RegionName": region.name, "Endpoint": region.endpoint, "OptInStatus": region.opt_in_status}
+        for region in regions
+    ]
+    filters = {"endpoint": "Endpoint", "opt-in-status": "OptInStatus", "region-name": "RegionName"}
+    return ActionResult({"Regions": filtered(self, shown, filters)})
+
+
+def describe_reserved_instances(self: EC2Response) -> ActionResult:
+    """DescribeReservedInstances: without pages, as in EC2."""
+    self.error_on_dryrun()
+    ids = self._get_param("ReservedInstancesIds", [])
+    known = {reserved["ReservedInstancesId"]: reserved for reserved in STATE.reserved}
+    if not known.keys() >= {*ids}:
+        raise EC2ClientError("InvalidReservedInstancesId", f"No such Reserved Instances: {ids}")
+    filters = {
+        "availability-zone": "AvailabilityZone",
+        "instance-type": "InstanceType",
+        "product-description": "ProductDescription",
+        "scope": "Scope",
+        "state": "State",
+    }
+    shown = filtered(self, [known[key] for key in ids or known], filters)
+    return ActionResult({"ReservedInstances": shown})
+
+
+def filtered(
+    self: EC2Response, items: list[dict[str, Any]], filters: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The items that pass the filters of a call, of which each looks at a key."""
+    for name, patterns in self._filters_from_querystring().items():
+        if name not in filters:
+            raise EC2ClientError("InvalidParameterValue", f"The filter '{name}' is invalid")
+        key = filters[name]
+        items = [
+            item
+            for item in items
+            if any(fnmatchcase(item.get(key, ""), pattern) for pattern in patterns)
+        ]
+    return items
+
+
 uncounted = SNSBackend.get_topic
 
 
@@ -562,6 +629,8 @@ for action in (
     restore_image_from_recycle_bin,
     disable_image,
     describe_image_references,
+    describe_regions,
+    describe_reserved_instances,
 ):
     setattr(EC2Response, action.__name__, action)
 
@@ -586,6 +655,8 @@ def order(what: str, body: Any) -> Any:
             setattr(model, attribute, value)
     elif what == "rules":
         STATE.rules = body
+    elif what == "reserve":
+        STATE.reserved = body
     elif what == "fault":
         STATE.faults.append(body)
     elif what == "heal":

@@ -134,6 +134,42 @@ def test_an_image_that_its_publisher_deprecated_shows_to_those_who_ask_for_it(wo
     assert image["ImageOwnerAlias"] == "amazon" and image["DeprecationTime"].startswith("2026-01-01")
 
 
+def test_images_come_in_pages(world: World):
+    images = sorted(world.image() for _ in range(5))
+
+    pages = world.ec2.get_paginator("describe_images").paginate(MaxResults=2)
+    found = [[image["ImageId"] for image in page["Images"]] for page in pages]
+
+    assert found == [images[:2], images[2:4], images[4:]]
+
+
+def test_regions_without_opt_in_are_told_only_to_those_who_ask(world: World):
+    def statuses(**request) -> set[str]:
+        return {region["OptInStatus"] for region in world.ec2.describe_regions(**request)["Regions"]}
+
+    assert statuses() == {"opt-in-not-required"}
+    assert statuses(AllRegions=True) == {"opt-in-not-required", "not-opted-in"}
+    assert statuses(RegionNames=["ap-east-1"]) == {"not-opted-in"}
+    assert statuses(AllRegions=True, Filters=[{"Name": "region-name", "Values": ["ap-eas?-1"]}])
+    assert refusal(world.ec2.describe_regions, RegionNames=["eu-west-9"]) == "InvalidParameterValue"
+
+
+def test_what_was_reserved_is_shown(world: World):
+    look = world.ec2.describe_reserved_instances
+    assert look()["ReservedInstances"] == []
+    reserved = [
+        {"ReservedInstancesId": str(number), "InstanceType": "m5.large", "ProductDescription": platform}
+        for number, platform in enumerate(["Windows", "Linux/UNIX"])
+    ]
+    world.moto.order("reserve", reserved)
+
+    assert look()["ReservedInstances"] == reserved
+    assert look(ReservedInstancesIds=["1"])["ReservedInstances"] == reserved[1:]
+    windows = [{"Name": "product-description", "Values": ["Win*"]}]
+    assert look(Filters=windows)["ReservedInstances"] == reserved[:1]
+    assert refusal(look, ReservedInstancesIds=["2"]) == "InvalidReservedInstancesId"
+
+
 def test_an_instance_has_its_images_billing_and_root_volume(world: World):
     ami = world.image("Windows")
     instance = world.instance(image=ami)

@@ -8,11 +8,13 @@ import re
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -26,7 +28,11 @@ SNAPSHOTS = {
     "Windows Server, comes out with nothing": (None, None),
 }
 
+# Credentials that nobody checks.
+KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests"}
+
 UNKNOWN = "ami-0123456789abcdef0"
+UUID = "01234567-89ab-4cde-8f01-23456789abcd"
 
 # The table of sim's default world.
 TABLE = "ami-billing-guard"
@@ -40,13 +46,22 @@ TOLD_ALIKE = {"ConditionalCheckFailedException", "TransactionCanceledException",
 Play = list[tuple[str, Any]]
 
 
+@contextmanager
+def serving(*command: Path | str) -> Iterator[str]:
+    """The endpoint of a sim that this command starts."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def sim(sim_binary: Path) -> Iterator[str]:
     """sim's endpoint."""
-    with subprocess.Popen([sim_binary], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with serving(sim_binary) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -206,6 +221,7 @@ def scenario(endpoint: str) -> Play:
     do("publish with a long subject", sns.publish, TopicArn=TOPIC, Subject="a" * 101, Message="text")
     do("the topic's attributes", sns.get_topic_attributes, TopicArn=TOPIC)
     do("no topic's attributes", sns.get_topic_attributes, TopicArn=f"{TOPIC}-2")
+    account(endpoint, do)
     blocks(client("ebs", endpoint), do, snapshots["Windows Server"])
     items(client("dynamodb", endpoint), do)
     transactions(client("dynamodb", endpoint), do)
@@ -256,6 +272,31 @@ def lineage(ec2: Any, do: Recorder, snapshot: str) -> None:
         ("no instance by its owner", ec2.describe_instances, "owner-id", "210987654321"),
     ]:
         do(f"find {what}", call, Filters=[{"Name": name, "Values": [value]}])
+
+
+def account(endpoint: str, do: Recorder) -> None:
+    """Who calls, and where what the account has is."""
+    ec2 = client("ec2", endpoint)
+    do("who calls", client("sts", endpoint).get_caller_identity)
+    do("what is reserved", ec2.describe_reserved_instances)
+    do("what is reserved under an unknown id", ec2.describe_reserved_instances, ReservedInstancesIds=[UUID])
+    some = ["eu-west-1", "us-east-1", "ap-east-1"]
+    do("some Regions", ec2.describe_regions, RegionNames=some)
+    for name, value in [
+        ("opt-in-status", "not-opted-in"),
+        ("region-name", "*-east-1"),
+        ("endpoint", "ec2.eu-west-1.amazonaws.com"),
+        ("state", "available"),
+    ]:
+        filters = [{"Name": name, "Values": [value]}]
+        do(f"Regions by {name}", ec2.describe_regions, RegionNames=some, Filters=filters)
+    do("an unknown Region", ec2.describe_regions, RegionNames=["eu-west-9"])
+    unusable = [{"Name": "region-name", "Values": ["ap-east-1"]}]
+    do("a Region that is not usable", ec2.describe_regions, Filters=unusable)
+    do("one among all Regions", ec2.describe_regions, Filters=unusable, AllRegions=True)
+    elsewhere = boto3.client("ec2", endpoint_url=endpoint, region_name="us-east-1", **KEYS)
+    do("images of another Region", elsewhere.describe_images)
+    do("images of the Region", ec2.describe_images, Owners=["self"])
 
 
 def blocks(ebs: Any, do: Recorder, snapshot: str) -> None:
@@ -396,6 +437,18 @@ def items(dynamodb: Any, do: Recorder) -> None:
     only_if = {"ConditionExpression": "attribute_exists(id)"}
     do("delete only if it is there", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **only_if)
 
+    def batch(step: str, *ids: str, table: str = TABLE, **more: Any) -> None:
+        asked = {table: {"Keys": [key(id) for id in ids]} | more}
+        do(f"get {step}", dynamodb.batch_get_item, RequestItems=asked)
+
+    batch("many", "counter", "nothing", "a", ConsistentRead=True)
+    parts = {"ProjectionExpression": "#n, n", "ExpressionAttributeNames": {"#n": "name"}}
+    batch("parts of many", "a", "counter", **parts)
+    batch("nothing of many", "nothing")
+    batch("one twice", "a", "a")
+    batch("too many", *(str(number) for number in range(101)))
+    batch("many from no table", "a", table="no-such-table")
+
 
 def key(id: str) -> dict[str, Any]:
     """The key of an item."""
@@ -458,7 +511,8 @@ def comparable(play: Play) -> Play:
     def order(item: dict[str, Any] | str) -> list[str]:
         if isinstance(item, str):
             return [item]
-        return [str(item.get(name, "")) for name in ("Name", "Description", "Key", "Size", "UserId")]
+        names = ("Name", "RegionName", "Description", "Key", "Size", "UserId", "id")
+        return [str(item.get(name, "")) for name in names]
 
     def value(key: str, of: Any) -> Any:
         if isinstance(of, dict):
@@ -504,6 +558,9 @@ DIFFERENCES = {
     "ItemCollectionMetrics",
     # An update that makes an item does not count its key among what it updated.
     "update a counter.Attributes.id",
+    # Each has a caller of its own.
+    "who calls.Arn",
+    "who calls.UserId",
     # moto counts a queue's subscription neither as confirmed nor as pending.
     "SubscriptionsConfirmed",
 }
@@ -545,6 +602,31 @@ def test_sim_and_moto_give_the_same_answers(sim: str, moto_endpoint: str):
         assert (image.get("PlatformDetails"), image.get("UsageOperation")) == billing
 
 
+def test_both_find_the_same_reserved_instances(sim_binary: Path, world: World):
+    with serving(sim_binary, "--images", "0") as endpoint:
+        sim = client("ec2", endpoint)
+        reserved = sim.describe_reserved_instances()["ReservedInstances"]
+        assert len(reserved) == 6
+        world.moto.order("reserve", json.loads(json.dumps(reserved, default=str)))
+        for name, value in [
+            ("state", "active"),
+            ("state", "retired"),
+            ("product-description", "Windows"),
+            ("product-description", "*(Amazon VPC)"),
+            ("instance-type", "m5.*"),
+            ("scope", "Region"),
+            ("availability-zone", "eu-west-1a"),
+        ]:
+            request = {"Filters": [{"Name": name, "Values": [value]}]}
+            ours, theirs = (ec2.describe_reserved_instances(**request) for ec2 in (sim, world.ec2))
+            # Of times moto tells no more than the second.
+            found = [
+                [{**one, "Start": None, "End": None} for one in answer["ReservedInstances"]]
+                for answer in (ours, theirs)
+            ]
+            assert found[0] == found[1], (name, value)
+
+
 def test_both_serve_the_same_blocks_of_the_same_disk(sim_binary: Path, world: World, tmp_path: Path):
     name = "debian12"
     size, written = disk(name)
@@ -572,10 +654,8 @@ def test_both_serve_the_same_blocks_of_the_same_disk(sim_binary: Path, world: Wo
                 found[block["BlockIndex"]] = content
         return page["VolumeSize"], found
 
-    with subprocess.Popen([sim_binary, "--disk", raw], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        of_sim = read(process.stdout.readline().strip(), "snap-0000000000000a005")
-        process.kill()
+    with serving(sim_binary, "--disk", raw) as endpoint:
+        of_sim = read(endpoint, "snap-0000000000000a005")
     assert of_sim == read(world.moto.endpoint, world.snapshot_with_disk(name))
     assert of_sim == (-(-size // 2**30), written)
 
@@ -590,15 +670,12 @@ def test_sim_says_what_it_takes(sim_binary: Path, arguments: list[str]):
 
 
 def test_sim_serves_an_account_with_many_images_and_throttles_it(sim_binary: Path):
-    command = [sim_binary, "--images", "1200", "--seed", "7", "--throttled"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ec2 = client("ec2", process.stdout.readline().strip())
+    with serving(sim_binary, "--images", "1200", "--seed", "7", "--throttled") as endpoint:
+        ec2 = client("ec2", endpoint)
         pages = [page["Images"] for page in ec2.get_paginator("describe_images").paginate(MaxResults=1000)]
         with pytest.raises(ClientError) as error:
             for _ in range(1000):
                 ec2.describe_images(MaxResults=5)
-        process.kill()
     assert [len(page) for page in pages] == [1000, 200]
     assert len({image["ImageId"] for page in pages for image in page}) == 1200
     assert error.value.response["Error"]["Code"] == "RequestLimitExceeded"
