@@ -4,6 +4,7 @@
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
 
 mod chat;
+mod summary;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::event::Digest;
 use crate::expectation::{EXPECT_TAG, Origin};
 use crate::record::{Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
 use crate::verdict::{Mismatch, Verdict};
+pub(crate) use summary::summary;
 
 /// A subject is shorter than 100 characters (SNS API reference, "Publish").
 const SUBJECT: usize = 99;

@@ -38,7 +38,7 @@ use crate::event::{AmiId, Registration};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 pub use account::BroughtBack;
 pub(crate) use account::patiently;
-pub(crate) use ahead::{Ahead, ImagesBy};
+pub(crate) use ahead::{Ahead, ImagesBy, MOST_VALUES};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;

@@ -147,6 +147,8 @@ pub enum Incoming {
     Registration(Registration),
     /// The template's hourly rule: time for a digest.
     Digest(Digest),
+    /// The template's schedule: time for a sweep.
+    Sweep(Sweep),
     /// Anything else.
     Ignored(Ignored),
 }
@@ -161,6 +163,20 @@ pub struct Digest {
     pub account: AccountId,
     /// The Region.
     pub region: String,
+}
+
+/// An event that asks for a sweep of all images: the template's schedule makes it up.
+/// (EventBridge Scheduler User Guide, "Adding context attributes".)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// The Scheduler's id of its attempt to deliver the event.
+    pub event_id: String,
+    /// The account.
+    pub account: AccountId,
+    /// The Region.
+    pub region: String,
+    /// For when it was scheduled: the same for each delivery of it.
+    pub time: DateTime<Utc>,
 }
 
 /// An event that is not a successful registration here, with what is known of it.
@@ -265,11 +281,6 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         return ignored(reason);
     }
 
-    let needed = |what: &str, value: Option<String>| {
-        value
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| malformed(format!("an event without {what}")))
-    };
     let (image_id, registered_by, billing_products) = match tells(&event)? {
         Tells::Registered {
             image_id,
@@ -277,37 +288,55 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
             billing_products,
         } => (image_id, by, billing_products),
         Tells::OfTheHour => {
+            let (event_id, account, region) = address(&event)?;
             return Ok(Incoming::Digest(Digest {
-                event_id: name_of("event id", needed("an event id", event.id)?)?,
-                account: needed("an account", event.account)?
-                    .parse()
-                    .map_err(malformed)?,
-                region: name_of("Region", needed("a Region", event.region)?)?,
+                event_id,
+                account,
+                region,
+            }));
+        }
+        Tells::OfTheSchedule => {
+            let (event_id, account, region) = address(&event)?;
+            return Ok(Incoming::Sweep(Sweep {
+                event_id,
+                account,
+                region,
+                time: needed("a time", event.time)?,
             }));
         }
         Tells::OfSomethingElse(what) => return ignored(what),
     };
 
-    let image_id = needed("an image id", image_id)?
+    let image_id = needed("an image id", image_id.filter(|id| !id.is_empty()))?
         .parse()
         .map_err(malformed)?;
-    let account = needed("an account", event.account)?
-        .parse()
-        .map_err(malformed)?;
-    let region = name_of("Region", needed("a Region", event.region)?)?;
-    let event_id = name_of("event id", needed("an event id", event.id)?)?;
-    let time = event
-        .time
-        .ok_or_else(|| malformed("a registration without a time".into()))?;
+    let (event_id, account, region) = address(&event)?;
     Ok(Incoming::Registration(Registration {
         image_id,
         account,
         region,
         event_id,
-        time,
+        time: needed("a time", event.time)?,
         registered_by,
         billing_products,
     }))
+}
+
+/// An event's id, account and Region.
+fn address(event: &EventBridgeEvent<Value>) -> Result<(String, AccountId, String), Error> {
+    let text = |what: &str, value: &Option<String>| {
+        needed(what, value.clone().filter(|value| !value.is_empty()))
+    };
+    let account = text("an account", &event.account)?;
+    Ok((
+        name_of("event id", text("an event id", &event.id)?)?,
+        account.parse().map_err(malformed)?,
+        name_of("Region", text("a Region", &event.region)?)?,
+    ))
+}
+
+fn needed<T>(what: &str, value: Option<T>) -> Result<T, Error> {
+    value.ok_or_else(|| malformed(format!("an event without {what}")))
 }
 
 /// What an event tells, wherever it comes from.
@@ -318,6 +347,7 @@ enum Tells {
         billing_products: BTreeSet<String>,
     },
     OfTheHour,
+    OfTheSchedule,
     OfSomethingElse(String),
 }
 
@@ -326,6 +356,7 @@ fn tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
         ("aws.ec2", "AWS API Call via CloudTrail") => api_call_tells(event),
         ("aws.ec2", "EC2 AMI State Change") => state_change_tells(event),
         ("aws.events", "Scheduled Event") => Ok(Tells::OfTheHour),
+        ("ami-billing-guard", "Sweep") => Ok(Tells::OfTheSchedule),
         (source, detail_type) => Ok(Tells::OfSomethingElse(format!(
             "the event is {} from {}, not a registration",
             quoted(detail_type),

@@ -200,7 +200,7 @@ impl Guard {
     }
 
     /// Tells the log why a delivery failed, with the ids of event and image as far as they are known.
-    fn failed(
+    pub(crate) fn failed(
         &self,
         delivery: &Delivery,
         event_id: Option<&str>,
@@ -324,21 +324,37 @@ impl Guard {
                 };
                 in_time(delivery, work, late).await
             }
-            Incoming::Registration(registration) => {
-                // With the record's names, so that one search finds both.
-                let span = tracing::error_span!(
-                    "registration",
-                    image_id = %registration.image_id,
-                    event_id = registration.event_id
-                );
-                let work = Box::pin(self.follow(&registration, delivery).instrument(span));
+            Incoming::Sweep(sweep) => {
+                let span = tracing::error_span!("sweep", event_id = sweep.event_id);
+                let work = Box::pin(self.daily(sweep, delivery).instrument(span));
                 let late = Error::OutOfTime {
-                    image: registration.image_id.to_string(),
-                    doing: "how far it went shows the next time".into(),
+                    image: "the sweep".into(),
+                    doing: "what it found may not have been told".into(),
                 };
                 in_time(delivery, work, late).await
             }
+            Incoming::Registration(registration) => self.registered(&registration, delivery).await,
         }
+    }
+
+    /// Deals with a registration in what is left of a delivery's time.
+    pub(crate) async fn registered(
+        &self,
+        registration: &Registration,
+        delivery: &Delivery,
+    ) -> Result<Record, Error> {
+        // With the record's names, so that one search finds both.
+        let span = tracing::error_span!(
+            "registration",
+            image_id = %registration.image_id,
+            event_id = registration.event_id
+        );
+        let work = Box::pin(self.follow(registration, delivery).instrument(span));
+        let late = Error::OutOfTime {
+            image: registration.image_id.to_string(),
+            doing: "how far it went shows the next time".into(),
+        };
+        in_time(delivery, work, late).await
     }
 
     async fn follow(
@@ -401,6 +417,7 @@ impl Guard {
             Incoming::Registration(registration) => self.reconsider(&registration).await,
             Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
             Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
+            Incoming::Sweep(sweep) => Ok(Record::of_sweep(sweep, "nothing is told")),
         }
     }
 
@@ -437,8 +454,7 @@ impl Guard {
         delivery: &Delivery,
     ) -> Result<Record, Error> {
         let registration = self.listed(image.clone(), account, Some(created));
-        self.deal_with(Incoming::Registration(registration), delivery)
-            .await
+        self.registered(&registration, delivery).await
     }
 
     /// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.
@@ -755,8 +771,13 @@ impl Guard {
 
     /// Gives a complete record to the journal.
     pub(crate) fn journal(&self, delivery: &Delivery, record: Record) -> Record {
-        (self.journal)(delivery, Line::Record(&record));
+        self.write(delivery, Line::Record(&record));
         record
+    }
+
+    /// Gives a line to the journal.
+    pub(crate) fn write(&self, delivery: &Delivery, line: Line<'_>) {
+        (self.journal)(delivery, line);
     }
 
     /// Tells people, in as few messages as hold them, of the images that the hourly limit has held.
@@ -838,7 +859,7 @@ async fn in_time<T>(
 }
 
 /// A deadline by the clock on the wall.
-fn ends(deadline: Deadline) -> DateTime<Utc> {
+pub(crate) fn ends(deadline: Deadline) -> DateTime<Utc> {
     Utc::now() + deadline.saturating_duration_since(Instant::now())
 }
 

@@ -5,8 +5,8 @@
 //! was never discarded. It is a memory, never a source of truth about an image: that is EC2 alone.
 //!
 //! An image has one item. Whoever deals with the image has its turn, and all that is written meanwhile is
-//! written on condition that the turn still is one's own. Two more kinds of items count an hour's discards
-//! and collect what is to be told of in the next digest.
+//! written on condition that the turn still is one's own. Three more kinds of items count an hour's discards,
+//! collect what is to be told of in the next digest, and say where the next sweep goes on.
 
 mod memory;
 
@@ -18,12 +18,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::Table;
 use crate::discard::Action;
 use crate::error::Error;
-use crate::event::{AmiId, Registration};
+use crate::event::{AmiId, Registration, Sweep};
 use crate::expectation::Source;
 use crate::record::{Outcome, Record, Refusal};
 use crate::verdict::Verdict;
@@ -59,6 +60,9 @@ const BEGUN: &str = "begun";
 const FIRST_OVER: &str = "first_over";
 const DISCARDS: &str = "discards";
 const HELD: &str = "held";
+const SINCE: &str = "since_ms";
+/// Of the list of all images, in pages of the size that it has now: for another list it is another name.
+const CURSOR: &str = "cursor";
 const EXPIRES: &str = "expires";
 
 /// An attribute of an item.
@@ -284,6 +288,19 @@ pub(crate) struct Turn {
     pub(crate) entry: Entry,
 }
 
+/// The right to sweep the images of an account, that one invocation has at a time.
+#[derive(Debug)]
+pub(crate) struct SweepTurn {
+    id: String,
+    token: String,
+    /// When the first sweep began: of an image that was registered since, the guard should have heard.
+    pub(crate) since: DateTime<Utc>,
+    /// Where the last sweep stopped; `None` if that was at the end.
+    pub(crate) cursor: Option<String>,
+    /// The time of the sweep that was completed last.
+    pub(crate) last: Option<DateTime<Utc>>,
+}
+
 /// Whether a discard has a place among its hour's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -351,9 +368,27 @@ impl Ledger {
         let image = registration.image_id.clone();
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
+        let (token, item) = self.take_turn(&id, image.as_str(), until).await?;
+        Ok(Turn {
+            entry: Entry::read(&item),
+            image,
+            place,
+            id,
+            token,
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes the turn that an item has: the token by which it is one's own, and the item.
+    async fn take_turn(
+        &self,
+        id: &str,
+        what: &str,
+        until: DateTime<Utc>,
+    ) -> Result<(String, Item), Error> {
         let token = token();
         let written = self.write(Write {
-            id: id.clone(),
+            id: id.to_owned(),
             if_any: vec![
                 Condition::Absent(TURN_UNTIL),
                 Condition::Below(TURN_UNTIL, Utc::now().timestamp_millis()),
@@ -370,19 +405,12 @@ impl Ledger {
             Some(item) if item.get(TURN) != Some(&token.as_str().into()) => {
                 Err(Error::Unavailable {
                     call: "dynamodb:UpdateItem",
-                    resource: id,
+                    resource: id.to_owned(),
                     message: "the answer does not have the item".into(),
                 })
             }
-            Some(item) => Ok(Turn {
-                entry: Entry::read(&item),
-                image,
-                place,
-                id,
-                token,
-                ended: AtomicBool::new(false),
-            }),
-            None => Err(busy(&image)),
+            Some(item) => Ok((token, item)),
+            None => Err(Error::Busy { what: what.into() }),
         }
     }
 
@@ -646,6 +674,115 @@ impl Ledger {
         written.await.map(drop)
     }
 
+    /// Begins a sweep. `until`: when the invocation is over, and another may take the turn.
+    ///
+    /// # Errors
+    /// As [`Ledger::begin`].
+    pub(crate) async fn begin_sweep(
+        &self,
+        sweep: &Sweep,
+        until: DateTime<Utc>,
+    ) -> Result<SweepTurn, Error> {
+        let place = of_place(sweep.account.as_str(), &sweep.region);
+        let id = format!("sweep#{place}");
+        let (token, item) = self.take_turn(&id, "the sweep", until).await?;
+        let time = |name: &str| match item.get(name) {
+            Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
+            _ => None,
+        };
+        let since = time(SINCE);
+        let turn = SweepTurn {
+            id,
+            token,
+            since: since.unwrap_or_else(Utc::now),
+            cursor: match item.get(CURSOR) {
+                Some(Value::Text(cursor)) => Some(cursor.clone()),
+                _ => None,
+            },
+            last: time(TOLD_AT),
+        };
+        if since.is_none() {
+            let changes = vec![Change::Set(SINCE, ms(turn.since))];
+            self.in_sweep(&turn, changes).await?;
+        }
+        Ok(turn)
+    }
+
+    /// Ends a sweep of which people know what they are to know. `cursor`: where the next one goes on; `None`: at the
+    /// beginning.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted: people are told again.
+    pub(crate) async fn end_sweep(
+        &self,
+        turn: &SweepTurn,
+        sweep: &Sweep,
+        cursor: Option<&str>,
+    ) -> Result<(), Error> {
+        let changes = vec![
+            Change::Set(TURN_UNTIL, Value::Number(0)),
+            Change::Set(TOLD_AT, ms(sweep.time)),
+            match cursor {
+                Some(cursor) => Change::Set(CURSOR, cursor.into()),
+                None => Change::Remove(CURSOR),
+            },
+        ];
+        self.in_sweep(turn, changes).await
+    }
+
+    /// Ends the turn of a sweep that came to no end, or of one that was told of before.
+    pub(crate) async fn give_back_sweep(&self, turn: &SweepTurn) {
+        let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
+        if let Err(error) = self.in_sweep(turn, changes).await {
+            tracing::warn!("the turn of the sweep ends by itself: {error}");
+        }
+    }
+
+    async fn in_sweep(&self, turn: &SweepTurn, changes: Vec<Change>) -> Result<(), Error> {
+        let written = self.write(Write {
+            id: turn.id.clone(),
+            if_any: vec![Condition::Is(TURN, turn.token.as_str().into())],
+            changes,
+        });
+        match written.await? {
+            Some(_) => Ok(()),
+            None => Err(Error::Busy {
+                what: "the sweep".into(),
+            }),
+        }
+    }
+
+    /// The last records of these images, as far as there are any, by the images.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger can not be reached.
+    pub(crate) async fn last_records<T: DeserializeOwned>(
+        &self,
+        account: &str,
+        region: &str,
+        images: impl Iterator<Item = &AmiId>,
+    ) -> Result<BTreeMap<AmiId, T>, Error> {
+        let place = of_place(account, region);
+        let images: BTreeMap<String, &AmiId> = images
+            .map(|image| (format!("{place}#{image}"), image))
+            .collect();
+        let ids: Vec<String> = images.keys().cloned().collect();
+        let items = self.store.read_many(&ids, RECORD).await?;
+        let records = items.iter().filter_map(|(id, item)| {
+            let Some(Value::Text(record)) = item.get(RECORD) else {
+                return None;
+            };
+            let image = (*images.get(id)?).clone();
+            Some((image, serde_json::from_str(record).ok()?))
+        });
+        Ok(records.collect())
+    }
+
+    /// How long an image is remembered after what was written of it last.
+    pub(crate) fn keep(&self) -> TimeDelta {
+        self.keep
+    }
+
     /// Whether the ledger can be read and written. What is written takes no effect: its condition never holds.
     ///
     /// # Errors
@@ -653,6 +790,7 @@ impl Ledger {
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let id = "self-test";
         self.store.read(id).await?;
+        self.store.read_many(&[id.to_owned()], RECORD).await?;
         let never = Write {
             id: id.to_owned(),
             if_any: vec![Condition::Is(TURN, token().as_str().into())],
@@ -734,6 +872,17 @@ impl Store {
         match self {
             Store::Memory(memory) => Ok(memory.read(id)),
             Store::Table(table) => table.read(id).await,
+        }
+    }
+
+    async fn read_many(
+        &self,
+        ids: &[String],
+        attribute: &str,
+    ) -> Result<BTreeMap<String, Item>, Error> {
+        match self {
+            Store::Memory(memory) => Ok(memory.read_many(ids)),
+            Store::Table(table) => table.read_many(ids, attribute).await,
         }
     }
 }

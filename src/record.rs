@@ -96,6 +96,16 @@ pub struct Actual {
     pub usage_operation: Option<String>,
 }
 
+impl Actual {
+    /// What EC2 says of an image.
+    pub(crate) fn of(image: &Image) -> Actual {
+        Actual {
+            platform_details: image.platform_details.clone(),
+            usage_operation: image.usage_operation.clone(),
+        }
+    }
+}
+
 /// What an image should bill, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
@@ -246,6 +256,16 @@ impl Record {
         })
     }
 
+    /// The record of a sweep, that is no registration: what was done.
+    pub(crate) fn of_sweep(sweep: crate::event::Sweep, done: &str) -> Record {
+        Record::ignored(Ignored {
+            event_id: Some(sweep.event_id),
+            account: Some(sweep.account.to_string()),
+            region: Some(sweep.region),
+            reason: format!("the event asks for a sweep: {done}"),
+        })
+    }
+
     /// The record of a registration, up to the plan.
     pub fn new(
         registration: &Registration,
@@ -365,10 +385,7 @@ impl Record {
         self.name = image.name.clone();
         self.snapshot_id = image.root_snapshot.clone();
         self.instance_store = image.is_instance_store_backed();
-        self.actual = Some(Actual {
-            platform_details: image.platform_details.clone(),
-            usage_operation: image.usage_operation.clone(),
-        });
+        self.actual = Some(Actual::of(image));
     }
 
     /// Takes note of what is around the image; what could not be found out is an error.

@@ -1,5 +1,8 @@
 //! All images of an account: each judged as if it had just been registered, with as few calls as that takes.
 
+mod daily;
+mod findings;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +16,10 @@ use crate::ledger::Entry;
 use crate::observation::Observation;
 use crate::policy::{Asked, Policy};
 use crate::record::Record;
+pub(crate) use findings::{FIRST, Finding, Findings, Group};
+
+/// The most images of a page (EC2 API reference, "DescribeImages").
+const PAGE: i32 = 1000;
 
 /// Stands for a time that EC2 does not tell, as that of an image that is disabled.
 const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -71,7 +78,7 @@ impl Guard {
         scope: Scope,
         token: Option<&str>,
     ) -> Result<Swept, Error> {
-        let page = patiently(|| Box::pin(self.aws.list_images(token))).await?;
+        let page = patiently(|| Box::pin(self.aws.list_images(PAGE, token))).await?;
         let mut listed = Vec::new();
         let mut underway = 0;
         for (id, described) in page.images {

@@ -35,8 +35,27 @@ pub enum Line<'a> {
     Record(&'a Record),
     /// A delivery that failed.
     Failure(Failure<'a>),
+    /// What a sweep came to.
+    Sweep(Sweep<'a>),
     /// What an invocation did in all.
     Invocation(Tally),
+}
+
+/// What a sweep came to, in numbers of images.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sweep<'a> {
+    /// The id of the event that asked for it.
+    pub event_id: &'a str,
+    /// All that it looked at.
+    pub looked_at: usize,
+    /// Those that are as they were when they were judged, and good.
+    pub unchanged: usize,
+    /// Those that no event told of.
+    pub unheard: usize,
+    /// Those of the others that do not bill what they should.
+    pub mismatches: usize,
+    /// Whether it came to the end.
+    pub complete: bool,
 }
 
 /// Why a delivery failed. Its event comes again.
@@ -125,6 +144,13 @@ impl Telemetry {
                     values: vec![count("Errors", 1)],
                 }];
                 self.whole(delivery, level, failure, metrics, now)
+            }
+            Line::Sweep(sweep) => {
+                let level = match sweep.unheard {
+                    0 => Level::INFO,
+                    _ => Level::WARN,
+                };
+                self.whole(delivery, level, sweep, of_sweep(sweep), now)
             }
             Line::Invocation(tally) => {
                 let metrics = of_invocation(tally);
@@ -269,14 +295,27 @@ fn of_function(values: Vec<Metric>) -> Option<Metrics> {
     (!values.is_empty()).then_some(Metrics { by, values })
 }
 
+fn of_sweep(sweep: Sweep<'_>) -> Vec<Metrics> {
+    counted(&[
+        ("SweptImages", sweep.looked_at as u64),
+        ("UnheardImages", sweep.unheard as u64),
+        ("SweepMismatches", sweep.mismatches as u64),
+        ("SweepsUnfinished", u64::from(!sweep.complete)),
+    ])
+}
+
 fn of_invocation(tally: Tally) -> Vec<Metrics> {
-    let counts = [
+    counted(&[
         ("ApiCalls", tally.calls),
         ("Throttles", tally.throttles),
         ("Alerts", tally.alerts),
-    ];
-    let counts = counts.into_iter().filter(|(_, number)| *number > 0);
-    let values = counts.map(|(name, number)| count(name, number)).collect();
+    ])
+}
+
+/// Counts of the function as a whole, but for those of what did not happen.
+fn counted(counts: &[(&str, u64)]) -> Vec<Metrics> {
+    let counts = counts.iter().filter(|(_, number)| *number > 0);
+    let values = counts.map(|(name, number)| count(name, *number)).collect();
     of_function(values).into_iter().collect()
 }
 
@@ -468,6 +507,41 @@ mod tests {
             ]
         );
         assert_eq!(line(Line::Invocation(Tally::default())), None);
+    }
+
+    #[test]
+    fn a_sweep_says_what_it_came_to_and_is_a_warning_if_events_do_not_arrive() {
+        let mut sweep = Sweep {
+            event_id: "e-1",
+            looked_at: 3_000,
+            unchanged: 2_990,
+            unheard: 0,
+            mismatches: 7,
+            complete: true,
+        };
+        let calm = line(Line::Sweep(sweep)).unwrap();
+        assert_eq!(
+            metrics(&calm),
+            [
+                "function=guard SweptImages 3000 Count",
+                "function=guard SweepMismatches 7 Count"
+            ]
+        );
+        assert_eq!(
+            (&calm["level"], &calm["event_id"], &calm["unchanged"]),
+            (&json!("INFO"), &json!("e-1"), &json!(2_990))
+        );
+        (sweep.unheard, sweep.complete) = (2, false);
+        let alarming = line(Line::Sweep(sweep)).unwrap();
+        assert_eq!(
+            metrics(&alarming)[1..],
+            [
+                "function=guard UnheardImages 2 Count",
+                "function=guard SweepMismatches 7 Count",
+                "function=guard SweepsUnfinished 1 Count"
+            ]
+        );
+        assert_eq!(alarming["level"], "WARN");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{A_TEST, deeds, done, escaped_json, plain, registers_again, subject};
 use crate::discard::Action;
-use crate::event::Digest;
+use crate::event::{Digest, Sweep};
 use crate::record::Record;
 
 /// The longest block of text. One of Slack's takes 3,000 characters.
@@ -137,6 +137,22 @@ pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> Strin
             "account": digest.account,
             "region": digest.region,
         }),
+    )
+}
+
+/// The notification of a sweep, of which `lines` says what it found; all of a Region make one thread.
+pub(super) fn of_sweep(sweep: &Sweep, lines: &[String], steps: &[String], subject: &str) -> String {
+    let mut facts = Facts::default();
+    facts.fact("in", Some(&format!("{}, {}", sweep.account, sweep.region)));
+    lines.iter().for_each(|line| facts.line(line));
+    notification(
+        "ami-billing-guard: the sweep of all AMIs",
+        &facts.0,
+        steps.iter().map(|text| step(text)).collect(),
+        vec!["sweep".to_owned()],
+        &format!("ami-billing-guard-sweep-{}-{}", sweep.account, sweep.region),
+        subject,
+        json!({ "verdict": "sweep", "account": sweep.account, "region": sweep.region }),
     )
 }
 

@@ -11,9 +11,6 @@ use crate::error::Error;
 use crate::event::{AccountId, AmiId};
 use crate::reserved::ReservedInstances;
 
-/// The most images of a page (EC2 API reference, "DescribeImages").
-const PAGE: i32 = 1000;
-
 /// For so long a call of many is made again while what keeps it from an answer may pass. The greatest bucket of
 /// EC2's fills up in much less.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,18 +75,19 @@ impl Aws {
         Ok(names)
     }
 
-    /// DescribeImages: a page of the account's own images, those that can not be launched too.
+    /// DescribeImages: a page of the account's own images, those that can not be launched too; `most` at most, from
+    /// 5 to 1,000 (EC2 API reference, "DescribeImages").
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    pub(crate) async fn list_images(&self, token: Option<&str>) -> Result<Page, Error> {
+    pub(crate) async fn list_images(&self, most: i32, token: Option<&str>) -> Result<Page, Error> {
         let answer = self
             .ec2
             .describe_images()
             .owners("self")
             .include_deprecated(true)
             .include_disabled(true)
-            .max_results(PAGE)
+            .max_results(most)
             .set_next_token(token.map(str::to_owned))
             .send()
             .await

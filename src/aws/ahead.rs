@@ -13,7 +13,7 @@ use crate::expectation::lineage::PUBLISHERS;
 use crate::observation::{Image, Instance, Snapshot, Volume};
 
 /// The most values of a filter (EC2 API reference, "Filter").
-const MOST_VALUES: usize = 200;
+pub(crate) const MOST_VALUES: usize = 200;
 
 /// What was asked of many images, and answered.
 #[derive(Debug, Default)]
@@ -144,22 +144,25 @@ impl Ahead {
         let owners = owners.as_slice();
         let snapshots = self.put_all(
             |notes| &mut notes.snapshots,
-            async |ids: &[&str]| aws.snapshots(ids).await,
+            |ids: Vec<String>| async move { aws.snapshots(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let volumes = self.put_all(
             |notes| &mut notes.volumes,
-            async |ids: &[&str]| aws.volumes(ids).await,
+            |ids: Vec<String>| async move { aws.volumes(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let instances = self.put_all(
             |notes| &mut notes.instances,
-            async |ids: &[&str]| aws.instances(ids).await,
+            |ids: Vec<String>| async move { aws.instances(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let rooted = self.put_all(
             |notes| &mut notes.rooted,
-            async |ids: &[&str]| aws.images(ImagesBy::RootSnapshot, ids, owners).await,
+            |ids: Vec<String>| async move {
+                aws.images(ImagesBy::RootSnapshot, &named(&ids), owners)
+                    .await
+            },
             |found: &Vec<Image>, id| {
                 let on = |image: &&Image| image.root_snapshot.as_deref() == Some(id);
                 found.iter().filter(on).cloned().collect()
@@ -167,16 +170,16 @@ impl Ahead {
         );
         let images = self.put_all(
             |notes| &mut notes.images,
-            async |ids: &[&str]| aws.images(ImagesBy::Id, ids, owners).await,
+            |ids: Vec<String>| async move { aws.images(ImagesBy::Id, &named(&ids), owners).await },
             |found: &Vec<Image>, id| found.iter().filter(|it| it.id == id).cloned().collect(),
         );
         tokio::join!(snapshots, volumes, instances, rooted, images);
     }
 
-    async fn put_all<T: Clone, A>(
+    async fn put_all<T: Clone, A, F: Future<Output = Result<A, Error>>>(
         &self,
         kind: impl Fn(&mut Notes) -> &mut Questions<T>,
-        call: impl AsyncFn(&[&str]) -> Result<A, Error>,
+        call: impl Fn(Vec<String>) -> F,
         of: impl Fn(&A, &str) -> T,
     ) {
         loop {
@@ -184,9 +187,8 @@ impl Ahead {
             if ids.is_empty() {
                 return;
             }
-            let named: Vec<&str> = ids.iter().map(String::as_str).collect();
             // Boxed: the SDK's futures are large.
-            let answer = patiently(|| Box::pin(call(&named))).await;
+            let answer = patiently(|| Box::pin(call(ids.clone()))).await;
             kind(&mut self.notes()).answer(ids, &answer, &of);
         }
     }
@@ -195,6 +197,10 @@ impl Ahead {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn named(ids: &[String]) -> Vec<&str> {
+    ids.iter().map(String::as_str).collect()
 }
 
 /// By what lineage looks for images.

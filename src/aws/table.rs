@@ -1,13 +1,15 @@
 //! The ledger's items in a DynamoDB table: conditional writes, and one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnValue, TransactWriteItem, Update,
+};
 
 use super::{Counting, Whole, classify};
 use crate::error::Error;
@@ -15,6 +17,9 @@ use crate::ledger::{Change, Condition, Item, Value, Write, Written};
 
 /// The key of an item.
 const KEY: &str = "id";
+
+/// The most items of a batch (DynamoDB API reference, "BatchGetItem").
+const MOST_KEYS: usize = 100;
 
 /// A table, whose key is the text `id`.
 #[derive(Clone, Debug)]
@@ -149,6 +154,60 @@ impl Table {
             .await
             .map_err(|error| classify("dynamodb:GetItem", &self.name, &error))?;
         Ok(read(answer.item.into_iter().flatten()))
+    }
+
+    /// BatchGetItem: one attribute of those of these items that there are, by their ids, as it was a moment ago. What
+    /// a call leaves out for now is asked for again, for as long as the caller waits.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn read_many(
+        &self,
+        ids: &[String],
+        attribute: &str,
+    ) -> Result<BTreeMap<String, Item>, Error> {
+        let call = "dynamodb:BatchGetItem";
+        let unavailable = |message: String| Error::Unavailable {
+            call,
+            resource: self.name.clone(),
+            message,
+        };
+        let key = |id: &String| HashMap::from([(KEY.to_owned(), AttributeValue::S(id.clone()))]);
+        let mut found = BTreeMap::new();
+        for ids in ids.chunks(MOST_KEYS) {
+            let mut keys: Vec<_> = ids.iter().map(key).collect();
+            let mut pause = Duration::from_millis(50);
+            loop {
+                let asked = KeysAndAttributes::builder()
+                    .set_keys(Some(keys))
+                    .projection_expression("#id, #it")
+                    .expression_attribute_names("#id", KEY)
+                    .expression_attribute_names("#it", attribute)
+                    .build()
+                    .map_err(|error| unavailable(error.to_string()))?;
+                let request = self.client.batch_get_item();
+                // Boxed: the SDK's futures are large.
+                let answer = Box::pin(request.request_items(&self.name, asked).send()).await;
+                let answer = answer.map_err(|error| classify(call, &self.name, &error))?;
+                // Else nobody would have heard of any of them.
+                let Some(mut items) = answer.responses else {
+                    return Err(unavailable("the answer has no items".into()));
+                };
+                for mut item in items.remove(&self.name).into_iter().flatten() {
+                    if let Some(AttributeValue::S(id)) = item.remove(KEY) {
+                        found.insert(id, read(item.into_iter()));
+                    }
+                }
+                let mut left = answer.unprocessed_keys.unwrap_or_default();
+                keys = match left.remove(&self.name) {
+                    Some(left) if !left.keys.is_empty() => left.keys,
+                    _ => break,
+                };
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        Ok(found)
     }
 }
 

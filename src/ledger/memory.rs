@@ -32,6 +32,13 @@ impl Memory {
         self.items().get(id).cloned().unwrap_or_default()
     }
 
+    pub(super) fn read_many(&self, ids: &[String]) -> BTreeMap<String, Item> {
+        let items = self.items();
+        ids.iter()
+            .filter_map(|id| Some((id.clone(), items.get(id)?.clone())))
+            .collect()
+    }
+
     /// A write is never left half done, so that a panic elsewhere spoils nothing.
     fn items(&self) -> MutexGuard<'_, BTreeMap<String, Item>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -298,7 +298,7 @@ async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
 }
 
 /// All forms of an alert, for a person to read.
-fn forms(alert: &Message, chat: &Message) -> String {
+pub(super) fn forms(alert: &Message, chat: &Message) -> String {
     let pretty = |json: &str| {
         let value: Value = serde_json::from_str(json).unwrap();
         serde_json::to_string_pretty(&value).unwrap()
@@ -343,7 +343,7 @@ fn without_times(text: &str) -> String {
 }
 
 /// Compares with the file of that name, or writes it. What differs, if anything does.
-fn compare(name: &str, text: &str) -> Option<String> {
+pub(super) fn compare(name: &str, text: &str) -> Option<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard/golden");
     let file = folder.join(format!("{name}.txt"));
     if std::env::var("GUARD_GOLDEN").as_deref() == Ok("write") {

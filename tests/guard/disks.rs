@@ -22,7 +22,7 @@ fn disk(name: &str) -> PathBuf {
 }
 
 /// An image of this account, six minutes old, on a snapshot that comes from nowhere and has this disk.
-fn world(name: &str, (details, operation): (&str, &str)) -> World {
+pub(super) fn world(name: &str, (details, operation): (&str, &str)) -> World {
     let mut world = World::default();
     let mut image = billing(image(), details, operation);
     image.creation_date = Utc::now() - TimeDelta::minutes(6);

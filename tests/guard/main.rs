@@ -6,6 +6,7 @@
 
 mod alerts;
 mod corpus;
+mod daily;
 mod disks;
 mod expectations;
 mod faults;
@@ -40,6 +41,8 @@ struct House {
     sim: Sim,
     guard: Arc<Guard>,
     journal: Arc<Mutex<Vec<Value>>>,
+    /// What sweeps came to.
+    sweeps: Arc<Mutex<Vec<Value>>>,
 }
 
 struct Settings {
@@ -116,21 +119,24 @@ impl House {
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);
+        let sweeps = Arc::new(Mutex::new(Vec::new()));
+        let swept = Arc::clone(&sweeps);
         let guard = Guard::new(
             config,
             settings.policy,
             aws,
             settings.reader,
-            move |_, line| {
-                if let Line::Record(record) = line {
-                    pages.lock().unwrap().push(json!(record));
-                }
+            move |_, line| match line {
+                Line::Record(record) => pages.lock().unwrap().push(json!(record)),
+                Line::Sweep(sweep) => swept.lock().unwrap().push(json!(sweep)),
+                Line::Failure(_) | Line::Invocation(_) => {}
             },
         );
         House {
             sim,
             guard: Arc::new(guard),
             journal,
+            sweeps,
         }
     }
 
@@ -175,6 +181,11 @@ impl House {
         bodies
             .map(|body| serde_json::from_str(&body).unwrap())
             .collect()
+    }
+
+    /// What sweeps came to, in order.
+    fn swept(&self) -> Vec<Value> {
+        self.sweeps.lock().unwrap().clone()
     }
 
     /// The outcomes that the alerts told of, in order.
@@ -265,7 +276,8 @@ fn refuse(code: &str, message: &str) -> FaultKind {
 }
 
 fn looks(call: &str) -> bool {
-    call.starts_with("Describe") || call.starts_with("Get") || call.starts_with("List")
+    let verbs = ["Describe", "Get", "BatchGet", "List"];
+    verbs.iter().any(|verb| call.starts_with(verb))
 }
 
 const AROUND: [&str; 3] = [

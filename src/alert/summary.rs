@@ -1,0 +1,170 @@
+//! The alert of a sweep: one for all that it found.
+
+use serde_json::{Value, json};
+
+use super::{LONGEST_MESSAGE, Message, Text, attributes, bodies, chat, cut, plain};
+use crate::event::Sweep;
+use crate::expectation::EXPECT_TAG;
+use crate::record::SCHEMA;
+use crate::sweep::{FIRST, Finding, Findings, Group};
+
+/// So many images of a group are shown in a chat.
+const FIRST_IN_CHAT: usize = 3;
+
+/// The message of a sweep: of each group the number and the first images, as many as fit into one message.
+pub(crate) fn summary(sweep: &Sweep, findings: &Findings) -> Message {
+    let mut most = FIRST;
+    loop {
+        let message = with(sweep, findings, most);
+        if message.bodies.len() <= LONGEST_MESSAGE || most == 0 {
+            return message;
+        }
+        most /= 2;
+    }
+}
+
+/// With this many images of each group.
+fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
+    let subject = match findings.number(Group::Unheard) {
+        0 => format!(
+            "AMI billing: a sweep found AMIs to look at: {}",
+            findings.to_tell()
+        ),
+        unheard => format!("AMI billing: events do not arrive: AMIs that a sweep found: {unheard}"),
+    };
+    let mut text = Text::default();
+    text.line(&extent(findings));
+    text.heading(&format!("In account {}, {}", sweep.account, sweep.region));
+    for (group, found) in findings.groups() {
+        text.heading(&heading(group, found.number));
+        found
+            .first
+            .iter()
+            .take(most)
+            .for_each(|finding| text.line(&format!("  {}", line(finding))));
+        match found.number.saturating_sub(most) {
+            0 => {}
+            more => text.line(&format!("  and {more} more")),
+        }
+    }
+    text.heading("What to do");
+    let steps = steps(findings);
+    steps.iter().for_each(|step| text.line(step));
+
+    let groups = findings.groups().map(|(group, found)| {
+        let first: Vec<&Finding> = found.first.iter().take(most).collect();
+        let mut members = json!({ "number": found.number, "images": first });
+        cut(&mut members);
+        (group.name().to_owned(), members)
+    });
+    let groups: serde_json::Map<String, Value> = groups.collect();
+    let json = json!({
+        "schema": SCHEMA, "digest": "sweep", "event_id": sweep.event_id,
+        "account": sweep.account, "region": sweep.region,
+        "looked_at": findings.looked_at, "unchanged": findings.unchanged, "complete": findings.complete,
+        "groups": groups,
+    });
+    let mut lines = vec![extent(findings)];
+    for (group, found) in findings.groups() {
+        lines.push(heading(group, found.number));
+        lines.extend(found.first.iter().take(FIRST_IN_CHAT).map(line));
+    }
+    Message {
+        bodies: bodies(&text.0, &json),
+        chat: chat::of_sweep(sweep, &lines, &steps, &subject),
+        attributes: attributes(
+            "sweep",
+            None,
+            Some(sweep.account.as_str()),
+            Some(&sweep.region),
+        ),
+        subject,
+    }
+}
+
+/// How far the sweep came.
+fn extent(findings: &Findings) -> String {
+    let from = match findings.resumed {
+        true => "It went on where the last sweep had stopped. ",
+        false => "",
+    };
+    let to = match (findings.resumed, findings.complete) {
+        (false, true) => "These are all of them.",
+        (true, true) => "These are the rest of them.",
+        (_, false) => "There was no time for the others: the next sweep goes on with them.",
+    };
+    format!(
+        "AMIs that were looked at: {}, of which known, good and unchanged: {}. {from}{to}",
+        findings.looked_at, findings.unchanged
+    )
+}
+
+fn heading(group: Group, number: usize) -> String {
+    match group {
+        Group::Unheard => format!(
+            "No event told of these, or it could not be dealt with. They were judged now: {number}"
+        ),
+        Group::Mismatch => {
+            format!("These do not bill what they should, and nothing is done about it: {number}")
+        }
+        Group::Held => {
+            format!("These do not bill what they should, and their discard is held: {number}")
+        }
+        Group::Conflict => format!("What is known of these contradicts itself: {number}"),
+        Group::Unverifiable => format!("What these should bill is not known: {number}"),
+    }
+}
+
+/// An image on a line.
+fn line(finding: &Finding) -> String {
+    let word = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
+    let mut line = format!("{} {}", word(&finding.image_id), word(&finding.name));
+    if let Some(actual) = &finding.actual {
+        let bills = actual.platform_details.as_deref().unwrap_or("nothing");
+        line.push_str(&format!(", bills {}", plain(bills)));
+    }
+    if let Some(expected) = &finding.expected {
+        line.push_str(&format!(
+            ", should bill {}",
+            plain(&expected.platform.join(" or "))
+        ));
+    }
+    // What could be done about it is the same for many.
+    let why = finding.reason.split(';').next().unwrap_or_default();
+    line.push_str(&format!(": {}", plain(why)));
+    if !finding.held_by.is_empty() {
+        line.push_str(&format!("; held by {}", plain(&finding.held_by.join(", "))));
+    }
+    if let (Some(action), Some(outcome)) = (&finding.action, &finding.outcome) {
+        line.push_str(&format!("; {}: {}", plain(action), plain(outcome)));
+    }
+    line
+}
+
+fn steps(findings: &Findings) -> Vec<String> {
+    let mut steps = Vec::new();
+    if findings.number(Group::Unheard) > 0 {
+        steps.push(
+            "Find out why events do not arrive: does a trail log in this Region, are the rules enabled, is anything in \
+             the queues of undelivered events and of dead letters? The runbook has it in order (\"An alarm says that \
+             events do not arrive\")."
+                .to_owned(),
+        );
+    }
+    steps.push(
+        "Of what an event told of, or is older than three days, a sweep discards nothing: decide, and make it right. \
+         The runbook says how (\"A summary of a sweep\")."
+            .to_owned(),
+    );
+    if findings.number(Group::Unverifiable) > 0 {
+        steps.push(format!(
+            "Say what AMIs should bill, with the tag {EXPECT_TAG} or a rule of the policy for all of a kind."
+        ));
+    }
+    steps.push(
+        "No disk was read for this, but of what no event told of. Everything that is known of one AMI: ami-guard explain \
+         <image>; all of them: ami-guard sweep."
+            .to_owned(),
+    );
+    steps
+}

@@ -1,0 +1,239 @@
+//! The scheduled sweep. What no event told of is dealt with as if one had; of everything else that is not as it
+//! should be people are told, in one summary, and nothing is done about it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::timeout_at;
+
+use super::findings::{Finding, Findings, Group};
+use crate::alert;
+use crate::aws::{Described, MOST_VALUES, patiently};
+use crate::error::Error;
+use crate::event::{AmiId, Registration, Sweep};
+use crate::guard::{Deadline, Delivery, Guard, answer_by, ends};
+use crate::ledger::SweepTurn;
+use crate::observation::{Image, Observation};
+use crate::record::Record;
+use crate::telemetry::{self, Line};
+use crate::verdict::Verdict;
+
+/// At this age of an image its event is lost, if it did not arrive: the queue's longest delay and five attempts, six
+/// minutes apart, are over in 45 minutes.
+const LOST: TimeDelta = TimeDelta::hours(1);
+
+/// What is older than this is not dealt with any more, only told of.
+const RECENT: TimeDelta = TimeDelta::days(3);
+
+/// What is kept back of a sweep's time to tell what it found: several times what it takes.
+const TELLING: Duration = Duration::from_secs(10);
+
+impl Guard {
+    /// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
+    /// next sweep goes on where this one stops.
+    ///
+    /// # Errors
+    /// [`Error`], if the event must come again: nobody was told of anything then, but of images that no event had
+    /// told of.
+    pub(crate) async fn daily(&self, sweep: Sweep, delivery: &Delivery) -> Result<Record, Error> {
+        let until = ends(delivery.deadline);
+        let turn = self.ledger.begin_sweep(&sweep, until).await?;
+        if turn.last == Some(sweep.time) {
+            self.ledger.give_back_sweep(&turn).await;
+            let done = "it is done already";
+            return Ok(self.journal(delivery, Record::of_sweep(sweep, done)));
+        }
+        let findings = match self.sweep_and_tell(&sweep, &turn, delivery).await {
+            Ok(findings) => findings,
+            Err(error) => {
+                self.ledger.give_back_sweep(&turn).await;
+                return Err(error);
+            }
+        };
+        let mismatches = findings.number(Group::Mismatch) + findings.number(Group::Held);
+        self.write(
+            delivery,
+            Line::Sweep(telemetry::Sweep {
+                event_id: &sweep.event_id,
+                looked_at: findings.looked_at,
+                unchanged: findings.unchanged,
+                unheard: findings.number(Group::Unheard),
+                mismatches,
+                complete: findings.complete,
+            }),
+        );
+        let done = format!(
+            "images that were looked at: {}, that people were told of: {}; {}",
+            findings.looked_at,
+            findings.to_tell(),
+            match findings.complete {
+                true => "these were the last",
+                false => "the next one goes on with the others",
+            }
+        );
+        Ok(self.journal(delivery, Record::of_sweep(sweep, &done)))
+    }
+
+    async fn sweep_and_tell(
+        &self,
+        sweep: &Sweep,
+        turn: &SweepTurn,
+        delivery: &Delivery,
+    ) -> Result<Findings, Error> {
+        let until = answer_by(delivery.deadline);
+        let delivery = Delivery {
+            deadline: until.checked_sub(TELLING).unwrap_or(until),
+            ..delivery.clone()
+        };
+        let mut findings = Findings::begin(turn.cursor.is_some());
+        let mut cursor = turn.cursor.clone();
+        while !findings.complete {
+            let page = self.sweep_page(sweep, turn, cursor.as_deref(), &delivery, &mut findings);
+            let page = timeout_at(delivery.deadline, page).await;
+            match page.unwrap_or_else(|_| Err(no_time())) {
+                Ok(next) => {
+                    findings.complete = next.is_none();
+                    cursor = next;
+                }
+                // How long a token is good for, EC2 says nowhere.
+                Err(Error::Refused { .. }) if findings.resumed && findings.pages == 0 => {
+                    findings.resumed = false;
+                    cursor = None;
+                }
+                Err(error) if findings.pages == 0 => return Err(error),
+                Err(error) => {
+                    tracing::warn!("the sweep stops, and the next one goes on: {error}");
+                    break;
+                }
+            }
+        }
+        if findings.to_tell() > 0 {
+            self.send(&alert::summary(sweep, &findings)).await?;
+        }
+        self.ledger
+            .end_sweep(turn, sweep, cursor.as_deref())
+            .await?;
+        Ok(findings)
+    }
+
+    /// Looks at a page of images, and gives where the next one begins.
+    async fn sweep_page(
+        &self,
+        sweep: &Sweep,
+        turn: &SweepTurn,
+        cursor: Option<&str>,
+        delivery: &Delivery,
+        findings: &mut Findings,
+    ) -> Result<Option<String>, Error> {
+        // As many as are asked about in one call.
+        let page = patiently(|| Box::pin(self.aws.list_images(MOST_VALUES as i32, cursor))).await?;
+        let number = page.images.len();
+        let available = page.images.into_iter();
+        let available: Vec<(AmiId, Box<Image>)> = available
+            .filter_map(|(id, described)| match described {
+                Described::Available(image) => Some((id, image)),
+                _ => None,
+            })
+            .collect();
+        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+        let ids = available.iter().map(|(id, _)| id);
+        let mut known = self
+            .ledger
+            .last_records::<Finding>(account, region, ids)
+            .await?;
+        let mut unchanged = 0;
+        let mut others = Vec::new();
+        // What is on record of those that are as they were.
+        let mut as_before = BTreeMap::new();
+        for (id, image) in available {
+            match (known.remove(&id), image.created) {
+                // By an earlier attempt of this sweep.
+                (Some(known), _) if known.event_id.as_deref() == Some(&sweep.event_id) => {
+                    findings.add(Group::Unheard, known);
+                }
+                (Some(known), _) if known.is_good() && known.is_of(&image) => unchanged += 1,
+                (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
+                    let finding = self.make_up(sweep, &id, *image, created, delivery).await?;
+                    findings.add(Group::Unheard, finding);
+                }
+                // Its event has its time yet.
+                (None, Some(created)) if Utc::now() - created < LOST => {}
+                (known, created) => {
+                    if let Some(known) = known.filter(|known| known.is_of(&image)) {
+                        as_before.insert(id.clone(), known);
+                    }
+                    let registration = self.listed(id, &sweep.account, created);
+                    others.push((registration, Observation::Available(image)));
+                }
+            }
+        }
+        for (registration, assessment) in self.assess_all(&sweep.account, others, false).await {
+            let before = as_before.remove(&registration.image_id);
+            let unknown = assessment.judgement.verdict == Verdict::Unverifiable;
+            let identity_asked = assessment.expectation.identity_asked;
+            let finding = match before {
+                // Neither the disk nor whoever registered it is asked here: what they made of it stands.
+                Some(before) if identity_asked || (unknown && before.knows_disk()) => before,
+                before => {
+                    let planned = self.plan_unhindered(&registration, assessment);
+                    let mut finding = Finding::of(&planned.record(&registration));
+                    let held = before.filter(Finding::is_held);
+                    // Whatever would be done about it, nothing is.
+                    finding.action = held.as_ref().and_then(|held| held.action.clone());
+                    finding.held_by = held.map_or(finding.held_by, |held| held.held_by);
+                    finding
+                }
+            };
+            if let Some(group) = finding.group() {
+                findings.add(group, finding);
+            }
+        }
+        findings.pages += 1;
+        findings.looked_at += number;
+        findings.unchanged += unchanged;
+        Ok(page.next)
+    }
+
+    /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
+    /// ago, since the guard began to sweep, and its event has had its time.
+    fn is_unheard_of(&self, image: &Image, created: DateTime<Utc>, since: DateTime<Utc>) -> bool {
+        let age = Utc::now() - created;
+        image.source_instance.is_none()
+            && image.source_image.is_none()
+            && created > since
+            && age >= LOST
+            && age < RECENT.min(self.ledger.keep())
+    }
+
+    /// Deals with an image as if its event had come. That this did not succeed is found as well.
+    async fn make_up(
+        &self,
+        sweep: &Sweep,
+        id: &AmiId,
+        image: Image,
+        created: DateTime<Utc>,
+        delivery: &Delivery,
+    ) -> Result<Finding, Error> {
+        if Deadline::now() >= answer_by(delivery.deadline) {
+            return Err(no_time());
+        }
+        let by = sweep.event_id.as_str();
+        let (account, region) = (sweep.account.clone(), sweep.region.as_str());
+        let registration = Registration::without_event(id.clone(), account, region, by, created);
+        match self.registered(&registration, delivery).await {
+            Ok(record) => Ok(Finding::of(&record)),
+            Err(error) => {
+                let error = self.failed(delivery, Some(by), Some(id.as_str()), error);
+                Ok(Finding::failed(&image, &error))
+            }
+        }
+    }
+}
+
+fn no_time() -> Error {
+    Error::OutOfTime {
+        image: "the sweep".into(),
+        doing: "no page of images was looked at to its end".into(),
+    }
+}

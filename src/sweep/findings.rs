@@ -1,0 +1,198 @@
+//! What a sweep found: of however many images, a number and the first few of each group.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::expectation::{EXPECT_TAG, Source};
+use crate::observation::Image;
+use crate::record::{Actual, Expected, Record};
+
+/// So many images of a group are kept, and told of one by one.
+pub(crate) const FIRST: usize = 20;
+
+/// Why people are told of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// Nobody told of it, or what was told could not be dealt with: it was judged by the sweep.
+    Unheard,
+    /// It does not bill what it should, and no discard of it is on record.
+    Mismatch,
+    /// It does not bill what it should, and its discard was held.
+    Held,
+    /// What is known of it contradicts itself.
+    Conflict,
+    /// Nothing says what it should bill.
+    Unverifiable,
+}
+
+impl Group {
+    /// Its name for programs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Group::Unheard => "unheard",
+            Group::Mismatch => "mismatch",
+            Group::Held => "held",
+            Group::Conflict => "conflict",
+            Group::Unverifiable => "unverifiable",
+        }
+    }
+}
+
+/// What a summary says of an image: a few members of its record, under the same names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    /// The image.
+    pub(crate) image_id: Option<String>,
+    /// Its name.
+    pub(crate) name: Option<String>,
+    /// The verdict; `None` if the image could not be judged.
+    pub(crate) verdict: Option<String>,
+    /// The kind of a mismatch.
+    pub(crate) kind: Option<String>,
+    /// Why, as a sentence.
+    #[serde(default)]
+    pub(crate) reason: String,
+    /// What EC2 bills.
+    pub(crate) actual: Option<Actual>,
+    /// What it should bill.
+    pub(crate) expected: Option<Expected>,
+    /// What was decided.
+    pub(crate) action: Option<String>,
+    /// What became of a discard.
+    pub(crate) outcome: Option<String>,
+    /// The interlocks that held a discard.
+    #[serde(default)]
+    pub(crate) held_by: Vec<String>,
+    /// The id of the event that the image was judged for.
+    pub(crate) event_id: Option<String>,
+    #[serde(default, skip_serializing)]
+    evidence: Vec<Said>,
+}
+
+/// What a source said, as far as a sweep minds.
+#[derive(Clone, Debug, Deserialize)]
+struct Said {
+    source: Source,
+    state: String,
+    detail: String,
+}
+
+impl Finding {
+    /// What a record says.
+    pub(crate) fn of(record: &Record) -> Finding {
+        serde_json::from_value(serde_json::json!(record)).unwrap_or_default()
+    }
+
+    /// That an image could not be judged.
+    pub(crate) fn failed(image: &Image, error: &Error) -> Finding {
+        Finding {
+            image_id: Some(image.id.clone()),
+            name: image.name.clone(),
+            reason: error.to_string(),
+            actual: Some(Actual::of(image)),
+            ..Finding::default()
+        }
+    }
+
+    /// Whether the image bills what it did, and bears the same declaration.
+    pub(crate) fn is_of(&self, image: &Image) -> bool {
+        let declared = match image.tags.get(EXPECT_TAG) {
+            Some(value) => format!("{EXPECT_TAG}={value}"),
+            None => EXPECT_TAG.to_owned(),
+        };
+        let mut said = self.evidence.iter();
+        let of_tag = said.find(|it| it.source == Source::ImageTag);
+        self.actual
+            .as_ref()
+            .is_some_and(|it| *it == Actual::of(image))
+            && of_tag.is_none_or(|it| it.detail == declared)
+    }
+
+    /// Whether there is nothing to be told of the image.
+    pub(crate) fn is_good(&self) -> bool {
+        matches!(self.verdict.as_deref(), Some("verified" | "exempt"))
+    }
+
+    /// Whether the disk has spoken, which a sweep does not ask again.
+    pub(crate) fn knows_disk(&self) -> bool {
+        let spoke = |it: &Said| it.source == Source::Disk && it.state == "spoke";
+        self.evidence.iter().any(spoke)
+    }
+
+    /// Where it belongs, if people are to know of it at all.
+    pub(crate) fn group(&self) -> Option<Group> {
+        match self.verdict.as_deref()? {
+            "mismatch" if self.is_held() => Some(Group::Held),
+            "mismatch" => Some(Group::Mismatch),
+            "conflict" => Some(Group::Conflict),
+            "unverifiable" => Some(Group::Unverifiable),
+            _ => None,
+        }
+    }
+
+    /// Whether a discard is held.
+    pub(crate) fn is_held(&self) -> bool {
+        self.action.as_deref() == Some("hold")
+    }
+}
+
+/// All that a sweep found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Whether it went on where the last one had stopped.
+    pub(crate) resumed: bool,
+    /// Whether it came to the end.
+    pub(crate) complete: bool,
+    /// The pages that it came through.
+    pub(crate) pages: usize,
+    /// The images on them.
+    pub(crate) looked_at: usize,
+    /// Those of them that are as they were when they were judged, and good.
+    pub(crate) unchanged: usize,
+    groups: BTreeMap<Group, Found>,
+}
+
+/// The images of a group.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// How many there are.
+    pub(crate) number: usize,
+    /// The first few.
+    pub(crate) first: Vec<Finding>,
+}
+
+impl Findings {
+    /// Nothing yet. `resumed`: whether the sweep goes on where the last one stopped.
+    pub(crate) fn begin(resumed: bool) -> Findings {
+        Findings {
+            resumed,
+            ..Findings::default()
+        }
+    }
+
+    /// Takes note of an image.
+    pub(crate) fn add(&mut self, group: Group, finding: Finding) {
+        let found = self.groups.entry(group).or_default();
+        found.number += 1;
+        if found.first.len() < FIRST {
+            found.first.push(finding);
+        }
+    }
+
+    /// The groups that are not empty.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (Group, &Found)> {
+        self.groups.iter().map(|(group, found)| (*group, found))
+    }
+
+    /// How many images a group has.
+    pub(crate) fn number(&self, group: Group) -> usize {
+        self.groups.get(&group).map_or(0, |found| found.number)
+    }
+
+    /// How many images people are to be told of.
+    pub(crate) fn to_tell(&self) -> usize {
+        self.groups.values().map(|found| found.number).sum()
+    }
+}

@@ -1,0 +1,553 @@
+//! The scheduled sweep, from the server's side: what no event told of is dealt with, everything else is only told of,
+//! in one message, and however many images there are, each is looked at once.
+
+use super::alerts::{CHAT, compare, forms};
+use super::*;
+use sim::Calls;
+
+const TABLE: &str = "ami-billing-guard";
+const SWEEPS: &str = "sweep#123456789012#eu-west-1";
+
+fn settings(policy: &str) -> Settings {
+    Settings {
+        ledger_table: Some(TABLE),
+        wait: Duration::from_millis(300),
+        ..Settings::policy(policy)
+    }
+}
+
+/// A state change does not say who registered an image, and a sweep does not know it either: this policy does not ask.
+const NOBODY_ASKS: &str = "[discard]\nservice_registered = \"discard\"";
+
+/// An image of so many hours ago.
+fn aged(number: usize, hours: i64) -> Image {
+    let mut image = Image::new(format!("ami-0a1b2c3d4e5f{number:05x}"));
+    image.name = format!("golden-{number}");
+    image.creation_date = Utc::now() - TimeDelta::hours(hours);
+    image
+}
+
+fn expects(image: Image, expectation: &str) -> Image {
+    tagged(image, "ami-billing-guard:expect", expectation)
+}
+
+fn windows(image: Image) -> Image {
+    billing(expects(image, "Windows"), "Windows", "RunInstances:0002")
+}
+
+/// A house whose guard swept for the first time a week ago.
+async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
+    let mut world = World::default();
+    for image in images {
+        for snapshot in image.snapshot_ids() {
+            world.add_snapshot(Snapshot::new(snapshot));
+        }
+        world.add_image(image);
+    }
+    let house = House::with_chat(world, settings).await;
+    let week = (Utc::now() - TimeDelta::days(7)).timestamp_millis();
+    let item = json!({ "id": { "S": SWEEPS }, "since_ms": { "N": week.to_string() } });
+    let item = serde_json::from_value(item).unwrap();
+    let mut world = house.sim.world();
+    let table = world.tables.get_mut(TABLE).unwrap();
+    table.items.insert(SWEEPS.into(), item);
+    drop(world);
+    house
+}
+
+/// The schedule's event for the `n`th day.
+fn scheduled(n: u32) -> Value {
+    json!({
+        "version": "0", "id": format!("d32c5kddcf5bb8c{n}"), "detail-type": "Sweep", "source": "ami-billing-guard",
+        "account": "123456789012", "region": "eu-west-1", "time": format!("2026-11-{:02}T04:00:00Z", n + 1),
+        "resources": [], "detail": {}
+    })
+}
+
+/// The event of an image's registration.
+fn event_of(image: &Image) -> Value {
+    let mut event = registered_at(image.creation_date);
+    event["id"] = format!("event-of-{}", image.id).into();
+    event["detail"]["responseElements"]["imageId"] = image.id.clone().into();
+    event
+}
+
+/// The summaries that were published, as programs get them.
+fn summaries(house: &House) -> Vec<Value> {
+    let mut alerts = house.alerts();
+    alerts.retain(|alert| alert["digest"] == "sweep");
+    alerts
+}
+
+/// Number and images of a group of a summary.
+fn group(summary: &Value, name: &str) -> (u64, Vec<String>) {
+    let group = &summary["groups"][name];
+    let images = group["images"].as_array().cloned().unwrap_or_default();
+    let ids = images
+        .iter()
+        .map(|image| image["image_id"].as_str().unwrap().to_owned());
+    (group["number"].as_u64().unwrap_or(0), ids.collect())
+}
+
+fn count(house: &House, action: &str) -> usize {
+    house.calls().iter().filter(|call| *call == action).count()
+}
+
+fn stand(house: &House) -> usize {
+    house.sim.world().images.len()
+}
+
+#[tokio::test]
+async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_else_is() {
+    let unheard = expects(aged(1, 2), "Windows");
+    let others = [
+        // Older than three days, and before the guard.
+        expects(aged(2, 80), "Windows"),
+        expects(aged(3, 200), "Windows"),
+        // Its event may be on its way.
+        expects(aged(4, 0), "Windows"),
+        {
+            let mut created = expects(aged(5, 2), "Windows");
+            created.source_instance_id = Some("i-0a1b2c3d4e5f60001".into());
+            created
+        },
+        {
+            let mut copied = expects(aged(6, 2), "Windows");
+            copied.source_image_id = Some("ami-0a1b2c3d4e5f6000a".into());
+            copied
+        },
+    ];
+    let id = unheard.id.clone();
+    let house = house([unheard].into_iter().chain(others), settings(NOBODY_ASKS)).await;
+    let record = house.record(scheduled(1)).await;
+
+    assert_eq!(record["verdict"], "ignored");
+    assert!(!house.sim.world().images.contains_key(&id));
+    assert_eq!((stand(&house), count(&house, "DeregisterImage")), (5, 1));
+    let own = house.alerts().into_iter().next().unwrap();
+    assert_eq!(
+        (&own["image_id"], &own["outcome"]),
+        (&json!(id), &json!("planned"))
+    );
+    let [summary] = &summaries(&house)[..] else {
+        panic!()
+    };
+    assert_eq!(group(summary, "unheard"), (1, vec![id]));
+    assert_eq!(summary["groups"]["unheard"]["images"][0]["outcome"], "done");
+    assert_eq!(group(summary, "mismatch").0, 4);
+    assert_eq!(summary["looked_at"], 6);
+    assert_eq!(
+        house.swept(),
+        [json!({
+            "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "unheard": 1, "mismatches": 4, "complete": true
+        })]
+    );
+}
+
+#[tokio::test]
+async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
+    let observe = Settings {
+        mode: Mode::Observe,
+        ..settings(NOBODY_ASKS)
+    };
+    for (settings, held_by) in [
+        (observe, "observe-mode"),
+        (settings(""), "identity-unknown"),
+    ] {
+        let house = house([expects(aged(1, 2), "Windows")], settings).await;
+        house.record(scheduled(1)).await;
+        assert_eq!(stand(&house), 1);
+        let summary = summaries(&house).remove(0);
+        let image = &summary["groups"]["unheard"]["images"][0];
+        assert!(
+            image["held_by"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(held_by))
+        );
+        // The next day it is one whose discard is held.
+        house.record(scheduled(2)).await;
+        let summary = summaries(&house).remove(1);
+        assert_eq!(
+            (group(&summary, "unheard").0, group(&summary, "held").0),
+            (0, 1)
+        );
+        assert_eq!(house.alerts().len(), 3, "its own, and two summaries");
+    }
+}
+
+#[tokio::test]
+async fn nothing_from_before_the_first_sweep_is_taken_for_one_that_was_not_heard_of() {
+    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    house
+        .sim
+        .world()
+        .tables
+        .get_mut(TABLE)
+        .unwrap()
+        .items
+        .clear();
+    house.record(scheduled(1)).await;
+    house.record(scheduled(2)).await;
+    assert_eq!(stand(&house), 1);
+    for summary in summaries(&house) {
+        assert_eq!(
+            (group(&summary, "unheard").0, group(&summary, "mismatch").0),
+            (0, 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_anew() {
+    let exempt = "[[exempt]]\nname = \"golden-2\"\nreason = \"ours\"";
+    let images = [windows(aged(1, 2)), expects(aged(2, 2), "Windows")];
+    let house = house(images.clone(), settings(exempt)).await;
+    for image in &images {
+        house.record(event_of(image)).await;
+    }
+    house.sim.forget_calls();
+    house.record(scheduled(1)).await;
+    assert_eq!(
+        house.calls(),
+        ["UpdateItem", "DescribeImages", "BatchGetItem", "UpdateItem"]
+    );
+    assert_eq!(house.alerts().len(), 0, "of nothing there is no message");
+    assert_eq!(house.swept()[0]["unchanged"], 2);
+
+    let mut world = house.sim.world();
+    let tags = &mut world.images.get_mut(&images[0].id).unwrap().tags;
+    tags.insert("ami-billing-guard:expect".into(), "RedHat".into());
+    drop(world);
+    house.record(scheduled(2)).await;
+    assert_eq!(
+        group(&summaries(&house)[0], "mismatch"),
+        (1, vec![images[0].id.clone()])
+    );
+}
+
+#[tokio::test]
+async fn everything_else_is_told_of_in_its_group_and_stands() {
+    let images = [
+        expects(aged(1, 90), "Windows"),
+        billing(aged(2, 90), "Windows", "RunInstances:0010"),
+        aged(3, 90),
+        windows(aged(4, 90)),
+        expects(aged(5, 2), "Windows"),
+    ];
+    let mut in_use = Instance::new("i-1", &images[4].id);
+    in_use.state = "running".into();
+    let house = house(images.clone(), settings("")).await;
+    house.sim.world().add_instance(in_use);
+    assert_eq!(
+        house.record(event_of(&images[4])).await["held_by"],
+        json!(["in-use"])
+    );
+    house.sim.forget_calls();
+    house.record(scheduled(1)).await;
+
+    let summary = summaries(&house).remove(0);
+    for (name, image) in [
+        ("mismatch", 0),
+        ("conflict", 1),
+        ("unverifiable", 2),
+        ("held", 4),
+    ] {
+        assert_eq!(
+            group(&summary, name),
+            (1, vec![images[image].id.clone()]),
+            "{name}"
+        );
+    }
+    assert_eq!(group(&summary, "unheard").0, 0);
+    assert_eq!(
+        summary["groups"]["held"]["images"][0]["held_by"],
+        json!(["in-use"])
+    );
+    assert_eq!(
+        summary["groups"]["mismatch"]["images"][0]["held_by"],
+        json!(["too-old", "identity-unknown"])
+    );
+    assert_eq!(stand(&house), 5);
+    let mut deeds = house.calls();
+    deeds.retain(|call| !looks(call));
+    // Chat is told beside the rest.
+    deeds.sort();
+    assert_eq!(deeds, ["Publish", "Publish", "UpdateItem", "UpdateItem"]);
+}
+
+#[tokio::test]
+async fn what_only_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
+    let disk = super::disks::world("rhel9-rhui", ("Linux/UNIX", "RunInstances"));
+    let mut image = disk.images.values().next().unwrap().clone();
+    image.creation_date = Utc::now() - TimeDelta::hours(2);
+    let policy = Policy {
+        lineage: Asked::Never,
+        ..Policy::default()
+    };
+    let settings = Settings {
+        policy,
+        ..settings("")
+    };
+    let house = house([], settings).await;
+    {
+        let mut world = house.sim.world();
+        world.snapshots = disk.snapshots;
+        world.add_image(image.clone());
+    }
+    assert_eq!(
+        house.record(event_of(&image)).await["expected"]["source"],
+        "disk"
+    );
+    house.sim.forget_calls();
+    house.record(scheduled(1)).await;
+    assert_eq!(group(&summaries(&house)[0], "held"), (1, vec![image.id]));
+    assert_eq!(count(&house, "GetSnapshotBlock"), 0);
+}
+
+#[tokio::test]
+async fn three_thousand_images_are_looked_at_in_fifteen_pages_of_four_calls_each() {
+    // Of a thousand the tag says all; of the others it takes a look at the root snapshot.
+    let images = (0..3_000).map(|n| match n % 3 {
+        0 => windows(aged(n, 100)),
+        _ => aged(n, 100),
+    });
+    let house = house(images, settings("")).await;
+    house.record(scheduled(1)).await;
+    assert_eq!(count(&house, "DescribeImages"), 15);
+    assert_eq!(count(&house, "BatchGetItem"), 30);
+    assert_eq!(count(&house, "DescribeSnapshots"), 15);
+    assert_eq!(
+        house.calls().len(),
+        15 + 30 + 15 + ["UpdateItem", "Publish", "Publish", "UpdateItem"].len()
+    );
+    let summary = summaries(&house).remove(0);
+    let (number, first) = group(&summary, "unverifiable");
+    assert_eq!((number, first.len()), (2_000, 20));
+    assert_eq!(summary["looked_at"], 3_000);
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(letter.contains("  and 1980 more\n"), "{letter}");
+}
+
+#[tokio::test]
+async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
+    let house = house((0..450).map(|n| aged(n, 100)), settings("")).await;
+    let slow = FaultKind::Slow(Duration::from_secs(4));
+    house.inject(Fault {
+        action: "DescribeImages".into(),
+        calls: Calls::Nth(2),
+        kind: slow,
+    });
+    // Two seconds are kept back for the answer, ten to tell.
+    let short = Deadline::now() + Duration::from_secs(15);
+    house.guard.handle(scheduled(1), short).await.unwrap();
+    house.sim.heal();
+    house.record(scheduled(2)).await;
+    house.record(scheduled(3)).await;
+
+    let told: Vec<_> = summaries(&house)
+        .iter()
+        .map(|summary| {
+            (
+                summary["looked_at"].as_u64().unwrap(),
+                summary["complete"] == true,
+            )
+        })
+        .collect();
+    assert_eq!(told, [(200, false), (250, true), (450, true)]);
+    let unfinished: Vec<_> = house
+        .swept()
+        .iter()
+        .map(|it| it["complete"] == false)
+        .collect();
+    assert_eq!(unfinished, [true, false, false]);
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(
+        letter.contains("the next sweep goes on with them"),
+        "{letter}"
+    );
+}
+
+#[tokio::test]
+async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() {
+    let house = house([aged(1, 100)], settings("")).await;
+    house.inject(Fault::always(
+        "DescribeImages",
+        FaultKind::Slow(Duration::from_secs(3)),
+    ));
+    let short = Deadline::now() + Duration::from_secs(13);
+    let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
+    assert_eq!(error.error_type(), "OutOfTime");
+    house.sim.heal();
+    assert_eq!(house.alerts().len(), 0);
+    house.record(scheduled(1)).await;
+    assert_eq!(summaries(&house).len(), 1);
+}
+
+#[tokio::test]
+async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() {
+    let house = house((0..250).map(|n| aged(n, 100)), settings("")).await;
+    let mut world = house.sim.world();
+    let item = world
+        .tables
+        .get_mut(TABLE)
+        .unwrap()
+        .items
+        .get_mut(SWEEPS)
+        .unwrap();
+    item.insert("cursor".into(), json!({ "S": "of last week" }));
+    drop(world);
+    house.record(scheduled(1)).await;
+    assert_eq!(summaries(&house)[0]["looked_at"], 250);
+    let refused = |call: &sim::Call| matches!(call.answer, Answer::Refused(_));
+    assert_eq!(
+        house
+            .sim
+            .calls()
+            .iter()
+            .filter(|call| refused(call))
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn the_same_sweep_twice_or_twice_at_once_is_told_of_once() {
+    let house = house([aged(1, 100)], settings("")).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let guard = Arc::clone(&house.guard);
+        tasks.spawn(async move { guard.handle(scheduled(1), in_a_minute()).await });
+    }
+    for answer in tasks.join_all().await {
+        if let Err(error) = answer {
+            assert_eq!(error.error_type(), "Busy");
+        }
+    }
+    // The Scheduler's second attempt has an id of its own.
+    let mut again = scheduled(1);
+    again["id"] = "another".into();
+    house.record(again).await;
+    assert_eq!((summaries(&house).len(), house.swept().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_twice() {
+    let house = house([expects(aged(1, 2), "Windows"), aged(2, 100)], settings("")).await;
+    // The first is of the image's own alert.
+    house.inject(Fault::from_nth("Publish", 3, FaultKind::AccessDenied));
+    house.give(scheduled(1)).await.unwrap_err();
+    house.sim.heal();
+    house.record(scheduled(1)).await;
+    let summary = summaries(&house).remove(0);
+    assert_eq!(
+        (
+            group(&summary, "unheard").0,
+            group(&summary, "unverifiable").0
+        ),
+        (1, 1)
+    );
+    assert_eq!((summaries(&house).len(), house.alerts().len()), (1, 2));
+    assert_eq!(house.swept().len(), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_the_next_day() {
+    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    // The second look at EC2 is the first at this image.
+    house.inject(Fault::nth("DescribeImages", 2, FaultKind::AccessDenied));
+    house.record(scheduled(1)).await;
+    let summary = summaries(&house).remove(0);
+    let image = &summary["groups"]["unheard"]["images"][0];
+    assert!(
+        image["reason"].as_str().unwrap().contains("access denied"),
+        "{image}"
+    );
+    assert_eq!((&image["verdict"], stand(&house)), (&Value::Null, 1));
+    house.sim.heal();
+    house.record(scheduled(2)).await;
+    assert_eq!(stand(&house), 0);
+}
+
+#[tokio::test]
+async fn a_throttled_sweep_asks_again_and_looks_at_every_image() {
+    let images = (0..450).map(|n| aged(n, 100));
+    let house = house(images, settings("")).await;
+    house.sim.world().items_per_batch = Some(30);
+    for n in 1..=8 {
+        house.inject(Fault::nth("DescribeImages", n, FaultKind::Throttle));
+        house.inject(Fault::nth("DescribeSnapshots", n, FaultKind::Throttle));
+    }
+    house.record(scheduled(1)).await;
+    assert_eq!(group(&summaries(&house)[0], "unverifiable").0, 450);
+}
+
+#[tokio::test]
+async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_sweep_comes_again() {
+    for action in ["UpdateItem", "BatchGetItem"] {
+        for fault in [FaultKind::AccessDenied, FaultKind::InternalError] {
+            let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+            house.inject(Fault::always(action, fault));
+            house.give(scheduled(1)).await.unwrap_err();
+            assert_eq!((stand(&house), house.alerts().len()), (1, 0), "{action}");
+            house.sim.heal();
+            house.record(scheduled(1)).await;
+            assert_eq!((stand(&house), house.alerts().len()), (0, 2), "{action}");
+        }
+    }
+    // Nor does an answer that says nothing make every image one that nobody heard of.
+    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    house.inject(Fault::always("BatchGetItem", FaultKind::CutShort(0)));
+    house.give(scheduled(1)).await.unwrap_err();
+    assert_eq!((stand(&house), house.alerts().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_sweep_of_another_account_or_region_is_ignored_and_one_without_a_time_malformed() {
+    let house = house([aged(1, 100)], settings("")).await;
+    for (key, value) in [("account", "210987654321"), ("region", "us-east-1")] {
+        let mut event = scheduled(1);
+        event[key] = value.into();
+        assert_eq!(house.record(event).await["verdict"], "ignored");
+    }
+    let mut event = scheduled(1);
+    event["time"] = Value::Null;
+    let error = house.give(event).await.unwrap_err();
+    assert_eq!(error.error_type(), "MalformedEvent");
+    assert_eq!(house.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_images_are_called() {
+    let mut images = vec![
+        expects(aged(1, 2), "Windows"),
+        expects(aged(2, 90), "Windows"),
+        billing(aged(3, 90), "Windows", "RunInstances:0010"),
+        windows(aged(4, 90)),
+        expects(aged(5, 2), "Windows"),
+    ];
+    images.extend((6..30).map(|n| aged(n, 90)));
+    let house = house(images.clone(), settings("")).await;
+    house
+        .sim
+        .world()
+        .add_instance(Instance::new("i-1", &images[4].id));
+    house.record(event_of(&images[4])).await;
+    house.record(scheduled(1)).await;
+    let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+    let (alert, chat) = (alerts.last().unwrap(), chats.last().unwrap());
+    let fault = compare("sweep", &forms(alert, chat));
+    assert!(fault.is_none(), "{fault:?}");
+
+    let hostile = |n: usize| {
+        let mut image = expects(aged(n, 90), "Windows");
+        image.name = format!("{n}\n\u{1b}[2J\"\\{}", "\u{202e}é".repeat(4_000));
+        image
+    };
+    let house = self::house((0..60).map(hostile), settings("")).await;
+    house.record(scheduled(1)).await;
+    let message = house.published_on(TOPIC).remove(0);
+    assert!(message.message.len() < 256 * 1024);
+    assert_eq!(group(&summaries(&house)[0], "mismatch").0, 60);
+    assert!(!message.body("email").contains('\u{1b}'));
+}
