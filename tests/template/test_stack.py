@@ -29,6 +29,7 @@ UNKNOWN_TO_MOTO = {
     "AWS::Logs::QueryDefinition",
     "AWS::Rbin::Rule",
     "AWS::SNS::Subscription",
+    "AWS::Scheduler::Schedule",
     "AWS::SQS::QueuePolicy",
 }
 
@@ -181,11 +182,11 @@ def test_the_queries_are_ones_that_logs_takes(created: Created):
         assert isinstance(resolved["QueryString"], str) and resolved["Name"].startswith("guard/")
 
 
-def test_without_chat_and_dashboard_there_is_neither_topic_nor_permission_nor_dashboard():
+def test_without_chat_dashboard_and_sweep_there_is_nothing_of_them():
     with mock_aws():
-        created = Created(Chat="none", Dashboard="none")
+        created = Created(Chat="none", Dashboard="none", SweepSchedule="none")
         assert created.status == "CREATE_COMPLETE"
-        assert not {"ChatTopic", "GuardDashboard"} & created.ids.keys()
+        assert not {"ChatTopic", "GuardDashboard", "SweepRole"} & created.ids.keys()
         assert not {"ChatTopicArn", "DashboardName"} & created.outputs.keys()
         [function] = client("lambda").list_functions()["Functions"]
         assert function["Environment"]["Variables"]["GUARD_CHAT_TOPIC_ARN"] == ""

@@ -59,6 +59,7 @@ def queue_statements(queue):
 def test_the_role_grants_the_calls_of_the_guard_and_no_others():
     granted = {action for s in role_statements() for action in listed(s["Action"])}
     assert granted == {
+        "dynamodb:BatchGetItem",
         "dynamodb:GetItem",
         "dynamodb:UpdateItem",
         "ebs:GetSnapshotBlock",
@@ -143,7 +144,7 @@ def test_sam_adds_nothing_to_the_role():
     assert function["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
     assert "Policies" not in function
     assert "ManagedPolicyArns" not in RESOURCES["GuardRole"]["Properties"]
-    assert list(of_type("AWS::IAM::Role")) == ["GuardRole"]
+    assert sorted(of_type("AWS::IAM::Role")) == ["GuardRole", "SweepRole"]
 
 
 def test_no_snapshot_can_be_deleted():
@@ -204,7 +205,7 @@ def test_alerts_go_to_the_one_topic_and_to_that_of_chat_if_there_is_one():
     assert PARAMETERS["Chat"]["Default"] == "none"
 
 
-@pytest.mark.parametrize("action", ["dynamodb:GetItem", "dynamodb:UpdateItem"])
+@pytest.mark.parametrize("action", ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"])
 def test_the_guard_remembers_in_its_one_table_and_nowhere_else(action):
     assert statement_for(action)["Resource"] == {"Fn::GetAtt": ["LedgerTable", "Arn"]}
     assert list(of_type("AWS::DynamoDB::Table")) == ["LedgerTable"]
@@ -242,6 +243,46 @@ def test_the_digest_is_asked_for_once_an_hour_when_the_invocations_of_the_last_a
     assert PARAMETERS["Timeout"]["MaxValue"] < int(minute) * 60 < 3600
     # Whatever the triggers are.
     assert "Condition" not in RESOURCES["DigestRule"]
+
+
+# --- The sweep ---------------------------------------------------------------------------------------
+
+
+def test_the_schedule_sends_to_the_event_queue_by_a_role_that_may_do_nothing_else():
+    schedule, role = RESOURCES["ScheduledSweep"], RESOURCES["SweepRole"]
+    assert schedule["Condition"] == role["Condition"] == "HasSweep"
+    target = schedule["Properties"]["Target"]
+    queues = [{"Fn::GetAtt": [queue, "Arn"]} for queue in ("EventQueue", "UndeliveredEventQueue")]
+    assert [target["Arn"], target["DeadLetterConfig"]["Arn"]] == queues
+    assert target["RoleArn"] == {"Fn::GetAtt": ["SweepRole", "Arn"]}
+    assert schedule["Properties"]["ScheduleExpression"] == {"Ref": "SweepSchedule"}
+    (policy,) = role["Properties"]["Policies"]
+    assert policy["PolicyDocument"]["Statement"] == [
+        {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queues}
+    ]
+    (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "accepted"),
+    [
+        (PARAMETERS["SweepSchedule"]["Default"], True),
+        ("rate(12 hours)", True),
+        ("cron(0 4 * * ? *)", True),
+        ("none", True),
+        ("", True),
+        ("rate(0 days)", False),
+        # A sweep takes up to a minute, and the others wait.
+        ("rate(1 minute)", False),
+        ("at(2026-11-26T04:00:00)", False),
+        ("daily", False),
+        ("cron()", False),
+    ],
+)
+def test_a_sweep_is_scheduled_by_a_rate_of_hours_or_days_or_by_a_cron_or_never(schedule, accepted):
+    assert bool(re.fullmatch(PARAMETERS["SweepSchedule"]["AllowedPattern"], schedule)) == accepted
 
 
 # --- The queues --------------------------------------------------------------------------------------
