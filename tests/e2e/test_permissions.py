@@ -1,7 +1,7 @@
 """The role of the template against the calls that moto saw: what the guard may do is what it does."""
 
 from e2e.emulator import Emulator
-from e2e.world import LEDGER, World, registration, scheduled, template_resource
+from e2e.world import LEDGER, World, registration, scheduled, sweep, template_resource
 
 # What the role allows, and the guard itself never calls.
 OTHERS = {
@@ -39,7 +39,7 @@ def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: Wor
 
 
 def make_every_call(world: World, start, policy) -> None:
-    """An image is discarded by deregistering, one by disabling, one is left to the digest, and a disk is read."""
+    """An image is discarded by deregistering, one by disabling, one is left to the digest, a disk is read, and all are swept."""
     world.make_ledger()
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
     guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
@@ -56,6 +56,7 @@ def make_every_call(world: World, start, policy) -> None:
     assert disables.invoke(registration(first))["outcome"] == "done"
     on_disk = world.register(world.snapshot_with_disk("debian12"))
     assert disables.invoke(registration(on_disk))["expected"]["source"] == "disk"
+    assert "images that were looked at" in disables.invoke(sweep())["reason"]
 
 
 def test_what_the_role_allows_to_others_is_still_there(world: World):

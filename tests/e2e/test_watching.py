@@ -27,6 +27,7 @@ from e2e.world import (
     batch,
     registration,
     scheduled,
+    sweep,
     template,
 )
 
@@ -125,6 +126,9 @@ def watched(moto, guard_binary, environment, tmp_path_factory) -> Iterator[tuple
             ])
         )
         guard.invoke(scheduled())
+        world.swept_before()
+        world.image("Windows", expect="Windows", age=timedelta(hours=2))
+        guard.invoke(sweep())
         yield world, guard
 
 
@@ -176,8 +180,9 @@ def test_the_metrics_of_every_line_are_valid_and_add_up_to_what_the_server_saw(w
     assert total["Throttles"] == 1
     assert total["Alerts"] == len(published)
     assert total["Errors"] == 2
-    # Three mismatches and two of the batch; of the three, one discarded, one told of at once, one in the digest.
-    assert (total["Registrations"], total["Mismatches"]) == (8, 5)
+    # Three mismatches and two of the batch; of the three, one discarded, one told of at once, one in the digest. And one
+    # of which no event told.
+    assert (total["Registrations"], total["Mismatches"]) == (9, 5)
     assert (total["Discards"], total["Holds"]) == (1, 3)
     assert (total["HeldByLimit"], total["HeldByProtected"]) == (2, 1)
     assert total["TimeToVerdict"] >= 8 * 360_000
@@ -219,14 +224,20 @@ def all_metrics() -> set[str]:
         "Holds",
         "Mismatches",
         "Registrations",
+        "SweepMismatches",
+        "SweepsUnfinished",
+        "SweptImages",
         "Throttles",
         "TimeToVerdict",
+        "UnheardImages",
     } | {f"HeldBy{name}" for name in names_of("Interlock", "src/discard.rs")}
 
 
 def test_the_metrics_that_are_watched_are_those_that_are_written(watched, deployed):
     _, guard = watched
     written = {name for line in guard.lines() for name in metrics_of(line)}
+    # This takes hundreds of images: `tests/guard/daily.rs` sees to it.
+    written.add("SweepsUnfinished")
     assert {name for name in all_metrics() if not name.startswith("HeldBy")} <= written <= all_metrics()
     named = {metric["name"] for metric in deployed.metrics if metric["namespace"] == "AmiBillingGuard"}
     assert named == all_metrics()
@@ -240,6 +251,7 @@ def test_the_dimensions_that_are_watched_are_those_that_are_written(watched, dep
             for metric in directive["Metrics"]:
                 written.setdefault(metric["Name"], set()).update(map(frozenset, directive["Dimensions"]))
     interlock = frozenset(["function"])
+    written["SweepsUnfinished"] = written["SweptImages"]
     assert {by for name, all_by in written.items() if name.startswith("HeldBy") for by in all_by} == {interlock}
     for metric in deployed.metrics:
         if metric["namespace"] == "AmiBillingGuard":

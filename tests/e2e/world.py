@@ -335,6 +335,12 @@ class World:
             TableName=LEDGER, TimeToLiveSpecification=properties["TimeToLiveSpecification"]
         )
 
+    def swept_before(self) -> None:
+        """Has the ledger remember that the first sweep was a week ago."""
+        since = str(int((now() - timedelta(days=7)).timestamp() * 1000))
+        item = {"id": {"S": f"sweep#{ACCOUNT}#{REGION}"}, "since_ms": {"N": since}}
+        self.dynamodb.put_item(TableName=LEDGER, Item=item)
+
     def ledger(self) -> dict[str, dict[str, Any]]:
         """The items of the ledger's table, by their ids."""
         plain = TypeDeserializer().deserialize
@@ -508,6 +514,11 @@ def scheduled() -> dict[str, Any]:
         "resources": [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/ami-billing-guard-DigestRule-1X2Y3Z"],
         "detail": {},
     }
+
+
+def sweep() -> dict[str, Any]:
+    """The event of the template's schedule."""
+    return json.loads((ROOT / "events/sweep.json").read_text()) | {"id": uuid.uuid4().hex[:16], "time": stamp(now())}
 
 
 def batch(events: list[Any]) -> dict[str, Any]:

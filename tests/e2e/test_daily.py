@@ -1,0 +1,95 @@
+"""The scheduled sweep, in the function as it is deployed: what it finds, and the memory that it takes."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from e2e.emulator import Emulator, metrics_of
+from e2e.test_disks import peak
+from e2e.world import LEDGER, World, batch, registration, sweep
+
+# A function of 128 MB has this and more left for what Lambda counts besides.
+MOST_BYTES = 64_000_000
+
+# What one size of an account may take more than another: an allocator does not give back all that it got.
+GROWTH_BYTES = 4_000_000
+
+
+@pytest.fixture
+def swept(world: World, start) -> Emulator:
+    """A guard that swept for the first time a week ago."""
+    world.make_ledger()
+    world.swept_before()
+    return start(GUARD_LEDGER_TABLE=LEDGER)
+
+
+def groups(summary: dict) -> dict[str, set[str]]:
+    """The images of a summary, by their groups."""
+    assert summary["digest"] == "sweep"
+    return {name: {it["image_id"] for it in group["images"]} for name, group in summary["groups"].items()}
+
+
+def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(world: World, swept: Emulator):
+    known = world.image("Windows", expect="Windows", age=timedelta(hours=2))
+    held = world.image(expect="Windows", deregistration_protection="enabled", age=timedelta(hours=2))
+    for ami in (known, held):
+        swept.invoke(registration(ami))
+    unheard = world.image(expect="Windows", age=timedelta(hours=2))
+    old = world.image(expect="Windows", age=timedelta(days=30))
+    unknown = world.image(age=timedelta(days=30))
+    young = world.image(expect="Windows")
+
+    # As the queue hands it over.
+    assert swept.invoke(batch([sweep()])) == {"batchItemFailures": []}
+
+    [of_held, own, summary] = world.alerts()
+    found = {"unheard": {unheard}, "mismatch": {old}, "held": {held}, "unverifiable": {unknown}}
+    assert groups(summary) == found
+    assert (of_held["image_id"], own["image_id"], own["held_by"]) == (held, unheard, ["identity-unknown"])
+    assert all(map(world.exists, [known, held, unheard, old, unknown, young]))
+    [line] = [line for line in swept.lines() if "looked_at" in line]
+    counted = {"SweptImages": 6, "UnheardImages": 1, "SweepMismatches": 2}
+    assert (line["level"], line["unchanged"], metrics_of(line)) == ("WARN", 1, counted)
+
+    # The next day it is known, and held.
+    assert "that people were told of: 4" in swept.invoke(sweep())["reason"]
+    assert groups(world.alerts()[-1])["held"] == {held, unheard}
+
+
+def test_a_sweep_of_nothing_that_is_wrong_is_no_message(world: World, swept: Emulator):
+    event = sweep()
+    swept.invoke(registration(world.image("Windows", expect="Windows", age=timedelta(hours=2))))
+
+    assert "looked at: 1, that people were told of: 0; these were the last" in swept.invoke(event)["reason"]
+    assert swept.invoke(event)["reason"] == "the event asks for a sweep: it is done already"
+    assert world.alerts() == []
+
+
+@contextmanager
+def account(sim_binary: Path, images: int) -> Iterator[str]:
+    """The endpoint of an account with so many images."""
+    command = [sim_binary, "--images", str(images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+def test_a_sweep_takes_no_more_memory_for_many_images_than_for_few(
+    sim_binary: Path, sam_bootstrap: Path, environment: dict[str, str]
+):
+    peaks = {}
+    for images in (400, 4_000):
+        with account(sim_binary, images) as endpoint:
+            settings = environment | {"AWS_ENDPOINT_URL": endpoint, "GUARD_LEDGER_TABLE": "ami-billing-guard"}
+            with Emulator(sam_bootstrap, settings) as function:
+                reason = function.invoke(sweep())["reason"]
+                assert f"images that were looked at: {images}, " in reason and "these were the last" in reason
+                peaks[images] = peak(function.bootstrap_pid())
+    print(f"the most memory, by the number of images: {peaks}")
+    few, many = peaks.values()
+    assert many < MOST_BYTES and many - few < GROWTH_BYTES
