@@ -308,8 +308,8 @@ impl Aws {
         let answer = self
             .ec2
             .describe_images()
+            // No filter for the state besides: EC2 counts the values of all filters together.
             .filters(filter(name, ids))
-            .filters(filter("state", &["available"]))
             .set_owners(Some(strings(owners)))
             .include_deprecated(true)
             .send()
@@ -319,7 +319,9 @@ impl Aws {
         if non_empty(answer.next_token).is_some() {
             return Err(further_pages("ec2:DescribeImages", "*"));
         }
-        Ok(answer.images.into_iter().flatten().map(observed).collect())
+        let images = answer.images.into_iter().flatten();
+        let available = images.filter(|it| it.state == Some(ec2::ImageState::Available));
+        Ok(available.map(observed).collect())
     }
 
     /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use chrono::{TimeDelta, Utc};
@@ -62,11 +63,14 @@ fn large(images: usize) -> World {
     world
 }
 
-/// A policy file that has lineage asked when it is needed.
+/// A policy file that has lineage asked when it is needed. Written once: others may be reading it.
 fn when_needed() -> String {
-    let path = temporary("when-needed.toml");
-    std::fs::write(&path, "version = 1\n[evidence]\nlineage = 'when-needed'").unwrap();
-    path.to_str().unwrap().to_owned()
+    static PATH: LazyLock<String> = LazyLock::new(|| {
+        let path = temporary("when-needed.toml");
+        std::fs::write(&path, "version = 1\n[evidence]\nlineage = 'when-needed'").unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    PATH.clone()
 }
 
 fn state(name: &str) -> String {
@@ -203,6 +207,25 @@ async fn what_tags_decide_costs_no_call_and_the_rest_is_asked_for_two_hundred_at
         counted(&sim),
         BTreeMap::from(calls.map(|(action, number)| (action.to_owned(), number)))
     );
+}
+
+/// EC2 counts the values of all of a call's filters together, and takes 200 of them.
+#[tokio::test]
+async fn regression_images_are_looked_for_by_two_hundred_snapshots_in_a_call_and_not_by_more() {
+    let mut world = World::default();
+    for number in 0..600 {
+        let id = |kind: &str| format!("{kind}-{number:017x}");
+        world.add_snapshot(Snapshot::new(id("snap")));
+        world.add_image(Image::new(id("ami")));
+    }
+    let sim = Sim::start(world).await.unwrap();
+    let output = before(&sim, &["sweep", "--json", "--state", &state("many")]).await;
+    for row in lines(&output) {
+        let evidence = row["evidence"].as_array().unwrap();
+        let mut failed = evidence.iter().filter(|it| it["state"] == "failed");
+        assert_eq!(failed.next(), None, "{row}");
+    }
+    assert_eq!(counted(&sim)["DescribeImages"], 1 + 3);
 }
 
 #[tokio::test]
