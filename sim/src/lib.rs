@@ -50,13 +50,15 @@
 //! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
 //! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be, that
 //! of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a snapshot of
-//! another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, the state in
-//! which a deregistered image is still listed for a while (here: as it was), whether DynamoDB's `ADD` and
-//! `DELETE` take nested attributes (here: no, as documented), whether a table that is not there refuses a
-//! transaction (here) or cancels it; of EBS the codes for a snapshot that is public, another account's or not
-//! completed, whether a new listing ends the tokens of earlier ones (here: no), whether listing needs the KMS
-//! key (here: no, only reading does), and how many calls it lets through at once (here: those of one second).
-//! [`FaultKind::Refuse`] can play any other answer.
+//! another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, whether 200 is
+//! the most values of a call (here, as EC2's error says) or of one filter (as the user guide says), whether ids
+//! count as a filter where calls are throttled (here: no), the state in which a deregistered image is still
+//! listed for a while (here: as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here:
+//! no, as documented), whether a table that is not there refuses a transaction (here) or cancels it; of EBS the
+//! codes for a snapshot that is public, another account's or not completed, whether a new listing ends the
+//! tokens of earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how
+//! many calls it lets through at once (here: those of one second). [`FaultKind::Refuse`] can play any other
+//! answer.
 //!
 //! # What it does not do
 //! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
