@@ -56,7 +56,7 @@ def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(worl
     assert (line["level"], line["unchanged"], metrics_of(line)) == ("WARN", 1, counted)
 
     # The next day it is known, and held.
-    assert "that people were told of: 4" in swept.invoke(sweep())["reason"]
+    assert "that people were told of: 4" in swept.invoke(sweep(day=1))["reason"]
     assert groups(world.alerts()[-1])["held"] == {held, unheard}
 
 

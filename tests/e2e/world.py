@@ -516,9 +516,10 @@ def scheduled() -> dict[str, Any]:
     }
 
 
-def sweep() -> dict[str, Any]:
-    """The event of the template's schedule."""
-    return json.loads((ROOT / "events/sweep.json").read_text()) | {"id": uuid.uuid4().hex[:16], "time": stamp(now())}
+def sweep(day: int = 0) -> dict[str, Any]:
+    """The event of the template's schedule, of today or of so many days later."""
+    time = stamp(now() + timedelta(days=day))
+    return json.loads((ROOT / "events/sweep.json").read_text()) | {"id": uuid.uuid4().hex[:16], "time": time}
 
 
 def batch(events: list[Any]) -> dict[str, Any]:

@@ -46,13 +46,19 @@ async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> H
     }
     let house = House::with_chat(world, settings).await;
     let week = (Utc::now() - TimeDelta::days(7)).timestamp_millis();
-    let item = json!({ "id": { "S": SWEEPS }, "since_ms": { "N": week.to_string() } });
-    let item = serde_json::from_value(item).unwrap();
-    let mut world = house.sim.world();
-    let table = world.tables.get_mut(TABLE).unwrap();
-    table.items.insert(SWEEPS.into(), item);
-    drop(world);
+    remember(&house, "id", json!({ "S": SWEEPS }));
+    remember(&house, "since_ms", json!({ "N": week.to_string() }));
     house
+}
+
+/// Has the ledger say this of the sweeps.
+fn remember(house: &House, name: &str, value: Value) {
+    let mut world = house.sim.world();
+    let items = &mut world.tables.get_mut(TABLE).unwrap().items;
+    items
+        .entry(SWEEPS.into())
+        .or_default()
+        .insert(name.into(), value);
 }
 
 /// The schedule's event for the `n`th day.
@@ -215,10 +221,11 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
     assert_eq!(house.alerts().len(), 0, "of nothing there is no message");
     assert_eq!(house.swept()[0]["unchanged"], 2);
 
-    let mut world = house.sim.world();
-    let tags = &mut world.images.get_mut(&images[0].id).unwrap().tags;
-    tags.insert("ami-billing-guard:expect".into(), "RedHat".into());
-    drop(world);
+    house
+        .sim
+        .world()
+        .images
+        .insert(images[0].id.clone(), expects(images[0].clone(), "RedHat"));
     house.record(scheduled(2)).await;
     assert_eq!(
         group(&summaries(&house)[0], "mismatch"),
@@ -387,16 +394,7 @@ async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() 
 #[tokio::test]
 async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() {
     let house = house((0..250).map(|n| aged(n, 100)), settings("")).await;
-    let mut world = house.sim.world();
-    let item = world
-        .tables
-        .get_mut(TABLE)
-        .unwrap()
-        .items
-        .get_mut(SWEEPS)
-        .unwrap();
-    item.insert("cursor".into(), json!({ "S": "of last week" }));
-    drop(world);
+    remember(&house, "cursor", json!({ "S": "of last week" }));
     house.record(scheduled(1)).await;
     assert_eq!(summaries(&house)[0]["looked_at"], 250);
     let refused = |call: &sim::Call| matches!(call.answer, Answer::Refused(_));
