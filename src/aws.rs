@@ -321,7 +321,10 @@ impl Aws {
         }
         let images = answer.images.into_iter().flatten();
         let available = images.filter(|it| it.state == Some(ec2::ImageState::Available));
-        Ok(available.map(observed).collect())
+        let mut available: Vec<Image> = available.map(observed).collect();
+        // In whatever order EC2 lists them, the same is said of them.
+        available.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(available)
     }
 
     /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.

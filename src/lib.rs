@@ -13,6 +13,8 @@
 //! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger` |
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
+//! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones.
+//!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
 
 pub mod alert;

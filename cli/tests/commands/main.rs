@@ -226,7 +226,7 @@ async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_wi
         ("sweep-enforce", vec!["sweep", "--enforce"]),
         (
             "policy",
-            vec!["check", "--policy", "policy/cases.toml", GOOD],
+            vec!["check", "--policy", "examples/policy-cases.toml", GOOD],
         ),
     ] {
         let output = run(&arguments).await;
@@ -583,7 +583,7 @@ async fn a_policy_is_checked_and_tested_without_any_account() {
                 "test",
                 "policy/policy.toml",
                 "--cases",
-                "policy/cases.toml",
+                "examples/policy-cases.toml",
             ],
             0,
         ),
