@@ -100,6 +100,16 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
     }
+    // Known now, and not after minutes.
+    if let Some(folder) = arguments.html.as_deref().and_then(Path::parent)
+        && folder != Path::new("")
+        && !folder.is_dir()
+    {
+        let folder = folder.display().to_string();
+        return Err(Stop::Usage(format!(
+            "--html: there is no folder {folder:?}"
+        )));
+    }
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let regions = match arguments.all_regions {
         true => session.aws.regions().await?,

@@ -13,7 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 # It looks nothing up, keeps nothing, and needs no other processor than this.
 FLAGS = [
@@ -153,7 +153,7 @@ def test_filters_find_what_they_say_and_are_in_the_address(report: Open, rows: l
     page.get_by_label("Search", exact=True).fill(lost[0]["image_id"])
     assert hits(page) == 1
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function(f"document.getElementById('hits').textContent === '{AMIS} AMIs'")
+    expect(page.locator("#hits")).to_have_text(f"{AMIS} AMIs")
     assert page.evaluate("location.hash") == ""
     month = rows[0]["registered_at"][:7]
     page.get_by_label("From", exact=True).fill(month)
@@ -164,12 +164,12 @@ def test_filters_find_what_they_say_and_are_in_the_address(report: Open, rows: l
 def test_sums_and_cells_of_the_matrix_lead_to_their_amis(report: Open, rows: list[dict[str, Any]]) -> None:
     page = report()
     page.locator(".totals .v-unverifiable a").click()
-    page.wait_for_function(f"document.getElementById('hits').textContent !== '{AMIS} AMIs'")
+    expect(page.locator("#hits")).not_to_have_text(f"{AMIS} AMIs")
     assert hits(page) == len(of(rows, verdict="unverifiable"))
     cell = page.locator(".matrix td.off a").first
     number = int(re.match(r"\d+", cell.inner_text())[0])
     cell.click()
-    page.wait_for_function(f"document.getElementById('hits').textContent.startsWith('{number} of')")
+    expect(page.locator("#hits")).to_have_text(f"{number} of {AMIS} AMIs")
     assert page.get_by_label("Should bill", exact=True).input_value() != ""
 
 

@@ -224,6 +224,7 @@ async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_wi
             vec!["sweep", "--all-regions", "--region", "eu-west-1"],
         ),
         ("sweep-enforce", vec!["sweep", "--enforce"]),
+        ("sweep-html", vec!["sweep", "--html", "nowhere/report.html"]),
         (
             "policy",
             vec!["check", "--policy", "examples/policy-cases.toml", GOOD],

@@ -433,7 +433,7 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
         &["sweep", "--json", "--policy", &policy, "--state", &whole],
     )
     .await;
-    let takes = begun.elapsed();
+    let mut takes = begun.elapsed();
     let whole = found(&lines(&whole));
     assert_eq!(whole.len(), 1100);
     let state = state("killed");
@@ -452,6 +452,7 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true);
+        let begun = Instant::now();
         let child = sweep.spawn().unwrap();
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -466,6 +467,10 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
                 resume = kept.contains('\n');
             }
             Ok(output) => {
+                // The first one may have shared the machine with other tests.
+                if !resume {
+                    takes = takes.min(begun.elapsed());
+                }
                 assert_eq!(found(&lines(&output.unwrap())), whole);
                 complete += 1;
                 resume = false;
