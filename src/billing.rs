@@ -555,6 +555,12 @@ impl Platforms {
         self
     }
 
+    /// Whether plain Linux, and nothing else, is right.
+    pub(crate) fn is_plain_linux(&self) -> bool {
+        let plain = Platform::Exactly(Billing::PLAIN_LINUX);
+        self.0.iter().all(|platform| *platform == plain)
+    }
+
     /// How an actual billing differs from the platform that it is nearest to.
     pub fn difference(&self, actual: &Billing) -> Difference {
         self.0

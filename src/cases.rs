@@ -186,7 +186,9 @@ impl Case {
     /// What the policy makes of it, in a guard that enforces, with nothing around the image but what is described.
     pub fn judge(&self, policy: &Policy) -> Tried {
         let now = Utc::now();
-        let created = now - TimeDelta::hours(self.image.age_hours.into());
+        let age = TimeDelta::hours(self.image.age_hours.into());
+        // No image is older than time.
+        let created = now.checked_sub_signed(age).unwrap_or_default();
         let snapshot = self.snapshot();
         let image = Image {
             created: Some(created),
@@ -328,6 +330,8 @@ fn observed(
 ) -> Evidence {
     let says = match platforms {
         _ if !is_asked(asked, source, observation, known) => Says::NotAsked,
+        // Plain Linux is what a lost code looks like: lineage is silent of it.
+        Some(platforms) if source == Source::Lineage && platforms.is_plain_linux() => Says::Silent,
         Some(platforms) => Says::Platforms(platforms.clone()),
         // What can not be told of a disk has failed; a lineage that leads nowhere is silent.
         None if source == Source::Disk => Says::Failed("the case does not describe it".into()),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::billing::{Billing, Difference, Licence, Parsed, Platforms, parse_platform_details};
 use crate::record::Record;
+use crate::verdict::Verdict;
 
 /// Reserved Instances that were bought together. (EC2 API reference, "ReservedInstances".)
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,13 +77,15 @@ pub fn unapplied<'a>(all: &'a [ReservedInstances], record: &Record) -> Vec<Unapp
         let names = expected.platform.iter().map(String::as_str);
         Platforms::parse(names).ok()
     });
+    let is_wrong = matches!(record.verdict, Verdict::Mismatch(_));
     let details = actual.platform_details.as_deref();
     all.iter()
         .filter(|reserved| reserved.apply_to(details) == Some(false))
         .map(|reserved| Unapplied {
             reserved,
             would_apply: match (&expected, reserved.billing()) {
-                (Some(expected), Some(billing)) => {
+                // What is right as it is should not bill another thing, though it may.
+                (Some(expected), Some(billing)) if is_wrong => {
                     expected.difference(&billing) == Difference::None
                 }
                 _ => false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::aws::{Ahead, Described, patiently};
-use crate::discard::{Circumstances, Surroundings, plan};
+use crate::discard::{Action, Circumstances, Surroundings, plan};
 use crate::error::Error;
 use crate::event::{AccountId, AmiId, RegisteredBy, Registration};
 use crate::guard::{Assessment, Guard, Planned, observed};
@@ -70,8 +70,7 @@ impl Guard {
     /// Judges a page of the account's images, 1,000 at most, from `token` on. Nothing is changed, and nobody told.
     ///
     /// # Errors
-    /// [`Error`], if the page, or what a discard would depend on, could not be seen. What could not be found out of a
-    /// single image is in its record.
+    /// [`Error`], if the page could not be seen. What could not be found out of a single image is in its record.
     pub async fn sweep(
         &self,
         account: &AccountId,
@@ -86,7 +85,8 @@ impl Guard {
                 Described::Available(image) => image.created,
                 _ => None,
             };
-            if created < scope.since {
+            // Of what is pending or disabled, EC2's answer is not asked for its time.
+            if created.is_some_and(|created| Some(created) < scope.since) {
                 continue;
             }
             match observed(described) {
@@ -99,10 +99,16 @@ impl Guard {
         for (registration, assessment) in assessed {
             let planned = self.plan_unhindered(&registration, assessment);
             // These are few: to look around every image would be thousands of calls.
-            let mut record = match planned.plan.action.is_discard() {
-                true => Box::pin(self.reconsider(&registration)).await?,
-                false => planned.record(&registration),
-            };
+            let mut record = planned.record(&registration);
+            if record.action.is_discard() {
+                match patiently(|| Box::pin(self.reconsider(&registration))).await {
+                    Ok(considered) => record = considered,
+                    Err(error) => {
+                        record.action = Action::Hold;
+                        record.error = Some(error.to_string());
+                    }
+                }
+            }
             record.registered_at = record.registered_at.filter(|at| *at != UNKNOWN);
             records.push(record);
         }

@@ -81,21 +81,31 @@ impl Guarding {
         // The same checks as the function's.
         let variable = |name: &str| match name {
             // Of several checks this needs one, and the command line none.
-            "GUARD_ALERT_TOPIC_ARN" => self.topic.clone().or(Some(NO_TOPIC.into())),
+            "GUARD_ALERT_TOPIC_ARN" => Some(self.topic().unwrap_or(NO_TOPIC).to_owned()),
             "GUARD_LEDGER_TABLE" => self.ledger.clone(),
             // What is asked is what the guard would do.
             "GUARD_MODE" => Some(Mode::Enforce.word().into()),
             _ => None,
         };
         let mut config = Config::read(variable).map_err(|error| Stop::Usage(error.to_string()))?;
-        config.alert_topic = self.topic.clone();
+        config.alert_topic = self.topic().map(str::to_owned);
         config.wait = wait;
         Ok(config)
     }
 
+    /// The topic. A variable that is set to nothing is not set, here and below, as for the function.
+    fn topic(&self) -> Option<&str> {
+        self.topic.as_deref().filter(|topic| !topic.is_empty())
+    }
+
+    fn policy(&self) -> Option<&Path> {
+        let path = self.policy.as_deref();
+        path.filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// The policy's name for people.
     pub(crate) fn policy_name(&self) -> String {
-        match &self.policy {
+        match self.policy() {
             Some(path) => path.display().to_string(),
             None => "built-in".into(),
         }
@@ -103,7 +113,7 @@ impl Guarding {
 
     /// Whether enough is known for discards: nobody is to hear of one afterwards, nor it to be made twice.
     pub(crate) fn may_enforce(&self) -> Result<(), Stop> {
-        match (&self.topic, &self.ledger) {
+        match (self.topic(), self.ledger.as_deref().filter(|name| !name.is_empty())) {
             (Some(_), Some(_)) => Ok(()),
             _ => Err(Stop::Usage(
                 "--enforce needs --topic and --ledger, those of the deployed guard: nothing is discarded without an \
@@ -116,7 +126,7 @@ impl Guarding {
     /// Reads the policy, and connects.
     pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, Stop> {
         let config = self.config(wait)?;
-        let policy = match &self.policy {
+        let policy = match self.policy() {
             Some(path) => {
                 let (name, text) = (path.display().to_string(), read(path)?);
                 Policy::parse(&name, &text).map_err(|error| Stop::Usage(error.to_string()))?

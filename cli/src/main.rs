@@ -120,9 +120,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(contained::ARGUMENT) {
-        return contained::run_child(arguments);
+    let first = std::env::args_os().nth(1);
+    if first.is_some_and(|argument| argument == contained::ARGUMENT) {
+        return contained::run_child(std::env::args().skip(2));
     }
     run(std::env::args_os())
 }

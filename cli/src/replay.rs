@@ -140,13 +140,15 @@ fn read(file: &str) -> Result<Vec<Value>, String> {
         bytes = unpacked;
     }
     let mut events = Vec::new();
+    let mut documents = 0;
     for document in serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>() {
         let document = document.map_err(|error| format!("is not JSON: {error}"))?;
         collect(document, &mut events)?;
+        documents += 1;
     }
-    match events.is_empty() {
-        true => Err("has no event".into()),
-        false => Ok(events),
+    match documents {
+        0 => Err("is empty".into()),
+        _ => Ok(events),
     }
 }
 

@@ -45,8 +45,8 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "region")]
     all_regions: bool,
     /// Only AMIs that were created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or how long ago (30d, 12h)
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<DateTime<Utc>>,
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
     /// Read disks as well, where the policy has them read: a second or so each
     #[arg(long)]
     disk: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// Where to keep what is found; by default a file of the account's in your state folder
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Act as the deployed guard does: tell people, and discard what the policy lets it discard
+    /// Discard what the policy lets the deployed guard discard, as it does it: after an alert
     #[arg(long)]
     enforce: bool,
     /// List every AMI
@@ -72,6 +72,20 @@ pub(crate) struct Arguments {
 
 /// How long the guard may take for one AMI that it discards, as in Lambda.
 const AMI: Duration = Duration::from_secs(60);
+
+/// Since when, and how that was said.
+#[derive(Clone, Debug)]
+struct Since {
+    said: String,
+    at: DateTime<Utc>,
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    Ok(Since {
+        said: text.to_owned(),
+        at: time(text)?,
+    })
+}
 
 /// A point in time, or how long ago.
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -123,7 +137,8 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let header = Header {
         account: session.account.to_string(),
         regions,
-        since: arguments.since,
+        since: arguments.since.as_ref().map(|since| since.at),
+        since_said: arguments.since.as_ref().map(|since| since.said.clone()),
         disk: arguments.disk,
         enforce: arguments.enforce,
         policy: format!("{:?}", session.policy),
@@ -133,6 +148,13 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let mut journal = Journal::open(arguments.state.as_deref(), header, arguments.resume)?;
     let bar = ProgressBar::new_spinner().with_style(style());
     bar.enable_steady_tick(Duration::from_millis(100));
+    if arguments.resume && journal.is_complete() {
+        let when = journal.ended().format("%Y-%m-%d %H:%M");
+        let why = format!(
+            "the sweep was complete at {when} UTC, and nothing is looked at again; without --resume a new one begins"
+        );
+        tell(&why, Outcome::Good);
+    }
     let mut tally = session.aws.tally();
     let swept = sweep(&arguments, &session, &mut journal, &bar, &mut tally).await;
     bar.finish_and_clear();
@@ -171,7 +193,11 @@ async fn sweep(
         bar.set_message(format!("{region}:"));
         let there = arguments.guarding.elsewhere(session, &region)?;
         let reserved = reserved(&there).await;
-        let mut seen = Default::default();
+        // A place that EC2 had forgotten once may have been found again from the beginning.
+        let seen = match journal.resumed {
+            true => journal.images_of(&region)?,
+            false => Default::default(),
+        };
         loop {
             let scope = Scope {
                 since: journal.header.since,
@@ -186,14 +212,11 @@ async fn sweep(
                 // A place in EC2's list is not good for ever: what the journal has is left out of the list.
                 Err(Error::Refused { .. }) if token.is_some() && journal.resumed => {
                     journal.resumed = false;
-                    seen = journal.images_of(&region)?;
                     token = None;
                     continue;
                 }
-                // One Region of many may be forbidden.
-                Err(error @ (Error::AccessDenied { .. } | Error::Refused { .. }))
-                    if arguments.all_regions =>
-                {
+                // One Region of many may be forbidden, or down.
+                Err(error) if arguments.all_regions => {
                     tell(&format!("{region}: {error}"), Outcome::Unknown);
                     journal.end_page(&Page::failed(&region, &error.to_string()))?;
                     break;
@@ -249,7 +272,13 @@ async fn keep(
                 .make_up_for(&image, &there.account, created, &delivery);
             match Box::pin(made_up).await {
                 Ok(done) => record = done,
-                Err(error) => record.error = Some(error.to_string()),
+                Err(error) => {
+                    tell(
+                        &format!("{id} was not discarded: {error}"),
+                        Outcome::Unknown,
+                    );
+                    record.error = Some(error.to_string());
+                }
             }
         }
         let row = Row {
@@ -261,12 +290,19 @@ async fn keep(
             record: &record,
         };
         journal.keep(&show::json(&row)?)?;
+        if record.outcome.is_some() {
+            journal.flush()?;
+        }
     }
     Ok(())
 }
 
-/// Prints what the journal has.
+/// Writes and prints what the journal has.
 fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
+    // First: whoever reads the result may stop before its end.
+    if let Some(path) = &arguments.html {
+        report(path, journal)?;
+    }
     let mut summary = Summary::new(!arguments.json, arguments.all);
     for line in journal.lines()? {
         let line = line?;
@@ -276,9 +312,6 @@ fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Res
         summary.add(journal::row(&line)?, out)?;
     }
     summary.end(journal.pages(), out)?;
-    if let Some(path) = &arguments.html {
-        report(path, journal)?;
-    }
     Ok(summary.outcome())
 }
 
@@ -288,7 +321,7 @@ fn report(path: &Path, journal: &Journal) -> Result<(), Stop> {
     let unwritten =
         |error: io::Error| Stop::Unknown(format!("{shown:?} can not be written: {error}"));
     let header = &journal.header;
-    let gaps = journal.pages().iter().filter_map(|page| {
+    let gaps = journal.pages().filter_map(|page| {
         let why = page.failed.as_ref()?;
         Some(format!("{}: {why}", page.region))
     });
@@ -297,6 +330,7 @@ fn report(path: &Path, journal: &Journal) -> Result<(), Stop> {
         regions: header.regions.clone(),
         since: header.since,
         begun: header.begun,
+        ended: journal.ended(),
         policy: header.policy_name.clone(),
         gaps: gaps.collect(),
     };

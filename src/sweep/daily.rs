@@ -16,7 +16,7 @@ use crate::guard::{Deadline, Delivery, Guard, answer_by, ends};
 use crate::ledger::SweepTurn;
 use crate::observation::{Image, Observation};
 use crate::record::Record;
-use crate::telemetry::{self, Line};
+use crate::telemetry::Line;
 use crate::verdict::Verdict;
 
 /// At this age of an image its event is lost, if it did not arrive: the queue's longest delay and five attempts, six
@@ -51,18 +51,7 @@ impl Guard {
                 return Err(error);
             }
         };
-        let mismatches = findings.number(Group::Mismatch) + findings.number(Group::Held);
-        self.write(
-            delivery,
-            Line::Sweep(telemetry::Sweep {
-                event_id: &sweep.event_id,
-                looked_at: findings.looked_at,
-                unchanged: findings.unchanged,
-                unheard: findings.number(Group::Unheard),
-                mismatches,
-                complete: findings.complete,
-            }),
-        );
+        self.write(delivery, Line::Sweep(findings.line(&sweep)));
         let done = format!(
             "images that were looked at: {}, that people were told of: {}; {}",
             findings.looked_at,
@@ -101,7 +90,13 @@ impl Guard {
                     findings.resumed = false;
                     cursor = None;
                 }
-                Err(error) if findings.pages == 0 => return Err(error),
+                Err(error) if findings.pages == 0 => {
+                    // The more events are lost, the longer a page takes: that they are is said all the same.
+                    if findings.number(Group::Unheard) > 0 {
+                        self.write(&delivery, Line::Sweep(findings.line(sweep)));
+                    }
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::warn!("the sweep stops, and the next one goes on: {error}");
                     break;
@@ -154,7 +149,10 @@ impl Guard {
                 }
                 (Some(known), _) if known.is_good() && known.is_of(&image) => unchanged += 1,
                 (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
-                    let finding = self.make_up(sweep, &id, *image, created, delivery).await?;
+                    let first = findings.made_up == 0;
+                    findings.made_up += 1;
+                    let finding = self.make_up(sweep, &id, *image, created, delivery, first);
+                    let finding = finding.await?;
                     findings.add(Group::Unheard, finding);
                 }
                 // Its event has its time yet.
@@ -170,11 +168,11 @@ impl Guard {
         }
         for (registration, assessment) in self.assess_all(&sweep.account, others, false).await {
             let before = as_before.remove(&registration.image_id);
-            let unknown = assessment.judgement.verdict == Verdict::Unverifiable;
             let identity_asked = assessment.expectation.identity_asked;
+            let exempt = assessment.judgement.verdict == Verdict::Exempt;
             let finding = match before {
                 // Neither the disk nor whoever registered it is asked here: what they made of it stands.
-                Some(before) if identity_asked || (unknown && before.knows_disk()) => before,
+                Some(before) if identity_asked || (before.knows_disk() && !exempt) => before,
                 before => {
                     let planned = self.plan_unhindered(&registration, assessment);
                     let mut finding = Finding::of(&planned.record(&registration));
@@ -214,6 +212,7 @@ impl Guard {
         image: Image,
         created: DateTime<Utc>,
         delivery: &Delivery,
+        first: bool,
     ) -> Result<Finding, Error> {
         if Deadline::now() >= answer_by(delivery.deadline) {
             return Err(no_time());
@@ -223,6 +222,8 @@ impl Guard {
         let registration = Registration::without_event(id.clone(), account, region, by, created);
         match self.registered(&registration, delivery).await {
             Ok(record) => Ok(Finding::of(&record)),
+            // With all the time of another attempt there may be enough of it; unless this was the first one.
+            Err(error @ Error::OutOfTime { .. }) if !first => Err(error),
             Err(error) => {
                 let error = self.failed(delivery, Some(by), Some(id.as_str()), error);
                 Ok(Finding::failed(&image, &error))

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::event::Sweep;
 use crate::expectation::{EXPECT_TAG, Source};
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record};
+use crate::telemetry;
 
 /// So many images of a group are kept, and told of one by one.
 pub(crate) const FIRST: usize = 20;
@@ -74,7 +76,7 @@ pub(crate) struct Finding {
 /// What a source said, as far as a sweep minds.
 #[derive(Clone, Debug, Deserialize)]
 struct Said {
-    source: Source,
+    source: String,
     state: String,
     detail: String,
 }
@@ -103,7 +105,7 @@ impl Finding {
             None => EXPECT_TAG.to_owned(),
         };
         let mut said = self.evidence.iter();
-        let of_tag = said.find(|it| it.source == Source::ImageTag);
+        let of_tag = said.find(|it| it.source == Source::ImageTag.name());
         self.actual
             .as_ref()
             .is_some_and(|it| *it == Actual::of(image))
@@ -117,7 +119,7 @@ impl Finding {
 
     /// Whether the disk has spoken, which a sweep does not ask again.
     pub(crate) fn knows_disk(&self) -> bool {
-        let spoke = |it: &Said| it.source == Source::Disk && it.state == "spoke";
+        let spoke = |it: &Said| it.source == Source::Disk.name() && it.state == "spoke";
         self.evidence.iter().any(spoke)
     }
 
@@ -141,6 +143,8 @@ impl Finding {
 /// All that a sweep found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
+    /// How many images were dealt with as if their event had come, by this attempt.
+    pub(crate) made_up: usize,
     /// Whether it went on where the last one had stopped.
     pub(crate) resumed: bool,
     /// Whether it came to the end.
@@ -169,6 +173,18 @@ impl Findings {
         Findings {
             resumed,
             ..Findings::default()
+        }
+    }
+
+    /// What the log is told of it.
+    pub(crate) fn line<'a>(&self, sweep: &'a Sweep) -> telemetry::Sweep<'a> {
+        telemetry::Sweep {
+            event_id: &sweep.event_id,
+            looked_at: self.looked_at,
+            unchanged: self.unchanged,
+            unheard: self.number(Group::Unheard),
+            mismatches: self.number(Group::Mismatch) + self.number(Group::Held),
+            complete: self.complete,
         }
     }
 

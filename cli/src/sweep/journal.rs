@@ -23,6 +23,8 @@ pub(super) struct Header {
     pub(super) account: String,
     pub(super) regions: Vec<String>,
     pub(super) since: Option<DateTime<Utc>>,
+    /// The same as it was said: how long ago was another time then.
+    pub(super) since_said: Option<String>,
     pub(super) disk: bool,
     pub(super) enforce: bool,
     /// The policy, written out.
@@ -36,6 +38,8 @@ pub(super) struct Header {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Page {
     pub(super) region: String,
+    /// When it was looked at.
+    pub(super) at: DateTime<Utc>,
     /// Where the next begins, if there is one.
     pub(super) next: Option<String>,
     /// How many AMIs were pending.
@@ -48,6 +52,7 @@ impl Page {
     pub(super) fn of(region: &str, swept: &Swept) -> Page {
         Page {
             region: region.to_owned(),
+            at: Utc::now(),
             next: swept.next.clone(),
             underway: swept.underway,
             failed: None,
@@ -57,6 +62,7 @@ impl Page {
     pub(super) fn failed(region: &str, why: &str) -> Page {
         Page {
             region: region.to_owned(),
+            at: Utc::now(),
             next: None,
             underway: 0,
             failed: Some(why.to_owned()),
@@ -117,8 +123,13 @@ impl Journal {
             path,
         };
         if resume {
-            let whole = journal.read(&mut file).map_err(unusable)??;
+            let (whole, acts) = journal.read(&mut file).map_err(unusable)??;
             file.set_len(whole).map_err(unusable)?;
+            file.seek(SeekFrom::End(0)).map_err(unusable)?;
+            for row in acts {
+                journal.keep(&row)?;
+            }
+            journal.out.flush().map_err(unusable)?;
         } else {
             file.set_len(0).map_err(unusable)?;
             let header = show::json(&Mark::Sweep(journal.header.clone()))?;
@@ -129,11 +140,13 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes note of what is there, and says how much of it is whole.
-    fn read(&mut self, file: &mut File) -> std::io::Result<Result<u64, Stop>> {
+    /// Takes note of what is there, and says how much of it is whole, and which rows beyond that tell of something
+    /// that was done: it is not found again.
+    fn read(&mut self, file: &mut File) -> std::io::Result<Result<(u64, Vec<String>), Stop>> {
         let mut lines = BufReader::new(file);
         let mut line = String::new();
         let (mut at, mut whole, mut rows) = (0, 0, 0);
+        let mut acts = Vec::new();
         while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
             at += line.len() as u64;
             match mark(&line) {
@@ -151,9 +164,15 @@ impl Journal {
                     self.pages.push(page);
                     self.rows += rows;
                     (whole, rows) = (at, 0);
+                    acts.clear();
                 }
                 Some(Mark::Sweep(_)) => break,
-                None => rows += 1,
+                None => {
+                    rows += 1;
+                    if row::<Listed>(&line).is_ok_and(|row| row.outcome.is_some()) {
+                        acts.push(line.clone());
+                    }
+                }
             }
             line.clear();
         }
@@ -162,7 +181,7 @@ impl Journal {
                 "--resume: there is no sweep in {:?} to go on with",
                 self.path.display().to_string()
             ))),
-            whole => Ok(whole),
+            whole => Ok((whole, acts)),
         })
     }
 
@@ -172,8 +191,15 @@ impl Journal {
         let last = self.pages.iter().rev().find(|page| page.region == region);
         match last {
             None => Some(None),
+            Some(page) if page.failed.is_some() => Some(None),
             Some(page) => page.next.clone().map(Some),
         }
+    }
+
+    /// Whether every Region is done.
+    pub(super) fn is_complete(&self) -> bool {
+        let mut regions = self.header.regions.iter();
+        regions.all(|region| self.place(region).is_none())
     }
 
     /// Keeps a row.
@@ -203,9 +229,33 @@ impl Journal {
         ))
     }
 
-    /// The pages' ends.
-    pub(super) fn pages(&self) -> &[Page] {
-        &self.pages
+    /// Makes sure that what is kept stays, whatever comes.
+    pub(super) fn flush(&mut self) -> Result<(), Stop> {
+        let flushed = self.out.flush();
+        flushed.map_err(|error| self.full(error))
+    }
+
+    /// The pages' ends, without those of Regions that were looked at later after all.
+    pub(super) fn pages(&self) -> impl Iterator<Item = &Page> {
+        let regions = self.header.regions.iter();
+        let failed = regions.filter_map(|region| {
+            let mut pages = self.pages.iter().rev();
+            pages
+                .find(|page| page.region == *region)?
+                .failed
+                .as_ref()
+                .map(|_| region)
+        });
+        let failed: Vec<&String> = failed.collect();
+        let mut told = HashSet::new();
+        self.pages.iter().rev().filter(move |page| {
+            page.failed.is_none() || (failed.contains(&&page.region) && told.insert(&page.region))
+        })
+    }
+
+    /// When the last page was looked at.
+    pub(super) fn ended(&self) -> DateTime<Utc> {
+        self.pages.last().map_or(self.header.begun, |page| page.at)
     }
 
     /// The rows' lines.
@@ -244,8 +294,7 @@ impl Header {
         let differ = [
             (self.account != other.account, "account"),
             (self.regions != other.regions, "Region"),
-            // How long ago was another time then.
-            (self.since.is_some() != other.since.is_some(), "--since"),
+            (self.since_said != other.since_said, "--since"),
             (self.disk != other.disk, "--disk"),
             (self.enforce != other.enforce, "--enforce"),
             (self.policy != other.policy, "policy"),

@@ -25,7 +25,9 @@ pub(super) struct Listed {
     kind: Option<String>,
     actual: Option<Actual>,
     expected: Option<Expected>,
-    outcome: Option<String>,
+    action: Option<String>,
+    pub(super) outcome: Option<String>,
+    error: Option<String>,
     reserved_instances: Option<Vec<Lost>>,
 }
 
@@ -61,6 +63,8 @@ pub(super) struct Summary {
     table: Vec<Listed>,
     labels: BTreeMap<String, u64>,
     discarded: u64,
+    /// Discards that did not come about.
+    stuck: u64,
     /// What each of the Reserved Instances is, and how many AMIs it does not apply to.
     lost: BTreeMap<String, (String, u64)>,
     unknown: bool,
@@ -75,6 +79,7 @@ impl Summary {
             table: Vec::new(),
             labels: BTreeMap::new(),
             discarded: 0,
+            stuck: 0,
             lost: BTreeMap::new(),
             unknown: false,
         }
@@ -84,6 +89,9 @@ impl Summary {
     pub(super) fn add(&mut self, row: Listed, out: &mut dyn Write) -> Result<(), Stop> {
         *self.labels.entry(row.label()).or_default() += 1;
         self.discarded += u64::from(row.outcome.as_deref() == Some("done"));
+        let due = matches!(row.action.as_deref(), Some("deregister" | "disable"));
+        let failed = matches!(row.outcome.as_deref(), Some("refused" | "failed"));
+        self.stuck += u64::from(due && (failed || row.error.is_some()));
         for lost in row.reserved_instances.iter().flatten() {
             let (id, kind, platform) = (&lost.id, &lost.instance_type, &lost.platform);
             let what = format!("{} × {kind} for {platform} ({id})", lost.count);
@@ -137,7 +145,11 @@ impl Summary {
     }
 
     /// Prints the rest of the table, and the sum. Where the rows are for programs, the sum is told on standard error.
-    pub(super) fn end(&mut self, pages: &[Page], out: &mut dyn Write) -> Result<(), Stop> {
+    pub(super) fn end<'a>(
+        &mut self,
+        pages: impl Iterator<Item = &'a Page>,
+        out: &mut dyn Write,
+    ) -> Result<(), Stop> {
         self.print(out)?;
         let mut text = String::new();
         let all: u64 = self.labels.values().sum();
@@ -157,6 +169,13 @@ impl Summary {
                 amis(self.discarded)
             ));
         }
+        if self.stuck > 0 {
+            let stuck = amis(self.stuck);
+            text.push_str(&format!(
+                "{stuck} not discarded, though that was due: see the records (--json)\n"
+            ));
+            self.unknown = true;
+        }
         for (what, number) in self.lost.values() {
             text.push_str(&format!(
                 "{} do not apply to {} that should bill that\n",
@@ -164,6 +183,7 @@ impl Summary {
                 amis(*number)
             ));
         }
+        let pages: Vec<&Page> = pages.collect();
         let underway: usize = pages.iter().map(|page| page.underway).sum();
         if underway > 0 {
             text.push_str(&format!(

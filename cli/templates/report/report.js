@@ -110,6 +110,7 @@
       element("small", {}, " " + plain(it.detail))))));
     if (row.held_by.length) add("A discard", plain("is held by " + row.held_by.join(", ")));
     if (row.outcome) add("The guard", plain(`${row.action}: ${row.outcome}`));
+    if (row.error) add("Not known", plain(row.error));
     const reserved = row.reserved_instances || [];
     if (reserved.length) add("Reserved", element("ul", {}, ...reserved.map((it) => element("li", {},
       plain(`${it.count} × ${it.instance_type} for ${it.platform} (${it.id}) do not apply, and would if it billed what it should`)))));

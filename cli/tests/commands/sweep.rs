@@ -404,9 +404,85 @@ async fn a_place_in_the_list_that_ec2_has_forgotten_is_found_again() {
     let kept = std::fs::read_to_string(&state).unwrap();
     let forgotten = with_another_token(&kept);
     std::fs::write(&state, forgotten).unwrap();
-    let output = before(&sim, &[&sweep[..], &["--resume"]].concat()).await;
+    // Begun again from the first page, and stopped once more: the place is a new one now.
+    let resume = [&sweep[..], &["--resume"]].concat();
+    sim.forget_calls();
+    sim.inject(Fault::nth("DescribeImages", 4, FaultKind::AccessDenied));
+    let output = before(&sim, &resume).await;
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    sim.heal();
+    let output = before(&sim, &resume).await;
     assert_eq!(code(&output), 1, "{}", err(&output));
     assert_eq!(found(&lines(&output)).len(), 2500);
+    // Complete: what is shown again is said to be of then.
+    let output = before(&sim, &resume).await;
+    assert!(
+        err(&output).contains("nothing is looked at again"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[tokio::test]
+async fn regression_the_report_is_written_whoever_reads_the_table_to_its_end() {
+    let sim = Sim::start(large(2000)).await.unwrap();
+    let page = temporary("cut.html");
+    let _ = std::fs::remove_file(&page);
+    let mut sweep = program(&[
+        "sweep",
+        "--all",
+        "--html",
+        page.to_str().unwrap(),
+        "--state",
+        &state("cut"),
+    ]);
+    sweep
+        .env("AWS_ENDPOINT_URL", sim.endpoint())
+        .env("AWS_REGION", "eu-west-1");
+    sweep.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = sweep.spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(
+        std::fs::read_to_string(page)
+            .unwrap()
+            .trim_end()
+            .ends_with("</html>")
+    );
+}
+
+#[tokio::test]
+async fn regression_a_discard_that_did_not_come_about_is_told() {
+    let sim = simulated().await;
+    sim.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+    let policy = temporary("stuck.toml");
+    std::fs::write(
+        &policy,
+        "version = 1\n[discard]\nservice_registered = 'discard'",
+    )
+    .unwrap();
+    let state = state("stuck");
+    let arguments = [
+        "sweep",
+        "--enforce",
+        "--topic",
+        TOPIC,
+        "--ledger",
+        TABLE,
+        "--state",
+        &state,
+        "--policy",
+    ];
+    let output = before(
+        &sim,
+        &[&arguments[..], &[policy.to_str().unwrap()]].concat(),
+    )
+    .await;
+    assert!(
+        out(&output).contains("1 AMI not discarded, though that was due"),
+        "{}",
+        out(&output)
+    );
 }
 
 /// The journal with another token than EC2 gave.
