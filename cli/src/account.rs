@@ -1,6 +1,7 @@
 //! The account whose AMIs are looked at, and the guard that judges them.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) struct Guarding {
         env = "GUARD_POLICY_PATH",
         hide_env_values = true
     )]
-    policy: Option<PathBuf>,
+    policy: Option<OsString>,
     /// The guard's alert topic. With it, a discard is held if nobody listens to it
     #[arg(
         long,
@@ -100,7 +101,7 @@ impl Guarding {
 
     fn policy(&self) -> Option<&Path> {
         let path = self.policy.as_deref();
-        path.filter(|path| !path.as_os_str().is_empty())
+        path.filter(|path| !path.is_empty()).map(Path::new)
     }
 
     /// The policy's name for people.

@@ -348,6 +348,24 @@ async fn without_credentials_and_without_a_region_the_error_says_so() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let sim = simulated().await;
+    let mut check = program(&["check", GOOD]);
+    check
+        .env("AWS_ENDPOINT_URL", sim.endpoint())
+        .env("AWS_REGION", "eu-west-1");
+    for variable in [
+        "GUARD_POLICY_PATH",
+        "GUARD_ALERT_TOPIC_ARN",
+        "GUARD_LEDGER_TABLE",
+    ] {
+        check.env(variable, "");
+    }
+    let output = check.output().await.unwrap();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+}
+
+#[tokio::test]
 async fn explain_shows_each_source_and_which_one_decided() {
     let sim = simulated().await;
     {
