@@ -83,7 +83,7 @@ impl Guarding {
         let variable = |name: &str| match name {
             // Of several checks this needs one, and the command line none.
             "GUARD_ALERT_TOPIC_ARN" => Some(self.topic().unwrap_or(NO_TOPIC).to_owned()),
-            "GUARD_LEDGER_TABLE" => self.ledger.clone(),
+            "GUARD_LEDGER_TABLE" => self.ledger().map(str::to_owned),
             // What is asked is what the guard would do.
             "GUARD_MODE" => Some(Mode::Enforce.word().into()),
             _ => None,
@@ -97,6 +97,10 @@ impl Guarding {
     /// The topic. A variable that is set to nothing is not set, here and below, as for the function.
     fn topic(&self) -> Option<&str> {
         self.topic.as_deref().filter(|topic| !topic.is_empty())
+    }
+
+    fn ledger(&self) -> Option<&str> {
+        self.ledger.as_deref().filter(|name| !name.is_empty())
     }
 
     fn policy(&self) -> Option<&Path> {
@@ -114,7 +118,7 @@ impl Guarding {
 
     /// Whether enough is known for discards: nobody is to hear of one afterwards, nor it to be made twice.
     pub(crate) fn may_enforce(&self) -> Result<(), Stop> {
-        match (self.topic(), self.ledger.as_deref().filter(|name| !name.is_empty())) {
+        match (self.topic(), self.ledger()) {
             (Some(_), Some(_)) => Ok(()),
             _ => Err(Stop::Usage(
                 "--enforce needs --topic and --ledger, those of the deployed guard: nothing is discarded without an \
@@ -161,6 +165,13 @@ impl Guarding {
             policy,
         })
     }
+
+    /// The same session in another Region.
+    pub(crate) fn elsewhere(&self, session: &Session, region: &str) -> Result<Session, Stop> {
+        let config = self.config(Duration::ZERO)?;
+        let aws = session.aws.in_region(region);
+        self.session(config, session.policy.clone(), aws, session.account.clone())
+    }
 }
 
 /// Reads a file that the command line names.
@@ -172,12 +183,3 @@ pub(crate) fn read(path: &Path) -> Result<String, Stop> {
 
 /// Stands for a topic where none is asked for.
 const NO_TOPIC: &str = "arn:aws:sns:::none";
-
-impl Guarding {
-    /// The same session in another Region.
-    pub(crate) fn elsewhere(&self, session: &Session, region: &str) -> Result<Session, Stop> {
-        let config = self.config(Duration::ZERO)?;
-        let aws = session.aws.in_region(region);
-        self.session(config, session.policy.clone(), aws, session.account.clone())
-    }
-}

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::account::{Guarding, Session};
 use crate::show::{bills, headline, json, shown, would_do};
-use crate::{Outcome, Stop, tell};
+use crate::{Outcome, Stop, note, tell};
 
 const AFTER: &str = "\
 Exit codes:
@@ -97,8 +97,7 @@ pub(crate) async fn reserved(session: &Session) -> Option<Vec<ReservedInstances>
     match session.aws.reserved_instances().await {
         Ok(reserved) => Some(reserved),
         Err(error) => {
-            let why = format!("nothing is said of Reserved Instances: {error}");
-            tell(&why, Outcome::Good);
+            note(&format!("nothing is said of Reserved Instances: {error}"));
             None
         }
     }

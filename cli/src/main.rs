@@ -164,9 +164,14 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Tells on standard error why something is not known.
 fn tell(why: &str, outcome: Outcome) -> Outcome {
-    // Nobody may be there to read it.
-    let _ = writeln!(io::stderr(), "ami-guard: {}", show::lines(why));
+    note(why);
     outcome
+}
+
+/// Tells something on standard error.
+fn note(what: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "ami-guard: {}", show::lines(what));
 }
 
 fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, Stop> {

@@ -3,6 +3,7 @@
 mod journal;
 mod summary;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::account::{Guarding, Session};
 use crate::check::{Row, reserved};
 use crate::report::{self, About};
-use crate::{Outcome, Stop, show, tell};
+use crate::{Outcome, Stop, note, show};
 use journal::{Header, Journal, Page};
 use summary::Summary;
 
@@ -153,16 +154,15 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         let why = format!(
             "the sweep was complete at {when} UTC, and nothing is looked at again; without --resume a new one begins"
         );
-        tell(&why, Outcome::Good);
+        note(&why);
     }
     let mut tally = session.aws.tally();
     let swept = sweep(&arguments, &session, &mut journal, &bar, &mut tally).await;
     bar.finish_and_clear();
     let (calls, throttles) = (tally.calls, tally.throttles);
-    tell(
-        &format!("{calls} requests to AWS, of which it took {throttles} for too many"),
-        Outcome::Good,
-    );
+    note(&format!(
+        "{calls} requests to AWS, of which it took {throttles} for too many"
+    ));
     swept.map_err(|stop| match stop {
         Stop::Unknown(why) => Stop::Unknown(format!(
             "{why}\nwhat was found so far is kept: add --resume to go on"
@@ -217,7 +217,7 @@ async fn sweep(
                 }
                 // One Region of many may be forbidden, or down.
                 Err(error) if arguments.all_regions => {
-                    tell(&format!("{region}: {error}"), Outcome::Unknown);
+                    note(&format!("{region}: {error}"));
                     journal.end_page(&Page::failed(&region, &error.to_string()))?;
                     break;
                 }
@@ -253,7 +253,7 @@ async fn keep(
     journal: &mut Journal,
     swept: Swept,
     reserved: Option<&[ReservedInstances]>,
-    seen: &std::collections::HashSet<String>,
+    seen: &HashSet<String>,
 ) -> Result<(), Stop> {
     for mut record in swept.records {
         let Some(id) = record.image_id.as_deref() else {
@@ -273,10 +273,7 @@ async fn keep(
             match Box::pin(made_up).await {
                 Ok(done) => record = done,
                 Err(error) => {
-                    tell(
-                        &format!("{id} was not discarded: {error}"),
-                        Outcome::Unknown,
-                    );
+                    note(&format!("{id} was not discarded: {error}"));
                     record.error = Some(error.to_string());
                 }
             }

@@ -237,20 +237,14 @@ impl Journal {
 
     /// The pages' ends, without those of Regions that were looked at later after all.
     pub(super) fn pages(&self) -> impl Iterator<Item = &Page> {
-        let regions = self.header.regions.iter();
-        let failed = regions.filter_map(|region| {
-            let mut pages = self.pages.iter().rev();
-            pages
-                .find(|page| page.region == *region)?
-                .failed
-                .as_ref()
-                .map(|_| region)
-        });
-        let failed: Vec<&String> = failed.collect();
-        let mut told = HashSet::new();
-        self.pages.iter().rev().filter(move |page| {
-            page.failed.is_none() || (failed.contains(&&page.region) && told.insert(&page.region))
-        })
+        let later = |page: &Page, number: usize| {
+            let mut rest = self.pages.iter().skip(number + 1);
+            rest.any(|other| other.region == page.region)
+        };
+        let pages = self.pages.iter().enumerate();
+        pages
+            .filter(move |(number, page)| page.failed.is_none() || !later(page, *number))
+            .map(|(_, page)| page)
     }
 
     /// When the last page was looked at.
