@@ -4,6 +4,7 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod inspect;
 mod sweep;
 
 use std::path::{Path, PathBuf};
@@ -376,6 +377,7 @@ async fn explain_shows_each_source_and_which_one_decided() {
             .unwrap();
         snapshot.volume_id = "vol-0a1b2c3d4e5f60002".into();
         world.add_instance(Instance {
+            usage_operation_update_time: Some(Utc::now() - TimeDelta::days(1)),
             platform_details: Some("Windows".into()),
             usage_operation: Some("RunInstances:0002".into()),
             root_device_name: Some("/dev/sda1".into()),

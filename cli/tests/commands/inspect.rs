@@ -1,12 +1,8 @@
 //! `ami-guard inspect`, as it is run: against files, and against a simulated EC2 and EBS.
 
-// Clippy takes helpers of tests for no tests.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
-
-#[path = "../../disk/corpus/packed.rs"]
+#[path = "../../../disk/corpus/packed.rs"]
 mod packed;
 
-use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use packed::Packed;
@@ -14,12 +10,10 @@ use serde_json::Value;
 use sim::{Call, Fault, FaultKind, Image, Sim, Snapshot, World};
 use tokio::process::Command;
 
+use super::{before as run_before, run, temporary};
+
 const AMI: &str = "ami-0a1b2c3d4e5f60001";
 const SNAPSHOT: &str = "snap-0a1b2c3d4e5f60001";
-
-fn temporary(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
 
 /// A disk of the corpus, as a file.
 fn disk(name: &str) -> String {
@@ -29,27 +23,7 @@ fn disk(name: &str) -> String {
 }
 
 fn program() -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_ami-guard"));
-    program
-        .env_clear()
-        .env("AWS_ACCESS_KEY_ID", "testing")
-        .env("AWS_SECRET_ACCESS_KEY", "testing")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-    program
-}
-
-async fn run(arguments: &[&str]) -> Output {
-    program().args(arguments).output().await.unwrap()
-}
-
-/// Runs it with a simulated account before it.
-async fn run_before(sim: &Sim, arguments: &[&str]) -> Output {
-    let mut program = program();
-    program.env("AWS_ENDPOINT_URL", sim.endpoint());
-    program.env("AWS_REGION", "eu-west-1");
-    program.args(arguments).output().await.unwrap()
+    super::program(&[])
 }
 
 async fn account(name: &str) -> Sim {
