@@ -433,8 +433,8 @@ impl Ledger {
         })
     }
 
-    /// Counts a discard among its hour's, and keeps its record so far, with all that is needed to rebuild
-    /// the image. A discard that is tried again in the same hour is counted once.
+    /// Counts a discard among the hour's of `now`, and keeps its record so far, with all that is needed to
+    /// rebuild the image. A discard that is tried again in the same hour is counted once.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached, or others are at it for too long.
@@ -443,8 +443,9 @@ impl Ledger {
         turn: &Turn,
         most: u32,
         record: &Record,
+        now: DateTime<Utc>,
     ) -> Result<Place, Error> {
-        let hour = hour(Utc::now());
+        let hour = hour(now);
         if most == 0 {
             return Ok(Place::Full(hour));
         }
@@ -993,6 +994,11 @@ mod tests {
         Utc::now() + TimeDelta::seconds(60)
     }
 
+    /// The time of every discard here: the real hour could end within a test.
+    fn noon() -> DateTime<Utc> {
+        "2026-11-23T12:00:00Z".parse().unwrap()
+    }
+
     /// A moment from which on a turn that ends then is over.
     fn long_ago() -> DateTime<Utc> {
         Utc::now() - TimeDelta::seconds(60)
@@ -1073,7 +1079,7 @@ mod tests {
         for ledger in ledgers {
             let late = ledger.begin(&image(1), long_ago()).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert!(ledger.reserve(&late, 10, &planned()).await.is_err());
+            assert!(ledger.reserve(&late, 10, &planned(), noon()).await.is_err());
             assert!(
                 ledger
                     .attempt(&late, &note(None), &planned())
@@ -1104,7 +1110,7 @@ mod tests {
                 let ledger = std::sync::Arc::clone(&ledger);
                 tasks.spawn(async move {
                     let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                    ledger.reserve(&turn, 10, &planned()).await.unwrap()
+                    ledger.reserve(&turn, 10, &planned(), noon()).await.unwrap()
                 });
             }
             let places = tasks.join_all().await;
@@ -1119,15 +1125,38 @@ mod tests {
         for ledger in ledgers {
             for _ in 0..3 {
                 let turn = ledger.begin(&image(1), soon()).await.unwrap();
-                let place = ledger.reserve(&turn, 2, &planned()).await.unwrap();
+                let place = ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap();
                 assert_eq!(place, Place::Kept);
                 ledger.give_back(&turn).await;
             }
             for (number, place) in [(2, true), (3, false)] {
                 let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                let given = ledger.reserve(&turn, 2, &planned()).await.unwrap();
+                let given = ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap();
                 assert_eq!(given == Place::Kept, place);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_hour_has_places_of_its_own_and_a_discard_tried_again_takes_one_of_them() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let last_moment = noon() + TimeDelta::minutes(60) - TimeDelta::milliseconds(1);
+            let next_hour = noon() + TimeDelta::minutes(60);
+            let place = |number, now| {
+                let ledger = &ledger;
+                async move {
+                    let turn = ledger.begin(&image(number), soon()).await.unwrap();
+                    let place = ledger.reserve(&turn, 1, &planned(), now).await.unwrap();
+                    ledger.give_back(&turn).await;
+                    place
+                }
+            };
+            let full = |hour: &str| Place::Full(hour.to_owned());
+            assert_eq!(place(1, noon()).await, Place::Kept);
+            assert_eq!(place(2, last_moment).await, full("2026-11-23T12"));
+            assert_eq!(place(1, next_hour).await, Place::Kept);
+            assert_eq!(place(2, next_hour).await, full("2026-11-23T13"));
         }
     }
 
@@ -1136,7 +1165,7 @@ mod tests {
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            let place = ledger.reserve(&turn, 0, &planned()).await.unwrap();
+            let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
             assert!(matches!(place, Place::Full(_)));
         }
     }
@@ -1219,7 +1248,7 @@ mod tests {
             let note = note(None);
             let turn = begin().await;
             assert_eq!(turn.entry, Entry::default());
-            ledger.reserve(&turn, 1, &planned()).await.unwrap();
+            ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
             ledger.give_back(&turn).await;
 
             let turn = begin().await;
@@ -1311,7 +1340,7 @@ mod tests {
     async fn every_item_of_the_table_expires_some_day() {
         let (sim, ledger) = table().await;
         let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        ledger.reserve(&turn, 1, &planned()).await.unwrap();
+        ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
         let hour = "2026-11-23T22".to_owned();
         ledger.is_first_over_limit(&turn, &hour).await.unwrap();
         ledger.leave_to_digest(&turn, &planned()).await.unwrap();
@@ -1339,13 +1368,16 @@ mod tests {
             }
         }
         let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        let place = ledger.reserve(&turn, 1, &planned()).await.unwrap();
+        let place = ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
         assert_eq!(place, Place::Kept);
 
         let turn = ledger.begin(&image(2), soon()).await.unwrap();
         let always = Fault::always("TransactWriteItems", FaultKind::TransactionConflict);
         sim.inject(always);
-        let error = ledger.reserve(&turn, 2, &planned()).await.unwrap_err();
+        let error = ledger
+            .reserve(&turn, 2, &planned(), noon())
+            .await
+            .unwrap_err();
         assert_eq!(error.error_type(), "Busy");
     }
 
@@ -1357,14 +1389,14 @@ mod tests {
                 sim.inject(Fault::nth(action, 1, fault.clone()));
             }
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            let place = ledger.reserve(&turn, 1, &planned()).await.unwrap();
+            let place = ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
             assert_eq!(place, Place::Kept, "{fault:?}");
             sim.inject(Fault::nth("UpdateItem", 1, fault.clone()));
             ledger.end(&turn, &planned(), Told::Nothing).await.unwrap();
             // Counted once.
             let turn = ledger.begin(&image(2), soon()).await.unwrap();
             assert_eq!(
-                ledger.reserve(&turn, 2, &planned()).await.unwrap(),
+                ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap(),
                 Place::Kept
             );
         }

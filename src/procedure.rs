@@ -91,7 +91,7 @@ impl Guard {
         }
         match self
             .ledger
-            .reserve(turn, self.policy.max_per_hour, &draft)
+            .reserve(turn, self.policy.max_per_hour, &draft, Utc::now())
             .await
         {
             Ok(Place::Kept) => {}

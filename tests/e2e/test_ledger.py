@@ -27,6 +27,7 @@ from e2e.world import (
     registration,
     scheduled,
     stamp,
+    within_the_hour,
 )
 
 STATE_CHANGE = "state-change-available"
@@ -60,16 +61,9 @@ def guards(guard_binary, environment) -> Iterator[Guards]:
 @pytest.fixture
 def world(world: World) -> World:
     """With the ledger's table."""
-    within_the_hour(10)
+    within_the_hour(30)
     world.make_ledger()
     return world
-
-
-def within_the_hour(seconds: int) -> None:
-    """Waits for the next hour if this one ends so soon: discards are counted by the hour."""
-    left = 3600 - time.time() % 3600
-    if left < seconds:
-        time.sleep(left)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The role of the template against the calls that moto saw: what the guard may do is what it does."""
 
 from e2e.emulator import Emulator
-from e2e.world import LEDGER, World, registration, scheduled, sweep, template_resource
+from e2e.world import LEDGER, World, registration, scheduled, sweep, template_resource, within_the_hour
 
 # What the role allows, and the guard itself never calls.
 OTHERS = {
@@ -41,6 +41,7 @@ def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: Wor
 def make_every_call(world: World, start, policy) -> None:
     """An image is discarded by deregistering, one by disabling, one is left to the digest, a disk is read, and all are swept."""
     world.make_ledger()
+    within_the_hour(60)
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
     guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
     snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))

@@ -29,6 +29,7 @@ from e2e.world import (
     scheduled,
     sweep,
     template,
+    within_the_hour,
 )
 
 CHAT = f"arn:aws:sns:{REGION}:{ACCOUNT}:chat"
@@ -104,9 +105,7 @@ def watched(moto, guard_binary, environment, tmp_path_factory) -> Iterator[tuple
     policy.write_text("version = 1\n[discard]\nmax_per_hour = 1\n")
     settings = {"GUARD_LEDGER_TABLE": LEDGER, "GUARD_POLICY_PATH": str(policy), "GUARD_CHAT_TOPIC_ARN": CHAT}
     with Emulator(guard_binary, environment | settings) as guard:
-        # The digest's hour must not strike within this.
-        if time.gmtime().tm_min == 59:
-            time.sleep(61 - time.gmtime().tm_sec)
+        within_the_hour(60)
         world.fail("DescribeImages", "RequestLimitExceeded", status=503, times=1)
         guard.invoke(registration(world.image("Windows", expect="Windows")))
         for _ in range(3):

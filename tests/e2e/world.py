@@ -501,6 +501,13 @@ def outcome(record: dict[str, Any]) -> str:
     return words + (f" ({', '.join(record['held_by'])})" if record["held_by"] else "")
 
 
+def within_the_hour(seconds: int) -> None:
+    """Waits for the next hour if this one ends so soon: discards are counted by the hour."""
+    left = 3600 - time.time() % 3600
+    if left < seconds:
+        time.sleep(left)
+
+
 def scheduled() -> dict[str, Any]:
     """The event of the template's hourly rule (EventBridge User Guide, "Creating a rule on a schedule")."""
     return {

@@ -263,6 +263,7 @@ async fn every_alert_reads_in_every_form_as_it_was_found_good() {
 
 #[tokio::test]
 async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
+    within_an_hour(|| async {
     let world = World::default();
     let house = House::with_chat(world, Settings::policy("discard.max_per_hour = 0")).await;
     for n in 1..=3 {
@@ -295,6 +296,7 @@ async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
         .filter_map(|(name, at)| compare(name, &forms(&alerts[*at], &chats[*at])))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }).await;
 }
 
 /// All forms of an alert, for a person to read.

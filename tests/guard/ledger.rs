@@ -319,23 +319,26 @@ async fn an_image_with_the_guards_mark_that_no_ledger_remembers_is_left_to_peopl
 
 #[tokio::test]
 async fn the_other_trigger_says_nothing_of_what_people_know() {
-    for policy in ["[discard]\nmax_per_hour = 0", ""] {
-        let (world, events) = many(2);
-        let house = House::around(world, with(Some(TABLE), policy)).await;
-        house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
-        for event in &events {
-            house.record(event.clone()).await;
+    within_an_hour(|| async {
+        for policy in ["[discard]\nmax_per_hour = 0", ""] {
+            let (world, events) = many(2);
+            let house = House::around(world, with(Some(TABLE), policy)).await;
+            house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+            for event in &events {
+                house.record(event.clone()).await;
+            }
+            let alerts = house.alerts().len();
+            let mut event = became_available();
+            event["detail"]["ImageId"] = events[1]["detail"]["responseElements"]["imageId"].clone();
+            house.record(event).await;
+            assert_eq!(house.alerts().len(), alerts);
+            if !policy.is_empty() {
+                house.record(hourly()).await;
+                assert_eq!(digested(&house).len(), 1, "it stays in the digest");
+            }
         }
-        let alerts = house.alerts().len();
-        let mut event = became_available();
-        event["detail"]["ImageId"] = events[1]["detail"]["responseElements"]["imageId"].clone();
-        house.record(event).await;
-        assert_eq!(house.alerts().len(), alerts);
-        if !policy.is_empty() {
-            house.record(hourly()).await;
-            assert_eq!(digested(&house).len(), 1, "it stays in the digest");
-        }
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -689,127 +692,139 @@ fn digested(house: &House) -> Vec<String> {
 
 #[tokio::test]
 async fn over_the_limit_the_first_image_is_told_of_and_the_others_are_in_the_digest() {
-    for ledger in LEDGERS {
-        let (world, events) = many(6);
-        let house = House::around(world, with(ledger, "[discard]\nmax_per_hour = 2")).await;
-        for event in events.iter().chain(&events[2..]) {
-            house.record(event.clone()).await;
-        }
-        assert_eq!(discards(&house), 2);
-        assert_eq!(
-            house.alerts().len(),
-            3,
-            "two discards, and the first over the limit"
-        );
-        let first = &house.alerts()[2];
-        assert_eq!(first["held_by"], json!(["limit"]));
-        let message = house.sim.world().messages[2].clone();
-        assert!(
-            message
-                .subject
-                .unwrap()
-                .ends_with("is held: the hourly limit is reached")
-        );
+    within_an_hour(|| async {
+        for ledger in LEDGERS {
+            let (world, events) = many(6);
+            let house = House::around(world, with(ledger, "[discard]\nmax_per_hour = 2")).await;
+            for event in events.iter().chain(&events[2..]) {
+                house.record(event.clone()).await;
+            }
+            assert_eq!(discards(&house), 2);
+            assert_eq!(
+                house.alerts().len(),
+                3,
+                "two discards, and the first over the limit"
+            );
+            let first = &house.alerts()[2];
+            assert_eq!(first["held_by"], json!(["limit"]));
+            let message = house.sim.world().messages[2].clone();
+            assert!(
+                message
+                    .subject
+                    .unwrap()
+                    .ends_with("is held: the hourly limit is reached")
+            );
 
-        let record = house.record(hourly()).await;
-        assert_eq!(record["verdict"], "ignored");
-        let mut told = digested(&house);
-        told.sort();
-        let later: Vec<String> = (3..6)
-            .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
-            .collect();
-        assert_eq!(told, later);
-        let letter = house.sim.world().messages[3].body("email");
-        assert!(letter.contains("ami-0a1b2c3d4e5f00005"), "{letter}");
-        house.record(hourly()).await;
-        assert_eq!(house.alerts().len(), 4, "a digest of nothing is no message");
-    }
+            let record = house.record(hourly()).await;
+            assert_eq!(record["verdict"], "ignored");
+            let mut told = digested(&house);
+            told.sort();
+            let later: Vec<String> = (3..6)
+                .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
+                .collect();
+            assert_eq!(told, later);
+            let letter = house.sim.world().messages[3].body("email");
+            assert!(letter.contains("ami-0a1b2c3d4e5f00005"), "{letter}");
+            house.record(hourly()).await;
+            assert_eq!(house.alerts().len(), 4, "a digest of nothing is no message");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn with_a_limit_of_nothing_nothing_is_discarded_and_everything_told() {
-    let (world, events) = many(3);
-    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
-    for event in events {
-        assert_eq!(house.record(event).await["held_by"], json!(["limit"]));
-    }
-    house.record(hourly()).await;
-    assert_eq!(
-        (
-            discards(&house),
-            house.alerts().len(),
-            digested(&house).len()
-        ),
-        (0, 2, 2)
-    );
+    within_an_hour(|| async {
+        let (world, events) = many(3);
+        let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+        for event in events {
+            assert_eq!(house.record(event).await["held_by"], json!(["limit"]));
+        }
+        house.record(hourly()).await;
+        assert_eq!(
+            (
+                discards(&house),
+                house.alerts().len(),
+                digested(&house).len()
+            ),
+            (0, 2, 2)
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at_once() {
-    let (world, events) = many(3);
-    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
-    for event in &events[..2] {
-        house.record(event.clone()).await;
-    }
-    house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
-    house.give(hourly()).await.unwrap_err();
-    house.sim.heal();
-    house.record(hourly()).await;
-    assert_eq!(digested(&house).len(), 2, "the same one twice");
+    within_an_hour(|| async {
+        let (world, events) = many(3);
+        let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+        for event in &events[..2] {
+            house.record(event.clone()).await;
+        }
+        house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
+        house.give(hourly()).await.unwrap_err();
+        house.sim.heal();
+        house.record(hourly()).await;
+        assert_eq!(digested(&house).len(), 2, "the same one twice");
 
-    // The digest's item has no room for more.
-    let full = refuse(
-        "ValidationException",
-        "Item size has exceeded the maximum allowed size",
-    );
-    house.inject(Fault::nth("TransactWriteItems", 1, full));
-    house.record(events[2].clone()).await;
-    assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
+        // The digest's item has no room for more.
+        let full = refuse(
+            "ValidationException",
+            "Item size has exceeded the maximum allowed size",
+        );
+        house.inject(Fault::nth("TransactWriteItems", 1, full));
+        house.record(events[2].clone()).await;
+        assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn of_200_images_at_once_ten_are_discarded_and_every_other_is_held_and_told_of() {
-    for ledger in LEDGERS {
-        let (world, events) = many(200);
-        let house = House::around(world, with(ledger, "")).await;
-        let events = Arc::new(Mutex::new(events));
-        let mut workers = JoinSet::new();
-        for _ in 0..16 {
-            let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
-            workers.spawn(async move {
-                loop {
-                    let Some(event) = events.lock().unwrap().pop() else {
-                        return;
-                    };
-                    // As the queue would, until it is dealt with.
-                    while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
-                        assert!(!error.needs_a_person(), "{error}");
+    within_an_hour(|| async {
+        for ledger in LEDGERS {
+            let (world, events) = many(200);
+            let house = House::around(world, with(ledger, "")).await;
+            let events = Arc::new(Mutex::new(events));
+            let mut workers = JoinSet::new();
+            for _ in 0..16 {
+                let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
+                workers.spawn(async move {
+                    loop {
+                        let Some(event) = events.lock().unwrap().pop() else {
+                            return;
+                        };
+                        // As the queue would, until it is dealt with.
+                        while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
+                            assert!(!error.needs_a_person(), "{error}");
+                        }
                     }
-                }
-            });
-        }
-        workers.join_all().await;
-        house.record(hourly()).await;
+                });
+            }
+            workers.join_all().await;
+            house.record(hourly()).await;
 
-        let world = house.sim.world();
-        assert_eq!(world.images.len(), 190);
-        assert_eq!(world.recycle_bin.len(), 10);
-        assert_eq!(world.snapshots.len(), 200);
-        drop(world);
-        let journal = house.journal.lock().unwrap().clone();
-        let held = journal
-            .iter()
-            .filter(|record| record["held_by"] == json!(["limit"]));
-        assert!(held.count() >= 190);
-        let mut told = digested(&house);
-        let alerts = house.alerts();
-        let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
-        told.extend(alone.map(str::to_owned));
-        told.sort();
-        assert_eq!(told.len(), 200, "each once");
-        told.dedup();
-        assert_eq!(told.len(), 200);
-    }
+            let world = house.sim.world();
+            assert_eq!(world.images.len(), 190);
+            assert_eq!(world.recycle_bin.len(), 10);
+            assert_eq!(world.snapshots.len(), 200);
+            drop(world);
+            let journal = house.journal.lock().unwrap().clone();
+            let held = journal
+                .iter()
+                .filter(|record| record["held_by"] == json!(["limit"]));
+            assert!(held.count() >= 190);
+            let mut told = digested(&house);
+            let alerts = house.alerts();
+            let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
+            told.extend(alone.map(str::to_owned));
+            told.sort();
+            assert_eq!(told.len(), 200, "each once");
+            told.dedup();
+            assert_eq!(told.len(), 200);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
