@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::event::Registration;
 use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
 use crate::expectation::lineage::{self, Lineage, ORIGIN};
-use crate::expectation::{self, Expectation, Look, Says, Source, Subject};
+use crate::expectation::{self, Declared, Expectation, Look, Says, Source, Subject};
 use crate::guard::Guard;
 use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::Asked;
@@ -36,14 +36,7 @@ impl Guard {
         observation: &Observation,
         before: Option<Traces>,
     ) -> (Expectation, Traces) {
-        let declare = |snapshot: &Look<Snapshot>| {
-            let subject = Subject {
-                registration,
-                image,
-                snapshot,
-            };
-            expectation::declared(subject, &self.policy)
-        };
+        let declare = |snapshot: &Look<Snapshot>| self.declare(registration, image, snapshot);
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
         let (seen, known, read, mut may_pass) = match before {
@@ -122,6 +115,26 @@ impl Guard {
             may_pass,
         };
         (expectation, traces)
+    }
+
+    /// What people declare of an image, as far as it takes no call to know.
+    pub(crate) fn declared(&self, registration: &Registration, image: &Image) -> Expectation {
+        let declared = self.declare(registration, image, &nothing_seen(image));
+        declared.expectation
+    }
+
+    fn declare(
+        &self,
+        registration: &Registration,
+        image: &Image,
+        snapshot: &Look<Snapshot>,
+    ) -> Declared {
+        let subject = Subject {
+            registration,
+            image,
+            snapshot,
+        };
+        expectation::declared(subject, &self.policy)
     }
 
     /// Looks at the root snapshot; and whether a look that fails may succeed the next time.

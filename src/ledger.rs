@@ -6,7 +6,7 @@
 //!
 //! An image has one item. Whoever deals with the image has its turn, and all that is written meanwhile is
 //! written on condition that the turn still is one's own. Three more kinds of items count an hour's discards,
-//! collect what is to be told of in the next digest, and say where the next sweep goes on.
+//! collect what is to be told of in the next digest, and say where the next sweep goes on and what it has to end.
 
 mod memory;
 
@@ -63,6 +63,10 @@ const HELD: &str = "held";
 const SINCE: &str = "since_ms";
 /// Of the list of all images, in pages of the size that it has now: for another list it is another name.
 const CURSOR: &str = "cursor";
+/// The images that a sweep began to deal with, and did not end.
+const BEGUN_WITH: &str = "begun_with";
+/// Those with which it came to an end, until people are told of it.
+const ENDED_WITH: &str = "ended_with";
 const EXPIRES: &str = "expires";
 
 /// An attribute of an item.
@@ -299,6 +303,17 @@ pub(crate) struct SweepTurn {
     pub(crate) cursor: Option<String>,
     /// The time of the sweep that was completed last.
     pub(crate) last: Option<DateTime<Utc>>,
+    /// The images that this sweep or an earlier one began to deal with, and did not end, and when each was registered.
+    pub(crate) begun_with: Vec<(AmiId, DateTime<Utc>)>,
+    /// The images with which an earlier attempt came to an end, and of which it told nobody.
+    pub(crate) ended_with: Vec<AmiId>,
+}
+
+impl SweepTurn {
+    /// Whether a sweep began to deal with an image before.
+    pub(crate) fn knows(&self, image: &AmiId) -> bool {
+        self.ended_with.contains(image) || self.begun_with.iter().any(|(begun, _)| begun == image)
+    }
 }
 
 /// Whether a discard has a place among its hour's.
@@ -540,7 +555,11 @@ impl Ledger {
         note: &Note<'_>,
         record: &Record,
     ) -> Result<(), Error> {
-        if let Some(write) = of_source(turn, note, Change::Include(DISCARDS, dated(turn, note))) {
+        if let Some(write) = of_source(
+            turn,
+            note,
+            Change::Include(DISCARDS, dated(note.at, &turn.image)),
+        ) {
             self.write(write).await?;
         }
         self.in_turn(
@@ -571,7 +590,7 @@ impl Ledger {
             let changes = vec![Change::Set(DOUBTED, Value::Number(1))];
             return self.in_turn(turn, changes).await;
         }
-        let own = BTreeSet::from([dated(turn, note)]);
+        let own = [dated(note.at, &turn.image)].into();
         if let Some(write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
             self.write(write).await?;
         }
@@ -590,15 +609,9 @@ impl Ledger {
         source: &str,
     ) -> Result<Option<DateTime<Utc>>, Error> {
         let item = self.store.read(&format!("{}#{source}", turn.place)).await?;
-        let Some(Value::Set(discards)) = item.get(DISCARDS) else {
-            return Ok(None);
-        };
-        let others = discards.iter().filter_map(|dated| {
-            let (at, image) = dated.split_once(' ')?;
-            let at = DateTime::parse_from_rfc3339(at).ok()?;
-            (image != turn.image.as_str()).then(|| at.to_utc())
-        });
-        Ok(others.min())
+        let discards = texts(&item, DISCARDS).filter_map(read_dated);
+        let others = discards.filter(|(image, _)| *image != turn.image);
+        Ok(others.map(|(_, at)| at).min())
     }
 
     /// Ends a turn: keeps the record, what people were told, and what came of a discard.
@@ -634,10 +647,7 @@ impl Ledger {
             .store
             .read(&held_in(&of_place(account, region)))
             .await?;
-        Ok(match item.get(HELD) {
-            Some(Value::Set(images)) => images.clone(),
-            _ => BTreeSet::new(),
-        })
+        Ok(texts(&item, HELD).map(str::to_owned).collect())
     }
 
     /// The last record of an image, as JSON, if there is one.
@@ -701,12 +711,42 @@ impl Ledger {
                 _ => None,
             },
             last: time(TOLD_AT),
+            begun_with: texts(&item, BEGUN_WITH).filter_map(read_dated).collect(),
+            ended_with: texts(&item, ENDED_WITH)
+                .filter_map(|id| id.parse().ok())
+                .collect(),
         };
         if since.is_none() {
             let changes = vec![Change::Set(SINCE, ms(turn.since))];
             self.in_sweep(&turn, changes).await?;
         }
         Ok(turn)
+    }
+
+    /// Notes that a sweep begins to deal with an image: whatever cuts it off, it is looked at again, also when EC2 lists
+    /// it no more.
+    ///
+    /// # Errors
+    /// [`Error`], if this could not be noted.
+    pub(crate) async fn begin_with(
+        &self,
+        turn: &SweepTurn,
+        image: &AmiId,
+        created: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let change = Change::Include(BEGUN_WITH, dated(created, image));
+        self.in_sweep(turn, vec![change]).await
+    }
+
+    /// Notes that a sweep came to an end with an image.
+    pub(crate) async fn end_with(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
+        let changes = vec![
+            Change::Exclude(BEGUN_WITH, [dated(created, image)].into()),
+            Change::Include(ENDED_WITH, image.to_string()),
+        ];
+        if let Err(error) = self.in_sweep(turn, changes).await {
+            tracing::warn!("the next sweep looks at {image} once more: {error}");
+        }
     }
 
     /// Ends a sweep of which people know what they are to know. `cursor`: where the next one goes on; `None`: at the
@@ -723,6 +763,7 @@ impl Ledger {
         let changes = vec![
             Change::Set(TURN_UNTIL, Value::Number(0)),
             Change::Set(TOLD_AT, ms(sweep.time)),
+            Change::Remove(ENDED_WITH),
             match cursor {
                 Some(cursor) => Change::Set(CURSOR, cursor.into()),
                 None => Change::Remove(CURSOR),
@@ -934,10 +975,25 @@ fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
     })
 }
 
-/// The discard of an image, as its source's item has it.
-fn dated(turn: &Turn, note: &Note<'_>) -> String {
-    let at = note.at.to_rfc3339_opts(SecondsFormat::Millis, true);
-    format!("{at} {}", turn.image)
+/// The texts of a set, none if there is none.
+fn texts<'a>(item: &'a Item, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let set = match item.get(name) {
+        Some(Value::Set(texts)) => Some(texts),
+        _ => None,
+    };
+    set.into_iter().flatten().map(String::as_str)
+}
+
+/// An image and a time of it, as sets have them.
+fn dated(at: DateTime<Utc>, image: &AmiId) -> String {
+    let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    format!("{at} {image}")
+}
+
+fn read_dated(text: &str) -> Option<(AmiId, DateTime<Utc>)> {
+    let (at, image) = text.split_once(' ')?;
+    let at = DateTime::parse_from_rfc3339(at).ok()?;
+    Some((image.parse().ok()?, at.to_utc()))
 }
 
 fn hour(time: DateTime<Utc>) -> Hour {

@@ -29,56 +29,107 @@ const RECENT: TimeDelta = TimeDelta::days(3);
 /// What is kept back of a sweep's time to tell what it found: several times what it takes.
 const TELLING: Duration = Duration::from_secs(10);
 
+/// A sweep under way.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    sweep: &'a Sweep,
+    turn: &'a SweepTurn,
+    delivery: &'a Delivery,
+}
+
 impl Guard {
     /// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
     /// next sweep goes on where this one stops.
     ///
     /// # Errors
-    /// [`Error`], if the event must come again: nobody was told of anything then, but of images that no event had
-    /// told of.
+    /// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
+    /// image that no event had told of could not be dealt with to the end.
     pub(crate) async fn daily(&self, sweep: Sweep, delivery: &Delivery) -> Result<Record, Error> {
         let until = ends(delivery.deadline);
         let turn = self.ledger.begin_sweep(&sweep, until).await?;
-        if turn.last == Some(sweep.time) {
-            self.ledger.give_back_sweep(&turn).await;
-            let done = "it is done already";
-            return Ok(self.journal(delivery, Record::of_sweep(sweep, done)));
-        }
-        let findings = match self.sweep_and_tell(&sweep, &turn, delivery).await {
-            Ok(findings) => findings,
-            Err(error) => {
-                self.ledger.give_back_sweep(&turn).await;
-                return Err(error);
-            }
+        let round = Round {
+            sweep: &sweep,
+            turn: &turn,
+            delivery,
         };
-        self.write(delivery, Line::Sweep(findings.line(&sweep)));
-        let done = format!(
-            "images that were looked at: {}, that people were told of: {}; {}",
-            findings.looked_at,
-            findings.to_tell(),
-            match findings.complete {
-                true => "these were the last",
-                false => "the next one goes on with the others",
-            }
-        );
+        let swept = self.sweep_once(round).await;
+        if swept.is_err() {
+            self.ledger.give_back_sweep(&turn).await;
+        }
+        let done = match swept? {
+            None => "it is done already".to_owned(),
+            Some(findings) => format!(
+                "images that were looked at: {}, that people were told of: {}; {}",
+                findings.looked_at,
+                findings.to_tell(),
+                match findings.complete {
+                    true => "these were the last",
+                    false => "the next one goes on with the others",
+                }
+            ),
+        };
         Ok(self.journal(delivery, Record::of_sweep(sweep, &done)))
     }
 
+    /// Ends what was begun before, and then sweeps, unless that is done. What it found.
+    async fn sweep_once(&self, round: Round<'_>) -> Result<Option<Findings>, Error> {
+        let Round { sweep, turn, .. } = round;
+        let mut findings = Findings::begin(turn.cursor.is_some());
+        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+        let ended = self
+            .ledger
+            .last_records::<Finding>(account, region, turn.ended_with.iter());
+        for finding in ended.await?.into_values() {
+            findings.add(Group::Unheard, finding);
+        }
+        for (id, created) in &turn.begun_with {
+            let finding = match self.deal_with_unheard(round, id, *created).await {
+                Ok(record) => Finding::of(&record),
+                Err(error) => {
+                    let failed = Finding::failed(id, None, &error);
+                    findings.unended = Some(error);
+                    failed
+                }
+            };
+            findings.add(Group::Unheard, finding);
+        }
+        let done_already = turn.last == Some(sweep.time);
+        let cursor = match done_already {
+            true => turn.cursor.clone(),
+            false => self.sweep_and_tell(round, &mut findings).await?,
+        };
+        self.ledger
+            .end_sweep(turn, sweep, cursor.as_deref())
+            .await?;
+        if !done_already {
+            self.write(round.delivery, Line::Sweep(findings.line(sweep)));
+        }
+        match findings.unended {
+            // An image that EC2 lists no longer is found by no other sweep.
+            Some(error) => Err(error),
+            None => Ok((!done_already).then_some(findings)),
+        }
+    }
+
+    /// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
     async fn sweep_and_tell(
         &self,
-        sweep: &Sweep,
-        turn: &SweepTurn,
-        delivery: &Delivery,
-    ) -> Result<Findings, Error> {
-        let until = answer_by(delivery.deadline);
+        round: Round<'_>,
+        findings: &mut Findings,
+    ) -> Result<Option<String>, Error> {
+        let Round { sweep, turn, .. } = round;
+        let until = answer_by(round.delivery.deadline);
         let delivery = Delivery {
             deadline: until.checked_sub(TELLING).unwrap_or(until),
-            ..delivery.clone()
+            ..round.delivery.clone()
         };
-        let mut findings = Findings::begin(turn.cursor.is_some());
+        let looking = Round {
+            delivery: &delivery,
+            ..round
+        };
         let mut cursor = turn.cursor.clone();
         while !findings.complete {
-            let page = self.sweep_page(sweep, turn, cursor.as_deref(), &delivery, &mut findings);
+            let page = self.sweep_page(looking, cursor.as_deref(), findings);
             let page = timeout_at(delivery.deadline, page).await;
             match page.unwrap_or_else(|_| Err(no_time())) {
                 Ok(next) => {
@@ -104,23 +155,19 @@ impl Guard {
             }
         }
         if findings.to_tell() > 0 {
-            self.send(&alert::summary(sweep, &findings)).await?;
+            self.send(&alert::summary(sweep, findings)).await?;
         }
-        self.ledger
-            .end_sweep(turn, sweep, cursor.as_deref())
-            .await?;
-        Ok(findings)
+        Ok(cursor)
     }
 
     /// Looks at a page of images, and gives where the next one begins.
     async fn sweep_page(
         &self,
-        sweep: &Sweep,
-        turn: &SweepTurn,
+        round: Round<'_>,
         cursor: Option<&str>,
-        delivery: &Delivery,
         findings: &mut Findings,
     ) -> Result<Option<String>, Error> {
+        let Round { sweep, turn, .. } = round;
         // As many as are asked about in one call.
         let page = patiently(|| Box::pin(self.aws.list_images(MOST_VALUES as i32, cursor))).await?;
         let number = page.images.len();
@@ -142,27 +189,27 @@ impl Guard {
         // What is on record of those that are as they were.
         let mut as_before = BTreeMap::new();
         for (id, image) in available {
-            match (known.remove(&id), image.created) {
-                // By an earlier attempt of this sweep.
-                (Some(known), _) if known.event_id.as_deref() == Some(&sweep.event_id) => {
-                    findings.add(Group::Unheard, known);
-                }
-                (Some(known), _) if known.is_good() && known.is_of(&image) => unchanged += 1,
+            let known = known.remove(&id);
+            let registration = self.listed(id, &sweep.account, image.created);
+            let id = &registration.image_id;
+            match (known, image.created) {
+                // It is among the findings already.
+                _ if turn.knows(id) => {}
                 (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
-                    let first = findings.made_up == 0;
-                    findings.made_up += 1;
-                    let finding = self.make_up(sweep, &id, *image, created, delivery, first);
-                    let finding = finding.await?;
+                    let finding = self.make_up(round, id, &image, created, findings).await?;
                     findings.add(Group::Unheard, finding);
                 }
                 // Its event has its time yet.
                 (None, Some(created)) if Utc::now() - created < LOST => {}
-                (known, created) => {
-                    if let Some(known) = known.filter(|known| known.is_of(&image)) {
-                        as_before.insert(id.clone(), known);
+                (known, _) => {
+                    let declared = self.declared(&registration, &image);
+                    match known.filter(|known| known.is_of(&image, &declared)) {
+                        Some(known) if known.is_good() => unchanged += 1,
+                        known => {
+                            as_before.extend(known.map(|known| (id.clone(), known)));
+                            others.push((registration, Observation::Available(image)));
+                        }
                     }
-                    let registration = self.listed(id, &sweep.account, created);
-                    others.push((registration, Observation::Available(image)));
                 }
             }
         }
@@ -207,28 +254,50 @@ impl Guard {
     /// Deals with an image as if its event had come. That this did not succeed is found as well.
     async fn make_up(
         &self,
-        sweep: &Sweep,
+        round: Round<'_>,
         id: &AmiId,
-        image: Image,
+        image: &Image,
         created: DateTime<Utc>,
-        delivery: &Delivery,
-        first: bool,
+        findings: &mut Findings,
     ) -> Result<Finding, Error> {
-        if Deadline::now() >= answer_by(delivery.deadline) {
+        if Deadline::now() >= answer_by(round.delivery.deadline) {
             return Err(no_time());
         }
+        let first = findings.made_up == 0;
+        findings.made_up += 1;
+        match self.deal_with_unheard(round, id, created).await {
+            Ok(record) => Ok(Finding::of(&record)),
+            Err(error) => {
+                findings.unended = Some(error.clone());
+                match error {
+                    // With all the time of another attempt there may be enough of it; unless this was the first one.
+                    Error::OutOfTime { .. } if !first => Err(error),
+                    error => Ok(Finding::failed(id, Some(image), &error)),
+                }
+            }
+        }
+    }
+
+    /// Deals with an image that no event told of. Until that came to an end, the ledger knows that it was begun.
+    async fn deal_with_unheard(
+        &self,
+        round: Round<'_>,
+        id: &AmiId,
+        created: DateTime<Utc>,
+    ) -> Result<Record, Error> {
+        let Round { sweep, turn, .. } = round;
         let by = sweep.event_id.as_str();
         let (account, region) = (sweep.account.clone(), sweep.region.as_str());
         let registration = Registration::without_event(id.clone(), account, region, by, created);
-        match self.registered(&registration, delivery).await {
-            Ok(record) => Ok(Finding::of(&record)),
-            // With all the time of another attempt there may be enough of it; unless this was the first one.
-            Err(error @ Error::OutOfTime { .. }) if !first => Err(error),
-            Err(error) => {
-                let error = self.failed(delivery, Some(by), Some(id.as_str()), error);
-                Ok(Finding::failed(&image, &error))
-            }
-        }
+        let dealt = async {
+            self.ledger.begin_with(turn, id, created).await?;
+            self.registered(&registration, round.delivery).await
+        };
+        let record = dealt
+            .await
+            .map_err(|error| self.failed(round.delivery, Some(by), Some(id.as_str()), error))?;
+        self.ledger.end_with(turn, id, created).await;
+        Ok(record)
     }
 }
 

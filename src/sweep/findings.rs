@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::event::Sweep;
-use crate::expectation::{EXPECT_TAG, Source};
+use crate::event::{AmiId, Sweep};
+use crate::expectation::{Expectation, Source};
 use crate::observation::Image;
-use crate::record::{Actual, Expected, Record};
+use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
 
 /// So many images of a group are kept, and told of one by one.
@@ -78,6 +78,7 @@ pub(crate) struct Finding {
 struct Said {
     source: String,
     state: String,
+    says: Vec<String>,
     detail: String,
 }
 
@@ -87,29 +88,49 @@ impl Finding {
         serde_json::from_value(serde_json::json!(record)).unwrap_or_default()
     }
 
-    /// That an image could not be judged.
-    pub(crate) fn failed(image: &Image, error: &Error) -> Finding {
+    /// That an image could not be dealt with. `image`: as it was listed.
+    pub(crate) fn failed(id: &AmiId, image: Option<&Image>, error: &Error) -> Finding {
         Finding {
-            image_id: Some(image.id.clone()),
-            name: image.name.clone(),
+            image_id: Some(id.to_string()),
+            name: image.and_then(|image| image.name.clone()),
             reason: error.to_string(),
-            actual: Some(Actual::of(image)),
+            actual: image.map(Actual::of),
             ..Finding::default()
         }
     }
 
-    /// Whether the image bills what it did, and bears the same declaration.
-    pub(crate) fn is_of(&self, image: &Image) -> bool {
-        let declared = match image.tags.get(EXPECT_TAG) {
-            Some(value) => format!("{EXPECT_TAG}={value}"),
-            None => EXPECT_TAG.to_owned(),
+    /// Whether the image bills what it did, and people declare of it what they did, as far as it takes no call to know.
+    pub(crate) fn is_of(&self, image: &Image, declared: &Expectation) -> bool {
+        let declared_as_before = match self.verdict.as_deref() {
+            // By a rule, maybe, that asks for what is not known here.
+            Some("exempt") => declared.exemption.is_some() || declared.open_exemption,
+            _ => {
+                let mut sources = [Source::ImageTag, Source::Policy, Source::Default].into_iter();
+                declared.exemption.is_none() && sources.all(|source| self.heard(source, declared))
+            }
         };
-        let mut said = self.evidence.iter();
-        let of_tag = said.find(|it| it.source == Source::ImageTag.name());
-        self.actual
-            .as_ref()
-            .is_some_and(|it| *it == Actual::of(image))
-            && of_tag.is_none_or(|it| it.detail == declared)
+        declared_as_before && self.actual.as_ref() == Some(&Actual::of(image))
+    }
+
+    /// Whether a source had said what it says now. What can not be asked now contradicts nothing.
+    fn heard(&self, source: Source, declared: &Expectation) -> bool {
+        let statements = declared.evidence.iter().filter(|it| it.source == source);
+        let statements: Vec<Statement> = statements.map(Statement::from).collect();
+        // A rule may move within the policy.
+        let gist = |state: &str, says: &[String], detail: &str| {
+            let tag = (source == Source::ImageTag).then(|| detail.to_owned());
+            matches!(state, "spoke" | "no-platform").then(|| (says.to_vec(), tag))
+        };
+        let now = statements
+            .iter()
+            .filter_map(|it| gist(it.state, &it.says, &it.detail));
+        let now: Vec<_> = now.collect();
+        let then = self.evidence.iter().filter(|it| it.source == source.name());
+        let then: Vec<_> = then
+            .filter_map(|it| gist(&it.state, &it.says, &it.detail))
+            .collect();
+        let unanswered = statements.iter().any(|it| it.state == "failed");
+        now == then || (now.is_empty() && unanswered)
     }
 
     /// Whether there is nothing to be told of the image.
@@ -145,6 +166,8 @@ impl Finding {
 pub(crate) struct Findings {
     /// How many images were dealt with as if their event had come, by this attempt.
     pub(crate) made_up: usize,
+    /// Why one of these must be looked at again, if one must.
+    pub(crate) unended: Option<Error>,
     /// Whether it went on where the last one had stopped.
     pub(crate) resumed: bool,
     /// Whether it came to the end.

@@ -7,6 +7,8 @@ use sim::Calls;
 
 const TABLE: &str = "ami-billing-guard";
 const SWEEPS: &str = "sweep#123456789012#eu-west-1";
+/// The image of number one.
+const AMI_1: &str = "ami-0a1b2c3d4e5f00001";
 
 fn settings(policy: &str) -> Settings {
     Settings {
@@ -37,6 +39,15 @@ fn windows(image: Image) -> Image {
 
 /// A house whose guard swept for the first time a week ago.
 async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
+    swept_before(House::with_chat(world(images), settings).await)
+}
+
+/// A house in which nothing is told beside the rest: whatever is called, is so in the same order each time.
+async fn house_without_chat(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
+    swept_before(House::around(world(images), settings).await)
+}
+
+fn world(images: impl IntoIterator<Item = Image>) -> World {
     let mut world = World::default();
     for image in images {
         for snapshot in image.snapshot_ids() {
@@ -44,7 +55,10 @@ async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> H
         }
         world.add_image(image);
     }
-    let house = House::with_chat(world, settings).await;
+    world
+}
+
+fn swept_before(house: House) -> House {
     let week = (Utc::now() - TimeDelta::days(7)).timestamp_millis();
     remember(&house, "id", json!({ "S": SWEEPS }));
     remember(&house, "since_ms", json!({ "N": week.to_string() }));
@@ -233,6 +247,67 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
     );
 }
 
+/// What a sweep by one policy makes of an image that was judged by another one: how many are unchanged, and the
+/// groups of the summary.
+async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String>) {
+    let known = house([image.clone()], settings(before)).await;
+    known.record(event_of(image)).await;
+    let house = house([image.clone()], settings(policy)).await;
+    let items = known.sim.world().tables[TABLE].items.clone();
+    house.sim.world().tables.get_mut(TABLE).unwrap().items = items;
+    house.record(scheduled(1)).await;
+    let groups = summaries(&house)
+        .first()
+        .map_or(json!({}), |it| it["groups"].clone());
+    let groups = groups.as_object().unwrap().keys().cloned().collect();
+    (house.swept()[0]["unchanged"].as_u64().unwrap(), groups)
+}
+
+#[tokio::test]
+async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it() {
+    let rule =
+        |platform: &str| format!("[[expect]]\nname = \"golden-*\"\nplatform = \"{platform}\"\n");
+    let default = |platform: &str| format!("defaults.expect = \"{platform}\"\n");
+    let moved = format!("\n\n{}", rule("Linux"));
+    let exempt = "[[exempt]]\nname = \"golden-*\"\nreason = \"ours\"\n".to_owned();
+    let by = "[[exempt]]\nregistered_by = \"*:user/builder\"\nreason = \"ours\"\n".to_owned();
+    let none = String::new();
+    let plain = aged(1, 90);
+    let (linux, windows) = (
+        expects(plain.clone(), "Linux"),
+        expects(plain.clone(), "Windows"),
+    );
+    // The image, the policy by which it was judged, the one by which it is swept, whether it is unchanged, and the
+    // group it is told of in.
+    for (image, before, now, unchanged, told) in [
+        (&plain, rule("Linux"), rule("Linux"), 1, None),
+        (&plain, rule("Linux"), moved, 1, None),
+        (&plain, rule("Linux"), rule("Windows"), 0, Some("mismatch")),
+        (&plain, rule("Linux"), none.clone(), 0, Some("unverifiable")),
+        (&plain, rule("Windows"), rule("Linux"), 0, None),
+        (&plain, default("Linux"), default("Linux"), 1, None),
+        (
+            &plain,
+            default("Linux"),
+            default("Windows"),
+            0,
+            Some("mismatch"),
+        ),
+        // A tag is stronger than any rule.
+        (&linux, none.clone(), rule("Windows"), 0, None),
+        (&windows, exempt.clone(), exempt.clone(), 1, None),
+        (&windows, exempt.clone(), none.clone(), 0, Some("mismatch")),
+        (&windows, none.clone(), exempt, 0, None),
+        // Who registered it, no sweep knows.
+        (&windows, by.clone(), by.clone(), 1, None),
+        (&linux, none.clone(), by, 1, None),
+    ] {
+        let expected = (unchanged, told.map(str::to_owned).into_iter().collect());
+        let found = swept_by(&now, image, &before).await;
+        assert_eq!(found, expected, "{before:?}, then {now:?}");
+    }
+}
+
 #[tokio::test]
 async fn everything_else_is_told_of_in_its_group_and_stands() {
     let images = [
@@ -284,32 +359,50 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
 }
 
 #[tokio::test]
-async fn what_only_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
-    let disk = super::disks::world("rhel9-rhui", ("Linux/UNIX", "RunInstances"));
-    let mut image = disk.images.values().next().unwrap().clone();
-    image.creation_date = Utc::now() - TimeDelta::hours(2);
-    let policy = Policy {
-        lineage: Asked::Never,
-        ..Policy::default()
-    };
-    let settings = Settings {
-        policy,
-        ..settings("")
-    };
-    let house = house([], settings).await;
-    {
-        let mut world = house.sim.world();
-        world.snapshots = disk.snapshots;
-        world.add_image(image.clone());
+async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
+    // It decided alone, or it contradicted the tag.
+    for (declared, verdict, found) in [
+        (None, "mismatch", "held"),
+        (Some("Windows"), "conflict", "conflict"),
+    ] {
+        let disk = super::disks::world("rhel9-rhui", ("Linux/UNIX", "RunInstances"));
+        let mut image = disk.images.values().next().unwrap().clone();
+        image.creation_date = Utc::now() - TimeDelta::hours(2);
+        if let Some(declared) = declared {
+            image = expects(image, declared);
+        }
+        let policy = Policy {
+            lineage: Asked::Never,
+            ..Policy::default()
+        };
+        let settings = Settings {
+            policy,
+            ..settings("")
+        };
+        let house = house([], settings).await;
+        {
+            let mut world = house.sim.world();
+            world.snapshots = disk.snapshots;
+            world.add_image(image.clone());
+        }
+        let record = house.record(event_of(&image)).await;
+        assert_eq!(record["verdict"], verdict, "{record}");
+        assert!(
+            record["reason"]
+                .as_str()
+                .unwrap()
+                .contains("disk says RedHat"),
+            "{record}"
+        );
+        house.sim.forget_calls();
+        house.record(scheduled(1)).await;
+        assert_eq!(
+            group(&summaries(&house)[0], found),
+            (1, vec![image.id]),
+            "{declared:?}"
+        );
+        assert_eq!(count(&house, "GetSnapshotBlock"), 0);
     }
-    assert_eq!(
-        house.record(event_of(&image)).await["expected"]["source"],
-        "disk"
-    );
-    house.sim.forget_calls();
-    house.record(scheduled(1)).await;
-    assert_eq!(group(&summaries(&house)[0], "held"), (1, vec![image.id]));
-    assert_eq!(count(&house, "GetSnapshotBlock"), 0);
 }
 
 #[tokio::test]
@@ -392,6 +485,28 @@ async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() 
 }
 
 #[tokio::test]
+async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_all_of_them() {
+    let observe = Settings {
+        mode: Mode::Observe,
+        ..settings(NOBODY_ASKS)
+    };
+    let images = [1, 2].map(|n| expects(aged(n, 2), "Windows"));
+    let house = house(images, observe).await;
+    // The page, the first image, and the second.
+    let slow = FaultKind::Slow(Duration::from_secs(10));
+    house.inject(Fault::nth("DescribeImages", 3, slow));
+    let short = Deadline::now() + Duration::from_secs(15);
+    let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
+    assert_eq!(error.error_type(), "OutOfTime");
+    assert_eq!(summaries(&house).len(), 0);
+    assert_eq!(house.swept()[0]["unheard"], 1);
+    house.sim.heal();
+    house.record(scheduled(1)).await;
+    assert_eq!(group(&summaries(&house)[0], "unheard").0, 2);
+    assert_eq!(house.swept()[1]["unheard"], 2);
+}
+
+#[tokio::test]
 async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() {
     let house = house((0..250).map(|n| aged(n, 100)), settings("")).await;
     remember(&house, "cursor", json!({ "S": "of last week" }));
@@ -450,11 +565,12 @@ async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_
 }
 
 #[tokio::test]
-async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_the_next_day() {
+async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_when_the_event_comes_again()
+ {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // The second look at EC2 is the first at this image.
     house.inject(Fault::nth("DescribeImages", 2, FaultKind::AccessDenied));
-    house.record(scheduled(1)).await;
+    house.give(scheduled(1)).await.unwrap_err();
     let summary = summaries(&house).remove(0);
     let image = &summary["groups"]["unheard"]["images"][0];
     assert!(
@@ -463,8 +579,126 @@ async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_the_nex
     );
     assert_eq!((&image["verdict"], stand(&house)), (&Value::Null, 1));
     house.sim.heal();
-    house.record(scheduled(2)).await;
+    house.record(scheduled(1)).await;
     assert_eq!(stand(&house), 0);
+    assert_eq!(
+        (
+            summaries(&house).len(),
+            house.swept().len(),
+            house.alerts().len()
+        ),
+        (1, 1, 2)
+    );
+}
+
+/// What the ledger says of images that sweeps begin to deal with.
+fn begun_with(house: &House) -> Value {
+    let world = house.sim.world();
+    let items = &world.tables[TABLE].items[SWEEPS];
+    json!(items.get("begun_with"))
+}
+
+/// Whoever had a turn is cut off.
+fn turns_end(house: &House) {
+    let mut world = house.sim.world();
+    for item in world.tables.get_mut(TABLE).unwrap().items.values_mut() {
+        item.remove("turn_until_ms");
+    }
+}
+
+#[tokio::test]
+async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_known() {
+    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    // EC2 does it and does not answer; and then it says nothing of the image for two attempts.
+    house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
+    for (look, nth) in [("DescribeImages", 4), ("ListImagesInRecycleBin", 1)] {
+        house.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
+    }
+    house.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(stand(&house), 0);
+    assert_eq!(
+        house.told(),
+        [json!("planned"), json!("failed"), Value::Null]
+    );
+    assert_eq!(group(&summaries(&house)[0], "unheard").0, 1);
+    house.inject(Fault::always("DescribeImages", FaultKind::InternalError));
+    house.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(house.alerts().len(), 3);
+    assert!(
+        begun_with(&house)["SS"][0]
+            .as_str()
+            .unwrap()
+            .contains(AMI_1)
+    );
+
+    house.sim.heal();
+    house.sim.forget_calls();
+    let record = house.record(scheduled(1)).await;
+    assert!(record["reason"].as_str().unwrap().contains("done already"));
+    assert_eq!(house.told()[3..], ["done"]);
+    assert_eq!(count(&house, "DeregisterImage"), 0);
+    assert_eq!(begun_with(&house), Value::Null);
+    house.sim.forget_calls();
+    house.record(scheduled(1)).await;
+    assert_eq!(house.calls(), ["UpdateItem", "UpdateItem"]);
+    assert_eq!(house.swept().len(), 1);
+}
+
+#[tokio::test]
+async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_and_tells_of_it() {
+    let images = || [expects(aged(1, 2), "Windows"), aged(2, 100)];
+    let settings = || Settings {
+        // An image that stands after its discard counts as brought back at once.
+        settle: Duration::ZERO,
+        ..settings(NOBODY_ASKS)
+    };
+    let whole = house_without_chat(images(), settings()).await;
+    whole.record(scheduled(1)).await;
+    let steps = whole.sim.calls();
+    let calls = || steps.iter().map(|call| call.action.as_str());
+    let done = calls().position(|call| call == "DeregisterImage").unwrap();
+    let mut held = Vec::new();
+    for (n, call) in steps.iter().enumerate() {
+        let house = house_without_chat(images(), settings()).await;
+        let action = &call.action;
+        let ordinal = calls().take(n + 1).filter(|it| it == action).count();
+        // The call takes effect, and its answer never comes.
+        let late = FaultKind::Slow(Duration::from_secs(30));
+        house.inject(Fault::nth(action, ordinal, late));
+        let guard = Arc::clone(&house.guard);
+        let cut_off = tokio::spawn(async move { guard.handle(scheduled(1), in_a_minute()).await });
+        while house.sim.calls().len() <= n {
+            assert!(!cut_off.is_finished());
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        cut_off.abort();
+        let step = format!("{n}, {action}");
+        assert!(cut_off.await.is_err(), "{step}");
+        turns_end(&house);
+        house.sim.heal();
+        house.record(scheduled(1)).await;
+        turns_end(&house);
+        house.record(scheduled(1)).await;
+
+        assert_eq!(begun_with(&house), Value::Null, "{step}");
+        match stand(&house) {
+            1 => assert_eq!(count(&house, "DeregisterImage"), 1, "{step}"),
+            _ => held.push(n),
+        }
+        let summaries = summaries(&house);
+        let summary = summaries.last().unwrap();
+        assert_eq!(
+            (
+                group(summary, "unheard").0,
+                group(summary, "unverifiable").0
+            ),
+            (1, 1),
+            "{step}"
+        );
+    }
+    // Between the note and the deed nobody can tell a discard that was not carried out from one that people took
+    // back.
+    assert_eq!(held, [done - 1]);
 }
 
 #[tokio::test]
