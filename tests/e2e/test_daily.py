@@ -75,8 +75,10 @@ def account(sim_binary: Path, images: int) -> Iterator[str]:
     command = [sim_binary, "--images", str(images)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 def test_a_sweep_takes_no_more_memory_for_many_images_than_for_few(
