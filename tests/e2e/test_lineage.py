@@ -287,13 +287,14 @@ def test_another_image_on_the_same_root_snapshot_speaks(world: World, guard: Emu
 def test_two_images_on_the_same_root_snapshot_that_disagree_are_a_conflict(world: World, guard: Emulator):
     first = world.image("Windows")
     snapshot = world.root_snapshot(first)
-    world.register(snapshot, platform_details="SUSE Linux", usage_operation="RunInstances:000g")
+    second = world.register(snapshot, platform_details="SUSE Linux", usage_operation="RunInstances:000g")
     ami = world.register(snapshot, platform_details="Linux/UNIX", usage_operation="RunInstances")
 
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "conflict by lineage: alert"
-    assert lineage(record)[0] == ["spoke Windows", "spoke SUSE"]
+    said = {first: "spoke Windows", second: "spoke SUSE"}
+    assert lineage(record)[0] == [said[image] for image in sorted(said)], "in the order of their ids"
     assert world.mutations() == ["Publish"]
 
 
