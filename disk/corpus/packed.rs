@@ -58,12 +58,15 @@ pub(crate) fn labels() -> Vec<Label> {
     labels
 }
 
-/// Unpacks an image of the corpus to a file, once in a process: other tests may be reading it.
+/// Unpacks an image of the corpus to a file, once in a process and all at once: other tests may be reading it, and
+/// those of another run.
 pub(crate) fn unpacked(name: &str, to: &Path) {
     static UNPACKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut unpacked = UNPACKED.lock().expect("no test that panicked here");
     if unpacked.insert(to.to_owned()) {
-        Packed::read(name).unpack(to);
+        let whole = to.with_extension(std::process::id().to_string());
+        Packed::read(name).unpack(&whole);
+        std::fs::rename(&whole, to).expect("its place");
     }
 }
 

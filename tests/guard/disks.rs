@@ -360,7 +360,7 @@ async fn a_verdict_by_the_disk_takes_few_calls_even_if_each_takes_twenty_millise
             outcome(&record)
         );
         assert!(calls <= 40, "{name}: {calls} calls");
-        assert!(outcome(&record).contains(" by disk: "), "{name}");
+        assert!(outcome(&record).contains(" by disk: "), "{name}: {record}");
     }
 }
 
