@@ -243,6 +243,8 @@ pub(crate) struct Declared {
     pub(crate) expectation: Expectation,
     /// Whether a look at the root snapshot could change it.
     pub(crate) needs_snapshot: bool,
+    /// The reasons of the rules that may exempt the image, where it is not known whether one does.
+    pub(crate) open_exemptions: Vec<String>,
 }
 
 /// Gathers what is declared of an image, and the policy's default.
@@ -256,6 +258,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
         return Declared {
             expectation,
             needs_snapshot: false,
+            open_exemptions: Vec::new(),
         };
     }
     let expect = rules::first(&policy.expect, subject);
@@ -288,6 +291,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
         },
         needs_snapshot: not_seen
             && (silent || exempt.asks_snapshot() || (expect.asks_snapshot() && !tagged)),
+        open_exemptions: exempt.in_doubt().map(|rule| rule.says.clone()).collect(),
     }
 }
 

@@ -118,9 +118,8 @@ impl Guard {
     }
 
     /// What people declare of an image, as far as it takes no call to know.
-    pub(crate) fn declared(&self, registration: &Registration, image: &Image) -> Expectation {
-        let declared = self.declare(registration, image, &nothing_seen(image));
-        declared.expectation
+    pub(crate) fn declared(&self, registration: &Registration, image: &Image) -> Declared {
+        self.declare(registration, image, &nothing_seen(image))
     }
 
     fn declare(

@@ -241,7 +241,7 @@ impl Entry {
     }
 
     /// The last record, as JSON.
-    fn last(&self) -> Option<serde_json::Value> {
+    pub(crate) fn last(&self) -> Option<serde_json::Value> {
         serde_json::from_str(self.last.as_ref()?).ok()
     }
 
@@ -307,13 +307,6 @@ pub(crate) struct SweepTurn {
     pub(crate) begun_with: Vec<(AmiId, DateTime<Utc>)>,
     /// The images with which an earlier attempt came to an end, and of which it told nobody.
     pub(crate) ended_with: Vec<AmiId>,
-}
-
-impl SweepTurn {
-    /// Whether a sweep began to deal with an image before.
-    pub(crate) fn knows(&self, image: &AmiId) -> bool {
-        self.ended_with.contains(image) || self.begun_with.iter().any(|(begun, _)| begun == image)
-    }
 }
 
 /// Whether a discard has a place among its hour's.
@@ -738,31 +731,41 @@ impl Ledger {
         self.in_sweep(turn, vec![change]).await
     }
 
-    /// Notes that a sweep came to an end with an image.
+    /// Notes that a sweep came to an end with an image, of which it has yet to tell.
     pub(crate) async fn end_with(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
         let changes = vec![
             Change::Exclude(BEGUN_WITH, [dated(created, image)].into()),
             Change::Include(ENDED_WITH, image.to_string()),
         ];
+        self.no_more_with(turn, image, changes).await;
+    }
+
+    /// Notes that a sweep leaves an image that it began to deal with to the list of all.
+    pub(crate) async fn leave(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
+        let change = Change::Exclude(BEGUN_WITH, [dated(created, image)].into());
+        self.no_more_with(turn, image, vec![change]).await;
+    }
+
+    async fn no_more_with(&self, turn: &SweepTurn, image: &AmiId, changes: Vec<Change>) {
         if let Err(error) = self.in_sweep(turn, changes).await {
             tracing::warn!("the next sweep looks at {image} once more: {error}");
         }
     }
 
-    /// Ends a sweep of which people know what they are to know. `cursor`: where the next one goes on; `None`: at the
-    /// beginning.
+    /// Ends a sweep of which people know what they are to know. `told`: the time of the last of those; `cursor`: where
+    /// the next one goes on; `None`: at the beginning.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: people are told again.
     pub(crate) async fn end_sweep(
         &self,
         turn: &SweepTurn,
-        sweep: &Sweep,
+        told: DateTime<Utc>,
         cursor: Option<&str>,
     ) -> Result<(), Error> {
         let changes = vec![
             Change::Set(TURN_UNTIL, Value::Number(0)),
-            Change::Set(TOLD_AT, ms(sweep.time)),
+            Change::Set(TOLD_AT, ms(told)),
             Change::Remove(ENDED_WITH),
             match cursor {
                 Some(cursor) => Change::Set(CURSOR, cursor.into()),
@@ -1389,6 +1392,54 @@ mod tests {
             assert_eq!(discarded(three).await, Some(5), "what may be gone counts");
             ledger.doubt(two, &late, true).await.unwrap();
             assert_eq!(discarded(three).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_sweep_began_is_known_until_it_ended_and_was_told_of() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let sweep = Sweep {
+                event_id: "e".into(),
+                account: "123456789012".parse().unwrap(),
+                region: "eu-west-1".into(),
+                time: noon(),
+            };
+            let begin = async || {
+                let turn = ledger.begin_sweep(&sweep, soon()).await.unwrap();
+                (turn.begun_with.len(), turn.ended_with.len(), turn)
+            };
+            let ids = [1, 2, 3].map(|number| image(number).image_id);
+            let (begun, ended, turn) = begin().await;
+            assert_eq!((begun, ended, turn.last), (0, 0, None));
+            for id in &ids {
+                // To the nanosecond; it is kept to the millisecond.
+                let created = noon() + TimeDelta::nanoseconds(1);
+                ledger.begin_with(&turn, id, created).await.unwrap();
+            }
+            ledger.give_back_sweep(&turn).await;
+
+            let (begun, ended, turn) = begin().await;
+            assert_eq!((begun, ended), (3, 0));
+            let of_first = turn.begun_with.first().unwrap();
+            assert_eq!(*of_first, (ids[0].clone(), noon()));
+            ledger.end_with(&turn, &ids[0], noon()).await;
+            ledger.leave(&turn, &ids[1], noon()).await;
+            ledger.give_back_sweep(&turn).await;
+
+            let (begun, ended, turn) = begin().await;
+            assert_eq!((begun, ended), (1, 1));
+            ledger.end_with(&turn, &ids[2], noon()).await;
+            ledger
+                .end_sweep(&turn, noon(), Some("there"))
+                .await
+                .unwrap();
+
+            let (begun, ended, turn) = begin().await;
+            assert_eq!((begun, ended, turn.last), (0, 0, Some(noon())));
+            assert_eq!(turn.cursor.as_deref(), Some("there"));
+            let late = ledger.begin_sweep(&sweep, soon()).await;
+            assert!(late.is_err(), "one at a time");
         }
     }
 

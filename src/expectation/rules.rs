@@ -89,6 +89,11 @@ impl<T> Outcome<'_, T> {
         Some(format!("{}: {why}", doubt.rule))
     }
 
+    /// The rules that might match, before the first that does.
+    pub(super) fn in_doubt(&self) -> impl Iterator<Item = &Rule<T>> {
+        self.doubts.iter().map(|doubt| doubt.rule)
+    }
+
     pub(super) fn asks_identity(&self) -> bool {
         self.in_doubt_for(|why| *why == Unknown::Identity)
     }

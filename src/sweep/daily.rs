@@ -57,7 +57,7 @@ impl Guard {
             self.ledger.give_back_sweep(&turn).await;
         }
         let done = match swept? {
-            None => "it is done already".to_owned(),
+            None => "this one or a later one is done already".to_owned(),
             Some(findings) => format!(
                 "images that were looked at: {}, that people were told of: {}; {}",
                 findings.looked_at,
@@ -71,18 +71,82 @@ impl Guard {
         Ok(self.journal(delivery, Record::of_sweep(sweep, &done)))
     }
 
-    /// Ends what was begun before, and then sweeps, unless that is done. What it found.
+    /// Follows up what was begun before, and sweeps, unless people were told of this sweep or a later one. What it found.
     async fn sweep_once(&self, round: Round<'_>) -> Result<Option<Findings>, Error> {
         let Round { sweep, turn, .. } = round;
         let mut findings = Findings::begin(turn.cursor.is_some());
-        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
-        let ended = self
-            .ledger
-            .last_records::<Finding>(account, region, turn.ended_with.iter());
-        for finding in ended.await?.into_values() {
-            findings.add(Group::Unheard, finding);
+        let done_already = turn.last >= Some(sweep.time);
+        self.follow_up(round, done_already, &mut findings).await?;
+        let cursor = match done_already {
+            true => turn.cursor.clone(),
+            false => self.sweep_and_tell(round, &mut findings).await?,
+        };
+        let told = turn.last.map_or(sweep.time, |last| last.max(sweep.time));
+        self.ledger.end_sweep(turn, told, cursor.as_deref()).await?;
+        if !done_already {
+            self.write(round.delivery, Line::Sweep(findings.line(sweep)));
         }
+        // An image that EC2 lists no longer is found by no other sweep.
+        let again = match findings.open.is_empty() {
+            true => None,
+            false => Some(no_time("not all that was begun before was ended")),
+        };
+        match findings.unended.take().or(again) {
+            Some(error) => Err(error),
+            None => Ok((!done_already).then_some(findings)),
+        }
+    }
+
+    /// Finds the images that ended and were not told of, and follows up those that were begun with and are not known to
+    /// have ended. Before a sweep these are the discards alone, in half of the time: no image keeps it from all others,
+    /// and those that stand are on its list.
+    async fn follow_up(
+        &self,
+        round: Round<'_>,
+        done_already: bool,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let Round { sweep, turn, .. } = round;
+        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+        let ended = turn.ended_with.iter();
+        let ended = self.ledger.last_records::<Finding>(account, region, ended);
+        for (id, finding) in ended.await? {
+            findings.add(Group::Unheard, finding);
+            findings.dealt_with.insert(id);
+        }
+        let now = Deadline::now();
+        let time = looking_until(round.delivery).saturating_duration_since(now);
+        let delivery = Delivery {
+            deadline: now + if done_already { time } else { time / 2 },
+            ..round.delivery.clone()
+        };
+        let round = Round {
+            delivery: &delivery,
+            ..round
+        };
         for (id, created) in &turn.begun_with {
+            let registration = registration(sweep, id, *created);
+            let entry = self.ledger.look(&registration).await?.entry;
+            let last: Option<Finding> = entry
+                .last()
+                .and_then(|last| serde_json::from_value(last).ok());
+            let of_event = last.as_ref().map(|last| last.event_id.as_deref());
+            let heard_of = of_event.is_some_and(|id| id != Some(&sweep.event_id));
+            let is_discard = entry.unfinished().is_some();
+            // Somebody else dealt with it, or it is too late for that: it is one of the list's.
+            if !is_discard && (heard_of || !self.is_recent(*created)) {
+                self.ledger.leave(turn, id, *created).await;
+                continue;
+            }
+            let time_is_left = Deadline::now() < answer_by(delivery.deadline);
+            if !time_is_left || !(is_discard || done_already) {
+                findings.open.insert(id.clone());
+                if let Some(finding) = last {
+                    findings.add(Group::Unheard, finding);
+                    findings.dealt_with.insert(id.clone());
+                }
+                continue;
+            }
             let finding = match self.deal_with_unheard(round, id, *created).await {
                 Ok(record) => Finding::of(&record),
                 Err(error) => {
@@ -92,23 +156,9 @@ impl Guard {
                 }
             };
             findings.add(Group::Unheard, finding);
+            findings.dealt_with.insert(id.clone());
         }
-        let done_already = turn.last == Some(sweep.time);
-        let cursor = match done_already {
-            true => turn.cursor.clone(),
-            false => self.sweep_and_tell(round, &mut findings).await?,
-        };
-        self.ledger
-            .end_sweep(turn, sweep, cursor.as_deref())
-            .await?;
-        if !done_already {
-            self.write(round.delivery, Line::Sweep(findings.line(sweep)));
-        }
-        match findings.unended {
-            // An image that EC2 lists no longer is found by no other sweep.
-            Some(error) => Err(error),
-            None => Ok((!done_already).then_some(findings)),
-        }
+        Ok(())
     }
 
     /// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
@@ -118,9 +168,8 @@ impl Guard {
         findings: &mut Findings,
     ) -> Result<Option<String>, Error> {
         let Round { sweep, turn, .. } = round;
-        let until = answer_by(round.delivery.deadline);
         let delivery = Delivery {
-            deadline: until.checked_sub(TELLING).unwrap_or(until),
+            deadline: looking_until(round.delivery),
             ..round.delivery.clone()
         };
         let looking = Round {
@@ -131,7 +180,7 @@ impl Guard {
         while !findings.complete {
             let page = self.sweep_page(looking, cursor.as_deref(), findings);
             let page = timeout_at(delivery.deadline, page).await;
-            match page.unwrap_or_else(|_| Err(no_time())) {
+            match page.unwrap_or_else(|_| Err(no_time(NO_PAGE))) {
                 Ok(next) => {
                     findings.complete = next.is_none();
                     cursor = next;
@@ -194,7 +243,7 @@ impl Guard {
             let id = &registration.image_id;
             match (known, image.created) {
                 // It is among the findings already.
-                _ if turn.knows(id) => {}
+                _ if findings.dealt_with.contains(id) => {}
                 (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
                     let finding = self.make_up(round, id, &image, created, findings).await?;
                     findings.add(Group::Unheard, finding);
@@ -243,12 +292,16 @@ impl Guard {
     /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
     /// ago, since the guard began to sweep, and its event has had its time.
     fn is_unheard_of(&self, image: &Image, created: DateTime<Utc>, since: DateTime<Utc>) -> bool {
-        let age = Utc::now() - created;
         image.source_instance.is_none()
             && image.source_image.is_none()
             && created > since
-            && age >= LOST
-            && age < RECENT.min(self.ledger.keep())
+            && Utc::now() - created >= LOST
+            && self.is_recent(created)
+    }
+
+    /// Whether an image is young enough to be dealt with, and to be known if it was.
+    fn is_recent(&self, created: DateTime<Utc>) -> bool {
+        Utc::now() - created < RECENT.min(self.ledger.keep())
     }
 
     /// Deals with an image as if its event had come. That this did not succeed is found as well.
@@ -261,8 +314,11 @@ impl Guard {
         findings: &mut Findings,
     ) -> Result<Finding, Error> {
         if Deadline::now() >= answer_by(round.delivery.deadline) {
-            return Err(no_time());
+            return Err(no_time(NO_PAGE));
         }
+        // Before the first step: whatever cuts it off, what was begun is followed up.
+        self.ledger.begin_with(round.turn, id, created).await?;
+        findings.open.remove(id);
         let first = findings.made_up == 0;
         findings.made_up += 1;
         match self.deal_with_unheard(round, id, created).await {
@@ -278,32 +334,45 @@ impl Guard {
         }
     }
 
-    /// Deals with an image that no event told of. Until that came to an end, the ledger knows that it was begun.
+    /// Deals with an image that no event told of, and that the ledger has among those that were begun with.
     async fn deal_with_unheard(
         &self,
         round: Round<'_>,
         id: &AmiId,
         created: DateTime<Utc>,
     ) -> Result<Record, Error> {
-        let Round { sweep, turn, .. } = round;
-        let by = sweep.event_id.as_str();
-        let (account, region) = (sweep.account.clone(), sweep.region.as_str());
-        let registration = Registration::without_event(id.clone(), account, region, by, created);
-        let dealt = async {
-            self.ledger.begin_with(turn, id, created).await?;
-            self.registered(&registration, round.delivery).await
-        };
-        let record = dealt
-            .await
-            .map_err(|error| self.failed(round.delivery, Some(by), Some(id.as_str()), error))?;
-        self.ledger.end_with(turn, id, created).await;
-        Ok(record)
+        let registration = registration(round.sweep, id, created);
+        match self.registered(&registration, round.delivery).await {
+            Ok(record) => {
+                self.ledger.end_with(round.turn, id, created).await;
+                Ok(record)
+            }
+            Err(error) => {
+                // The failure of the sweep says why its event comes again, this of which image.
+                tracing::warn!("{id} was not dealt with to the end: {error}");
+                Err(error)
+            }
+        }
     }
 }
 
-fn no_time() -> Error {
+/// The registration of an image that no event told of. The sweep's stands for its event.
+fn registration(sweep: &Sweep, id: &AmiId, created: DateTime<Utc>) -> Registration {
+    let (account, by) = (sweep.account.clone(), &sweep.event_id);
+    Registration::without_event(id.clone(), account, &sweep.region, by, created)
+}
+
+/// Until when a sweep looks at images.
+fn looking_until(delivery: &Delivery) -> Deadline {
+    let until = answer_by(delivery.deadline);
+    until.checked_sub(TELLING).unwrap_or(until)
+}
+
+const NO_PAGE: &str = "no page of images was looked at to its end";
+
+fn no_time(doing: &str) -> Error {
     Error::OutOfTime {
         image: "the sweep".into(),
-        doing: "no page of images was looked at to its end".into(),
+        doing: doing.into(),
     }
 }

@@ -1,12 +1,12 @@
 //! What a sweep found: of however many images, a number and the first few of each group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::event::{AmiId, Sweep};
-use crate::expectation::{Expectation, Source};
+use crate::expectation::{Declared, Source};
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
@@ -99,38 +99,41 @@ impl Finding {
         }
     }
 
-    /// Whether the image bills what it did, and people declare of it what they did, as far as it takes no call to know.
-    pub(crate) fn is_of(&self, image: &Image, declared: &Expectation) -> bool {
+    /// Whether the image bills what it did, and people declare of it what they did: as far as it takes no call to know,
+    /// and as it could make another verdict.
+    pub(crate) fn is_of(&self, image: &Image, declared: &Declared) -> bool {
+        let exempted = declared.expectation.exemption.is_some();
         let declared_as_before = match self.verdict.as_deref() {
-            // By a rule, maybe, that asks for what is not known here.
-            Some("exempt") => declared.exemption.is_some() || declared.open_exemption,
+            Some("exempt") => {
+                let mut open = declared.open_exemptions.iter();
+                exempted || open.any(|reason| self.reason.starts_with(&format!("{reason} [")))
+            }
             _ => {
+                let decided = self.expected.as_ref().map(|expected| expected.source);
                 let mut sources = [Source::ImageTag, Source::Policy, Source::Default].into_iter();
-                declared.exemption.is_none() && sources.all(|source| self.heard(source, declared))
+                // A declaration that is weaker than what decided changes nothing.
+                let matters = |source: &Source| decided.is_none_or(|decided| *source <= decided);
+                !exempted && sources.all(|source| !matters(&source) || self.heard(source, declared))
             }
         };
         declared_as_before && self.actual.as_ref() == Some(&Actual::of(image))
     }
 
-    /// Whether a source had said what it says now. What can not be asked now contradicts nothing.
-    fn heard(&self, source: Source, declared: &Expectation) -> bool {
-        let statements = declared.evidence.iter().filter(|it| it.source == source);
-        let statements: Vec<Statement> = statements.map(Statement::from).collect();
-        // A rule may move within the policy.
+    /// Whether a source had said what it says now. What it can not say now contradicts nothing.
+    fn heard(&self, source: Source, declared: &Declared) -> bool {
+        // Of several statements of the policy the last is what it expects.
+        let mut now = declared.expectation.evidence.iter().rev();
+        let now = now.find(|it| it.source == source).map(Statement::from);
+        let mut then = self.evidence.iter().rev();
+        let then = then.find(|it| it.source == source.name());
         let gist = |state: &str, says: &[String], detail: &str| {
+            // A rule may move within the policy.
             let tag = (source == Source::ImageTag).then(|| detail.to_owned());
             matches!(state, "spoke" | "no-platform").then(|| (says.to_vec(), tag))
         };
-        let now = statements
-            .iter()
-            .filter_map(|it| gist(it.state, &it.says, &it.detail));
-        let now: Vec<_> = now.collect();
-        let then = self.evidence.iter().filter(|it| it.source == source.name());
-        let then: Vec<_> = then
-            .filter_map(|it| gist(&it.state, &it.says, &it.detail))
-            .collect();
-        let unanswered = statements.iter().any(|it| it.state == "failed");
-        now == then || (now.is_empty() && unanswered)
+        now.as_ref().is_some_and(|now| now.state == "failed")
+            || now.and_then(|it| gist(it.state, &it.says, &it.detail))
+                == then.and_then(|it| gist(&it.state, &it.says, &it.detail))
     }
 
     /// Whether there is nothing to be told of the image.
@@ -168,6 +171,10 @@ pub(crate) struct Findings {
     pub(crate) made_up: usize,
     /// Why one of these must be looked at again, if one must.
     pub(crate) unended: Option<Error>,
+    /// The images that were begun with before, and are still to be ended.
+    pub(crate) open: BTreeSet<AmiId>,
+    /// The images that are among the findings before they are come across in the list.
+    pub(crate) dealt_with: BTreeSet<AmiId>,
     /// Whether it went on where the last one had stopped.
     pub(crate) resumed: bool,
     /// Whether it came to the end.

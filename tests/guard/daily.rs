@@ -7,6 +7,7 @@ use sim::Calls;
 
 const TABLE: &str = "ami-billing-guard";
 const SWEEPS: &str = "sweep#123456789012#eu-west-1";
+const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
 /// The image of number one.
 const AMI_1: &str = "ami-0a1b2c3d4e5f00001";
 
@@ -271,6 +272,8 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
     let moved = format!("\n\n{}", rule("Linux"));
     let exempt = "[[exempt]]\nname = \"golden-*\"\nreason = \"ours\"\n".to_owned();
     let by = "[[exempt]]\nregistered_by = \"*:user/builder\"\nreason = \"ours\"\n".to_owned();
+    let by_nobody = by.replace("builder", "nobody").replace("ours", "theirs");
+    let expects_by = "[[expect]]\nregistered_by = \"*\"\nplatform = \"Linux\"\n".to_owned();
     let none = String::new();
     let plain = aged(1, 90);
     let (linux, windows) = (
@@ -293,14 +296,38 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
             0,
             Some("mismatch"),
         ),
-        // A tag is stronger than any rule.
-        (&linux, none.clone(), rule("Windows"), 0, None),
+        // A tag is stronger than any rule and default.
+        (&linux, none.clone(), rule("Windows"), 1, None),
+        (&linux, none.clone(), default("Windows"), 1, None),
         (&windows, exempt.clone(), exempt.clone(), 1, None),
         (&windows, exempt.clone(), none.clone(), 0, Some("mismatch")),
-        (&windows, none.clone(), exempt, 0, None),
+        (&windows, none.clone(), exempt.clone(), 0, None),
         // Who registered it, no sweep knows.
         (&windows, by.clone(), by.clone(), 1, None),
-        (&linux, none.clone(), by, 1, None),
+        (&linux, none.clone(), by.clone(), 1, None),
+        (&plain, expects_by.clone(), expects_by.clone(), 1, None),
+        (
+            &plain,
+            expects_by.clone(),
+            format!("{}{expects_by}", default("Windows")),
+            1,
+            None,
+        ),
+        // But that nobody knows whether one rule exempts it hides no other that is gone.
+        (
+            &plain,
+            format!("{by_nobody}{}", rule("Linux")),
+            by_nobody.clone(),
+            0,
+            Some("unverifiable"),
+        ),
+        (
+            &windows,
+            format!("{exempt}{by_nobody}"),
+            by_nobody,
+            0,
+            Some("mismatch"),
+        ),
     ] {
         let expected = (unchanged, told.map(str::to_owned).into_iter().collect());
         let found = swept_by(&now, image, &before).await;
@@ -358,48 +385,74 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
     assert_eq!(deeds, ["Publish", "Publish", "UpdateItem", "UpdateItem"]);
 }
 
+/// An image of two hours ago with Red Hat on its disk.
+fn with_red_hat(bills: (&str, &str)) -> Image {
+    let world = super::disks::world("rhel9-rhui", bills);
+    let mut image = world.images.into_values().next().unwrap();
+    image.creation_date = Utc::now() - TimeDelta::hours(2);
+    image
+}
+
+/// A house with this image, and a guard that reads disks. `before`: another one, whose ledger it has.
+async fn house_of_disk(image: &Image, policy: &str, before: Option<&House>) -> House {
+    let text = format!("version = 1\nevidence.lineage = \"never\"\n{policy}");
+    let settings = Settings {
+        policy: Policy::parse("policy.toml", &text).unwrap(),
+        ..settings("")
+    };
+    let house = house([], settings).await;
+    let disk = super::disks::world("rhel9-rhui", LINUX);
+    let items = before.map(|it| it.sim.world().tables[TABLE].items.clone());
+    {
+        let mut world = house.sim.world();
+        world.snapshots = disk.snapshots;
+        world.add_image(image.clone());
+        let table = world.tables.get_mut(TABLE).unwrap();
+        table.items.extend(items.unwrap_or_default());
+    }
+    house
+}
+
 #[tokio::test]
 async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
-    // It decided alone, or it contradicted the tag.
-    for (declared, verdict, found) in [
-        (None, "mismatch", "held"),
-        (Some("Windows"), "conflict", "conflict"),
+    let red_hat = ("Red Hat Enterprise Linux", "RunInstances:0010");
+    let default = "defaults.expect = \"Linux\"";
+    // What it bills and declares; its verdict; what the policy says by the time of the sweep; and where it is told of.
+    for (bills, declared, verdict, now, told) in [
+        // The disk decided alone.
+        (LINUX, None, "mismatch", "", Some("held")),
+        (LINUX, None, "mismatch", default, Some("held")),
+        (red_hat, None, "verified", "", None),
+        (red_hat, None, "verified", default, None),
+        // Or it contradicts the tag.
+        (LINUX, Some("Windows"), "conflict", "", Some("conflict")),
+        (
+            LINUX,
+            Some("Windows"),
+            "conflict",
+            default,
+            Some("conflict"),
+        ),
     ] {
-        let disk = super::disks::world("rhel9-rhui", ("Linux/UNIX", "RunInstances"));
-        let mut image = disk.images.values().next().unwrap().clone();
-        image.creation_date = Utc::now() - TimeDelta::hours(2);
+        let mut image = with_red_hat(bills);
         if let Some(declared) = declared {
             image = expects(image, declared);
         }
-        let policy = Policy {
-            lineage: Asked::Never,
-            ..Policy::default()
-        };
-        let settings = Settings {
-            policy,
-            ..settings("")
-        };
-        let house = house([], settings).await;
-        {
-            let mut world = house.sim.world();
-            world.snapshots = disk.snapshots;
-            world.add_image(image.clone());
-        }
-        let record = house.record(event_of(&image)).await;
+        let before = house_of_disk(&image, "", None).await;
+        let record = before.record(event_of(&image)).await;
         assert_eq!(record["verdict"], verdict, "{record}");
         assert!(
-            record["reason"]
-                .as_str()
-                .unwrap()
-                .contains("disk says RedHat"),
+            record["reason"].as_str().unwrap().contains("disk says"),
             "{record}"
         );
-        house.sim.forget_calls();
+        let house = house_of_disk(&image, now, Some(&before)).await;
         house.record(scheduled(1)).await;
+        let found = summaries(&house).first().map(|it| it["groups"].clone());
+        let found = found.map(|groups| groups.as_object().unwrap().keys().next().cloned());
         assert_eq!(
-            group(&summaries(&house)[0], found),
-            (1, vec![image.id]),
-            "{declared:?}"
+            found,
+            told.map(|told| Some(told.to_owned())),
+            "{record}, {now}"
         );
         assert_eq!(count(&house, "GetSnapshotBlock"), 0);
     }
@@ -645,6 +698,100 @@ async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_kn
 }
 
 #[tokio::test]
+async fn an_image_that_was_begun_with_is_left_to_the_list_once_it_is_old_or_its_event_came() {
+    // It was begun with ten days ago.
+    let old = expects(aged(1, 240), "Windows");
+    let policy = format!("{NOBODY_ASKS}\nmax_age_hours = 1000");
+    let house = house([old.clone()], settings(&policy)).await;
+    let at = old
+        .creation_date
+        .to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    remember(
+        &house,
+        "begun_with",
+        json!({ "SS": [format!("{at} {AMI_1}")] }),
+    );
+    house.record(scheduled(1)).await;
+    assert_eq!((stand(&house), begun_with(&house)), (1, Value::Null));
+    assert_eq!(group(&summaries(&house)[0], "mismatch"), (1, vec![old.id]));
+
+    // Nobody could be told of its discard; then its event came, and an instance holds it: people are to decide.
+    let image = expects(aged(1, 2), "Windows");
+    let house = self::house([image.clone()], settings(NOBODY_ASKS)).await;
+    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    house.give(scheduled(1)).await.unwrap_err();
+    assert!(
+        begun_with(&house)["SS"][0]
+            .as_str()
+            .unwrap()
+            .contains(AMI_1)
+    );
+    house.sim.heal();
+    let mut instance = Instance::new("i-1", &image.id);
+    instance.state = "running".into();
+    house.sim.world().add_instance(instance);
+    assert_eq!(
+        house.record(event_of(&image)).await["held_by"],
+        json!(["in-use"])
+    );
+    house.sim.world().instances.clear();
+    house.record(scheduled(2)).await;
+    assert_eq!((stand(&house), begun_with(&house)), (1, Value::Null));
+    assert_eq!(group(&summaries(&house)[0], "held"), (1, vec![image.id]));
+}
+
+#[tokio::test]
+async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
+    let images = (1..=3).map(|n| aged(n, 2));
+    let images = images.chain([expects(aged(9, 100), "Windows")]);
+    let policy = Policy {
+        lineage: Asked::Never,
+        ..Policy::default()
+    };
+    let house = house(
+        images,
+        Settings {
+            policy,
+            ..settings("")
+        },
+    )
+    .await;
+    let slow = FaultKind::Slow(Duration::from_secs(30));
+    house.inject(Fault::always("ListSnapshotBlocks", slow));
+    // By the queue's five attempts at most.
+    for _ in 0..5 {
+        let short = Deadline::now() + Duration::from_secs(20);
+        house.guard.handle(scheduled(1), short).await.ok();
+        turns_end(&house);
+        if let Some(summary) = summaries(&house).first() {
+            assert_eq!(group(summary, "mismatch").0, 1);
+            return;
+        }
+    }
+    panic!("nobody was told of anything");
+}
+
+#[tokio::test]
+async fn what_could_not_be_begun_with_is_so_when_the_event_comes_again() {
+    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    // The first takes the turn.
+    house.inject(Fault::nth("UpdateItem", 2, FaultKind::AccessDenied));
+    house.give(scheduled(1)).await.unwrap_err();
+    assert_eq!((stand(&house), house.alerts().len()), (1, 0));
+    house.record(scheduled(1)).await;
+    assert_eq!((stand(&house), summaries(&house).len()), (0, 1));
+}
+
+#[tokio::test]
+async fn of_an_older_sweep_nobody_is_told_after_a_later_one() {
+    let house = house([aged(1, 100)], settings("")).await;
+    for day in [1, 2, 1, 2] {
+        house.record(scheduled(day)).await;
+    }
+    assert_eq!(summaries(&house).len(), 2);
+}
+
+#[tokio::test]
 async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_and_tells_of_it() {
     let images = || [expects(aged(1, 2), "Windows"), aged(2, 100)];
     let settings = || Settings {
@@ -676,7 +823,8 @@ async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_an
         assert!(cut_off.await.is_err(), "{step}");
         turns_end(&house);
         house.sim.heal();
-        house.record(scheduled(1)).await;
+        // What the image's record does not show to be ended is looked at once more, when all else is told.
+        house.give(scheduled(1)).await.ok();
         turns_end(&house);
         house.record(scheduled(1)).await;
 
