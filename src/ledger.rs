@@ -752,20 +752,20 @@ impl Ledger {
         }
     }
 
-    /// Ends a sweep of which people know what they are to know. `told`: the time of the last of those; `cursor`: where
-    /// the next one goes on; `None`: at the beginning.
+    /// Ends a sweep of which people know what they are to know. `cursor`: where the next one goes on; `None`: at the
+    /// beginning.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: people are told again.
     pub(crate) async fn end_sweep(
         &self,
         turn: &SweepTurn,
-        told: DateTime<Utc>,
+        sweep: &Sweep,
         cursor: Option<&str>,
     ) -> Result<(), Error> {
         let changes = vec![
             Change::Set(TURN_UNTIL, Value::Number(0)),
-            Change::Set(TOLD_AT, ms(told)),
+            Change::Set(TOLD_AT, ms(sweep.time)),
             Change::Remove(ENDED_WITH),
             match cursor {
                 Some(cursor) => Change::Set(CURSOR, cursor.into()),
@@ -797,11 +797,12 @@ impl Ledger {
         }
     }
 
-    /// The last records of these images, as far as there are any, by the images.
+    /// The last records of these images, as far as there are any, by the images. One that can not be read is an empty
+    /// one: the image is known.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
-    pub(crate) async fn last_records<T: DeserializeOwned>(
+    pub(crate) async fn last_records<T: DeserializeOwned + Default>(
         &self,
         account: &str,
         region: &str,
@@ -818,7 +819,7 @@ impl Ledger {
                 return None;
             };
             let image = (*images.get(id)?).clone();
-            Some((image, serde_json::from_str(record).ok()?))
+            Some((image, serde_json::from_str(record).unwrap_or_default()))
         });
         Ok(records.collect())
     }
@@ -1431,7 +1432,7 @@ mod tests {
             assert_eq!((begun, ended), (1, 1));
             ledger.end_with(&turn, &ids[2], noon()).await;
             ledger
-                .end_sweep(&turn, noon(), Some("there"))
+                .end_sweep(&turn, &sweep, Some("there"))
                 .await
                 .unwrap();
 

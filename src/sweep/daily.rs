@@ -12,12 +12,14 @@ use crate::alert;
 use crate::aws::{Described, MOST_VALUES, patiently};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep};
-use crate::guard::{Deadline, Delivery, Guard, answer_by, ends};
+use crate::expectation::{Evidence, Source};
+use crate::guard::{Assessment, Deadline, Delivery, Guard, answer_by, ends};
+use crate::inquiry::is_asked;
 use crate::ledger::SweepTurn;
 use crate::observation::{Image, Observation};
 use crate::record::Record;
 use crate::telemetry::Line;
-use crate::verdict::Verdict;
+use crate::verdict::judge;
 
 /// At this age of an image its event is lost, if it did not arrive: the queue's longest delay and five attempts, six
 /// minutes apart, are over in 45 minutes.
@@ -75,31 +77,30 @@ impl Guard {
     async fn sweep_once(&self, round: Round<'_>) -> Result<Option<Findings>, Error> {
         let Round { sweep, turn, .. } = round;
         let mut findings = Findings::begin(turn.cursor.is_some());
-        let done_already = turn.last >= Some(sweep.time);
+        // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
+        let last = turn.last.filter(|last| *last <= Utc::now());
+        let time = DateTime::from_timestamp_millis(sweep.time.timestamp_millis());
+        let done_already = last.is_some() && last >= time;
         self.follow_up(round, done_already, &mut findings).await?;
-        let cursor = match done_already {
-            true => turn.cursor.clone(),
-            false => self.sweep_and_tell(round, &mut findings).await?,
-        };
-        let told = turn.last.map_or(sweep.time, |last| last.max(sweep.time));
-        self.ledger.end_sweep(turn, told, cursor.as_deref()).await?;
-        if !done_already {
+        if done_already {
+            self.ledger.give_back_sweep(turn).await;
+        } else {
+            let cursor = self.sweep_and_tell(round, &mut findings).await?;
+            self.ledger
+                .end_sweep(turn, sweep, cursor.as_deref())
+                .await?;
             self.write(round.delivery, Line::Sweep(findings.line(sweep)));
         }
-        // An image that EC2 lists no longer is found by no other sweep.
-        let again = match findings.open.is_empty() {
-            true => None,
-            false => Some(no_time("not all that was begun before was ended")),
-        };
-        match findings.unended.take().or(again) {
+        match findings.unended {
+            // An image that EC2 lists no longer is found by no other sweep.
             Some(error) => Err(error),
             None => Ok((!done_already).then_some(findings)),
         }
     }
 
-    /// Finds the images that ended and were not told of, and follows up those that were begun with and are not known to
-    /// have ended. Before a sweep these are the discards alone, in half of the time: no image keeps it from all others,
-    /// and those that stand are on its list.
+    /// Follows up the images that were begun with and are not known to have ended, and finds those of which nobody was
+    /// told. Before a sweep it is the unfinished discards alone, in half of the time: no image keeps a sweep from all
+    /// others. When the event comes again after that, it is all of them.
     async fn follow_up(
         &self,
         round: Round<'_>,
@@ -107,17 +108,23 @@ impl Guard {
         findings: &mut Findings,
     ) -> Result<(), Error> {
         let Round { sweep, turn, .. } = round;
-        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
-        let ended = turn.ended_with.iter();
-        let ended = self.ledger.last_records::<Finding>(account, region, ended);
-        for (id, finding) in ended.await? {
-            findings.add(Group::Unheard, finding);
-            findings.dealt_with.insert(id);
+        if !done_already {
+            let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+            let ended = turn.ended_with.iter();
+            let ended = self.ledger.last_records::<Finding>(account, region, ended);
+            for (id, finding) in ended.await? {
+                findings.add(Group::Unheard, finding);
+                findings.dealt_with.insert(id);
+            }
         }
         let now = Deadline::now();
-        let time = looking_until(round.delivery).saturating_duration_since(now);
+        let half = looking_until(round.delivery).saturating_duration_since(now) / 2;
         let delivery = Delivery {
-            deadline: now + if done_already { time } else { time / 2 },
+            deadline: match done_already {
+                // Nothing is to be told after it.
+                true => answer_by(round.delivery.deadline),
+                false => now + half,
+            },
             ..round.delivery.clone()
         };
         let round = Round {
@@ -127,33 +134,38 @@ impl Guard {
         for (id, created) in &turn.begun_with {
             let registration = registration(sweep, id, *created);
             let entry = self.ledger.look(&registration).await?.entry;
-            let last: Option<Finding> = entry
-                .last()
-                .and_then(|last| serde_json::from_value(last).ok());
+            let is_discard = entry.unfinished().is_some();
+            // One that can not be read is somebody else's.
+            let last = entry.last();
+            let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
             let of_event = last.as_ref().map(|last| last.event_id.as_deref());
             let heard_of = of_event.is_some_and(|id| id != Some(&sweep.event_id));
-            let is_discard = entry.unfinished().is_some();
             // Somebody else dealt with it, or it is too late for that: it is one of the list's.
             if !is_discard && (heard_of || !self.is_recent(*created)) {
                 self.ledger.leave(turn, id, *created).await;
                 continue;
             }
             let time_is_left = Deadline::now() < answer_by(delivery.deadline);
-            if !time_is_left || !(is_discard || done_already) {
-                findings.open.insert(id.clone());
-                if let Some(finding) = last {
-                    findings.add(Group::Unheard, finding);
-                    findings.dealt_with.insert(id.clone());
+            let finding = if time_is_left && (is_discard || done_already) {
+                match self.deal_with_unheard(round, id, *created).await {
+                    Ok(record) => {
+                        match done_already {
+                            true => self.ledger.leave(turn, id, *created).await,
+                            false => self.ledger.end_with(turn, id, *created).await,
+                        }
+                        Finding::of(&record)
+                    }
+                    Err(error) => {
+                        let failed = Finding::failed(id, None, &error);
+                        findings.unended = Some(error);
+                        failed
+                    }
                 }
-                continue;
-            }
-            let finding = match self.deal_with_unheard(round, id, *created).await {
-                Ok(record) => Finding::of(&record),
-                Err(error) => {
-                    let failed = Finding::failed(id, None, &error);
-                    findings.unended = Some(error);
-                    failed
-                }
+            } else {
+                let later = no_time("not all that was begun before was ended");
+                let failed = Finding::failed(id, None, &later);
+                findings.unended.get_or_insert(later);
+                last.unwrap_or(failed)
             };
             findings.add(Group::Unheard, finding);
             findings.dealt_with.insert(id.clone());
@@ -235,8 +247,9 @@ impl Guard {
             .await?;
         let mut unchanged = 0;
         let mut others = Vec::new();
-        // What is on record of those that are as they were.
+        // What is on record of those that are as they were, and what disks told.
         let mut as_before = BTreeMap::new();
+        let mut disks = BTreeMap::new();
         for (id, image) in available {
             let known = known.remove(&id);
             let registration = self.listed(id, &sweep.account, image.created);
@@ -251,24 +264,27 @@ impl Guard {
                 // Its event has its time yet.
                 (None, Some(created)) if Utc::now() - created < LOST => {}
                 (known, _) => {
+                    let disk = known.as_ref().and_then(Finding::disk);
                     let declared = self.declared(&registration, &image);
                     match known.filter(|known| known.is_of(&image, &declared)) {
                         Some(known) if known.is_good() => unchanged += 1,
                         known => {
                             as_before.extend(known.map(|known| (id.clone(), known)));
+                            disks.extend(disk.map(|disk| (id.clone(), disk)));
                             others.push((registration, Observation::Available(image)));
                         }
                     }
                 }
             }
         }
-        for (registration, assessment) in self.assess_all(&sweep.account, others, false).await {
+        for (registration, mut assessment) in self.assess_all(&sweep.account, others, false).await {
+            if let Some(disk) = disks.remove(&registration.image_id) {
+                self.add_disk(&mut assessment, disk);
+            }
             let before = as_before.remove(&registration.image_id);
-            let identity_asked = assessment.expectation.identity_asked;
-            let exempt = assessment.judgement.verdict == Verdict::Exempt;
             let finding = match before {
-                // Neither the disk nor whoever registered it is asked here: what they made of it stands.
-                Some(before) if identity_asked || (before.knows_disk() && !exempt) => before,
+                // Who registered it is not asked here: what was made of it stands.
+                Some(before) if assessment.expectation.identity_asked => before,
                 before => {
                     let planned = self.plan_unhindered(&registration, assessment);
                     let mut finding = Finding::of(&planned.record(&registration));
@@ -287,6 +303,23 @@ impl Guard {
         findings.looked_at += number;
         findings.unchanged += unchanged;
         Ok(page.next)
+    }
+
+    /// Adds what the disk told before, where it would be asked again: what is on a snapshot does not change.
+    fn add_disk(&self, assessment: &mut Assessment, disk: Evidence) {
+        let Assessment {
+            observation,
+            expectation,
+            judgement,
+            ..
+        } = assessment;
+        let asked = is_asked(self.policy.disk, Source::Disk, observation, expectation);
+        if asked && expectation.exemption.is_none() {
+            expectation.evidence.retain(|it| it.source != Source::Disk);
+            expectation.evidence.push(disk);
+            expectation.evidence.sort_by_key(|it| it.source);
+            *judgement = judge(observation, expectation);
+        }
     }
 
     /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
@@ -318,17 +351,23 @@ impl Guard {
         }
         // Before the first step: whatever cuts it off, what was begun is followed up.
         self.ledger.begin_with(round.turn, id, created).await?;
-        findings.open.remove(id);
         let first = findings.made_up == 0;
         findings.made_up += 1;
         match self.deal_with_unheard(round, id, created).await {
-            Ok(record) => Ok(Finding::of(&record)),
+            Ok(record) => {
+                self.ledger.end_with(round.turn, id, created).await;
+                Ok(Finding::of(&record))
+            }
             Err(error) => {
                 findings.unended = Some(error.clone());
+                let failed = Finding::failed(id, Some(image), &error);
                 match error {
                     // With all the time of another attempt there may be enough of it; unless this was the first one.
-                    Error::OutOfTime { .. } if !first => Err(error),
-                    error => Ok(Finding::failed(id, Some(image), &error)),
+                    Error::OutOfTime { .. } if !first => {
+                        findings.add(Group::Unheard, failed);
+                        Err(error)
+                    }
+                    _ => Ok(failed),
                 }
             }
         }
@@ -342,17 +381,12 @@ impl Guard {
         created: DateTime<Utc>,
     ) -> Result<Record, Error> {
         let registration = registration(round.sweep, id, created);
-        match self.registered(&registration, round.delivery).await {
-            Ok(record) => {
-                self.ledger.end_with(round.turn, id, created).await;
-                Ok(record)
-            }
-            Err(error) => {
-                // The failure of the sweep says why its event comes again, this of which image.
-                tracing::warn!("{id} was not dealt with to the end: {error}");
-                Err(error)
-            }
+        let dealt = self.registered(&registration, round.delivery).await;
+        if let Err(error) = &dealt {
+            // The failure of the sweep says why its event comes again, this of which image.
+            tracing::warn!("{id} was not dealt with to the end: {error}");
         }
+        dealt
     }
 }
 

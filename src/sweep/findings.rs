@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::billing::Platforms;
 use crate::error::Error;
 use crate::event::{AmiId, Sweep};
-use crate::expectation::{Declared, Source};
+use crate::expectation::{Declared, Evidence, Expectation, Says, Source};
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
@@ -110,19 +111,28 @@ impl Finding {
             }
             _ => {
                 let decided = self.expected.as_ref().map(|expected| expected.source);
+                let observed = [Source::Lineage, Source::Disk]
+                    .iter()
+                    .any(|it| self.spoke(*it));
+                // A declaration that is weaker than what decided changes nothing, unless it contradicts what was observed.
+                let matters = |source: &Source| {
+                    decided.is_none_or(|decided| *source <= decided)
+                        || (*source == Source::Policy && observed)
+                };
                 let mut sources = [Source::ImageTag, Source::Policy, Source::Default].into_iter();
-                // A declaration that is weaker than what decided changes nothing.
-                let matters = |source: &Source| decided.is_none_or(|decided| *source <= decided);
-                !exempted && sources.all(|source| !matters(&source) || self.heard(source, declared))
+                let tags_count = decided != Some(Source::SnapshotTag) || asks_tags(declared);
+                !exempted
+                    && tags_count
+                    && sources.all(|it| !matters(&it) || self.heard(it, &declared.expectation))
             }
         };
         declared_as_before && self.actual.as_ref() == Some(&Actual::of(image))
     }
 
     /// Whether a source had said what it says now. What it can not say now contradicts nothing.
-    fn heard(&self, source: Source, declared: &Declared) -> bool {
+    fn heard(&self, source: Source, expectation: &Expectation) -> bool {
         // Of several statements of the policy the last is what it expects.
-        let mut now = declared.expectation.evidence.iter().rev();
+        let mut now = expectation.evidence.iter().rev();
         let now = now.find(|it| it.source == source).map(Statement::from);
         let mut then = self.evidence.iter().rev();
         let then = then.find(|it| it.source == source.name());
@@ -136,15 +146,26 @@ impl Finding {
                 == then.and_then(|it| gist(&it.state, &it.says, &it.detail))
     }
 
+    fn spoke(&self, source: Source) -> bool {
+        let mut said = self.evidence.iter();
+        said.any(|it| it.source == source.name() && it.state == "spoke")
+    }
+
     /// Whether there is nothing to be told of the image.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self.verdict.as_deref(), Some("verified" | "exempt"))
     }
 
-    /// Whether the disk has spoken, which a sweep does not ask again.
-    pub(crate) fn knows_disk(&self) -> bool {
-        let spoke = |it: &Said| it.source == Source::Disk.name() && it.state == "spoke";
-        self.evidence.iter().any(spoke)
+    /// What the disk said, if it spoke: a sweep does not ask it again.
+    pub(crate) fn disk(&self) -> Option<Evidence> {
+        let mut said = self.evidence.iter().filter(|it| it.state == "spoke");
+        let said = said.find(|it| it.source == Source::Disk.name())?;
+        let platforms = Platforms::parse(said.says.iter().map(String::as_str)).ok()?;
+        Some(Evidence {
+            source: Source::Disk,
+            says: Says::Platforms(platforms),
+            detail: said.detail.clone(),
+        })
     }
 
     /// Where it belongs, if people are to know of it at all.
@@ -164,6 +185,12 @@ impl Finding {
     }
 }
 
+/// Whether the policy has tags asked at all.
+fn asks_tags(declared: &Declared) -> bool {
+    let mut evidence = declared.expectation.evidence.iter();
+    evidence.any(|it| it.source == Source::ImageTag && it.says != Says::NotAsked)
+}
+
 /// All that a sweep found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -171,8 +198,6 @@ pub(crate) struct Findings {
     pub(crate) made_up: usize,
     /// Why one of these must be looked at again, if one must.
     pub(crate) unended: Option<Error>,
-    /// The images that were begun with before, and are still to be ended.
-    pub(crate) open: BTreeSet<AmiId>,
     /// The images that are among the findings before they are come across in the list.
     pub(crate) dealt_with: BTreeSet<AmiId>,
     /// Whether it went on where the last one had stopped.

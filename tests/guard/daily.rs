@@ -417,6 +417,7 @@ async fn house_of_disk(image: &Image, policy: &str, before: Option<&House>) -> H
 async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
     let red_hat = ("Red Hat Enterprise Linux", "RunInstances:0010");
     let default = "defaults.expect = \"Linux\"";
+    let rule = "[[expect]]\nname = \"*\"\nplatform = \"Windows\"";
     // What it bills and declares; its verdict; what the policy says by the time of the sweep; and where it is told of.
     for (bills, declared, verdict, now, told) in [
         // The disk decided alone.
@@ -433,6 +434,8 @@ async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
             default,
             Some("conflict"),
         ),
+        // What is declared by now may contradict it, as well.
+        (LINUX, None, "mismatch", rule, Some("conflict")),
     ] {
         let mut image = with_red_hat(bills);
         if let Some(declared) = declared {
@@ -552,11 +555,15 @@ async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_al
     let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
     assert_eq!(summaries(&house).len(), 0);
-    assert_eq!(house.swept()[0]["unheard"], 1);
+    assert_eq!(house.swept()[0]["unheard"], 2);
     house.sim.heal();
-    house.record(scheduled(1)).await;
+    // All others come first, and then what was begun with.
+    house.give(scheduled(1)).await.unwrap_err();
     assert_eq!(group(&summaries(&house)[0], "unheard").0, 2);
     assert_eq!(house.swept()[1]["unheard"], 2);
+    house.record(scheduled(1)).await;
+    assert_eq!((house.alerts().len(), house.swept().len()), (3, 2));
+    assert_eq!(begun_with(&house), [""; 0]);
 }
 
 #[tokio::test]
@@ -789,6 +796,73 @@ async fn of_an_older_sweep_nobody_is_told_after_a_later_one() {
         house.record(scheduled(day)).await;
     }
     assert_eq!(summaries(&house).len(), 2);
+}
+
+#[tokio::test]
+async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
+    let images = [1, 2].map(|n| expects(aged(n, 2), "Windows"));
+    let house = house(images, settings(NOBODY_ASKS)).await;
+    // Enough for a discard, and not for one beside all else.
+    for attempt in 1.. {
+        let short = Deadline::now() + Duration::from_secs(26);
+        match house.guard.handle(scheduled(1), short).await {
+            Ok(_) => break,
+            Err(error) => assert!(attempt < 5 && error.error_type() == "OutOfTime", "{error}"),
+        }
+    }
+    assert_eq!((stand(&house), count(&house, "DeregisterImage")), (0, 2));
+    let [summary] = &summaries(&house)[..] else {
+        panic!()
+    };
+    assert_eq!(group(summary, "unheard").0, 2);
+    house.record(scheduled(2)).await;
+    assert_eq!(summaries(&house).len(), 1);
+}
+
+#[tokio::test]
+async fn a_sweep_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
+    let house = house([aged(1, 100)], settings("")).await;
+    let mut event = scheduled(1);
+    event["time"] = (Utc::now() + TimeDelta::days(365)).to_rfc3339().into();
+    house.record(event).await;
+    house.record(scheduled(1)).await;
+    assert_eq!(summaries(&house).len(), 2);
+}
+
+#[tokio::test]
+async fn what_one_sweep_could_not_tell_of_no_older_one_forgets() {
+    let house = house([aged(2, 100)], settings("")).await;
+    house.record(scheduled(1)).await;
+    house.sim.world().add_image(windows(aged(1, 2)));
+    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    house.give(scheduled(2)).await.unwrap_err();
+    house.sim.heal();
+    house.record(scheduled(1)).await;
+    house.record(scheduled(2)).await;
+    let summary = summaries(&house).pop().unwrap();
+    assert_eq!(group(&summary, "unheard"), (1, vec![AMI_1.to_owned()]));
+}
+
+#[tokio::test]
+async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
+    let image = expects(aged(1, 2), "Windows");
+    let house = house([image.clone()], settings(NOBODY_ASKS)).await;
+    house.sim.world().add_instance(Instance::new("i-1", AMI_1));
+    house.record(event_of(&image)).await;
+    house.sim.world().instances.clear();
+    {
+        let mut world = house.sim.world();
+        let items = &mut world.tables.get_mut(TABLE).unwrap().items;
+        let item = items.get_mut(&format!("123456789012#eu-west-1#{AMI_1}"));
+        let of_another_version = json!({ "S": "{\"evidence\": 1}" });
+        item.unwrap().insert(
+            "record".into(),
+            serde_json::from_value(of_another_version).unwrap(),
+        );
+    }
+    house.record(scheduled(1)).await;
+    assert_eq!(stand(&house), 1);
+    assert_eq!(group(&summaries(&house)[0], "mismatch").0, 1);
 }
 
 #[tokio::test]
