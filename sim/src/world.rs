@@ -359,7 +359,7 @@ impl Volume {
             snapshot_id: None,
             availability_zone: "eu-west-1a".into(),
             volume_type: "gp2".into(),
-            create_time: Utc::now() - TimeDelta::hours(1),
+            create_time: Utc::now() - TimeDelta::hours(2),
             encrypted: false,
             kms_key_id: None,
             disk: None,
@@ -779,7 +779,8 @@ impl Instance {
             state: "running".into(),
             instance_type: "t3.micro".into(),
             architecture: "x86_64".into(),
-            launch_time: Utc::now() - TimeDelta::hours(1),
+            // Before any snapshot of its volumes, unless somebody says otherwise.
+            launch_time: Utc::now() - TimeDelta::hours(2),
             platform: None,
             platform_details: Some("Linux/UNIX".into()),
             usage_operation: Some("RunInstances".into()),
@@ -830,7 +831,7 @@ impl AttachedVolume {
             volume_id: volume_id.into(),
             size: 8,
             snapshot_id: None,
-            attach_time: Utc::now() - TimeDelta::hours(1),
+            attach_time: Utc::now() - TimeDelta::hours(2),
             delete_on_termination: true,
         }
     }
