@@ -32,11 +32,31 @@ const RECENT: TimeDelta = TimeDelta::days(3);
 const TELLING: Duration = Duration::from_secs(10);
 
 /// A sweep under way.
-#[derive(Clone, Copy)]
 struct Round<'a> {
     sweep: &'a Sweep,
     turn: &'a SweepTurn,
-    delivery: &'a Delivery,
+    delivery: Delivery,
+}
+
+impl Round<'_> {
+    /// Until when it looks at images.
+    fn looking_until(&self) -> Deadline {
+        let until = answer_by(self.delivery.deadline);
+        until.checked_sub(TELLING).unwrap_or(until)
+    }
+
+    /// The same, that ends then.
+    fn until(&self, deadline: Deadline) -> Self {
+        let delivery = Delivery {
+            deadline,
+            ..self.delivery.clone()
+        };
+        Round { delivery, ..*self }
+    }
+
+    fn time_is_left(&self) -> bool {
+        Deadline::now() < answer_by(self.delivery.deadline)
+    }
 }
 
 impl Guard {
@@ -52,9 +72,9 @@ impl Guard {
         let round = Round {
             sweep: &sweep,
             turn: &turn,
-            delivery,
+            delivery: delivery.clone(),
         };
-        let swept = self.sweep_once(round).await;
+        let swept = self.sweep_once(&round).await;
         if swept.is_err() {
             self.ledger.give_back_sweep(&turn).await;
         }
@@ -74,8 +94,8 @@ impl Guard {
     }
 
     /// Follows up what was begun before, and sweeps, unless people were told of this sweep or a later one. What it found.
-    async fn sweep_once(&self, round: Round<'_>) -> Result<Option<Findings>, Error> {
-        let Round { sweep, turn, .. } = round;
+    async fn sweep_once(&self, round: &Round<'_>) -> Result<Option<Findings>, Error> {
+        let &Round { sweep, turn, .. } = round;
         let mut findings = Findings::begin(turn.cursor.is_some());
         // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
         let last = turn.last.filter(|last| *last <= Utc::now());
@@ -89,7 +109,7 @@ impl Guard {
             self.ledger
                 .end_sweep(turn, sweep, cursor.as_deref())
                 .await?;
-            self.write(round.delivery, Line::Sweep(findings.line(sweep)));
+            self.write(&round.delivery, Line::Sweep(findings.line(sweep)));
         }
         match findings.unended {
             // An image that EC2 lists no longer is found by no other sweep.
@@ -103,11 +123,11 @@ impl Guard {
     /// others. When the event comes again after that, it is all of them.
     async fn follow_up(
         &self,
-        round: Round<'_>,
+        round: &Round<'_>,
         done_already: bool,
         findings: &mut Findings,
     ) -> Result<(), Error> {
-        let Round { sweep, turn, .. } = round;
+        let &Round { sweep, turn, .. } = round;
         if !done_already {
             let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
             let ended = turn.ended_with.iter();
@@ -117,20 +137,14 @@ impl Guard {
                 findings.dealt_with.insert(id);
             }
         }
-        let now = Deadline::now();
-        let half = looking_until(round.delivery).saturating_duration_since(now) / 2;
-        let delivery = Delivery {
-            deadline: match done_already {
-                // Nothing is to be told after it.
-                true => answer_by(round.delivery.deadline),
-                false => now + half,
-            },
-            ..round.delivery.clone()
-        };
-        let round = Round {
-            delivery: &delivery,
-            ..round
-        };
+        let round = &round.until(match done_already {
+            // Nothing is to be told after it.
+            true => answer_by(round.delivery.deadline),
+            false => {
+                let now = Deadline::now();
+                now + round.looking_until().saturating_duration_since(now) / 2
+            }
+        });
         for (id, created) in &turn.begun_with {
             let registration = registration(sweep, id, *created);
             let entry = self.ledger.look(&registration).await?.entry;
@@ -145,8 +159,7 @@ impl Guard {
                 self.ledger.leave(turn, id, *created).await;
                 continue;
             }
-            let time_is_left = Deadline::now() < answer_by(delivery.deadline);
-            let finding = if time_is_left && (is_discard || done_already) {
+            let finding = if round.time_is_left() && (is_discard || done_already) {
                 match self.deal_with_unheard(round, id, *created).await {
                     Ok(record) => {
                         match done_already {
@@ -176,22 +189,15 @@ impl Guard {
     /// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
     async fn sweep_and_tell(
         &self,
-        round: Round<'_>,
+        round: &Round<'_>,
         findings: &mut Findings,
     ) -> Result<Option<String>, Error> {
-        let Round { sweep, turn, .. } = round;
-        let delivery = Delivery {
-            deadline: looking_until(round.delivery),
-            ..round.delivery.clone()
-        };
-        let looking = Round {
-            delivery: &delivery,
-            ..round
-        };
+        let &Round { sweep, turn, .. } = round;
+        let looking = &round.until(round.looking_until());
         let mut cursor = turn.cursor.clone();
         while !findings.complete {
             let page = self.sweep_page(looking, cursor.as_deref(), findings);
-            let page = timeout_at(delivery.deadline, page).await;
+            let page = timeout_at(looking.delivery.deadline, page).await;
             match page.unwrap_or_else(|_| Err(no_time(NO_PAGE))) {
                 Ok(next) => {
                     findings.complete = next.is_none();
@@ -205,7 +211,7 @@ impl Guard {
                 Err(error) if findings.pages == 0 => {
                     // The more events are lost, the longer a page takes: that they are is said all the same.
                     if findings.number(Group::Unheard) > 0 {
-                        self.write(&delivery, Line::Sweep(findings.line(sweep)));
+                        self.write(&looking.delivery, Line::Sweep(findings.line(sweep)));
                     }
                     return Err(error);
                 }
@@ -224,11 +230,11 @@ impl Guard {
     /// Looks at a page of images, and gives where the next one begins.
     async fn sweep_page(
         &self,
-        round: Round<'_>,
+        round: &Round<'_>,
         cursor: Option<&str>,
         findings: &mut Findings,
     ) -> Result<Option<String>, Error> {
-        let Round { sweep, turn, .. } = round;
+        let &Round { sweep, turn, .. } = round;
         // As many as are asked about in one call.
         let page = patiently(|| Box::pin(self.aws.list_images(MOST_VALUES as i32, cursor))).await?;
         let number = page.images.len();
@@ -340,13 +346,13 @@ impl Guard {
     /// Deals with an image as if its event had come. That this did not succeed is found as well.
     async fn make_up(
         &self,
-        round: Round<'_>,
+        round: &Round<'_>,
         id: &AmiId,
         image: &Image,
         created: DateTime<Utc>,
         findings: &mut Findings,
     ) -> Result<Finding, Error> {
-        if Deadline::now() >= answer_by(round.delivery.deadline) {
+        if !round.time_is_left() {
             return Err(no_time(NO_PAGE));
         }
         // Before the first step: whatever cuts it off, what was begun is followed up.
@@ -376,12 +382,12 @@ impl Guard {
     /// Deals with an image that no event told of, and that the ledger has among those that were begun with.
     async fn deal_with_unheard(
         &self,
-        round: Round<'_>,
+        round: &Round<'_>,
         id: &AmiId,
         created: DateTime<Utc>,
     ) -> Result<Record, Error> {
         let registration = registration(round.sweep, id, created);
-        let dealt = self.registered(&registration, round.delivery).await;
+        let dealt = self.registered(&registration, &round.delivery).await;
         if let Err(error) = &dealt {
             // The failure of the sweep says why its event comes again, this of which image.
             tracing::warn!("{id} was not dealt with to the end: {error}");
@@ -394,12 +400,6 @@ impl Guard {
 fn registration(sweep: &Sweep, id: &AmiId, created: DateTime<Utc>) -> Registration {
     let (account, by) = (sweep.account.clone(), &sweep.event_id);
     Registration::without_event(id.clone(), account, &sweep.region, by, created)
-}
-
-/// Until when a sweep looks at images.
-fn looking_until(delivery: &Delivery) -> Deadline {
-    let until = answer_by(delivery.deadline);
-    until.checked_sub(TELLING).unwrap_or(until)
 }
 
 const NO_PAGE: &str = "no page of images was looked at to its end";

@@ -2,12 +2,13 @@
 //! in one message, and however many images there are, each is looked at once.
 
 use super::alerts::{CHAT, compare, forms};
+use super::disks::LINUX;
+use super::ledger::{crash_at, turns_end};
 use super::*;
 use sim::Calls;
 
 const TABLE: &str = "ami-billing-guard";
 const SWEEPS: &str = "sweep#123456789012#eu-west-1";
-const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
 /// The image of number one.
 const AMI_1: &str = "ami-0a1b2c3d4e5f00001";
 
@@ -668,14 +669,6 @@ fn begun_with(house: &House) -> Vec<String> {
     begun.into_iter().map(image).collect()
 }
 
-/// Whoever had a turn is cut off.
-fn turns_end(house: &House) {
-    let mut world = house.sim.world();
-    for item in world.tables.get_mut(TABLE).unwrap().items.values_mut() {
-        item.remove("turn_until_ms");
-    }
-}
-
 #[tokio::test]
 async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_known() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
@@ -886,15 +879,8 @@ async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_an
         // The call takes effect, and its answer never comes.
         let late = FaultKind::Slow(Duration::from_secs(30));
         house.inject(Fault::nth(action, ordinal, late));
-        let guard = Arc::clone(&house.guard);
-        let cut_off = tokio::spawn(async move { guard.handle(scheduled(1), in_a_minute()).await });
-        while house.sim.calls().len() <= n {
-            assert!(!cut_off.is_finished());
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-        cut_off.abort();
         let step = format!("{n}, {action}");
-        assert!(cut_off.await.is_err(), "{step}");
+        assert!(crash_at(&house, scheduled(1), n + 1).await, "{step}");
         turns_end(&house);
         house.sim.heal();
         // What the image's record does not show to be ended is looked at once more, when all else is told.

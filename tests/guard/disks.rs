@@ -39,7 +39,7 @@ fn with_tag(mut world: World, expectation: &str) -> World {
     world
 }
 
-const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
+pub(super) const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
 const RED_HAT: (&str, &str) = ("Red Hat Enterprise Linux", "RunInstances:0010");
 const WINDOWS: (&str, &str) = ("Windows", "RunInstances:0002");
 

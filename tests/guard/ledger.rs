@@ -32,7 +32,7 @@ fn item(house: &House) -> Value {
 }
 
 /// Six minutes pass: whoever had the turn of an image is cut off by then.
-fn turns_end(house: &House) {
+pub(super) fn turns_end(house: &House) {
     let mut world = house.sim.world();
     for item in world.tables.get_mut(TABLE).unwrap().items.values_mut() {
         item.remove("turn_until_ms");
@@ -406,7 +406,7 @@ async fn an_image_that_ec2_lists_for_long_after_a_lost_answer_is_found_in_the_re
 
 /// Lets the guard process an event until the server has seen `n` calls, and ends it there: the `n`th call
 /// took effect, its answer never came. Whether there was such a call.
-async fn crash_at(house: &House, n: usize) -> bool {
+pub(super) async fn crash_at(house: &House, event: Value, n: usize) -> bool {
     let calls: Vec<String> = house
         .sim
         .calls()
@@ -415,7 +415,7 @@ async fn crash_at(house: &House, n: usize) -> bool {
         .collect();
     assert!(calls.is_empty());
     let guard = Arc::clone(&house.guard);
-    let task = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await.is_ok() });
+    let task = tokio::spawn(async move { guard.handle(event, in_a_minute()).await.is_ok() });
     loop {
         if house.sim.calls().len() >= n {
             task.abort();
@@ -449,7 +449,7 @@ async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[String]) -> H
     let ordinal = calls[..n].iter().filter(|call| *call == action).count();
     let late = FaultKind::Slow(Duration::from_secs(30));
     house.inject(Fault::nth(action, ordinal, late));
-    assert!(crash_at(&house, n).await);
+    assert!(crash_at(&house, registered(), n).await);
     house
 }
 

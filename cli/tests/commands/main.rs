@@ -121,6 +121,12 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// Holds that an output has this in it.
+#[track_caller]
+fn says(output: &str, what: &str) {
+    assert!(output.contains(what), "{output}");
+}
+
 fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
@@ -333,19 +339,11 @@ async fn without_credentials_and_without_a_region_the_error_says_so() {
     let sim = simulated().await;
     let output = run(&["check", GOOD]).await;
     assert_eq!(code(&output), 3);
-    assert!(
-        err(&output).contains("no Region is known"),
-        "{}",
-        err(&output)
-    );
+    says(&err(&output), "no Region is known");
     sim.inject(Fault::always("GetCallerIdentity", FaultKind::AccessDenied));
     let output = before(&sim, &["check", GOOD]).await;
     assert_eq!(code(&output), 3);
-    assert!(
-        err(&output).contains("sts:GetCallerIdentity"),
-        "{}",
-        err(&output)
-    );
+    says(&err(&output), "sts:GetCallerIdentity");
 }
 
 #[tokio::test]
@@ -509,11 +507,7 @@ async fn replay_acts_only_if_it_is_told_to_and_then_as_the_deployed_guard() {
     ];
     let output = before(&sim, &enforce).await;
     assert_eq!(code(&output), 1, "{}", err(&output));
-    assert!(
-        out(&output).contains("the guard    deregister done"),
-        "{}",
-        out(&output)
-    );
+    says(&out(&output), "the guard    deregister done");
     assert!(sim.world().recycle_bin.contains_key(LOST));
     assert_eq!(sim.world().messages.len(), 1);
     // What is brought back stays.
@@ -537,7 +531,7 @@ async fn a_file_of_which_nothing_can_be_read_stops_replay_before_anything_is_don
         let files = ["replay", good.to_str().unwrap(), bad.to_str().unwrap()];
         let output = before(&sim, &files).await;
         assert_eq!((code(&output), out(&output).as_str()), (2, ""));
-        assert!(err(&output).contains(why), "{}", err(&output));
+        says(&err(&output), why);
     }
     assert!(sim.calls().is_empty());
 }
@@ -565,11 +559,7 @@ async fn restore_brings_back_what_is_in_the_recycle_bin_or_disabled() {
     ));
     let output = before(&sim, &["restore", NONE]).await;
     assert_eq!(code(&output), 3);
-    assert!(
-        err(&output).contains("ec2:ListImagesInRecycleBin"),
-        "{}",
-        err(&output)
-    );
+    says(&err(&output), "ec2:ListImagesInRecycleBin");
 }
 
 #[tokio::test]

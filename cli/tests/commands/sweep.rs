@@ -14,7 +14,7 @@ use sim::{
 
 use super::{
     EXPECT, GOOD, LOST, TABLE, TOPIC, account, before, changes, code, err, lines, out, pinned,
-    program, simulated, temporary,
+    program, says, simulated, temporary,
 };
 
 /// An account of so many images: of ten, six say by a tag that they are Red Hat, two are from Windows instances, one is
@@ -275,11 +275,7 @@ async fn all_regions_are_swept_and_one_that_is_forbidden_does_not_stop_the_other
     sim.inject(Fault::nth("DescribeImages", 1, FaultKind::AccessDenied));
     let output = before(&sim, &arguments).await;
     assert_eq!(code(&output), 1);
-    assert!(
-        out(&output).contains("eu-south-1 was not looked at: access denied"),
-        "{}",
-        out(&output)
-    );
+    says(&out(&output), "eu-south-1 was not looked at: access denied");
 }
 
 #[tokio::test]
@@ -331,7 +327,7 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
     let with_policy = [&deployed[..], &["--policy", policy.to_str().unwrap()]].concat();
     let output = before(&sim, &with_policy).await;
     assert_eq!(code(&output), 1);
-    assert!(out(&output).contains("1 AMI discarded"), "{}", out(&output));
+    says(&out(&output), "1 AMI discarded");
     let discarded: Vec<String> = sim.world().deregistered.keys().cloned().collect();
     assert_eq!(discarded, [LOST]);
     assert_eq!(sim.world().messages.len(), 1, "the alert");
@@ -368,7 +364,7 @@ async fn what_was_stopped_goes_on_only_as_what_it_was() {
     sim.forget_calls();
     let output = before(&sim, &arguments).await;
     assert_eq!(code(&output), 1);
-    assert!(out(&output).contains("4 AMIs"), "{}", out(&output));
+    says(&out(&output), "4 AMIs");
     assert!(!counted(&sim).contains_key("DescribeImages"));
     for (other, what) in [
         ("--disk", "--disk"),
@@ -377,11 +373,7 @@ async fn what_was_stopped_goes_on_only_as_what_it_was() {
     ] {
         let output = before(&sim, &["sweep", "--resume", "--state", &state, other]).await;
         assert_eq!(code(&output), 2);
-        assert!(
-            err(&output).contains(&format!("of another {what}")),
-            "{}",
-            err(&output)
-        );
+        says(&err(&output), &format!("of another {what}"));
     }
 }
 
@@ -395,11 +387,7 @@ async fn a_place_in_the_list_that_ec2_has_forgotten_is_found_again() {
     let sweep = ["sweep", "--json", "--policy", &policy, "--state", &state];
     let output = before(&sim, &sweep).await;
     assert_eq!(code(&output), 3);
-    assert!(
-        err(&output).contains("add --resume to go on"),
-        "{}",
-        err(&output)
-    );
+    says(&err(&output), "add --resume to go on");
     sim.heal();
     let kept = std::fs::read_to_string(&state).unwrap();
     let forgotten = with_another_token(&kept);
@@ -416,11 +404,7 @@ async fn a_place_in_the_list_that_ec2_has_forgotten_is_found_again() {
     assert_eq!(found(&lines(&output)).len(), 2500);
     // Complete: what is shown again is said to be of then.
     let output = before(&sim, &resume).await;
-    assert!(
-        err(&output).contains("nothing is looked at again"),
-        "{}",
-        err(&output)
-    );
+    says(&err(&output), "nothing is looked at again");
 }
 
 #[tokio::test]
@@ -478,11 +462,7 @@ async fn regression_a_discard_that_did_not_come_about_is_told() {
         &[&arguments[..], &[policy.to_str().unwrap()]].concat(),
     )
     .await;
-    assert!(
-        out(&output).contains("1 AMI not discarded, though that was due"),
-        "{}",
-        out(&output)
-    );
+    says(&out(&output), "1 AMI not discarded, though that was due");
 }
 
 /// The journal with another token than EC2 gave.
