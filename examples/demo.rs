@@ -63,7 +63,7 @@ const IMAGES: [(&str, &str, &str, &str, &str); 10] = [
         "08",
         "rhel9-ha",
         "RedHat",
-        "Red Hat Enterprise Linux with HA",
+        "Red Hat Enterprise Linux with High Availability",
         "RunInstances:1010",
     ),
     (

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::billing::{Parsed, parse_platform_details, parse_usage_operation};
+use crate::billing::{BilledAs, Difference, Platforms};
 use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, Interlock, is_of_people};
 use crate::event::Digest;
-use crate::expectation::{EXPECT_TAG, Origin};
-use crate::record::{Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
+use crate::expectation::{EXPECT_TAG, Origin, product_codes};
+use crate::record::{Expected, Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
 use crate::verdict::{Mismatch, Verdict};
 pub(crate) use summary::summary;
 
@@ -292,19 +292,19 @@ pub fn text(record: &Record) -> String {
         "operation",
         &actual.and_then(|actual| actual.usage_operation.clone()),
     );
+    if let Some(actual) = actual.filter(|actual| !actual.product_codes.is_empty()) {
+        text.field("sold as", &Some(product_codes(&actual.product_codes)));
+    }
     let expected = record.expected.as_ref();
-    text.field(
-        "should bill",
-        &expected.map(|expected| expected.platform.join(" or ")),
-    );
+    text.field("should bill", &expected.map(Expected::text));
     text.field(
         "who says so",
         &expected.map(|expected| expected.source.name().to_owned()),
     );
     for statement in &record.evidence {
-        let state = match statement.says.as_slice() {
-            [] => statement.state.to_owned(),
-            says => format!("{} {}", statement.state, says.join(" or ")),
+        let state = match statement.state {
+            "spoke" => format!("spoke {}", statement.text()),
+            state => state.to_owned(),
         };
         let asked = format!(
             "{}: {state} ({})",
@@ -543,8 +543,39 @@ fn why_held(record: &Record, interlock: Interlock) -> String {
             "something refers to it, which is listed here".to_owned()
         }
         (Interlock::InUse, _) => "whether anything refers to it could not be found out".to_owned(),
+        (Interlock::ServiceRegistered, _) => why_a_service_holds(record.service.as_deref()),
         _ => interlock.meaning().to_owned(),
     }
+}
+
+/// What it means for a discard that this AWS service registered the image.
+fn why_a_service_holds(service: Option<&str>) -> String {
+    let Some(service) = service else {
+        return Interlock::ServiceRegistered.meaning().to_owned();
+    };
+    let named = plain(service);
+    let is = |names: &[&str]| names.iter().any(|name| service.contains(name));
+    let depends = if is(&["drs.", "ElasticDisasterRecovery", "Elastic Disaster"]) {
+        "a recovery may depend on it"
+    } else if is(&[
+        "mgn.",
+        "ApplicationMigration",
+        "Application Migration",
+        "vmie.",
+        "VM Import",
+    ]) {
+        "a migration may depend on it"
+    } else if is(&["ssm."]) {
+        "as a rule this is an automation document of your own"
+    } else if is(&["imagebuilder.", "Image Builder"]) {
+        "as a rule this is a pipeline of your own"
+    } else {
+        "what depends on the image is not known"
+    };
+    format!(
+        "{named}, an AWS service, registered the image: {depends}. To have such images discarded, set the policy's \
+         discard.service_registered to \"discard\""
+    )
 }
 
 /// The command that takes a discard back; `None` where there is none.
@@ -609,6 +640,9 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     );
     match record.verdict {
         Verdict::Mismatch(kind) => {
+            if let Some(steps) = correct_product_codes(record) {
+                return steps;
+            }
             let mut steps = match anew {
                 Some(anew) if anew.right => from_instance(record, anew),
                 _ if record.instance_store => from_another_bundle(record),
@@ -660,6 +694,27 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// What to do about an image of the right platform whose product codes are not those that a rule names.
+fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
+    let (actual, expected) = (record.actual.as_ref()?, record.expected.as_ref()?);
+    let codes = expected.product_codes.as_ref()?;
+    let billing = actual.billed_as().billing()?;
+    let platforms = Platforms::parse(expected.platform.iter().map(String::as_str)).ok();
+    let right = platforms.is_none_or(|it| it.difference(&billing, true) == Difference::None);
+    if *codes == actual.product_codes || !right {
+        return None;
+    }
+    let has = product_codes(&actual.product_codes);
+    Some(vec![
+        format!(
+            "EC2 copies product codes from the root snapshot to the AMI. This AMI has {has}: create it from an instance or a \
+             snapshot that has what is expected: {}.",
+            product_codes(codes)
+        ),
+        "Or, if they are right, correct the rule of the policy that names them.".to_owned(),
+    ])
 }
 
 /// From the instance whose root volume the image's snapshot was taken of: one command.
@@ -738,7 +793,7 @@ fn from_another_bundle(record: &Record) -> Vec<String> {
 
 fn expected_platform(record: &Record) -> String {
     match &record.expected {
-        Some(expected) => plain(&expected.platform.join(" or ")),
+        Some(expected) => plain(&expected.text()),
         None => "the right platform".into(),
     }
 }
@@ -800,18 +855,10 @@ pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
     escaped
 }
 
-/// Whether EC2's two billing fields are known, and say the same.
+/// Whether it is known what EC2 bills the image as.
 fn ec2_is_clear(record: &Record) -> bool {
-    let Some(actual) = &record.actual else {
-        return false;
-    };
-    let details = parse_platform_details(actual.platform_details.as_deref());
-    let operation = parse_usage_operation(actual.usage_operation.as_deref());
-    match (details, operation) {
-        (Parsed::Known(details), Parsed::Known(operation)) => details == operation,
-        (Parsed::Known(_), Parsed::Absent | Parsed::Unrecognised) => true,
-        (Parsed::Absent | Parsed::Unrecognised, _) => false,
-    }
+    let actual = record.actual.as_ref();
+    actual.is_some_and(|actual| matches!(actual.billed_as(), BilledAs::Known { .. }))
 }
 
 fn aws_ec2(record: &Record, command: &str, option: &str) -> String {
@@ -868,7 +915,7 @@ mod tests {
     use crate::discard::Interlock;
     use crate::event::Ignored;
     use crate::expectation::Source;
-    use crate::record::{Actual, Expected, Statement};
+    use crate::record::{Actual, Statement};
 
     fn record() -> Record {
         Record {
@@ -884,15 +931,18 @@ mod tests {
             actual: Some(Actual {
                 platform_details: Some("Linux/UNIX".into()),
                 usage_operation: Some("RunInstances".into()),
+                product_codes: Default::default(),
             }),
             expected: Some(Expected {
                 platform: vec!["Windows".into()],
                 source: Source::ImageTag,
+                product_codes: None,
             }),
             evidence: vec![Statement {
                 source: Source::ImageTag,
                 state: "spoke",
                 says: vec!["Windows".into()],
+                product_codes: None,
                 detail: "ami-billing-guard:expect=Windows".into(),
             }],
             action: Action::Deregister,
@@ -1155,6 +1205,7 @@ mod tests {
                 actual: Some(Actual {
                     platform_details: Some(long.clone()),
                     usage_operation: Some(long.clone()),
+                    product_codes: Default::default(),
                 }),
                 references: vec![long.clone(); 100],
                 fix: vec![long.clone(); 10],

@@ -1,7 +1,7 @@
 //! Described images, and what a policy is meant to make of them: tests of a policy, for its authors. The judgement is
 //! the guard's own, of what is described instead of what EC2 says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{TimeDelta, Utc};
 use serde::de::Error as _;
@@ -52,6 +52,8 @@ struct DescribedImage {
     platform_details: String,
     /// That of the platform details, unless it is said.
     usage_operation: Option<String>,
+    #[serde(default)]
+    product_codes: BTreeSet<String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
     #[serde(default)]
@@ -247,7 +249,10 @@ impl Case {
             verdict: judgement.verdict.name(),
             kind: judgement.verdict.kind(),
             reason: judgement.reason,
-            source: expectation.decisive().map(|decisive| decisive.source),
+            source: match (expectation.decisive(), expectation.product_codes()) {
+                (Some(decisive), _) | (None, Some((decisive, _))) => Some(decisive.source),
+                (None, None) => None,
+            },
             action: plan.action,
             held_by: plan.held_by,
         }
@@ -269,6 +274,7 @@ impl Case {
             architecture: described.architecture.clone(),
             owner: Some(self.account.to_string()),
             tags: described.tags.clone(),
+            product_codes: described.product_codes.clone(),
             source_instance: described.created.then(|| "i-00000000000000001".to_owned()),
             deregistration_protection: described.protected.then(|| "enabled".to_owned()),
             ..Image::default()

@@ -6,10 +6,10 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::billing::{Billing, Parsed, parse_platform_details, parse_usage_operation};
+use crate::billing::{BilledAs, Billing, By, Difference};
 use crate::config::Mode;
 use crate::event::{RegisteredBy, Registration};
-use crate::expectation::{Expectation, Source, Standing};
+use crate::expectation::{Expectation, Says, Source, Standing};
 use crate::ledger::Entry;
 use crate::observation::{Image, Observation};
 use crate::policy::{AlertOn, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
@@ -90,6 +90,8 @@ pub enum Interlock {
     SourceFailed,
     /// The platform details are known, the usage operation is not.
     UnrecognisedOperation,
+    /// The usage operation is known and judges, the platform details are not known.
+    UnrecognisedDetails,
     /// The image is not the event's account's.
     NotOwner,
     /// The image is older than the policy allows.
@@ -133,6 +135,9 @@ impl Interlock {
             }
             Interlock::UnrecognisedOperation => {
                 "EC2's usage operation is absent, or not known to this version"
+            }
+            Interlock::UnrecognisedDetails => {
+                "EC2's platform details are not known to this version; the verdict follows from the usage operation"
             }
             Interlock::NotOwner => "the image is not known to belong to the account of the event",
             Interlock::TooOld => {
@@ -307,13 +312,12 @@ fn interlocks(
     let brought_back =
         past.is_some_and(|past| past.attempted.is_some() || (marked && !past.was_begun()));
     let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());
-    let details = parse_platform_details(image.platform_details.as_deref());
-    let operation = parse_usage_operation(image.usage_operation.as_deref());
-    let tag = |key: &str| image.tags.contains_key(key);
-    let service = match &registration.registered_by {
-        RegisteredBy::Identity { service, .. } => service.is_some(),
-        RegisteredBy::Unknown => false,
+    let billed_as = image.billed_as();
+    let known_by = match billed_as {
+        BilledAs::Known { by, .. } => Some(by),
+        BilledAs::Empty | BilledAs::Contradiction | BilledAs::Unrecognised => None,
     };
+    let tag = |key: &str| image.tags.contains_key(key);
     let too_old = match image.created {
         Some(created) => *now - created > TimeDelta::hours(policy.max_age_hours.into()),
         // Of an age that is not known, nobody can say that it is young enough.
@@ -326,7 +330,7 @@ fn interlocks(
         (Interlock::ActionNone, policy.action == DiscardAction::None),
         (
             Interlock::Inferred,
-            kind != Mismatch::Empty && !suffices(expectation, kind, &details, policy),
+            kind != Mismatch::Empty && !suffices(expectation, kind, image, policy),
         ),
         (
             Interlock::NotRegistered,
@@ -338,7 +342,11 @@ fn interlocks(
         ),
         (
             Interlock::UnrecognisedOperation,
-            matches!(details, Parsed::Known(_)) && !matches!(operation, Parsed::Known(_)),
+            known_by == Some(By::Details),
+        ),
+        (
+            Interlock::UnrecognisedDetails,
+            known_by == Some(By::Operation),
         ),
         (
             Interlock::NotOwner,
@@ -353,7 +361,7 @@ fn interlocks(
         (Interlock::BackupManaged, tag("aws:backup:source-resource")),
         (
             Interlock::ServiceRegistered,
-            asks_for_services && (service || made_by_a_service(image)),
+            asks_for_services && service(registration, image).is_some(),
         ),
         (
             Interlock::IdentityUnknown,
@@ -371,9 +379,14 @@ fn interlocks(
     .collect()
 }
 
-/// Whether the word of the deciding source suffices for a discard.
-fn suffices(expectation: &Expectation, kind: Mismatch, details: &Parsed, policy: &Policy) -> bool {
-    let Some(decisive) = expectation.decisive() else {
+/// Whether the word of the source that decides suffices for a discard.
+fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &Policy) -> bool {
+    let Some(actual) = image.billed_as().billing() else {
+        return false;
+    };
+    let Some(Ok((Difference::Missing | Difference::Wrong, decisive))) =
+        expectation.difference(&actual, &image.product_codes)
+    else {
         return false;
     };
     let asked_for = match (decisive.source.standing(), decisive.source) {
@@ -383,30 +396,55 @@ fn suffices(expectation: &Expectation, kind: Mismatch, details: &Parsed, policy:
         (Standing::Default, _) => return false,
     };
     let observed = decisive.source.standing() == Standing::Observed;
-    // What the guard only saw may take an image away that bills too little, never one that bills
-    // something else that is paid for.
-    let bills_less = kind == Mismatch::Missing || *details == Parsed::Known(Billing::PLAIN_LINUX);
-    policy.discard_from.contains(&asked_for) && (!observed || bills_less)
+    // What the guard only observed may discard an image that is billed for too little, never one that is billed for
+    // something else that is paid for. And it proves neither who supplies a licence nor that a product code is due.
+    let bills_less = kind == Mismatch::Missing || actual == Billing::PLAIN_LINUX;
+    let in_doubt = match &decisive.says {
+        Says::Platforms(platforms) => platforms.lack_only_a_licence(&actual),
+        _ => true,
+    };
+    policy.discard_from.contains(&asked_for) && (!observed || (bills_less && !in_doubt))
 }
 
-/// Whether an image bears the signs of an AWS service that registers images for its own purposes: the tags
-/// of Elastic Disaster Recovery, Application Migration Service, Data Lifecycle Manager and Image Builder; the
-/// name and the description that VM Import gives, which sets no tag of its own.
-fn made_by_a_service(image: &Image) -> bool {
-    const KEYS: [&str; 5] = [
-        "AWSElasticDisasterRecovery",
-        "AWSApplicationMigrationService",
-        "aws:dlm:",
-        "Ec2ImageBuilderArn",
-        "aws:imagebuilder:",
+/// The AWS service that registered an image, by the event or by the image's own signs, if one did.
+pub(crate) fn service(registration: &Registration, image: &Image) -> Option<String> {
+    let by_event = match &registration.registered_by {
+        RegisteredBy::Identity { service, .. } => service.clone(),
+        RegisteredBy::Unknown => None,
+    };
+    by_event.or_else(|| by_signs(image).map(str::to_owned))
+}
+
+/// The AWS service that an image bears the signs of: the tags of Elastic Disaster Recovery, Application Migration
+/// Service, Data Lifecycle Manager and Image Builder; the name and the description that VM Import gives, which sets
+/// no tag of its own.
+fn by_signs(image: &Image) -> Option<&'static str> {
+    const KEYS: [(&str, &str); 5] = [
+        (
+            "AWSElasticDisasterRecovery",
+            "AWS Elastic Disaster Recovery",
+        ),
+        (
+            "AWSApplicationMigrationService",
+            "AWS Application Migration Service",
+        ),
+        ("aws:dlm:", "Amazon Data Lifecycle Manager"),
+        ("Ec2ImageBuilderArn", "EC2 Image Builder"),
+        ("aws:imagebuilder:", "EC2 Image Builder"),
     ];
+    let by_tag = |(key, value): (&String, &String)| {
+        let by_key = KEYS.iter().find(|(prefix, _)| key.starts_with(prefix));
+        match by_key {
+            Some((_, service)) => Some(*service),
+            None if key == "CreatedBy" && value == "EC2 Image Builder" => Some("EC2 Image Builder"),
+            None => None,
+        }
+    };
     let begins =
         |text: &Option<String>, with| text.as_deref().is_some_and(|text| text.starts_with(with));
-    image.tags.iter().any(|(key, value)| {
-        KEYS.iter().any(|prefix| key.starts_with(prefix))
-            || (key == "CreatedBy" && value == "EC2 Image Builder")
-    }) || begins(&image.name, "import-ami-")
-        || begins(&image.description, "AWS-VMImport")
+    let imported = begins(&image.name, "import-ami-") || begins(&image.description, "AWS-VMImport");
+    let by_tag = image.tags.iter().find_map(by_tag);
+    by_tag.or(imported.then_some("VM Import/Export"))
 }
 
 #[cfg(test)]
@@ -644,6 +682,77 @@ mod tests {
                 "no operation",
                 case(|c| c.image.usage_operation = None),
                 vec![UnrecognisedOperation],
+            ),
+            (
+                "unknown details",
+                case(|c| c.image.platform_details = Some("Plan 9".into())),
+                vec![UnrecognisedDetails],
+            ),
+            (
+                "a licence alone, declared",
+                case(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.image.platform_details = Some("Windows BYOL".into());
+                    c.image.usage_operation = Some("RunInstances:0800".into());
+                }),
+                vec![],
+            ),
+            (
+                "a licence alone, by lineage, allowed",
+                case(lineage).with(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.image.platform_details = Some("Windows BYOL".into());
+                    c.image.usage_operation = Some("RunInstances:0800".into());
+                }),
+                vec![Inferred],
+            ),
+            (
+                "Red Hat's add-on and its licence, by lineage, allowed",
+                case(lineage).with(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.evidence = vec![spoke(Source::Lineage, "RedHatHa")];
+                    c.image.platform_details = Some("Red Hat BYOL Linux".into());
+                    c.image.usage_operation = Some("RunInstances:00g0".into());
+                }),
+                vec![Inferred],
+            ),
+            (
+                "a product code alone, by the disk, allowed",
+                case(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.evidence = vec![spoke(Source::Disk, "Linux with a product code")];
+                    c.policy.discard_from = BTreeSet::from([DiscardFrom::Disk]);
+                }),
+                vec![Inferred],
+            ),
+            (
+                "a product code that a rule names",
+                case(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.evidence = vec![Evidence {
+                        source: Source::Policy,
+                        says: Says::ProductCodes(BTreeSet::from(["code".to_owned()])),
+                        detail: String::new(),
+                    }];
+                }),
+                vec![],
+            ),
+            (
+                "a product code that a rule names, and the platform that lineage names is right",
+                case(|c| {
+                    c.verdict = Verdict::Mismatch(Mismatch::Missing);
+                    c.image.platform_details = Some("Windows".into());
+                    c.image.usage_operation = Some("RunInstances:0002".into());
+                    c.evidence = vec![
+                        Evidence {
+                            source: Source::Policy,
+                            says: Says::ProductCodes(BTreeSet::from(["code".to_owned()])),
+                            detail: String::new(),
+                        },
+                        spoke(Source::Lineage, "Windows"),
+                    ];
+                }),
+                vec![],
             ),
             (
                 "another owner",
@@ -966,6 +1075,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_discard_with_details_that_are_not_known(
+            details in "\\PC{0,40}", operation in "RunInstances(:[0-9a-v]{4})?|\\PC{0,20}",
+            source in prop::sample::select(vec![Source::ImageTag, Source::Policy, Source::Lineage, Source::Disk]),
+            platform in prop::sample::select(crate::billing::Platform::codes().collect::<Vec<_>>()),
+        ) {
+            use crate::billing::{Parsed, parse_platform_details};
+            prop_assume!(parse_platform_details(Some(&details)) == Parsed::Unrecognised);
+            let mut case = case(|case| {
+                case.image.platform_details = Some(details);
+                case.image.usage_operation = Some(operation);
+                case.evidence = vec![spoke(source, platform)];
+                case.policy.discard_from = BTreeSet::from([
+                    DiscardFrom::Declared, DiscardFrom::Lineage, DiscardFrom::Disk,
+                ]);
+            });
+            let expectation = Expectation { evidence: case.evidence.clone(), ..Expectation::default() };
+            let observation = Observation::Available(Box::new(case.image.clone()));
+            case.verdict = crate::verdict::judge(&observation, &expectation).verdict;
+            prop_assert!(!case.plan().action.is_discard());
+        }
+
         #[test]
         fn no_discard_without_a_declaration_unless_the_field_is_empty(
             kind in prop::sample::select(vec![Mismatch::Empty, Mismatch::Missing, Mismatch::Wrong, Mismatch::Extra]),

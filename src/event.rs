@@ -216,6 +216,8 @@ struct ApiCall {
     source_ip_address: Option<String>,
     user_identity: Option<UserIdentity>,
     #[serde(default)]
+    session_credential_from_console: Value,
+    #[serde(default)]
     request_parameters: Value,
     response_elements: Option<ResponseElements>,
 }
@@ -398,7 +400,11 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     }
     Ok(Tells::Registered {
         image_id: call.response_elements.and_then(|answer| answer.image_id),
-        by: identity(call.user_identity, call.source_ip_address),
+        by: identity(
+            call.user_identity,
+            call.source_ip_address,
+            is_true(&call.session_credential_from_console),
+        ),
         billing_products: billing_products(&call.request_parameters),
     })
 }
@@ -449,6 +455,11 @@ fn is_billing_product(text: &str) -> bool {
     })
 }
 
+/// Whether a member of a record is true; CloudTrail writes `"true"`.
+fn is_true(value: &Value) -> bool {
+    *value == Value::Bool(true) || value.as_str() == Some("true")
+}
+
 fn malformed(what: String) -> Error {
     Error::MalformedEvent(what)
 }
@@ -470,20 +481,32 @@ fn name_of(what: &str, name: String) -> Result<String, Error> {
     }
 }
 
-/// Who made the call. When an AWS service did, CloudTrail gives the service's name as `invokedBy`
-/// and as the source address, and the type `AWSService` (CloudTrail User Guide, "CloudTrail
-/// userIdentity element"); a service that acts in an account does so by its service-linked role.
-/// One of these signs is enough: to take a service for a person could end a failover.
-fn identity(user: Option<UserIdentity>, source_address: Option<String>) -> RegisteredBy {
+/// Who made the call. When an AWS service did, CloudTrail gives the service's name as `invokedBy` and as the source
+/// address (`drs.amazonaws.com`, `AWS Internal/3`), and the type `AWSService`; a service that acts in an account does
+/// so by its service-linked role (CloudTrail User Guide, "CloudTrail userIdentity element" and "CloudTrail record
+/// contents"). One of these signs is enough: to take a service for a person could end a failover.
+///
+/// The console is not a service but a person's tool. Its calls have `invokedBy: signin.amazonaws.com`, or
+/// `sessionCredentialFromConsole` and the address `AWS Internal` (cloud-custodian, issue 5461).
+fn identity(
+    user: Option<UserIdentity>,
+    source_address: Option<String>,
+    from_console: bool,
+) -> RegisteredBy {
     let Some(user) = user else {
         return RegisteredBy::Unknown;
     };
-    let by_address = source_address
-        .filter(|address| address.ends_with(".amazonaws.com") || address == "AWS Internal");
+    let is_service = |name: &String| name != CONSOLE;
+    let from_console = from_console || user.invoked_by.as_deref() == Some(CONSOLE);
+    let by_address = source_address.filter(|address| {
+        (address.ends_with(".amazonaws.com") && is_service(address))
+            || (address.starts_with("AWS Internal") && !from_console)
+    });
     let by_type = user.r#type.filter(|r#type| r#type == "AWSService");
     let arn = user.arn.or(user.principal_id);
     let by_role = arn.clone().filter(|arn| arn.contains("/AWSServiceRoleFor"));
-    let service = user.invoked_by.or(by_address).or(by_role).or(by_type);
+    let by_name = user.invoked_by.filter(is_service);
+    let service = by_name.or(by_address).or(by_role).or(by_type);
     match arn.or_else(|| service.clone()) {
         Some(caller) => RegisteredBy::Identity {
             caller: shortened(&caller),
@@ -492,6 +515,9 @@ fn identity(user: Option<UserIdentity>, source_address: Option<String>) -> Regis
         None => RegisteredBy::Unknown,
     }
 }
+
+/// The name under which the console makes a person's calls.
+const CONSOLE: &str = "signin.amazonaws.com";
 
 /// An ARN has at most 2,048 characters (IAM); what is longer is none, and nothing to fill an alert with.
 fn shortened(text: &str) -> String {

@@ -8,17 +8,21 @@ pub(crate) mod lineage;
 mod rules;
 mod tags;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::billing::{Billing, Platforms, platform_meant_by};
+use crate::billing::{Billing, Difference, Platforms, platform_meant_by};
 use crate::event::Registration;
 use crate::observation::{Image, Snapshot};
-use crate::policy::Policy;
+use crate::policy::{Policy, Requirement, Rule};
 
 /// The tag by which a person declares what an image should bill. Several values are separated by commas.
 pub const EXPECT_TAG: &str = "ami-billing-guard:expect";
+
+/// The detail of the policy's statement that it is not known whether a rule exempts the image.
+pub(crate) const OPEN_EXEMPTION: &str = "[[exempt]]";
 
 /// Where evidence comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,12 +89,14 @@ pub enum Says {
     Failed(String),
     /// It names something that is no platform. A mistake, and so no ground for any comparison.
     NoPlatform(String),
-    /// It names what the image may bill.
+    /// It names what the image may be billed as.
     Platforms(Platforms),
+    /// It names the product codes that the image should have, exactly these. Only rules do.
+    ProductCodes(BTreeSet<String>),
 }
 
 impl Says {
-    /// Whether the source named something, be it nonsense.
+    /// Whether the source named a platform, be it nonsense.
     pub fn spoke(&self) -> bool {
         matches!(self, Says::Platforms(_) | Says::NoPlatform(_))
     }
@@ -111,6 +117,18 @@ impl fmt::Display for Says {
                 }
             }
             Says::Platforms(platforms) => platforms.fmt(f),
+            Says::ProductCodes(codes) => f.write_str(&product_codes(codes)),
+        }
+    }
+}
+
+/// Product codes in words: `no product code`, `product code a, b`.
+pub(crate) fn product_codes(codes: &BTreeSet<String>) -> String {
+    match codes.is_empty() {
+        true => "no product code".to_owned(),
+        false => {
+            let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+            format!("product code {}", codes.join(", "))
         }
     }
 }
@@ -135,8 +153,11 @@ pub struct Expectation {
     pub open_exemption: bool,
     /// Whether a rule that could matter asks who registered the image, and the event does not say.
     pub identity_asked: bool,
-    /// The statements, the strongest source first. Lineage may make several.
+    /// The statements, the strongest source first. Lineage and policy may make several.
     pub evidence: Vec<Evidence>,
+    /// What the disk may hold according to the rule that applies, although the image is rightly billed as something
+    /// else: a disk that holds it contradicts nothing.
+    pub disk_may_hold: Option<Platforms>,
     /// The instance that the image could be created from.
     pub origin: Option<Origin>,
     /// Whether something could not be asked that may answer the next time: throttled, no connection.
@@ -169,8 +190,56 @@ impl Expectation {
         }
     }
 
+    /// The product codes that the image should have, exactly these, with the statement that names them.
+    pub fn product_codes(&self) -> Option<(&Evidence, &BTreeSet<String>)> {
+        self.evidence
+            .iter()
+            .find_map(|evidence| match &evidence.says {
+                Says::ProductCodes(codes) => Some((evidence, codes)),
+                _ => None,
+            })
+    }
+
+    /// How what an image is billed as differs from what is expected, and the statement that says so: of platform and
+    /// product codes the one that differs more. `None` if nothing names what to expect; `Err` with the statement if
+    /// the one that decides names no platform.
+    pub(crate) fn difference(
+        &self,
+        actual: &Billing,
+        product_codes: &BTreeSet<String>,
+    ) -> Option<Result<(Difference, &Evidence), &Evidence>> {
+        let by_codes = self.product_codes().map(|(evidence, expected)| {
+            let difference = if !expected.is_subset(product_codes) {
+                Difference::Missing
+            } else if expected.len() < product_codes.len() {
+                Difference::Extra
+            } else {
+                Difference::None
+            };
+            (difference, evidence)
+        });
+        let by_platform = match self.decisive() {
+            Some(decisive) => match &decisive.says {
+                Says::Platforms(platforms) => {
+                    let sold = !product_codes.is_empty();
+                    Some((platforms.difference(actual, sold), decisive))
+                }
+                _ => return Some(Err(decisive)),
+            },
+            None => None,
+        };
+        match (by_platform, by_codes) {
+            (Some(platform), Some(codes)) if codes.0 > platform.0 => Some(Ok(codes)),
+            (Some(platform), _) => Some(Ok(platform)),
+            // That an image has no product code says nothing of its platform.
+            (None, Some((Difference::None, _))) if product_codes.is_empty() => None,
+            (None, codes) => codes.map(Ok),
+        }
+    }
+
     /// A statement, and an observed one that is no stronger and names another operating system.
-    /// What is not observed (the default) contradicts nobody.
+    /// What is not observed (the default) contradicts nobody, and neither does a disk that holds what the rule says
+    /// it may hold.
     pub fn contradiction(&self) -> Option<(&Evidence, &Evidence)> {
         let mut spoken: Vec<(&Evidence, &Platforms)> = self
             .evidence
@@ -178,6 +247,11 @@ impl Expectation {
             .filter_map(|evidence| match &evidence.says {
                 Says::Platforms(platforms) => Some((evidence, platforms)),
                 _ => None,
+            })
+            .filter(|(evidence, platforms)| {
+                let may_hold = self.disk_may_hold.as_ref();
+                evidence.source != Source::Disk
+                    || may_hold.is_none_or(|may_hold| !may_hold.share_os(platforms))
             })
             .collect();
         spoken.sort_by_key(|(evidence, _)| evidence.source);
@@ -207,7 +281,8 @@ impl Expectation {
     /// What is stronger than the deciding statement and could not be asked. A source that makes
     /// several statements makes the strongest first.
     pub fn failed_stronger_source(&self) -> Option<&Evidence> {
-        let decisive = self.decisive()?;
+        let by_codes = || self.product_codes().map(|(evidence, _)| evidence);
+        let decisive = self.decisive().or_else(by_codes)?;
         let mut ranked: Vec<&Evidence> = self.evidence.iter().collect();
         ranked.sort_by_key(|evidence| evidence.source);
         ranked
@@ -249,7 +324,7 @@ pub(crate) struct Declared {
 
 /// Gathers what is declared of an image, and the policy's default.
 pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
-    let exempt = rules::first(&policy.exempt, subject);
+    let exempt = rules::first(policy.exempt.iter(), subject);
     if let Some(rule) = exempt.rule {
         let expectation = Expectation {
             exemption: Some(format!("{} [{rule}]", rule.says)),
@@ -261,7 +336,11 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
             open_exemptions: Vec::new(),
         };
     }
-    let expect = rules::first(&policy.expect, subject);
+    // A rule may name a platform, product codes, or both: of each kind the first that matches counts.
+    let names_platform = |rule: &&Rule<Requirement>| rule.says.platforms.is_some();
+    let names_codes = |rule: &&Rule<Requirement>| rule.says.product_codes.is_some();
+    let expect = rules::first(policy.expect.iter().filter(names_platform), subject);
+    let codes = rules::first(policy.expect.iter().filter(names_codes), subject);
     let image_tag = tags::on_image(subject.image, policy);
     let silent = image_tag.says == Says::Silent;
     let snapshot_tag = tags::on_snapshot(subject, policy);
@@ -272,7 +351,8 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     let open = open_exemption.is_some();
     let mut evidence = vec![image_tag, snapshot_tag];
     evidence.extend(open_exemption);
-    evidence.push(rules::evidence(&expect));
+    evidence.push(rules::platform(&expect));
+    evidence.extend(rules::product_codes(&codes, &expect));
     if let Some(platforms) = &policy.default_expect {
         evidence.push(Evidence {
             source: Source::Default,
@@ -284,13 +364,22 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     Declared {
         expectation: Expectation {
             open_exemption: open,
-            // A tag is stronger than any rule of what to expect, and no rule is than an exemption.
-            identity_asked: exempt.asks_identity() || (expect.asks_identity() && !tagged),
+            // A tag is stronger than any rule that names a platform, and no rule is than an exemption.
+            identity_asked: exempt.asks_identity()
+                || codes.asks_identity()
+                || (expect.asks_identity() && !tagged),
+            disk_may_hold: match (expect.open(), expect.rule) {
+                (None, Some(rule)) => rule.says.disk.clone(),
+                _ => None,
+            },
             evidence,
             ..Expectation::default()
         },
         needs_snapshot: not_seen
-            && (silent || exempt.asks_snapshot() || (expect.asks_snapshot() && !tagged)),
+            && (silent
+                || exempt.asks_snapshot()
+                || codes.asks_snapshot()
+                || (expect.asks_snapshot() && !tagged)),
         open_exemptions: exempt.in_doubt().map(|rule| rule.says.clone()).collect(),
     }
 }

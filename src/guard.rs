@@ -871,7 +871,8 @@ impl Assessment {
             return None;
         };
         let right = match self.expectation.platforms() {
-            Some(platforms) => platforms.difference(&origin.bills) == Difference::None,
+            // CreateImage takes the instance's product codes along.
+            Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
             None => self.expectation.decisive().is_none(),
         };
         Some(Anew {

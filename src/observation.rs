@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
+use crate::billing::BilledAs;
+
 /// What DescribeImages says of an image. An image that is not visible yet is no observation:
 /// nothing can be judged by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
 #[derive(Clone, Debug)]
@@ -69,6 +71,14 @@ pub struct Image {
 }
 
 impl Image {
+    /// What the image is billed as.
+    pub fn billed_as(&self) -> BilledAs {
+        BilledAs::read(
+            self.platform_details.as_deref(),
+            self.usage_operation.as_deref(),
+        )
+    }
+
     /// What the image was registered from: its root snapshot, or its bundle in S3.
     pub(crate) fn registered_from(&self) -> Option<&str> {
         let bundle = || self.request.get("ImageLocation")?.as_str();
@@ -146,6 +156,16 @@ pub struct Instance {
     pub usage_operation: Option<String>,
     /// When its usage operation was last changed.
     pub usage_operation_updated: Option<DateTime<Utc>>,
+}
+
+impl Instance {
+    /// What the instance is billed as.
+    pub(crate) fn billed_as(&self) -> BilledAs {
+        BilledAs::read(
+            self.platform_details.as_deref(),
+            self.usage_operation.as_deref(),
+        )
+    }
 }
 
 /// Whether two names mean the same device: they are equal, or one is the other's first partition

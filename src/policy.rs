@@ -38,8 +38,8 @@ pub struct Policy {
     pub service_registered: HoldOrDiscard,
     /// `alert.on`: the verdicts that are told.
     pub alert_on: BTreeSet<AlertOn>,
-    /// `[[expect]]`: what the images that a rule means should bill. The first that matches counts.
-    pub expect: Vec<Rule<Platforms>>,
+    /// `[[expect]]`: what the images that a rule matches should be billed as. The first that matches counts.
+    pub expect: Vec<Rule<Requirement>>,
     /// `[[exempt]]`: the images that are left alone, each with the reason.
     pub exempt: Vec<Rule<String>>,
 }
@@ -55,6 +55,17 @@ pub struct Rule<T> {
     pub place: String,
 }
 
+/// What an `[[expect]]` rule says of the images that it matches: a platform, product codes or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// `platform`: any of these is right.
+    pub platforms: Option<Platforms>,
+    /// `product_codes`: exactly these, or none at all.
+    pub product_codes: Option<BTreeSet<String>>,
+    /// `disk`: what the disk may hold although the platform is another one.
+    pub disk: Option<Platforms>,
+}
+
 /// Shown as `policy.toml:12 (name = "win-*")`.
 impl<T> fmt::Display for Rule<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,14 +74,21 @@ impl<T> fmt::Display for Rule<T> {
     }
 }
 
-/// One match key of a rule with its glob.
+/// One match key of a rule with its globs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// What is looked at.
     pub on: Matched,
-    /// What it must look like. `*` stands for any text, slashes too, `?` for one character,
+    /// What it must look like, one of these. `*` stands for any text, slashes too, `?` for one character,
     /// `[ab]` for one of these; upper and lower case differ.
-    pub glob: Pattern,
+    pub globs: Vec<Pattern>,
+}
+
+impl Condition {
+    /// Whether a text looks as it must.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        self.globs.iter().any(|glob| glob.matches(text))
+    }
 }
 
 impl fmt::Display for Condition {
@@ -78,8 +96,12 @@ impl fmt::Display for Condition {
         match &self.on {
             Matched::Attribute(attribute) => f.write_str(attribute.word())?,
             Matched::Tag(key) => write!(f, "tag {key:?}")?,
+            Matched::SnapshotTag(key) => write!(f, "snapshot_tag {key:?}")?,
+            Matched::ProductCode => f.write_str("product_code")?,
         }
-        write!(f, " = {:?}", self.glob.as_str())
+        let globs = self.globs.iter().map(|glob| format!("{:?}", glob.as_str()));
+        let globs: Vec<String> = globs.collect();
+        write!(f, " = {}", globs.join(" or "))
     }
 }
 
@@ -90,6 +112,10 @@ pub enum Matched {
     Attribute(Attribute),
     /// The value of the image's tag with this key.
     Tag(String),
+    /// The value of the root snapshot's tag with this key.
+    SnapshotTag(String),
+    /// The image's product codes: one of them.
+    ProductCode,
 }
 
 impl Default for Policy {
@@ -260,10 +286,11 @@ mod tests {
 
     /// With the long lists of what is accepted left out.
     fn brief(faults: &str) -> String {
-        let keys = "name, description, registered_by, invoked_by, account, region, architecture, snapshot_description, tag";
+        let keys = "name, description, registered_by, invoked_by, account, region, architecture, snapshot_description, tag, snapshot_tag, product_code";
         faults
             .replace(ACCEPTED_PLATFORMS, "(platforms)")
             .replace(read::GLOBS, "(globs)")
+            .replace(read::PRODUCT_CODES, "(product codes)")
             .replace(keys, "(match keys)")
     }
 
@@ -310,7 +337,11 @@ mod tests {
             [[expect]]
             name = "win*"
             tag = { Team = "data-*" }
+            snapshot_tag = { Image = "win-*" }
+            product_code = ["aw0evgkw8e5c1q413zgy5pjce", "774F4FF8"]
             platform = ["Windows", "SQL"]
+            product_codes = []
+            disk = "Linux"
             [[exempt]]
             invoked_by = "drs.*"
             reason = "recovery"
@@ -333,23 +364,38 @@ mod tests {
                 conditions: vec![
                     Condition {
                         on: Matched::Attribute(Attribute::Name),
-                        glob: Pattern::new("win*").unwrap(),
+                        globs: vec![Pattern::new("win*").unwrap()],
+                    },
+                    Condition {
+                        on: Matched::ProductCode,
+                        globs: vec![
+                            Pattern::new("aw0evgkw8e5c1q413zgy5pjce").unwrap(),
+                            Pattern::new("774F4FF8").unwrap(),
+                        ],
+                    },
+                    Condition {
+                        on: Matched::SnapshotTag("Image".into()),
+                        globs: vec![Pattern::new("win-*").unwrap()],
                     },
                     Condition {
                         on: Matched::Tag("Team".into()),
-                        glob: Pattern::new("data-*").unwrap(),
+                        globs: vec![Pattern::new("data-*").unwrap()],
                     },
                 ],
-                says: Platforms::parse(["Windows", "SQL"]).unwrap(),
+                says: Requirement {
+                    platforms: Some(Platforms::parse(["Windows", "SQL"]).unwrap()),
+                    product_codes: Some(BTreeSet::new()),
+                    disk: Some(Platforms::parse(["Linux"]).unwrap()),
+                },
                 place: "p:19".into(),
             }],
             exempt: vec![Rule {
                 conditions: vec![Condition {
                     on: Matched::Attribute(Attribute::InvokedBy),
-                    glob: Pattern::new("drs.*").unwrap(),
+                    globs: vec![Pattern::new("drs.*").unwrap()],
                 }],
                 says: "recovery".into(),
-                place: "p:23".into(),
+                place: "p:27".into(),
             }],
         };
         assert_eq!(policy, Ok(read));
@@ -433,8 +479,8 @@ mod tests {
                 &[
                     "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
                     "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
-                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform",
-                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform",
+                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform, product_codes, disk",
+                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform, product_codes, disk",
                 ][..],
             ),
             (
@@ -449,7 +495,7 @@ mod tests {
                 "a rule without what it is for",
                 "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"x\"\nreason = \" \"\n",
                 &[
-                    "policy.toml:2:1: [[expect]] without `platform`; accepted are (platforms)",
+                    "policy.toml:2:1: [[expect]] without `platform` or `product_codes`; accepted are (platforms)",
                     "policy.toml:4:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
                     "policy.toml:8:10: `\" \"` is not accepted; accepted are sentences that say why the images are exempt",
                 ][..],
@@ -495,6 +541,27 @@ mod tests {
                     "policy.toml:3:8: `\"\"\"a[…` is not accepted (did you mean \"a[[]…\"?); accepted are (globs); its character 2: invalid range pattern",
                     "policy.toml:8:1: `[\"declared\"]` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
                     "policy.toml:10:10: `\"none!\"` is not accepted (did you mean \"none\"?); accepted are \"deregister\", \"disable\", \"none\"",
+                ][..],
+            ),
+            (
+                "product codes that cannot be any, and where a list of none means nothing",
+                "version = 1\n[[expect]]\nname = \"a*\"\nproduct_codes = [\"bp-6fa54006\", \"a b\", 7]\n[[expect]]\nproduct_code = []\nplatform = []\n[[exempt]]\nproduct_codes = []\nreason = \"r\"\n",
+                &[
+                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted; accepted are product codes as DescribeImages shows them in ProductCodes; this is a billing product, which no image shows: name the platform that it stands for",
+                    "policy.toml:4:33: `\"a b\"` is not accepted; accepted are (product codes)",
+                    "policy.toml:4:40: `7` is not accepted; accepted are (product codes)",
+                    "policy.toml:6:16: `[]` is not accepted; accepted are (product codes); no image has one of none",
+                    "policy.toml:7:12: `[]` is not accepted; accepted are (platforms)",
+                    "policy.toml:9:17: `[]` is not accepted; accepted are (product codes); no image has one of none",
+                ][..],
+            ),
+            (
+                "tags of a snapshot that are no table, and a disk without what the image is billed as",
+                "version = 1\n[[exempt]]\nsnapshot_tag = \"Team\"\nreason = \"r\"\n[[expect]]\nsnapshot_tag = {}\nplatform = \"SUSE\"\n[[expect]]\nname = \"x\"\ndisk = \"Linux\"\nproduct_codes = []\n",
+                &[
+                    "policy.toml:3:16: `\"Team\"` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
+                    "policy.toml:6:16: `{}` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
+                    "policy.toml:8:1: [[expect]] with `disk`, and without the `platform` that the image is rightly billed as",
                 ][..],
             ),
             (

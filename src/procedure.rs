@@ -23,7 +23,7 @@ use crate::event::Registration;
 use crate::guard::{Assessment, Case, Guard, Patience, Planned, not_visible};
 use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::observation::{Image, Observation};
-use crate::record::{LookedAgain, Outcome, Record, RecycleBin, Refusal};
+use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
@@ -671,8 +671,8 @@ fn marks<'a>(
     discard: &str,
 ) -> [(&'a str, String); 4] {
     let verdict = assessment.judgement.verdict.label();
-    let should_be = match assessment.expectation.platforms() {
-        Some(platforms) => platforms.to_string().chars().take(TAG_VALUE).collect(),
+    let should_be = match Expected::of(&assessment.expectation) {
+        Some(expected) => expected.text().chars().take(TAG_VALUE).collect(),
         None => "unknown".to_owned(),
     };
     [

@@ -1,14 +1,17 @@
 //! The record: the versioned account of one registration, from event to outcome. The log line, the
 //! alert's body for programs and the function's answer are all this one value.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use tracing::Level;
 
-use crate::discard::{Action, Interlock, Plan, Surroundings, is_of_people};
+use crate::billing::{self, BilledAs};
+use crate::discard::{self, Action, Interlock, Plan, Surroundings, is_of_people};
 use crate::event::{Ignored, RegisteredBy, Registration};
-use crate::expectation::{Evidence, Expectation, Says, Source};
+use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
 use crate::observation::{Image, Observation};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 
@@ -33,6 +36,8 @@ pub struct Record {
     pub region: Option<String>,
     /// Who registered it, where the event says so.
     pub registered_by: Option<String>,
+    /// The AWS service that did, by the event or by the image's own signs: `drs.amazonaws.com`, `EC2 Image Builder`.
+    pub service: Option<String>,
     /// When.
     pub registered_at: Option<DateTime<Utc>>,
     /// EventBridge's id of the event.
@@ -94,6 +99,9 @@ pub struct Actual {
     pub platform_details: Option<String>,
     /// `UsageOperation`.
     pub usage_operation: Option<String>,
+    /// `ProductCodes`: those of the AWS Marketplace.
+    #[serde(default)]
+    pub product_codes: BTreeSet<String>,
 }
 
 impl Actual {
@@ -102,17 +110,82 @@ impl Actual {
         Actual {
             platform_details: image.platform_details.clone(),
             usage_operation: image.usage_operation.clone(),
+            product_codes: image.product_codes.clone(),
         }
+    }
+
+    /// What EC2 says, in words: `Linux/UNIX, product code a, b`; `nothing` without platform details.
+    pub fn text(&self) -> String {
+        let details = self.platform_details.as_deref();
+        let details = details.filter(|details| !details.is_empty());
+        let details = details.unwrap_or("nothing");
+        match self.product_codes.is_empty() {
+            true => details.to_owned(),
+            false => format!("{details}, {}", product_codes(&self.product_codes)),
+        }
+    }
+
+    /// What the two billing fields mean together.
+    pub fn billed_as(&self) -> BilledAs {
+        BilledAs::read(
+            self.platform_details.as_deref(),
+            self.usage_operation.as_deref(),
+        )
+    }
+
+    /// The values of the two billing fields that this version does not know.
+    pub fn unrecognised(&self) -> Vec<&str> {
+        billing::unrecognised(
+            self.platform_details.as_deref(),
+            self.usage_operation.as_deref(),
+        )
     }
 }
 
 /// What an image should bill, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// Any of these is right.
+    /// Any of these is right. Empty if nothing names a platform.
     pub platform: Vec<String>,
-    /// Who says so.
+    /// Who says so; without a platform, who names the product codes.
     pub source: Source,
+    /// Exactly these product codes are right. Only rules of the policy name them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_codes: Option<BTreeSet<String>>,
+}
+
+impl Expected {
+    /// What is expected of an image, if anything is that can be.
+    pub(crate) fn of(expectation: &Expectation) -> Option<Expected> {
+        let codes = expectation.product_codes();
+        let product_codes = codes.map(|(_, codes)| codes.clone());
+        match (expectation.decisive(), codes) {
+            (Some(decisive), _) => match &decisive.says {
+                Says::Platforms(platforms) => Some(Expected {
+                    platform: platforms.names(),
+                    source: decisive.source,
+                    product_codes,
+                }),
+                _ => None,
+            },
+            (None, Some((evidence, _))) => Some(Expected {
+                platform: Vec::new(),
+                source: evidence.source,
+                product_codes,
+            }),
+            (None, None) => None,
+        }
+    }
+
+    /// What is expected, in words: `Windows or SQL`, `Linux, no product code`.
+    pub fn text(&self) -> String {
+        let platforms = self.platform.join(" or ");
+        match &self.product_codes {
+            None => platforms,
+            Some(codes) if platforms.is_empty() => product_codes(codes),
+            Some(codes) => format!("{platforms}, {}", product_codes(codes)),
+        }
+    }
 }
 
 /// One source's statement.
@@ -124,6 +197,9 @@ pub struct Statement {
     pub state: &'static str,
     /// The platforms that it names.
     pub says: Vec<String>,
+    /// The product codes that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_codes: Option<BTreeSet<String>>,
     /// Where it was read, or why it was not.
     pub detail: String,
 }
@@ -284,15 +360,7 @@ impl Record {
             },
             registered_at: Some(registration.time),
             event_id: Some(registration.event_id.clone()),
-            expected: expectation
-                .decisive()
-                .and_then(|decisive| match &decisive.says {
-                    Says::Platforms(platforms) => Some(Expected {
-                        platform: platforms.names(),
-                        source: decisive.source,
-                    }),
-                    _ => None,
-                }),
+            expected: Expected::of(expectation),
             evidence: expectation.evidence.iter().map(Statement::from).collect(),
             action: plan.action,
             held_by: plan.held_by.clone(),
@@ -300,6 +368,7 @@ impl Record {
         };
         if let Observation::Available(image) = observation {
             record.observe(image);
+            record.service = discard::service(registration, image);
         }
         record
     }
@@ -434,6 +503,7 @@ impl Record {
             account: None,
             region: None,
             registered_by: None,
+            service: None,
             registered_at: None,
             event_id: None,
             snapshot_id: None,
@@ -462,6 +532,17 @@ impl Record {
     }
 }
 
+impl Statement {
+    /// What it names, in words; its state, if it names nothing.
+    pub fn text(&self) -> String {
+        match (&self.product_codes, self.says.as_slice()) {
+            (Some(codes), _) => product_codes(codes),
+            (None, []) => self.state.to_owned(),
+            (None, says) => says.join(" or "),
+        }
+    }
+}
+
 impl From<&Evidence> for Statement {
     fn from(evidence: &Evidence) -> Statement {
         let (state, says, why) = match &evidence.says {
@@ -471,11 +552,16 @@ impl From<&Evidence> for Statement {
             Says::Failed(why) => ("failed", Vec::new(), Some(why)),
             Says::NoPlatform(_) => ("no-platform", Vec::new(), None),
             Says::Platforms(platforms) => ("spoke", platforms.names(), None),
+            Says::ProductCodes(_) => ("spoke", Vec::new(), None),
         };
         Statement {
             source: evidence.source,
             state,
             says,
+            product_codes: match &evidence.says {
+                Says::ProductCodes(codes) => Some(codes.clone()),
+                _ => None,
+            },
             detail: match why {
                 Some(why) => format!("{}; failed: {why}", evidence.detail),
                 None => evidence.detail.clone(),

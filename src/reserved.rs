@@ -5,7 +5,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::billing::{Billing, Difference, Licence, Parsed, Platforms, parse_platform_details};
+use crate::billing::{
+    BilledAs, Billing, Difference, Licence, Parsed, Platforms, parse_platform_details,
+};
 use crate::record::Record;
 use crate::verdict::Verdict;
 
@@ -29,30 +31,22 @@ pub struct ReservedInstances {
 impl ReservedInstances {
     /// The billing that they were bought for; `None` if it is not known to this version.
     pub fn billing(&self) -> Option<Billing> {
-        // As in accounts that are older than VPCs.
-        let platform = self.platform.strip_suffix(" (Amazon VPC)");
-        let platform = platform.unwrap_or(&self.platform);
-        // Platform details leave this out.
-        let platform = match platform.strip_prefix("Linux with ") {
-            Some(sql_server) => sql_server,
-            None => platform,
-        };
-        match parse_platform_details(Some(platform)) {
+        match parse_platform_details(Some(&self.platform)) {
             Parsed::Known(billing) => Some(billing),
             Parsed::Absent | Parsed::Unrecognised => None,
         }
     }
 
-    /// Whether they apply to instances of an image with these platform details; `None` if nobody knows. What is
-    /// bought for images whose licence the user brings is documented nowhere.
-    pub fn apply_to(&self, platform_details: Option<&str>) -> Option<bool> {
+    /// Whether they apply to instances of an image that is billed as this; `None` if that is not known. Which Reserved
+    /// Instances apply to images with the customer's own licence is documented nowhere.
+    pub fn apply_to(&self, billed_as: BilledAs) -> Option<bool> {
         let bought_for = self.billing()?;
-        match parse_platform_details(platform_details) {
-            // What bills no platform is no platform's.
-            Parsed::Absent => Some(false),
-            Parsed::Known(billing) if billing.licence == Licence::Byol => None,
-            Parsed::Known(billing) => Some(billing == bought_for),
-            Parsed::Unrecognised => None,
+        match billed_as {
+            // An image without a platform is not of the platform that they were bought for.
+            BilledAs::Empty => Some(false),
+            BilledAs::Known { billing, .. } if billing.licence == Licence::Byol => None,
+            BilledAs::Known { billing, .. } => Some(billing == bought_for),
+            BilledAs::Contradiction | BilledAs::Unrecognised => None,
         }
     }
 }
@@ -78,15 +72,15 @@ pub fn unapplied<'a>(all: &'a [ReservedInstances], record: &Record) -> Vec<Unapp
         Platforms::parse(names).ok()
     });
     let is_wrong = matches!(record.verdict, Verdict::Mismatch(_));
-    let details = actual.platform_details.as_deref();
+    let billed_as = actual.billed_as();
     all.iter()
-        .filter(|reserved| reserved.apply_to(details) == Some(false))
+        .filter(|reserved| reserved.apply_to(billed_as) == Some(false))
         .map(|reserved| Unapplied {
             reserved,
             would_apply: match (&expected, reserved.billing()) {
                 // What is right as it is should not bill another thing, though it may.
                 (Some(expected), Some(billing)) if is_wrong => {
-                    expected.difference(&billing) == Difference::None
+                    expected.difference(&billing, true) == Difference::None
                 }
                 _ => false,
             },
@@ -107,7 +101,7 @@ mod tests {
             zone: None,
             ends: None,
         };
-        reserved.apply_to(details)
+        reserved.apply_to(BilledAs::read(details, None))
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Sweep<'a> {
     pub unheard: usize,
     /// Those of the others that do not bill what they should.
     pub mismatches: usize,
+    /// Those of which EC2 says something that this version does not know.
+    pub unrecognised: usize,
     /// Whether it came to the end.
     pub complete: bool,
 }
@@ -271,6 +273,10 @@ fn of_record(record: &Record, now: DateTime<Utc>) -> Vec<Metrics> {
     }
     // A line has one value for a dimension, and a discard may be held by several interlocks: so each has a
     // metric, and not a dimension's value.
+    let actual = record.actual.as_ref();
+    if actual.is_some_and(|actual| !actual.unrecognised().is_empty()) {
+        values.push(count("UnrecognisedBilling", 1));
+    }
     let held_by = record.held_by.iter();
     values.extend(held_by.map(|interlock| count(&format!("HeldBy{interlock:?}"), 1)));
     if let Some(registered) = record.registered_at {
@@ -300,6 +306,7 @@ fn of_sweep(sweep: Sweep<'_>) -> Vec<Metrics> {
         ("SweptImages", sweep.looked_at as u64),
         ("UnheardImages", sweep.unheard as u64),
         ("SweepMismatches", sweep.mismatches as u64),
+        ("UnrecognisedBilling", sweep.unrecognised as u64),
         ("SweepsUnfinished", u64::from(!sweep.complete)),
     ])
 }
@@ -517,6 +524,7 @@ mod tests {
             unchanged: 2_990,
             unheard: 0,
             mismatches: 7,
+            unrecognised: 0,
             complete: true,
         };
         let calm = line(Line::Sweep(sweep)).unwrap();
@@ -531,13 +539,14 @@ mod tests {
             (&calm["level"], &calm["event_id"], &calm["unchanged"]),
             (&json!("INFO"), &json!("e-1"), &json!(2_990))
         );
-        (sweep.unheard, sweep.complete) = (2, false);
+        (sweep.unheard, sweep.unrecognised, sweep.complete) = (2, 1, false);
         let alarming = line(Line::Sweep(sweep)).unwrap();
         assert_eq!(
             metrics(&alarming)[1..],
             [
                 "function=guard UnheardImages 2 Count",
                 "function=guard SweepMismatches 7 Count",
+                "function=guard UnrecognisedBilling 1 Count",
                 "function=guard SweepsUnfinished 1 Count"
             ]
         );

@@ -111,17 +111,14 @@ fn text(row: &Row<'_>) -> String {
         line("bills", &bills(actual));
     }
     if let Some(expected) = &record.expected {
-        let platforms = shown(&expected.platform.join(" or "));
         let source = expected.source.name();
-        line("should bill", &format!("{platforms}, says {source}"));
+        let what = shown(&expected.text());
+        line("should bill", &format!("{what}, says {source}"));
     }
     line("why", &shown(&record.reason));
     for (number, statement) in record.evidence.iter().enumerate() {
         let what = if number == 0 { "evidence" } else { "" };
-        let says = match statement.says.as_slice() {
-            [] => statement.state.to_owned(),
-            says => shown(&says.join(" or ")),
-        };
+        let says = shown(&statement.text());
         let source = statement.source.name();
         let detail = shown(&statement.detail);
         line(what, &format!("{source:<13}{says}  ({detail})"));

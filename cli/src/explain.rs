@@ -73,10 +73,13 @@ fn tree(record: &Record, policy: &Policy) -> String {
     if !record.evidence.is_empty() {
         let decides = record.expected.as_ref().map(|expected| expected.source);
         // A source may make several statements: the first that names a platform decides.
-        let decisive = record
-            .evidence
-            .iter()
-            .position(|statement| Some(statement.source) == decides && !statement.says.is_empty());
+        let names_platform = record.expected.as_ref();
+        let names_platform = names_platform.is_some_and(|expected| !expected.platform.is_empty());
+        let decisive = record.evidence.iter().position(|statement| {
+            Some(statement.source) == decides
+                && statement.says.is_empty() != names_platform
+                && statement.state == "spoke"
+        });
         let statements = record.evidence.iter().enumerate();
         branches.push(Branch {
             line: "asked what it should bill, the strongest source first".into(),
@@ -111,9 +114,9 @@ fn tree(record: &Record, policy: &Policy) -> String {
 }
 
 fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) -> Branch {
-    let says = match statement.says.as_slice() {
-        [] => statement.state.replace('-', " "),
-        says => shown(&says.join(" or ")),
+    let says = match statement.state {
+        "spoke" => shown(&statement.text()),
+        state => state.replace('-', " "),
     };
     let mark = if decides { "  ← decides" } else { "" };
     let source = statement.source.name();

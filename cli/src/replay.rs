@@ -17,8 +17,9 @@ use crate::{Outcome, Stop, tell};
 
 const AFTER: &str = "\
 Files may hold EventBridge events, CloudTrail's log files as they are in S3, the answer of aws cloudtrail \
-lookup-events, or batches of SQS; several JSON documents one after the other, and gzip as well. What is no \
-registration in this account and Region is counted and left out.
+lookup-events or of aws logs filter-log-events on a trail's log group, or batches of SQS, also with SNS's envelope; \
+several JSON documents one after the other, and gzip as well. What is no registration in this account and Region is \
+counted and left out.
 
 Exit codes:
   0  all AMIs bill what they should, are exempt, or there were none
@@ -60,16 +61,18 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let mut events = Vec::new();
     for file in &arguments.files {
         let found = read(file).map_err(|why| Stop::Usage(format!("{file:?}: {why}")))?;
-        events.extend(found);
+        let found = found.into_iter().enumerate();
+        events.extend(found.map(|(at, event)| (place(file, at + 1, &event), event)));
     }
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let mut outcome = Outcome::Good;
-    let (all, mut ignored) = (events.len(), 0);
-    for event in events {
+    let (all, mut registrations) = (events.len(), 0);
+    for (place, event) in events {
         let record = match deal(&session, event, arguments.enforce).await {
             Ok(record) => record,
             Err(error) => {
-                outcome = outcome.and(tell(&error.to_string(), Outcome::Unknown));
+                registrations += usize::from(!matches!(error, Error::MalformedEvent(_)));
+                outcome = outcome.and(tell(&format!("{place}: {error}"), Outcome::Unknown));
                 continue;
             }
         };
@@ -77,11 +80,10 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         if record.verdict != Verdict::Gone {
             outcome = outcome.and(Outcome::of(record.verdict));
         }
-        if record.verdict == Verdict::Ignored {
-            ignored += 1;
-            if !arguments.all {
-                continue;
-            }
+        if record.verdict != Verdict::Ignored {
+            registrations += 1;
+        } else if !arguments.all {
+            continue;
         }
         let text = if arguments.json {
             show::json(&record)?
@@ -101,8 +103,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     }
     let _ = writeln!(
         io::stderr(),
-        "{} of {all} events are registrations here",
-        all - ignored
+        "{registrations} of {all} events are registrations here"
     );
     Ok(outcome)
 }
@@ -122,6 +123,13 @@ async fn deal(session: &Session, event: Value, enforce: bool) -> Result<Record, 
             Err(Error::MalformedEvent("not a single event".into()))
         }
     }
+}
+
+/// Where an event stands, for people: `"events.json", event 3 (7bf73129-…)`.
+fn place(file: &str, number: usize, event: &Value) -> String {
+    let id = event.get("id").and_then(Value::as_str);
+    let id = id.map(|id| format!(" ({})", shown(id))).unwrap_or_default();
+    format!("{file:?}, event {number}{id}")
 }
 
 /// The events in a file.
@@ -157,13 +165,14 @@ fn collect(mut document: Value, events: &mut Vec<Value>) -> Result<(), String> {
     if let Value::Array(documents) = document {
         return documents.into_iter().try_for_each(|it| collect(it, events));
     }
-    // An SQS batch and a CloudTrail log file both call it so; lookup-events calls it Events.
-    for list in ["Records", "Events"] {
+    // An SQS batch and a CloudTrail log file call it Records, lookup-events Events, and filter-log-events events.
+    for list in ["Records", "Events", "events"] {
         if let Some(documents) = document.get_mut(list).map(Value::take) {
             return collect(documents, events);
         }
     }
-    for wrapped in ["body", "CloudTrailEvent"] {
+    // A message of SQS, an entry of lookup-events, SNS's envelope, a line of a log group.
+    for wrapped in ["body", "CloudTrailEvent", "Message", "message"] {
         if let Some(text) = document.get(wrapped).and_then(Value::as_str) {
             let inner = serde_json::from_str(text);
             let inner =

@@ -76,6 +76,8 @@ struct Statement {
     state: String,
     #[serde(default)]
     says: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_codes: Option<Vec<String>>,
     detail: Option<String>,
 }
 
@@ -105,7 +107,7 @@ impl Row {
 
     fn should_bill(&self) -> String {
         match &self.expected {
-            Some(expected) => expected.platform.join(" or "),
+            Some(expected) => expected.text(),
             None => NOBODY.into(),
         }
     }

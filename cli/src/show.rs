@@ -57,10 +57,15 @@ pub(crate) fn bills(actual: &Actual) -> String {
         None | Some("") => "no platform details".to_owned(),
         Some(details) => shown(details),
     };
-    match actual.usage_operation.as_deref() {
+    let billed = match actual.usage_operation.as_deref() {
         None | Some("") => details,
         Some(operation) => format!("{details} ({})", shown(operation)),
+    };
+    if actual.product_codes.is_empty() {
+        return billed;
     }
+    let codes: Vec<String> = actual.product_codes.iter().map(|it| shown(it)).collect();
+    format!("{billed}, product code {}", codes.join(", "))
 }
 
 /// What the guard would do about an image, as a sentence.

@@ -43,11 +43,15 @@ PACKAGES = {
 # --- what the product shall say --------------------------------------------------------------------------------------
 
 LINUX_ONLY = ["Linux"]
+# License Manager converts one licence into the other, and leaves the disk as it is.
+RED_HAT = ["RedHat", "RedHatByol"]
+RED_HAT_HA = ["RedHatHa"]
 RED_HAT_OPEN = ["RedHat", "RedHatByol", "Linux"]
-RED_HAT_BYOL = ["RedHatByol", "Linux"]
+BY_PRODUCT_CODE = "Linux with a product code"
+RED_HAT_SOLD = ["RedHat", "RedHatHa", "RedHatByol", BY_PRODUCT_CODE]
 SUSE_OPEN = ["SUSE", "Linux"]
 SQL = ["SQL Server Web", "SQL Server Standard", "SQL Server Enterprise"]
-RED_HAT_SQL = ["RedHat", *(f"Red Hat Enterprise Linux with {edition}" for edition in SQL)]
+RED_HAT_SQL = ["RedHat", *(f"Red Hat Enterprise Linux with {edition}" for edition in SQL), "RedHatByol"]
 WINDOWS = ["Windows", "WindowsByol"]
 WINDOWS_SQL = ["Windows", *(f"Windows with {edition}" for edition in SQL), "WindowsByol"]
 
@@ -234,6 +238,16 @@ def fedora(root, size=10 * GIB):
     ]
 
 
+def core_os(root, size=10 * GIB):
+    """Fedora CoreOS and RHEL CoreOS."""
+    return [
+        Part(1, 2048, 2048, BIOS_BOOT, BIOS),
+        Part(2, 4096, 127 * 2048, EFI_SYSTEM, efi("fedora")),
+        Part(3, 264192, 384 * 2048, LINUX, Ext({"ostree/default-0/vmlinuz": b"kernel " * 4000, "loader/entries/ostree-1.conf": b"title Linux\n"})),
+        Part(4, 1050624, rest(size, 1050624), LINUX_ROOT, root),
+    ]  # fmt: skip
+
+
 def one(root, size=512 * MIB, type="83"):
     """An MBR with one partition behind the first MiB."""
     return [Part(1, 2048, size // SECTOR - 2048, type, root)]
@@ -311,30 +325,33 @@ HIVE = "Windows/System32/config/SOFTWARE"
 # --- the images ------------------------------------------------------------------------------------------------------
 
 
+UNKNOWN = 'NAME="Example Linux"\nID=examplelinux\nVERSION_ID="1"\nPRETTY_NAME="Example Linux 1"\n'
+
+
 def the_distributions():
     """Each operating system once as its vendor's AMI is laid out, and with each sign of who licenses it."""
     rhui_ha = t.rhui(8) | t.repository("redhat-rhui-ha", "rhel-8-highavailability-rhui-rpms")
     rhui_ha_7 = t.rhui_certificate(7) | t.repository("redhat-rhui-client-config-ha", "rhui-client-config-server-7-ha")
     return [
         Image("rhel9-rhui", "RHEL 9 as AWS sells it: RHUI's certificate and repositories; the root is the 4th partition.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_9(Xfs(rhel(db, 9, t.rhui(9)))), ["RedHat"], evidence=[t.OS_RELEASE], root=4),
+              lambda db: red_hat_9(Xfs(rhel(db, 9, t.rhui(9)))), RED_HAT, evidence=[t.OS_RELEASE], root=4),
         Image("rhel8-rhui-certificate", "RHEL 8 with RHUI's certificate only, RPM database in Berkeley DB.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_8(Xfs(rhel(db, 8, t.rhui_certificate(8)))), ["RedHat"],
+              lambda db: red_hat_8(Xfs(rhel(db, 8, t.rhui_certificate(8)))), RED_HAT,
               evidence=[t.OS_RELEASE, "etc/pki/rhui/product/content-rhel8.crt"], root=2),
         Image("rhel9-rhui-repository", "RHEL 9 with RHUI's repository only.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_9(Xfs(rhel(db, 9, t.repository("redhat-rhui", "rhel-9-baseos-rhui-rpms"), count=60))), ["RedHat"],
+              lambda db: red_hat_9(Xfs(rhel(db, 9, t.repository("redhat-rhui", "rhel-9-baseos-rhui-rpms"), count=60))), RED_HAT,
               evidence=[t.OS_RELEASE, "etc/yum.repos.d/redhat-rhui.repo"], root=4),
         Image("rhel8-rhui-ha", "RHEL 8 with RHUI and its high availability repository.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_8(Xfs(rhel(db, 8, rhui_ha, count=60))), ["RedHatHa"],
+              lambda db: red_hat_8(Xfs(rhel(db, 8, rhui_ha, count=60))), RED_HAT_HA,
               evidence=[t.OS_RELEASE, "etc/yum.repos.d/redhat-rhui-ha.repo"], root=2),
         Image("rhel7-rhui-client-config-ha", "RHEL 7 with RHUI and the client configuration of high availability.", "xfs", "mbr", 10 * GIB,
-              lambda db: one(Xfs(rhel(db, 7, rhui_ha_7, count=60)), 10 * GIB), ["RedHatHa"],
+              lambda db: one(Xfs(rhel(db, 7, rhui_ha_7, count=60)), 10 * GIB), RED_HAT_HA,
               evidence=[t.OS_RELEASE, "etc/yum.repos.d/redhat-rhui-client-config-ha.repo"], root=1),
         Image("rhel9-byol", "RHEL 9 with a subscription of its own: a consumer certificate, no RHUI.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_9(Xfs(rhel(db, 9, t.CONSUMER, count=60))), RED_HAT_BYOL,
+              lambda db: red_hat_9(Xfs(rhel(db, 9, t.CONSUMER, count=60))), RED_HAT_OPEN,
               evidence=[t.OS_RELEASE, "etc/pki/consumer/cert.pem"], root=4),
-        Image("rhel9-rhui-and-consumer", "RHEL 9 with RHUI that is registered with Red Hat besides: AWS bills it.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_9(Xfs(rhel(db, 9, t.rhui(9) | t.CONSUMER, count=60))), ["RedHat"], evidence=[t.OS_RELEASE], root=4),
+        Image("rhel9-rhui-and-consumer", "RHEL 9 with RHUI that is registered with Red Hat besides: sold by the AWS Marketplace, or converted.", "xfs", "gpt", 10 * GIB,
+              lambda db: red_hat_9(Xfs(rhel(db, 9, t.rhui(9) | t.CONSUMER, count=60))), RED_HAT_SOLD, evidence=[t.OS_RELEASE], root=4),
         Image("rhel10-no-sign", "RHEL 10 without any sign of who licenses it, as Red Hat's image builder makes it.", "xfs", "gpt", 10 * GIB,
               lambda db: red_hat_9(Xfs(rhel(db, 10))), RED_HAT_OPEN, evidence=[t.OS_RELEASE], root=4),
         Image("rhel9-rhui-mssql", "RHEL 9 with RHUI and SQL Server for Linux.", "xfs", "gpt", 10 * GIB,
@@ -389,6 +406,38 @@ def the_distributions():
         Image("sles16-byos-mssql", "SLES 16 BYOS with SQL Server in the subvolume @/opt.", "btrfs", "gpt", 10 * GIB,
               lambda db: suse_15(suse_snapshots(t.suse("sles16", t.SLES_16, db, "16.0", 60) | t.SUSE_BYOS | t.MSSQL)), LINUX_ONLY + SQL,
               evidence=[t.OS_RELEASE, "opt/mssql/bin/sqlservr"], root=3),
+        Image("sles15-sap-pay-as-you-go", "SLES 15 for SAP as the AWS Marketplace sells it: its base product is SLES_SAP, guestregister.service is enabled.", "xfs", "gpt", 10 * GIB,
+              lambda db: suse_15(Xfs(t.suse("sles15", t.SLES_15, db, "15.6", 60, product="SLES_SAP") | t.GUESTREGISTER)), [BY_PRODUCT_CODE],
+              evidence=[t.OS_RELEASE, "etc/products.d/baseproduct"], root=3),
+        Image("sles16-sap-variant", "SLES 16 for SAP by VARIANT_ID, pay as you go.", "btrfs", "gpt", 10 * GIB,
+              lambda db: suse_15(suse_snapshots(t.suse("sles16", t.SLES_16 + 'VARIANT_ID="sles-sap"\n', db, "16.0", 60) | t.GUESTREGISTER)), [BY_PRODUCT_CODE],
+              evidence=[t.OS_RELEASE], root=3),
+        Image("sles12-sap-byos", "SLES 12 for SAP by its ID, which asks to be registered (BYOS).", "ext4", "mbr", 8 * GIB,
+              lambda db: one(Ext(t.suse("sles12", t.SLES_12.replace('ID="sles"', 'ID="sles_sap"'), db, "12.5", 60) | t.SUSE_BYOS), 8 * GIB), ["Linux", BY_PRODUCT_CODE],
+              evidence=[t.OS_RELEASE, "usr/lib/motd.d/20_byos_register"], root=1),
+        Image("sl-micro6", "SUSE Linux Micro 6, without a sign of who licenses it.", "btrfs", "gpt", 10 * GIB,
+              lambda db: suse_15(suse_snapshots(t.suse("micro6", t.SL_MICRO_6, db, "6.1", 60, product="SL-Micro"))), SUSE_OPEN, evidence=[t.OS_RELEASE], root=3),
+        Image("sl-micro6-pay-as-you-go", "SUSE Linux Micro 6 with guestregister.service enabled.", "btrfs", "gpt", 10 * GIB,
+              lambda db: suse_15(suse_snapshots(t.suse("micro6", t.SL_MICRO_6, db, "6.1", 60, product="SL-Micro") | t.GUESTREGISTER)), ["SUSE", BY_PRODUCT_CODE],
+              evidence=[t.OS_RELEASE, "etc/systemd/system/multi-user.target.wants/guestregister.service"], root=3),
+        Image("fedora-coreos", "Fedora CoreOS: BIOS boot, EFI, /boot on ext4, and an OSTree root on XFS with the deployments of two releases.", "xfs", "gpt", 10 * GIB,
+              lambda db: core_os(Xfs(t.ostree("fedora-coreos", t.rpm_based("fcos", t.FEDORA_COREOS, db, "fedora-sqlite", 60))
+                                     | t.ostree("fedora-coreos", t.rpm_based("fcos", t.FEDORA_COREOS, db, "fedora-sqlite", 40), serial=1))),
+              LINUX_ONLY, evidence=[t.OS_RELEASE], root=4),
+        Image("rhcos", "RHEL CoreOS, OpenShift's node system: an OSTree root on XFS.", "xfs", "gpt", 16 * GIB,
+              lambda db: core_os(Xfs(t.ostree("rhcos", t.rpm_based("rhcos", t.RHCOS, db, "rhel-sqlite", 60))), 16 * GIB), LINUX_ONLY, evidence=[t.OS_RELEASE], root=4),
+        Image("rhel9-image-mode", "RHEL 9 in image mode (bootc) with RHUI: an OSTree root on XFS.", "xfs", "gpt", 10 * GIB,
+              lambda db: core_os(Xfs(t.ostree("default", rhel(db, 9, t.rhui(9), count=60)))), RED_HAT, evidence=[t.OS_RELEASE, "etc/yum.repos.d/redhat-rhui.repo"], root=4),
+        Image("centos-bootc-mssql", "CentOS Stream 9 in image mode on ext4, with SQL Server below /opt, which is a link to /var/opt.", "ext4", "gpt", 10 * GIB,
+              lambda db: core_os(Ext(t.ostree("default", t.rpm_based("stream9", t.CENTOS_STREAM_9, db, "el9-sqlite", 60) | t.MSSQL))), LINUX_ONLY + SQL,
+              evidence=[t.OS_RELEASE, "opt/mssql/bin/sqlservr"], root=4),
+        Image("fedora-silverblue", "Fedora with an OSTree root in a subvolume of btrfs.", "btrfs", "gpt", 10 * GIB,
+              lambda db: fedora(Btrfs(t.ostree("fedora", t.rpm_based("fedora41", t.FEDORA_41, db, "fedora-sqlite", 60)), subvolumes=("root", "home", "var"), default="root", set_default=False,
+                                      mounts={"home": "home", "var": "var"}, options=("-m", "single"))), LINUX_ONLY, evidence=[t.OS_RELEASE], root=4),
+        Image("photon5", "Photon OS 5, whose ID is not on any list of the product's.", "ext4", "mbr", 512 * MIB,
+              lambda db: one(Ext(t.rpm_based("photon", t.PHOTON_5, db, "el9-sqlite", 40))), LINUX_ONLY, evidence=[t.OS_RELEASE], root=1),
+        Image("unknown-id", "A Linux that nobody has heard of.", "ext4", "mbr", 512 * MIB,
+              lambda db: one(Ext(t.base("unknown", UNKNOWN, 40))), LINUX_ONLY, evidence=[t.OS_RELEASE], root=1),
         Image("ubuntu24", "Ubuntu 24.04: partitions 1, 14, 15 and 16, the root the last in place.", "ext4", "gpt", 8 * GIB,
               lambda db: ubuntu_24(Ext(t.ubuntu("ubuntu24"), roomy=True)), LINUX_ONLY, evidence=[t.OS_RELEASE], root=1),
         Image("ubuntu22-pro", "Ubuntu Pro 22.04, by the package that attaches it by itself.", "ext4", "gpt", 8 * GIB,
@@ -429,11 +478,11 @@ def the_file_systems():
               lambda db: one(Xfs(t.rpm_based("centos7", t.CENTOS_7, db, "centos-bdb", 120), options=("-m", "crc=0", "-n", "ftype=0")), 8 * GIB),
               LINUX_ONLY, evidence=[t.OS_RELEASE], root=1),
         Image("xfs-before-bigtime", "RHEL 8 with RHUI on XFS without bigtime, inode B-tree counters and reflink.", "xfs", "mbr", 8 * GIB,
-              lambda db: one(Xfs(rhel(db, 8, t.rhui(8), 120), options=("-m", "bigtime=0,inobtcount=0,reflink=0")), 8 * GIB), ["RedHat"],
+              lambda db: one(Xfs(rhel(db, 8, t.rhui(8), 120), options=("-m", "bigtime=0,inobtcount=0,reflink=0")), 8 * GIB), RED_HAT,
               evidence=[t.OS_RELEASE], root=1),
         Image("xfs-wide-folders", "RHEL 9 with RHUI on XFS with blocks of folders of 16 KiB and blocks of 1 KiB, and a folder of 1,000 files beside RHUI's.", "xfs", "none", 512 * MIB,
               lambda db: Xfs(rhel(db, 9, t.rhui_certificate(9) | {f"etc/pki/rhui/product/old-{n:04}-{n * 7919 % 1000}.crt": b"" for n in range(1000)}, 60),
-                             options=("-b", "size=1024", "-n", "size=16384")), ["RedHat"], evidence=[t.OS_RELEASE]),
+                             options=("-b", "size=1024", "-n", "size=16384")), RED_HAT, evidence=[t.OS_RELEASE]),
         Image("btrfs-plain", "Debian on plain btrfs, metadata twice as is the default.", "btrfs", "none", 512 * MIB,
               lambda db: Btrfs(t.dpkg_based("btrfs", t.DEBIAN_12, 40, 60)), LINUX_ONLY, evidence=[t.OS_RELEASE]),
         Image("btrfs-at", "Ubuntu on btrfs, its root in the subvolume `@`, which is not the default one.", "btrfs", "gpt", 8 * GIB,
@@ -491,7 +540,7 @@ def the_journals():
               lambda db: one(Xfs(t.rpm_based("convert", t.CENTOS_7, db, "centos-bdb", 60), crash=Crash(converted)), 8 * GIB), RED_HAT_OPEN,
               evidence=[t.OS_RELEASE], root=1),
         Image("xfs-log-has-rhui", "RHEL 9 whose RHUI certificate is only in the log of XFS yet.", "xfs", "gpt", 10 * GIB,
-              lambda db: red_hat_8(Xfs(rhel(db, 9, count=60), crash=Crash(t.rhui_certificate(9)))), ["RedHat"],
+              lambda db: red_hat_8(Xfs(rhel(db, 9, count=60), crash=Crash(t.rhui_certificate(9)))), RED_HAT,
               evidence=[t.OS_RELEASE, "etc/pki/rhui/product/content-rhel9.crt"], root=2),
         Image("xfs-crash", "Amazon Linux 2023 that crashed while it wrote logs: the log of XFS is to be replayed.", "xfs", "gpt", 8 * GIB,
               lambda db: amazon_2023(Xfs(t.rpm_based("crash", t.AMAZON_2023, db, "amazon-sqlite", 60), crash=Crash({"var/lib/cloud/data/status.json": b"{}\n"}, churn=120))),
@@ -616,7 +665,6 @@ def upper_case(path):
 
 def the_undetermined():
     """Disks of which the product must say that it does not know, and why."""
-    unknown = 'NAME="Example Linux"\nID=examplelinux\nVERSION_ID="1"\nPRETTY_NAME="Example Linux 1"\n'
 
     def other(release):
         return lambda db: one(Ext(t.base("other", "", 40) | {t.USR_OS_RELEASE: release}))
@@ -657,7 +705,17 @@ def the_undetermined():
         Image("linux-and-windows", "Ubuntu on one partition, Windows on another.", "ext4", "mbr", 2 * GIB,
               lambda db: [Part(1, 2048, 256 * 2048, "7", Ntfs(t.windows(server()))),
                           Part(2, 526336, 500 * 2048, "83", Ext(t.ubuntu("two", t.UBUNTU_22, 40)))], [], "more than one", root=2),
-        Image("unknown-id", "A Linux that nobody has heard of.", "ext4", "mbr", 512 * MIB, other(unknown.encode()), [], "examplelinux", root=1),
+        Image("unknown-id-of-red-hat", "A system whose ID is unknown, and whose name is Red Hat's.", "ext4", "mbr", 512 * MIB,
+              other(t.RHEL_9.replace('ID="rhel"', 'ID="example"', 1).encode()), [], "which this version does not know", root=1),
+        Image("unknown-id-of-suse", "A system whose ID is unknown, and whose CPE name is SUSE's.", "ext4", "mbr", 512 * MIB,
+              other(b'NAME="Example"\nID=example\nCPE_NAME="cpe:/o:suse:sles:15:sp6"\n'), [], "which this version does not know", root=1),
+        Image("id-is-none", "An os-release whose ID has a space in it.", "ext4", "mbr", 512 * MIB, other(b'NAME="Example"\nID="two words"\n'), [], "cannot be one", root=1),
+        Image("ostree-two-systems", "Two OSTree deployments that hold different systems: CentOS Stream, and RHEL with RHUI.", "xfs", "gpt", 10 * GIB,
+              lambda db: core_os(Xfs(t.ostree("default", t.rpm_based("stream9", t.CENTOS_STREAM_9, db, "el9-sqlite", 40))
+                                     | t.ostree("default", rhel(db, 9, t.rhui(9), count=40), serial=1))), [], "different systems", root=4),
+        Image("ostree-beside-a-root", "RHEL that was turned into image mode in place, its old root still there.", "xfs", "gpt", 10 * GIB,
+              lambda db: core_os(Xfs(rhel(db, 9, t.rhui(9), count=40) | t.ostree("default", t.rpm_based("stream9", t.CENTOS_STREAM_9, db, "el9-sqlite", 40)))),
+              [], "beside", root=4),
         Image("os-release-without-id", "An os-release that tells no ID.", "ext4", "mbr", 512 * MIB, other(b'NAME="Linux"\n'), [], "ID", root=1),
         Image("os-release-is-noise", "An os-release that is noise.", "ext4", "mbr", 512 * MIB, other(damage.noise(3000)), [], "", root=1),
         Image("os-release-is-a-folder", "An os-release that is a folder.", "ext4", "mbr", 512 * MIB, other(None), [], "does not say which", root=1),

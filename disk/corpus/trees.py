@@ -206,6 +206,51 @@ CPE_NAME="cpe:/o:suse:sles:16:16.0"
 DOCUMENTATION_URL="https://documentation.suse.com/"
 """
 
+SL_MICRO_6 = """NAME="SL-Micro"
+VERSION="6.1"
+VERSION_ID="6.1"
+PRETTY_NAME="SUSE Linux Micro 6.1"
+ID="sl-micro"
+ID_LIKE="suse"
+ANSI_COLOR="0;32"
+CPE_NAME="cpe:/o:suse:sl-micro:6.1"
+"""
+
+FEDORA_COREOS = """NAME="Fedora Linux"
+VERSION="41.20250105.3.0 (CoreOS)"
+ID=fedora
+VERSION_ID=41
+PLATFORM_ID="platform:f41"
+PRETTY_NAME="Fedora CoreOS 41.20250105.3.0"
+CPE_NAME="cpe:/o:fedoraproject:fedora:41"
+VARIANT="CoreOS"
+VARIANT_ID=coreos
+OSTREE_VERSION='41.20250105.3.0'
+"""
+
+RHCOS = """NAME="Red Hat Enterprise Linux CoreOS"
+ID="rhcos"
+ID_LIKE="rhel fedora"
+VERSION="416.94.202406172220-0"
+VERSION_ID="4.16"
+VARIANT="CoreOS"
+VARIANT_ID=coreos
+PLATFORM_ID="platform:el9"
+PRETTY_NAME="Red Hat Enterprise Linux CoreOS 416.94.202406172220-0"
+CPE_NAME="cpe:/o:redhat:enterprise_linux:9::baseos::coreos"
+OPENSHIFT_VERSION="4.16"
+RHEL_VERSION=9.4
+OSTREE_VERSION="416.94.202406172220-0"
+"""
+
+PHOTON_5 = """NAME="VMware Photon OS"
+VERSION="5.0"
+ID=photon
+VERSION_ID=5.0
+PRETTY_NAME="VMware Photon OS/Linux"
+ANSI_COLOR="1;34"
+"""
+
 LEAP_15 = """NAME="openSUSE Leap"
 VERSION="15.6"
 ID="opensuse-leap"
@@ -446,17 +491,39 @@ SLES_PRODUCT = """<?xml version='1.0'?>
 """
 
 
-def suse(seed, os_release, packages, version, count=220):
+def suse(seed, os_release, packages, version, count=220, product="SLES"):
     """SLES: the product is in products.d, the RPM database below usr/lib/sysimage since 15."""
     tree = rpm_based(seed, os_release, packages, "sles-bdb" if version.startswith("12") else "sles-ndb", count)
     tree |= {
-        "etc/products.d/SLES.prod": SLES_PRODUCT.format(version).encode(),
-        "etc/products.d/baseproduct": Link("SLES.prod"),
+        f"etc/products.d/{product}.prod": SLES_PRODUCT.format(version).replace("SLES", product).encode(),
+        "etc/products.d/baseproduct": Link(f"{product}.prod"),
         "etc/zypp/zypp.conf": b"[main]\n", "etc/SUSEConnect.example": b"---\n",
     }  # fmt: skip
     if version.startswith("12"):
         tree[OS_RELEASE] = tree.pop(USR_OS_RELEASE)
     return tree
+
+
+def ostree(name, tree, serial=0):
+    """A system as OSTree deploys it: all of it below ostree/deploy, /var once for all deployments of a name, the RPM
+    database below /usr, /opt a link to /var/opt."""
+    own = f"ostree/deploy/{name}"
+    deployment = f"{own}/deploy/{format(serial + 10, 'x') * 64}.{serial}"
+    made = {f"{deployment}.origin": b"[origin]\nrefspec=none\n", "ostree/repo/config": b"[core]\nmode=bare\n", "boot": None}
+    for path, content in tree.items():
+        if path.startswith("var/lib/rpm/"):
+            made[f"{deployment}/usr/share/rpm/{path.removeprefix('var/lib/rpm/')}"] = content
+        elif path == "opt" or path.startswith("boot/"):
+            continue
+        elif path.startswith("opt/"):
+            made[f"{own}/var/{path}"] = content
+        elif path.startswith("var/"):
+            made[f"{own}/{path}"] = content
+        else:
+            made[f"{deployment}/{path}"] = content
+    made[f"{deployment}/opt"] = Link("var/opt")
+    made[f"{deployment}/var"] = None
+    return made
 
 
 def ubuntu(seed, os_release=UBUNTU_24, count=160):

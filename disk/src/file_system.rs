@@ -63,7 +63,7 @@ pub(crate) trait FileSystem {
     /// The bytes of a file from `offset` on, as many as fit; fewer only at its end.
     fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble>;
 
-    /// The names in a directory; those that are no UTF-8 are none that anybody looks for.
+    /// The names in a directory, without `.` and `..`. Names that are not UTF-8 are left out: the reader looks for none.
     fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble>;
 }
 

@@ -31,11 +31,13 @@ pub struct Findings {
 pub enum System {
     /// Red Hat Enterprise Linux.
     RedHat(LinuxSigns),
-    /// SUSE Linux Enterprise.
+    /// SUSE Linux Enterprise Server, or SUSE Linux Micro.
     Suse(LinuxSigns),
+    /// SUSE Linux Enterprise Server for SAP applications.
+    SuseForSap(LinuxSigns),
     /// Ubuntu. Included is what Ubuntu Pro's images have; open, a subscription of unknown origin.
     Ubuntu(LinuxSigns),
-    /// A Linux that nobody sells by the hour, by the `ID` of its os-release.
+    /// A Linux that has no billing code of its own, by the `ID` of its os-release.
     OtherLinux(String),
     /// Windows.
     Windows(WindowsKind),
@@ -50,6 +52,8 @@ pub enum LinuxSigns {
     IncludedWithHa,
     /// A bundle for SAP, of which it does not show what the cloud provider bills.
     Bundle,
+    /// The cloud provider or its marketplace, and it does not show which: RHUI beside a subscription of one's own.
+    Sold,
     /// Somebody else: a subscription of one's own, or none at all.
     Brought,
     /// Nothing tells, or the signs do not agree.

@@ -6,15 +6,58 @@ mod windows;
 
 use crate::file_system::{self, Content, Trouble};
 use crate::findings::{Findings, SqlServer, System};
-use crate::partitions::{self, Partition};
-use crate::tree::Tree;
+use crate::partitions;
+use crate::tree::{Root, Tree};
 use crate::volume::Volume;
 
 /// An operating system, before it is known to be the only one.
 struct Found {
+    family: Family,
+    tree: Tree,
+    /// Its root directories: one, or one for each of OSTree's deployments.
+    roots: Vec<Root>,
+    /// The partition and what is on it, for people.
+    place: String,
+}
+
+/// What one root directory says.
+#[derive(PartialEq)]
+struct Told {
     system: System,
     name: String,
     sql_server: Option<SqlServer>,
+}
+
+/// Where OSTree has its deployments: `/ostree/deploy/NAME/deploy/CHECKSUM.N`, each the root of one version of the
+/// system, with one `/var` for all of a name (OSTree's documentation, "Deployments").
+const OSTREE: &str = "/ostree/deploy";
+
+/// How many deployments are read. As a rule there are two at most.
+const MOST_DEPLOYMENTS: usize = 8;
+
+/// The deployments on a file system. Fedora CoreOS, RHEL CoreOS and image mode for RHEL have their whole system in one.
+///
+/// # Errors
+/// [`Trouble`], if there are so many that the one that starts may not be among those that are read.
+fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
+    let mut roots = Vec::new();
+    for name in tree.names(OSTREE)? {
+        let deployed = format!("{OSTREE}/{name}/deploy");
+        for version in tree.names(&deployed)? {
+            let directory = format!("{deployed}/{version}");
+            if !tree.is_directory(&directory)? {
+                continue;
+            }
+            if roots.len() == MOST_DEPLOYMENTS {
+                return Err(Trouble::new("OSTree has too many deployments"));
+            }
+            roots.push(Root {
+                directory,
+                var: Some(format!("{OSTREE}/{name}/var")),
+            });
+        }
+    }
+    Ok(roots)
 }
 
 /// Finds the operating system. Whatever may hold another one must be readable, or nothing is said: of two
@@ -32,10 +75,35 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
                 others.push(format!("{kind} ({partition})"));
                 for file_system in file_systems {
                     let mut tree = Tree::new(file_system);
-                    match family(&mut tree, kind) {
-                        Ok(None) => sql_server_beside |= tree.is_file(linux::SQL_SERVER_BESIDE)?,
-                        Ok(Some(family)) => roots.push((family, tree, kind, partition.clone())),
-                        Err(trouble) => closed.push(format!("{trouble} ({partition})")),
+                    let is_own_root = family(&mut tree, kind);
+                    let deployed = match kind {
+                        "ntfs" => Ok(Vec::new()),
+                        _ => deployments(&mut tree),
+                    };
+                    match (is_own_root, deployed) {
+                        (Ok(None), Ok(deployed)) if deployed.is_empty() => {
+                            sql_server_beside |= tree.is_file(linux::SQL_SERVER_BESIDE)?;
+                        }
+                        (Ok(Some(family)), Ok(deployed)) if deployed.is_empty() => {
+                            roots.push(Found {
+                                family,
+                                tree,
+                                roots: vec![Root::default()],
+                                place: format!("{partition}, {kind}"),
+                            });
+                        }
+                        (Ok(None), Ok(deployed)) => roots.push(Found {
+                            family: Family::Linux,
+                            tree,
+                            roots: deployed,
+                            place: format!("{partition}, {kind}, OSTree"),
+                        }),
+                        (Ok(Some(_)), Ok(_)) => closed.push(format!(
+                            "an operating system beside OSTree's deployments ({partition})"
+                        )),
+                        (Err(trouble), _) | (_, Err(trouble)) => {
+                            closed.push(format!("{trouble} ({partition})"));
+                        }
                     }
                 }
             }
@@ -48,15 +116,16 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
     if !closed.is_empty() {
         let also = match roots.first() {
             None => String::new(),
-            Some((_, _, kind, partition)) => format!(", beside what is on {partition} ({kind})"),
+            Some(root) => format!(", beside what is on {}", root.place),
         };
         return Err(Trouble(format!("{}{also}", closed.join("; "))));
     }
     let mut roots = roots.into_iter();
     match (roots.next(), roots.next()) {
         (Some(root), None) => told(root, sql_server_beside),
-        (Some((_, _, _, one)), Some((_, _, _, other))) => Err(Trouble(format!(
-            "there is more than one operating system, on {one} and on {other}"
+        (Some(one), Some(other)) => Err(Trouble(format!(
+            "there is more than one operating system, on {} and on {}",
+            one.place, other.place
         ))),
         (None, _) if others.is_empty() => Err(Trouble::new(
             "there is no file system that an operating system could be on",
@@ -109,19 +178,39 @@ fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, Trouble>
     Ok(None)
 }
 
-fn told(
-    (family, mut tree, kind, partition): (Family, Tree, &'static str, Partition),
-    sql_server_beside: bool,
-) -> Result<Findings, Trouble> {
-    let found = match family {
-        Family::Linux => linux::read(&mut tree, sql_server_beside)?,
-        Family::Windows => windows::read(&mut tree)?,
-    };
+fn told(found: Found, sql_server_beside: bool) -> Result<Findings, Trouble> {
+    let Found {
+        family,
+        mut tree,
+        roots,
+        place,
+    } = found;
+    let mut first: Option<Told> = None;
+    for root in roots {
+        tree.enter(root);
+        let told = match family {
+            Family::Linux => linux::read(&mut tree, sql_server_beside)?,
+            Family::Windows => windows::read(&mut tree)?,
+        };
+        match &first {
+            None => first = Some(told),
+            Some(first)
+                if (&first.system, &first.sql_server) == (&told.system, &told.sql_server) => {}
+            // The boot loader's entries say which one starts; they may be elsewhere.
+            Some(first) => {
+                return Err(Trouble(format!(
+                    "OSTree's deployments hold different systems: {} and {}",
+                    first.name, told.name
+                )));
+            }
+        }
+    }
+    let told = first.ok_or_else(|| Trouble::new("there is no root directory"))?;
     Ok(Findings {
-        system: found.system,
-        name: found.name,
-        sql_server: found.sql_server,
-        place: format!("{partition}, {kind}"),
+        system: told.system,
+        name: told.name,
+        sql_server: told.sql_server,
+        place,
         evidence: tree.evidence().to_vec(),
     })
 }

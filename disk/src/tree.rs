@@ -8,9 +8,19 @@ const MOST_LINKS: u32 = 40;
 /// How many paths are noted: a stranger may have made any number of them.
 const MOST_TOLD: usize = 32;
 
-/// A root directory.
+/// The root directory of an operating system on a file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// The directory, as the file system knows it; empty for the file system's own root.
+    pub(crate) directory: String,
+    /// Where its `/var` is, if that is not in it.
+    pub(crate) var: Option<String>,
+}
+
+/// A file system, seen from a root directory.
 pub(crate) struct Tree {
     file_system: Box<dyn FileSystem>,
+    root: Root,
     /// The paths that told something, in the order in which they were read.
     evidence: Vec<String>,
 }
@@ -19,13 +29,32 @@ impl Tree {
     pub(crate) fn new(file_system: Box<dyn FileSystem>) -> Tree {
         Tree {
             file_system,
+            root: Root::default(),
             evidence: Vec::new(),
+        }
+    }
+
+    /// Sees the file system from another root. No link leads out of it.
+    pub(crate) fn enter(&mut self, root: Root) {
+        self.root = root;
+    }
+
+    /// A path below the root, as the file system knows it.
+    fn real(&self, path: &str) -> String {
+        let below_var = path.strip_prefix("/var");
+        let below_var = below_var.filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        match (&self.root.var, below_var) {
+            (Some(var), Some(rest)) => format!("{var}{rest}"),
+            _ => match format!("{}{path}", self.root.directory) {
+                whole if whole.is_empty() => "/".to_owned(),
+                whole => whole,
+            },
         }
     }
 
     /// Whether the root is a directory, as every root is.
     pub(crate) fn has_root(&mut self) -> Result<bool, Trouble> {
-        Ok(self.file_system.kind("/")? == Some(Kind::Directory))
+        Ok(self.file_system.kind(&self.real(""))? == Some(Kind::Directory))
     }
 
     /// The paths that told something.
@@ -57,7 +86,8 @@ impl Tree {
         let Some((directory, Kind::Directory)) = self.follow(directory)? else {
             return Ok(false);
         };
-        let there = self.file_system.kind(&format!("{directory}/{name}"))?;
+        let there = self.real(&format!("{directory}/{name}"));
+        let there = self.file_system.kind(&there)?;
         if there.is_some() {
             self.tells(path);
         }
@@ -67,18 +97,30 @@ impl Tree {
     /// The names in a directory; none if there is no such directory.
     pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
         match self.follow(path)? {
-            Some((real, Kind::Directory)) if real.is_empty() => self.file_system.names("/"),
-            Some((real, Kind::Directory)) => self.file_system.names(&real),
+            Some((path, Kind::Directory)) => self.file_system.names(&self.real(&path)),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Where a link points; `None` if there is no link at the path.
+    pub(crate) fn link(&mut self, path: &str) -> Result<Option<String>, Trouble> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some((directory, Kind::Directory)) = self.follow(directory)? else {
+            return Ok(None);
+        };
+        let path = self.real(&format!("{directory}/{name}"));
+        Ok(match self.file_system.kind(&path)? {
+            Some(Kind::Link) => String::from_utf8(self.file_system.link(&path)?).ok(),
+            _ => None,
+        })
     }
 
     /// A file to read from; `None` if there is none.
     pub(crate) fn file(&mut self, path: &str) -> Result<Option<OpenFile<'_>>, Trouble> {
         Ok(match self.follow(path)? {
             Some((path, Kind::File)) => Some(OpenFile {
+                path: self.real(&path),
                 file_system: self.file_system.as_mut(),
-                path,
             }),
             _ => None,
         })
@@ -102,7 +144,7 @@ impl Tree {
                 _ if kind != Kind::Directory => return Ok(None),
                 _ => here.push(name),
             }
-            let path = absolute(&here);
+            let path = self.real(&absolute(&here));
             kind = match self.file_system.kind(&path)? {
                 None => return Ok(None),
                 Some(Kind::Link) => {
@@ -245,5 +287,46 @@ mod tests {
         assert_eq!(tree.names("/lib").unwrap(), ["os-release"]);
         assert_eq!(tree.names("/").unwrap(), ["etc", "lib", "usr"]);
         assert_eq!(tree.names("/etc/dangling").unwrap(), [] as [&str; 0]);
+        assert_eq!(tree.link("/lib").unwrap().as_deref(), Some("usr/lib"));
+        assert_eq!(tree.link("/usr").unwrap(), None);
+        assert_eq!(tree.link("/etc/no").unwrap(), None);
+    }
+
+    #[test]
+    fn no_link_leads_out_of_a_root_that_is_not_the_file_system_s_own() {
+        const FILES: &[(&str, &str)] = &[
+            ("/etc", "/"),
+            ("/etc/os-release", "ID=outside"),
+            ("/own", "/"),
+            ("/own/etc", "/"),
+            ("/own/etc/os-release", "-> /usr/os-release"),
+            ("/own/etc/above", "-> ../../../etc/os-release"),
+            ("/own/usr", "/"),
+            ("/own/usr/os-release", "ID=inside"),
+            ("/own/opt", "-> var/opt"),
+            ("/own/var", "/"),
+            ("/kept", "/"),
+            ("/kept/opt", "/"),
+            ("/kept/opt/it", "kept"),
+        ];
+        let mut tree = Tree::new(Box::new(Made(FILES)));
+        tree.enter(Root {
+            directory: "/own".into(),
+            var: Some("/kept".into()),
+        });
+        let mut content = |path: &str| {
+            let mut file = tree.file(path).unwrap()?;
+            Some(String::from_utf8(file.beginning(100).unwrap()).unwrap())
+        };
+        for path in ["/etc/os-release", "/etc/above", "../own/etc/os-release"] {
+            let inside = (path != "../own/etc/os-release").then_some("ID=inside");
+            assert_eq!(content(path).as_deref(), inside, "{path}");
+        }
+        for path in ["/var/opt/it", "/opt/it"] {
+            assert_eq!(content(path).as_deref(), Some("kept"), "{path}");
+        }
+        assert_eq!(content("/variant"), None);
+        assert!(tree.has_root().unwrap());
+        assert_eq!(tree.names("/").unwrap(), ["etc", "usr", "opt", "var"]);
     }
 }

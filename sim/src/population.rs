@@ -45,7 +45,7 @@ const PLATFORMS: [Platform; 9] = [
     LINUX,
     Platform {
         share: 1,
-        details: "Ubuntu Pro",
+        details: "Ubuntu Pro Linux",
         operation: "RunInstances:0g00",
         expect: "UbuntuPro",
         names: [
@@ -92,7 +92,7 @@ const PLATFORMS: [Platform; 9] = [
     },
     Platform {
         share: 2,
-        details: "Red Hat Enterprise Linux with HA",
+        details: "Red Hat Enterprise Linux with High Availability",
         operation: "RunInstances:1010",
         expect: "RedHatHa",
         names: ["rhel8-ha-pacemaker", "rhel9-ha", "sap-hana-rhel9-ha"],

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{A_TEST, deeds, done, escaped_json, plain, registers_again, subject};
 use crate::discard::Action;
 use crate::event::{Digest, Sweep};
-use crate::record::Record;
+use crate::record::{Actual, Record};
 
 /// The longest block of text. One of Slack's takes 3,000 characters.
 const LONGEST_TEXT: usize = 2_500;
@@ -37,17 +37,11 @@ pub(super) fn of_record(record: &Record) -> String {
         Some(&place.map(|part| part.unwrap_or("-")).join(", ")),
     );
     let actual = record.actual.as_ref();
-    facts.fact(
-        "bills",
-        actual.map(|actual| actual.platform_details.as_deref().unwrap_or("nothing")),
-    );
-    let expected = record.expected.as_ref().map(|it| {
-        format!(
-            "{} ({} says so)",
-            it.platform.join(" or "),
-            it.source.name()
-        )
-    });
+    facts.fact("bills", actual.map(Actual::text).as_deref());
+    let expected = record
+        .expected
+        .as_ref()
+        .map(|it| format!("{} ({} says so)", it.text(), it.source.name()));
     facts.fact("should bill", expected.as_deref());
     facts.fact("why", Some(&record.reason));
     for arn in record.references.iter().take(MOST) {

@@ -112,6 +112,10 @@ fn heading(group: Group, number: usize) -> String {
         }
         Group::Conflict => format!("What is known of these contradicts itself: {number}"),
         Group::Unverifiable => format!("What these should bill is not known: {number}"),
+        Group::Unrecognised => format!(
+            "EC2 says something of these that this version does not know. Their usage operation is judged, if it is \
+             known: {number}"
+        ),
     }
 }
 
@@ -120,14 +124,15 @@ fn line(finding: &Finding) -> String {
     let word = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
     let mut line = format!("{} {}", word(&finding.image_id), word(&finding.name));
     if let Some(actual) = &finding.actual {
-        let bills = actual.platform_details.as_deref().unwrap_or("nothing");
-        line.push_str(&format!(", bills {}", plain(bills)));
+        line.push_str(&format!(", bills {}", plain(&actual.text())));
+        if let (Some(operation), false) =
+            (&actual.usage_operation, actual.unrecognised().is_empty())
+        {
+            line.push_str(&format!(" ({})", plain(operation)));
+        }
     }
     if let Some(expected) = &finding.expected {
-        line.push_str(&format!(
-            ", should bill {}",
-            plain(&expected.platform.join(" or "))
-        ));
+        line.push_str(&format!(", should bill {}", plain(&expected.text())));
     }
     // What could be done about it is the same for many.
     let why = finding.reason.split(';').next().unwrap_or_default();
@@ -160,6 +165,13 @@ fn steps(findings: &Findings) -> Vec<String> {
         steps.push(format!(
             "Say what AMIs should bill, with the tag {EXPECT_TAG} or a rule of the policy for all of a kind."
         ));
+    }
+    if findings.number(Group::Unrecognised) > 0 {
+        steps.push(
+            "What EC2 says may be new: update ami-billing-guard, and if the newest version does not know it either, report \
+             it as an issue. Until then no such AMI is discarded."
+                .to_owned(),
+        );
     }
     steps.push(
         "No disk was read for this, but of what no event told of. Everything that is known of one AMI: ami-guard explain \

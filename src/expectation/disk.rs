@@ -12,7 +12,7 @@ use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, Wind
 
 use super::{Evidence, Says, Source};
 use crate::aws::{Aws, SnapshotBlocks};
-use crate::billing::{self, Billing, Licence, Os, Platforms};
+use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::observation::{Image, Snapshot};
@@ -78,7 +78,7 @@ pub(crate) async fn read(
         time: TIME,
     };
     match inspect(aws, reader, id, limits, |_| {}).await {
-        Ok(inspection) => said(&inspection, id, !image.product_codes.is_empty()),
+        Ok(inspection) => said(&inspection, id, image),
         Err(error) => {
             let why = match (&error, &snapshot.kms_key) {
                 (
@@ -212,11 +212,8 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
     }
 }
 
-/// What an inspection says, as evidence.
-///
-/// `sold`: whether the image has a product code of the AWS Marketplace. What it costs may then be billed by that, and the
-/// platform be plain Linux.
-fn said(inspection: &Inspection, id: &str, sold: bool) -> Disk {
+/// What an inspection says of an image, as evidence.
+fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
     let blocks = inspection.blocks_read;
     let findings = match &inspection.result {
         Ok(findings) => findings,
@@ -231,16 +228,27 @@ fn said(inspection: &Inspection, id: &str, sold: bool) -> Disk {
     if findings.evidence.len() > MENTIONED {
         paths.push(format!("{} more", findings.evidence.len() - MENTIONED));
     }
+    let mut name = one_line(&findings.name);
+    if let System::OtherLinux(os_release_id) = &findings.system {
+        name.push_str(&format!(" (ID={})", one_line(os_release_id)));
+    }
     let mut detail = format!(
-        "{} on {id} ({}), by {}; {blocks} blocks read",
-        one_line(&findings.name),
+        "{name} on {id} ({}), by {}; {blocks} blocks read",
         findings.place,
         paths.join(", ")
     );
     let mut platforms = platforms(findings);
-    if sold && !matches!(findings.system, System::Windows(_)) {
-        platforms = platforms.or(Billing::PLAIN_LINUX);
-        detail.push_str("; the AWS Marketplace sells it, and may bill it otherwise");
+    let plain = Platform::WithProductCode(Billing::PLAIN_LINUX);
+    if !image.product_codes.is_empty() && !matches!(findings.system, System::Windows(_)) {
+        platforms = platforms.or(plain);
+        detail.push_str("; the AWS Marketplace sells it, and may bill it by its product code");
+    }
+    if matches!(findings.system, System::SuseForSap(_)) && image.billed_as().billing() == Some(SUSE)
+    {
+        platforms = platforms.or(Platform::Exactly(SUSE));
+        detail.push_str(
+            "; an instance that was migrated from SUSE Linux Enterprise Server keeps its code",
+        );
     }
     Disk::mute(Says::Platforms(platforms), detail)
 }
@@ -251,7 +259,17 @@ fn one_line(text: &str) -> String {
     short.escape_debug().to_string()
 }
 
-/// What an image may bill that has this on its disk.
+const SUSE: Billing = Billing {
+    os: Os::Suse,
+    licence: Licence::Included,
+    ..Billing::PLAIN_LINUX
+};
+
+/// What an image may be billed as that has this on its disk.
+///
+/// A disk does not tell who supplies the licence of Red Hat Enterprise Linux or Windows Server: License Manager
+/// converts it, and the files stay. Where the AWS Marketplace sells a product by a product code instead of a billing
+/// code, plain Linux with a product code is right; SUSE Linux Enterprise Server for SAP has no billing code at all.
 pub fn platforms(findings: &Findings) -> Platforms {
     let plain = Billing::PLAIN_LINUX;
     let of = |os, licence, ha| Billing {
@@ -263,28 +281,32 @@ pub fn platforms(findings: &Findings) -> Platforms {
     let red_hat = of(Os::RedHat, Licence::Included, false);
     let red_hat_byol = of(Os::RedHat, Licence::Byol, false);
     let red_hat_ha = of(Os::RedHat, Licence::Included, true);
-    let suse = of(Os::Suse, Licence::Included, false);
     let ubuntu_pro = of(Os::Linux, Licence::Included, false);
     let windows = of(Os::Windows, Licence::Included, false);
     let windows_byol = of(Os::Windows, Licence::Byol, false);
 
-    use LinuxSigns::{Brought, Bundle, Included, IncludedWithHa, Open};
-    let systems: &[Billing] = match &findings.system {
-        System::RedHat(Included) => &[red_hat],
-        System::RedHat(IncludedWithHa) => &[red_hat_ha],
-        System::RedHat(Brought) => &[red_hat_byol, plain],
-        System::RedHat(Bundle) => &[red_hat, red_hat_ha, red_hat_byol, plain],
-        System::RedHat(Open) => &[red_hat, red_hat_byol, plain],
-        System::Suse(Included | IncludedWithHa | Bundle) => &[suse],
+    use LinuxSigns::{Brought, Bundle, Included, IncludedWithHa, Open, Sold};
+    let (billed, by_product_code): (&[Billing], bool) = match &findings.system {
+        System::RedHat(Included) => (&[red_hat, red_hat_byol], false),
+        System::RedHat(IncludedWithHa) => (&[red_hat_ha], false),
+        System::RedHat(Bundle | Sold) => (&[red_hat, red_hat_ha, red_hat_byol], true),
+        System::RedHat(Brought | Open) => (&[red_hat, red_hat_byol, plain], false),
+        System::Suse(Included | IncludedWithHa | Bundle) => (&[SUSE], false),
+        System::Suse(Sold) => (&[SUSE], true),
         // Its builders upload it without a code, on purpose.
-        System::Suse(Brought) => &[plain],
-        System::Suse(Open) => &[suse, plain],
-        System::Ubuntu(Included | IncludedWithHa | Bundle) => &[ubuntu_pro],
-        System::Ubuntu(Brought) => &[plain],
-        System::Ubuntu(Open) => &[plain, ubuntu_pro],
-        System::OtherLinux(_) => &[plain],
-        System::Windows(WindowsKind::Client) => &[windows_byol],
-        System::Windows(WindowsKind::Server | WindowsKind::Unknown) => &[windows, windows_byol],
+        System::Suse(Brought) => (&[plain], false),
+        System::Suse(Open) => (&[SUSE, plain], false),
+        System::SuseForSap(Included | IncludedWithHa | Bundle | Sold) => (&[], true),
+        System::SuseForSap(Brought | Open) => (&[plain], true),
+        System::Ubuntu(Included | IncludedWithHa | Bundle | Sold) => (&[ubuntu_pro], false),
+        System::Ubuntu(Brought) => (&[plain], false),
+        System::Ubuntu(Open) => (&[plain, ubuntu_pro], false),
+        System::OtherLinux(_) => (&[plain], false),
+        // A Windows for desktops is never included in the price.
+        System::Windows(WindowsKind::Client) => (&[windows_byol], false),
+        System::Windows(WindowsKind::Server | WindowsKind::Unknown) => {
+            (&[windows, windows_byol], false)
+        }
     };
     // Whoever brings a licence of SQL Server is billed for none.
     let editions = match &findings.sql_server {
@@ -304,15 +326,21 @@ pub fn platforms(findings: &Findings) -> Platforms {
         })
     });
     let editions: Vec<Option<billing::SqlEdition>> = [None].into_iter().chain(editions).collect();
-    let each = systems.iter().flat_map(|system| {
-        let with = |sql: &Option<billing::SqlEdition>| Billing {
+    let billed = billed.iter().map(|billing| (billing, false));
+    let each = billed.chain(by_product_code.then_some((&plain, true)));
+    let each = each.flat_map(|(system, by_product_code)| {
+        let with = move |sql: &Option<billing::SqlEdition>| Billing {
             sql: *sql,
             ..*system
         };
-        editions.iter().map(with)
+        // An image cannot be billed as what AWS has no words for.
+        let known = |billing: &Billing| billing.platform_details().is_some();
+        let billings = editions.iter().map(with).filter(known);
+        billings.map(move |billing| match by_product_code {
+            true => Platform::WithProductCode(billing),
+            false => Platform::Exactly(billing),
+        })
     });
-    // No image can bill what AWS has no words for.
-    Platforms::any_of(each.filter(|billing| billing.platform_details().is_some()))
-        // There is always the system without SQL Server.
-        .unwrap_or_else(|| Platforms::from(plain))
+    // There is always the system without SQL Server.
+    Platforms::any_of(each).unwrap_or_else(|| Platforms::from(plain))
 }

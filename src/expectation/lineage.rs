@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
 use crate::aws::{Aws, ImagesBy};
-use crate::billing::{Billing, Parsed, Platforms, parse_platform_details, parse_usage_operation};
+use crate::billing::{BilledAs, Billing, Platforms};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
@@ -63,14 +63,23 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
     if codes.is_empty() {
         return None;
     }
-    let detail = format!("the registration asked for {}", codes.join(", "));
-    Some(match Billing::of_products(codes) {
-        Some(billing) => statement(Says::Platforms(billing.into()), detail),
-        None => statement(
-            Says::Silent,
-            format!("{detail}, whose meaning is not known to this version"),
-        ),
-    })
+    let mut detail = format!("the registration asked for {}", codes.join(", "));
+    let (billing, unknown) = Billing::of_products(codes);
+    if !unknown.is_empty() {
+        let unknown = unknown.join(", ");
+        detail.push_str(&format!("; not known to this version: {unknown}"));
+    }
+    let says = match billing {
+        Some(billing) if unknown.is_empty() => Says::Platforms(billing.into()),
+        // An unknown code may stand for something more.
+        Some(billing) => Says::Platforms(Platforms::at_least(billing)),
+        None if unknown.is_empty() => {
+            detail.push_str(", which have no known meaning together");
+            Says::Silent
+        }
+        None => Says::Silent,
+    };
+    Some(statement(says, detail))
 }
 
 /// Walks from the root snapshot to what it comes from. At most five calls, each once; side by side
@@ -121,8 +130,8 @@ pub(crate) async fn walk(
 /// What a walk came across.
 #[derive(Debug, Default)]
 struct Trail {
-    /// Those that bill something, with how they were found.
-    found: Vec<(Billing, String)>,
+    /// What those say that bill something, with how they were found.
+    found: Vec<(Platforms, String)>,
     /// What was seen that proves nothing.
     seen: Vec<String>,
     /// What could not be asked, and why.
@@ -148,8 +157,8 @@ impl Trail {
         } else if self.found.is_empty() {
             evidence.push(statement(Says::Silent, seen));
         }
-        for (billing, detail) in self.found {
-            let says = Says::Platforms(Platforms::from(billing));
+        for (platforms, detail) in self.found {
+            let says = Says::Platforms(platforms);
             if !evidence.iter().any(|earlier| earlier.says == says) {
                 evidence.push(statement(says, detail));
             }
@@ -164,12 +173,30 @@ impl Trail {
         }
     }
 
-    /// Takes note of something that bills, and of whether that proves anything.
-    fn met(&mut self, what: &str, details: Option<&str>, operation: Option<&str>) {
-        match billing(details, operation) {
-            Ok(billing) => self
-                .found
-                .push((billing, format!("{what} bills `{billing}`"))),
+    /// Notes an instance whose root volume the snapshot was taken of. What it is billed as, the image should be.
+    fn met_instance(&mut self, what: &str, instance: &Instance) {
+        match proven(instance.billed_as()) {
+            Ok(billing) => {
+                let detail = format!("{what} bills `{billing}`");
+                self.found.push((Platforms::from(billing), detail));
+                self.origin = Some(Origin {
+                    instance: instance.id.clone(),
+                    bills: billing,
+                });
+            }
+            Err(why) => self.seen.push(format!("{what} {why}")),
+        }
+    }
+
+    /// Notes another image. It does not prove who supplies the licence: between it and this one there may be an
+    /// instance whose licence was converted.
+    fn met_image(&mut self, what: &str, image: &Image) {
+        match proven(image.billed_as()) {
+            Ok(billing) => {
+                let platforms = Platforms::with_either_licence(billing);
+                let detail = format!("{what} bills `{billing}`");
+                self.found.push((platforms, detail));
+            }
             Err(why) => self.seen.push(format!("{what} {why}")),
         }
     }
@@ -271,15 +298,7 @@ impl Place<'_> {
                 continue;
             }
             let what = format!("{volume} is the root volume of {id}, which");
-            let details = instance.platform_details.as_deref();
-            let operation = instance.usage_operation.as_deref();
-            trail.met(&what, details, operation);
-            if let Ok(bills) = billing(details, operation) {
-                trail.origin = Some(Origin {
-                    instance: id.clone(),
-                    bills,
-                });
-            }
+            trail.met_instance(&what, instance);
         }
     }
 
@@ -416,16 +435,6 @@ impl Place<'_> {
     }
 }
 
-impl Trail {
-    fn met_image(&mut self, what: &str, image: &Image) {
-        self.met(
-            what,
-            image.platform_details.as_deref(),
-            image.usage_operation.as_deref(),
-        );
-    }
-}
-
 /// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
 pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
 
@@ -438,22 +447,16 @@ fn is_published(image: &Image) -> bool {
 }
 
 /// What billing fields prove, or why they prove nothing.
-fn billing(details: Option<&str>, operation: Option<&str>) -> Result<Billing, String> {
-    match (
-        parse_platform_details(details),
-        parse_usage_operation(operation),
-    ) {
-        (Parsed::Known(billing), Parsed::Known(other)) if billing != other => {
-            Err("contradicts itself in what it bills".into())
-        }
-        (Parsed::Absent, _) => Err("has no platform details".into()),
-        (Parsed::Unrecognised, _) | (_, Parsed::Unrecognised) => {
-            Err("bills something that is not known to this version".into())
-        }
-        (Parsed::Known(Billing::PLAIN_LINUX), _) => {
-            Err("bills plain Linux, which proves nothing".into())
-        }
-        (Parsed::Known(billing), _) => Ok(billing),
+fn proven(billed_as: BilledAs) -> Result<Billing, String> {
+    match billed_as {
+        BilledAs::Empty => Err("has no platform details".into()),
+        BilledAs::Contradiction => Err("contradicts itself in what it bills".into()),
+        BilledAs::Unrecognised => Err("bills something that is not known to this version".into()),
+        BilledAs::Known {
+            billing: Billing::PLAIN_LINUX,
+            ..
+        } => Err("bills plain Linux, which proves nothing".into()),
+        BilledAs::Known { billing, .. } => Ok(billing),
     }
 }
 

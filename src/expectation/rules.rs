@@ -1,10 +1,9 @@
 //! Declarations by the rules of the policy. A rule matches, or does not, or nobody can say: who
 //! registered an image, and what its snapshot's description is, are not always known.
 
-use super::{Evidence, Look, Says, Source, Subject};
-use crate::billing::Platforms;
+use super::{Evidence, Look, OPEN_EXEMPTION, Says, Source, Subject};
 use crate::event::RegisteredBy;
-use crate::policy::{Attribute, Condition, Matched, Rule};
+use crate::policy::{Attribute, Condition, Matched, Requirement, Rule};
 
 /// What a list of rules says of an image.
 pub(super) struct Outcome<'a, T> {
@@ -36,7 +35,10 @@ enum Matching {
 }
 
 /// Goes through the rules in order, up to the first that matches.
-pub(super) fn first<'a, T>(rules: &'a [Rule<T>], subject: Subject<'_>) -> Outcome<'a, T> {
+pub(super) fn first<'a, T>(
+    rules: impl Iterator<Item = &'a Rule<T>>,
+    subject: Subject<'_>,
+) -> Outcome<'a, T> {
     let mut doubts = Vec::new();
     for rule in rules {
         match matching(&rule.conditions, subject) {
@@ -58,16 +60,19 @@ pub(super) fn open_exemption(outcome: &Outcome<'_, String>) -> Option<Evidence> 
     Some(Evidence {
         source: Source::Policy,
         says: Says::Failed(outcome.open()?),
-        detail: "[[exempt]]".to_owned(),
+        detail: OPEN_EXEMPTION.to_owned(),
     })
 }
 
-/// The policy's statement. Which rule is the first that matches is not known while an earlier one
+/// The policy's statement on the platform. Which rule is the first that matches is not known while an earlier one
 /// is in doubt.
-pub(super) fn evidence(outcome: &Outcome<'_, Platforms>) -> Evidence {
-    let (says, detail) = match (outcome.open(), outcome.rule) {
+pub(super) fn platform(outcome: &Outcome<'_, Requirement>) -> Evidence {
+    let named = outcome
+        .rule
+        .and_then(|rule| Some((rule.says.platforms.clone()?, rule)));
+    let (says, detail) = match (outcome.open(), named) {
         (Some(why), _) => (Says::Failed(why), "[[expect]]".to_owned()),
-        (None, Some(rule)) => (Says::Platforms(rule.says.clone()), rule.to_string()),
+        (None, Some((platforms, rule))) => (Says::Platforms(platforms), rule.to_string()),
         (None, None) => (Says::Silent, "[[expect]]: no rule matches".to_owned()),
     };
     Evidence {
@@ -75,6 +80,30 @@ pub(super) fn evidence(outcome: &Outcome<'_, Platforms>) -> Evidence {
         says,
         detail,
     }
+}
+
+/// The policy's statement on product codes, if it makes one. A doubt that `platform`, its statement on the platform,
+/// has already is not repeated.
+pub(super) fn product_codes(
+    outcome: &Outcome<'_, Requirement>,
+    platform: &Outcome<'_, Requirement>,
+) -> Option<Evidence> {
+    let (says, detail) = match outcome.open() {
+        Some(why) if platform.open().as_ref() != Some(&why) => {
+            (Says::Failed(why), "[[expect]] product_codes".to_owned())
+        }
+        Some(_) => return None,
+        None => {
+            let rule = outcome.rule?;
+            let codes = rule.says.product_codes.clone()?;
+            (Says::ProductCodes(codes), rule.to_string())
+        }
+    };
+    Some(Evidence {
+        source: Source::Policy,
+        says,
+        detail,
+    })
 }
 
 impl<T> Outcome<'_, T> {
@@ -132,6 +161,24 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
     } = subject;
     let text = match &condition.on {
         Matched::Tag(key) => image.tags.get(key).map(String::as_str),
+        Matched::SnapshotTag(key) => match snapshot {
+            // Tags of a snapshot that is shared with this account are its owner's, who may not speak for it.
+            Look::Seen(seen) if seen.owner.as_deref() == Some(registration.account.as_str()) => {
+                seen.tags.get(key).map(String::as_str)
+            }
+            Look::Seen(_) | Look::NotApplicable(_) => None,
+            Look::NotYet => return Matching::Unknown(Unknown::Snapshot),
+            Look::Failed(why) => {
+                return Matching::Unknown(Unknown::SnapshotFailed(why.clone()));
+            }
+        },
+        Matched::ProductCode => {
+            let mut codes = image.product_codes.iter();
+            return match codes.any(|code| condition.matches(code)) {
+                true => Matching::Yes,
+                false => Matching::No,
+            };
+        }
         Matched::Attribute(attribute) => match (attribute, &registration.registered_by, snapshot) {
             (Attribute::Name, ..) => image.name.as_deref(),
             (Attribute::Description, ..) => image.description.as_deref(),
@@ -159,7 +206,7 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
     };
     // What is not there matches nothing, not even `*`.
     match text {
-        Some(text) if condition.glob.matches(text) => Matching::Yes,
+        Some(text) if condition.matches(text) => Matching::Yes,
         _ => Matching::No,
     }
 }

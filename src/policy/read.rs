@@ -7,7 +7,7 @@ use glob::Pattern;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Attribute, Condition, Matched, Policy, Rule, Word};
+use super::{Attribute, Condition, Matched, Policy, Requirement, Rule, Word};
 use crate::billing::{ACCEPTED_PLATFORMS, Platforms, platform_meant_by};
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -140,16 +140,8 @@ impl Reader<'_> {
                 "alert" => self.keys(value, &["on"], |reader, _, value| {
                     reader.words(value, &mut policy.alert_on);
                 }),
-                "expect" => {
-                    let then = ("platform", ACCEPTED_PLATFORMS);
-                    policy.expect =
-                        self.rules(key, value, then, |reader, value| reader.platforms(value));
-                }
-                "exempt" => {
-                    let then = ("reason", REASONS);
-                    policy.exempt =
-                        self.rules(key, value, then, |reader, value| reader.reason(value));
-                }
+                "expect" => policy.expect = self.rules(key, value, &EXPECT, Self::expected),
+                "exempt" => policy.exempt = self.rules(key, value, &EXEMPT, Self::reason),
                 unknown => self.unknown_key(key.span(), unknown, &sections),
             }
         }
@@ -308,25 +300,55 @@ impl Reader<'_> {
         Platforms::parse(texts).ok()
     }
 
-    fn reason(&mut self, value: &Value<'_>) -> Option<String> {
-        let reason = value
-            .get_ref()
-            .as_str()
-            .filter(|text| !text.trim().is_empty());
-        if reason.is_none() {
-            self.unaccepted(value, None, REASONS);
+    /// Reads one key of what an `[[expect]]` rule says.
+    fn expected(&mut self, key: &str, value: &Value<'_>, says: &mut Requirement) {
+        match key {
+            "platform" => says.platforms = self.platforms(value),
+            "disk" => says.disk = self.platforms(value),
+            _ => says.product_codes = self.product_codes(value).map(BTreeSet::from_iter),
         }
-        reason.map(str::to_owned)
     }
 
-    /// Reads `[[expect]]` or `[[exempt]]`: rules with match keys, and a key that says what follows
-    /// from them, `then`, with what it accepts.
-    fn rules<T>(
+    /// Reads the reason of an `[[exempt]]` rule.
+    fn reason(&mut self, _: &str, value: &Value<'_>, says: &mut String) {
+        match value.get_ref().as_str() {
+            Some(text) if !text.trim().is_empty() => text.clone_into(says),
+            _ => self.unaccepted(value, None, REASONS),
+        }
+    }
+
+    /// Reads a list of product codes, or one alone.
+    fn product_codes(&mut self, value: &Value<'_>) -> Option<Vec<String>> {
+        let one = std::slice::from_ref(value);
+        let list = value.get_ref().as_array();
+        let mut codes = Some(Vec::new());
+        for value in list.map_or(one, |list| list) {
+            match value.get_ref().as_str() {
+                Some(code) if is_product_code(code) => {
+                    codes
+                        .iter_mut()
+                        .for_each(|codes| codes.push(code.to_owned()));
+                }
+                Some(code) if code.starts_with("bp-") => {
+                    self.unaccepted(value, None, BILLING_PRODUCT);
+                    codes = None;
+                }
+                _ => {
+                    self.unaccepted(value, None, PRODUCT_CODES);
+                    codes = None;
+                }
+            }
+        }
+        codes
+    }
+
+    /// Reads `[[expect]]` or `[[exempt]]`: rules with match keys, and keys that say what follows from them.
+    fn rules<T: Default>(
         &mut self,
         key: &Spanned<impl AsRef<str>>,
         value: &Value<'_>,
-        (then, accepted): (&'static str, &str),
-        mut read: impl FnMut(&mut Self, &Value<'_>) -> Option<T>,
+        kind: &RuleKind,
+        mut read: impl FnMut(&mut Self, &str, &Value<'_>, &mut T),
     ) -> Vec<Rule<T>> {
         let name = key.get_ref().as_ref();
         let list = value.get_ref().as_array();
@@ -340,20 +362,32 @@ impl Reader<'_> {
             let table = rule.get_ref().as_table()?;
             let before = self.faults.len();
             let mut conditions = Vec::new();
-            let mut says = None;
+            let mut says = T::default();
             for (key, value) in table {
                 match key.get_ref().as_ref() {
-                    word if word == then => says = read(self, value),
-                    "tag" => self.tags(value, &mut conditions),
-                    word => self.attribute(key.span(), word, value, then, &mut conditions),
+                    word if kind.says.contains(&word) => read(self, word, value, &mut says),
+                    "tag" => self.tags(value, Matched::Tag, &mut conditions),
+                    "snapshot_tag" => self.tags(value, Matched::SnapshotTag, &mut conditions),
+                    "product_code" | "product_codes" => {
+                        conditions.extend(self.has_product_code(value));
+                    }
+                    word => self.attribute(key.span(), word, value, kind, &mut conditions),
                 }
             }
+            let has = |keys: &[&str]| table.keys().any(|key| keys.contains(&key.get_ref().as_ref()));
             // A slip of the key was told already; another rule's key (`region`) is none of `reason`.
-            let says_it = |key: &str| {
-                match_keys().all(|other| other != key) && nearest(key, [then].into_iter()).is_some()
+            let slipped = |key: &str| {
+                match_keys().all(|other| other != key)
+                    && nearest(key, kind.needs.iter().copied()).is_some()
             };
-            if says.is_none() && !table.keys().any(|key| says_it(key.get_ref())) {
-                let what = format!("[[{name}]] without `{then}`; accepted are {accepted}");
+            if !has(kind.needs) && !table.keys().any(|key| slipped(key.get_ref())) {
+                let needs = kind.needs.join("` or `");
+                let what = format!("[[{name}]] without `{needs}`; accepted are {}", kind.accepts);
+                self.fault(rule.span(), &what);
+            } else if has(&["disk"]) && !has(&["platform"]) && kind.says.contains(&"disk") {
+                let what = format!(
+                    "[[{name}]] with `disk`, and without the `platform` that the image is rightly billed as"
+                );
                 self.fault(rule.span(), &what);
             }
             if conditions.is_empty() && self.faults.len() == before {
@@ -366,7 +400,7 @@ impl Reader<'_> {
             let (line, _) = self.position(rule.span().start);
             Some(Rule {
                 conditions,
-                says: says?,
+                says,
                 place: format!("{}:{line}", self.file),
             })
         });
@@ -378,7 +412,7 @@ impl Reader<'_> {
         place: Range<usize>,
         word: &str,
         value: &Value<'_>,
-        then: &'static str,
+        kind: &RuleKind,
         conditions: &mut Vec<Condition>,
     ) {
         match Attribute::WORDS.iter().find(|(known, _)| *known == word) {
@@ -386,20 +420,25 @@ impl Reader<'_> {
                 conditions.extend(self.condition(Matched::Attribute(*attribute), value));
             }
             None => {
-                let accepted: Vec<&str> = match_keys().chain([then]).collect();
+                let accepted: Vec<&str> = match_keys().chain(kind.says.iter().copied()).collect();
                 self.unknown_key(place, word, &accepted);
             }
         }
     }
 
-    fn tags(&mut self, value: &Value<'_>, conditions: &mut Vec<Condition>) {
+    fn tags(
+        &mut self,
+        value: &Value<'_>,
+        matched: impl Fn(String) -> Matched,
+        conditions: &mut Vec<Condition>,
+    ) {
         match value.get_ref().as_table() {
             Some(tags) if !tags.is_empty() => {
                 for (key, value) in tags {
                     if key.get_ref().is_empty() {
                         self.fault(key.span(), "a tag's key is never empty");
                     }
-                    let key = Matched::Tag(key.get_ref().as_ref().to_owned());
+                    let key = matched(key.get_ref().as_ref().to_owned());
                     conditions.extend(self.condition(key, value));
                 }
             }
@@ -409,6 +448,21 @@ impl Reader<'_> {
                 "tables of tag keys and globs: { Team = \"data-*\" }",
             ),
         }
+    }
+
+    /// Reads the product codes one of which an image must have.
+    fn has_product_code(&mut self, value: &Value<'_>) -> Option<Condition> {
+        let codes = self.product_codes(value)?;
+        if codes.is_empty() {
+            let accepted = format!("{PRODUCT_CODES}; no image has one of none");
+            self.unaccepted(value, None, &accepted);
+            return None;
+        }
+        let globs = codes.iter().filter_map(|code| Pattern::new(code).ok());
+        Some(Condition {
+            on: Matched::ProductCode,
+            globs: globs.collect(),
+        })
     }
 
     fn no_glob(&mut self, value: &Value<'_>, meant: Option<&str>, why: &str) -> Option<Condition> {
@@ -423,7 +477,10 @@ impl Reader<'_> {
         };
         match Pattern::new(text) {
             Ok(glob) => match never_matches(&on, text, &glob) {
-                None => Some(Condition { on, glob }),
+                None => Some(Condition {
+                    on,
+                    globs: vec![glob],
+                }),
                 Some(why) => self.no_glob(value, None, &why),
             },
             Err(error) => {
@@ -496,6 +553,39 @@ fn glob_ranges(text: &str) -> impl Iterator<Item = (char, char)> {
     })
 }
 
+/// What a kind of rule says of the images that it matches.
+struct RuleKind {
+    /// The keys that say it.
+    says: &'static [&'static str],
+    /// One of these must be there.
+    needs: &'static [&'static str],
+    /// What that accepts.
+    accepts: &'static str,
+}
+
+const EXPECT: RuleKind = RuleKind {
+    says: &["platform", "product_codes", "disk"],
+    needs: &["platform", "product_codes"],
+    accepts: ACCEPTED_PLATFORMS,
+};
+
+const EXEMPT: RuleKind = RuleKind {
+    says: &["reason"],
+    needs: &["reason"],
+    accepts: REASONS,
+};
+
+/// Whether a text can be a product code of the AWS Marketplace. Recorded ones have 8 to 25 letters and digits.
+fn is_product_code(text: &str) -> bool {
+    (4..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+pub(super) const PRODUCT_CODES: &str = "lists of product codes, each of 4 to 64 letters and digits, as DescribeImages shows them \
+     in ProductCodes: [\"aw0evgkw8e5c1q413zgy5pjce\"]";
+
+const BILLING_PRODUCT: &str = "product codes as DescribeImages shows them in ProductCodes; this is a billing product, \
+     which no image shows: name the platform that it stands for";
+
 const REASONS: &str = "sentences that say why the images are exempt";
 
 pub(super) const GLOBS: &str = "globs: * for any text (slashes too), ? for one character, [ab] or [a-z] for one of these, \
@@ -526,7 +616,7 @@ fn match_keys() -> impl Iterator<Item = &'static str> {
     Attribute::WORDS
         .iter()
         .map(|(word, _)| *word)
-        .chain(["tag"])
+        .chain(["tag", "snapshot_tag", "product_code"])
 }
 
 fn accepted_words<W: Word>() -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::billing::Platforms;
 use crate::error::Error;
 use crate::event::{AmiId, Sweep};
-use crate::expectation::{Declared, Evidence, Expectation, Says, Source};
+use crate::expectation::{Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source};
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
@@ -28,6 +28,8 @@ pub(crate) enum Group {
     Conflict,
     /// Nothing says what it should bill.
     Unverifiable,
+    /// EC2 says something of it that this version does not know, and nothing of the above holds.
+    Unrecognised,
 }
 
 impl Group {
@@ -39,6 +41,7 @@ impl Group {
             Group::Held => "held",
             Group::Conflict => "conflict",
             Group::Unverifiable => "unverifiable",
+            Group::Unrecognised => "unrecognised",
         }
     }
 }
@@ -80,6 +83,8 @@ struct Said {
     source: String,
     state: String,
     says: Vec<String>,
+    #[serde(default)]
+    product_codes: Option<BTreeSet<String>>,
     detail: String,
 }
 
@@ -115,9 +120,12 @@ impl Finding {
                     .iter()
                     .any(|it| self.spoke(*it));
                 // A declaration that is weaker than what decided changes nothing, unless it contradicts what was observed.
+                // Product codes are the policy's to name, whoever names the platform.
+                let codes = declared.expectation.product_codes().is_some()
+                    || self.evidence.iter().any(|it| it.product_codes.is_some());
                 let matters = |source: &Source| {
                     decided.is_none_or(|decided| *source <= decided)
-                        || (*source == Source::Policy && observed)
+                        || (*source == Source::Policy && (observed || codes))
                 };
                 let mut sources = [Source::ImageTag, Source::Policy, Source::Default].into_iter();
                 let tags_count = decided != Some(Source::SnapshotTag) || asks_tags(declared);
@@ -131,19 +139,25 @@ impl Finding {
 
     /// Whether a source had said what it says now. What it can not say now contradicts nothing.
     fn heard(&self, source: Source, expectation: &Expectation) -> bool {
-        // Of several statements of the policy the last is what it expects.
-        let mut now = expectation.evidence.iter().rev();
-        let now = now.find(|it| it.source == source).map(Statement::from);
-        let mut then = self.evidence.iter().rev();
-        let then = then.find(|it| it.source == source.name());
-        let gist = |state: &str, says: &[String], detail: &str| {
-            // A rule may move within the policy.
-            let tag = (source == Source::ImageTag).then(|| detail.to_owned());
-            matches!(state, "spoke" | "no-platform").then(|| (says.to_vec(), tag))
-        };
-        now.as_ref().is_some_and(|now| now.state == "failed")
-            || now.and_then(|it| gist(it.state, &it.says, &it.detail))
-                == then.and_then(|it| gist(&it.state, &it.says, &it.detail))
+        let now = expectation.evidence.iter().filter(|it| it.source == source);
+        // Whether an exemption applies is another question.
+        let now: Vec<Statement> = now
+            .filter(|it| it.detail != OPEN_EXEMPTION)
+            .map(Statement::from)
+            .collect();
+        let then = self.evidence.iter().filter(|it| it.source == source.name());
+        let gist =
+            |state: &str, says: &[String], codes: &Option<BTreeSet<String>>, detail: &str| {
+                // A rule may move within the policy.
+                let tag = (source == Source::ImageTag).then(|| detail.to_owned());
+                matches!(state, "spoke" | "no-platform")
+                    .then(|| (says.to_vec(), codes.clone(), tag))
+            };
+        let then = then.filter_map(|it| gist(&it.state, &it.says, &it.product_codes, &it.detail));
+        let said = now
+            .iter()
+            .filter_map(|it| gist(it.state, &it.says, &it.product_codes, &it.detail));
+        now.iter().any(|it| it.state == "failed") || said.eq(then)
     }
 
     fn spoke(&self, source: Source) -> bool {
@@ -153,7 +167,13 @@ impl Finding {
 
     /// Whether there is nothing to be told of the image.
     pub(crate) fn is_good(&self) -> bool {
-        matches!(self.verdict.as_deref(), Some("verified" | "exempt"))
+        matches!(self.verdict.as_deref(), Some("verified" | "exempt")) && !self.is_unrecognised()
+    }
+
+    /// Whether EC2 says something of the image that this version does not know.
+    fn is_unrecognised(&self) -> bool {
+        let actual = self.actual.as_ref();
+        actual.is_some_and(|actual| !actual.unrecognised().is_empty())
     }
 
     /// What the disk said, if it spoke: a sweep does not ask it again.
@@ -174,6 +194,7 @@ impl Finding {
             "mismatch" if self.is_held() => Some(Group::Held),
             "mismatch" => Some(Group::Mismatch),
             "conflict" => Some(Group::Conflict),
+            _ if self.is_unrecognised() => Some(Group::Unrecognised),
             "unverifiable" => Some(Group::Unverifiable),
             _ => None,
         }
@@ -210,6 +231,8 @@ pub(crate) struct Findings {
     pub(crate) looked_at: usize,
     /// Those of them that are as they were when they were judged, and good.
     pub(crate) unchanged: usize,
+    /// Those of them of which EC2 says something that this version does not know.
+    pub(crate) unrecognised: usize,
     groups: BTreeMap<Group, Found>,
 }
 
@@ -239,12 +262,14 @@ impl Findings {
             unchanged: self.unchanged,
             unheard: self.number(Group::Unheard),
             mismatches: self.number(Group::Mismatch) + self.number(Group::Held),
+            unrecognised: self.unrecognised,
             complete: self.complete,
         }
     }
 
     /// Takes note of an image.
     pub(crate) fn add(&mut self, group: Group, finding: Finding) {
+        self.unrecognised += usize::from(finding.is_unrecognised());
         let found = self.groups.entry(group).or_default();
         found.number += 1;
         if found.first.len() < FIRST {

@@ -43,9 +43,9 @@ def test_a_red_hat_disk_whose_image_bills_linux_is_held_and_told(world: World, g
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "mismatch/wrong by disk: hold (inferred)"
-    assert record["expected"] == {"platform": ["RedHat"], "source": "disk"}
+    assert record["expected"] == {"platform": ["RedHat", "RedHatByol"], "source": "disk"}
     said, blocks = on_disk(record), blocks_read(world)
-    assert (said["state"], said["says"]) == ("spoke", ["RedHat"])
+    assert (said["state"], said["says"]) == ("spoke", ["RedHat", "RedHatByol"])
     certificate = "/etc/pki/rhui/product/content-rhel9.crt"
     for words in ("Red Hat Enterprise Linux 9", f"on {snapshot} (partition 4, xfs)", certificate):
         assert words in said["detail"]
@@ -313,7 +313,7 @@ def test_the_command_line_reads_a_snapshot_as_it_reads_the_disk_itself(
         assert (run.returncode, run.stderr) == (0, "")
         reports.append({key: value for key, value in json.loads(run.stdout).items() if key != "elapsed_ms"})
 
-    assert reports[0]["says"] == ["RedHat"] and reports[0]["undetermined"] is None
+    assert reports[0]["says"] == ["RedHat", "RedHatByol"] and reports[0]["undetermined"] is None
     assert reports[0] == reports[1] == reports[2]
 
 

@@ -42,7 +42,10 @@ def test_there_are_events_of_every_kind():
     assert len(FILES) >= 12
 
 
-@pytest.mark.parametrize("case", ["register-image-malformed-image-id", "register-image-without-image-id"])
+@pytest.mark.parametrize(
+    "case",
+    ["register-image-malformed-image-id", "register-image-without-answer", "register-image-without-image-id"],
+)
 def test_a_registration_that_lacks_what_is_needed_is_an_error(world: World, guard: Emulator, case):
     event = json.loads((ROOT / "events" / f"{case}.json").read_text())
 

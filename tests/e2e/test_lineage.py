@@ -50,7 +50,11 @@ def test_an_image_of_a_windows_root_volume_that_bills_linux_is_held_and_told(wor
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
-    assert record["actual"] == {"platform_details": "Linux/UNIX", "usage_operation": "RunInstances"}
+    assert record["actual"] == {
+        "platform_details": "Linux/UNIX",
+        "usage_operation": "RunInstances",
+        "product_codes": [],
+    }
     assert record["expected"] == {"platform": ["Windows"], "source": "lineage"}
     assert lineage(record) == (
         ["spoke Windows"],
@@ -280,7 +284,7 @@ def test_another_image_on_the_same_root_snapshot_speaks(world: World, guard: Emu
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
-    assert lineage(record) == (["spoke Windows"], f"{twin}, on the same root snapshot, bills `Windows`")
+    assert lineage(record) == (["spoke Windows WindowsByol"], f"{twin}, on the same root snapshot, bills `Windows`")
     assert world.exists(ami)
 
 
@@ -293,7 +297,7 @@ def test_two_images_on_the_same_root_snapshot_that_disagree_are_a_conflict(world
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "conflict by lineage: alert"
-    said = {first: "spoke Windows", second: "spoke SUSE"}
+    said = {first: "spoke Windows WindowsByol", second: "spoke SUSE"}
     assert lineage(record)[0] == [said[image] for image in sorted(said)], "in the order of their ids"
     assert world.mutations() == ["Publish"]
 

@@ -7,7 +7,7 @@ import pytest
 from e2e.emulator import Emulator
 from e2e.world import EXPECT, OLD, World, batch, registration, template
 
-RHEL, RHEL_HA = "Red Hat Enterprise Linux", "Red Hat Enterprise Linux with HA"
+RHEL, RHEL_HA = "Red Hat Enterprise Linux", "Red Hat Enterprise Linux with High Availability"
 SQL = "Windows with SQL Server Standard"
 
 # What the image bills and what its tag expects, and the verdict on it.
@@ -31,7 +31,11 @@ JUDGED = [
     pytest.param({"expect": "SUSE"}, "mismatch", "wrong", id="Linux, not SUSE"),
     pytest.param({"bills": "Windows", "expect": RHEL}, "mismatch", "wrong", id="Windows, not Red Hat"),
     pytest.param({"bills": SQL, "expect": "Windows"}, "mismatch", "extra", id="SQL Server is billed too"),
-    pytest.param({"bills": "Ubuntu Pro", "expect": "Linux"}, "mismatch", "extra", id="Ubuntu Pro, not Linux"),
+    pytest.param({"bills": "Ubuntu Pro Linux", "expect": "Linux"}, "mismatch", "extra", id="Ubuntu Pro, not Linux"),
+    pytest.param({"bills": "Ubuntu Pro Linux", "expect": "UbuntuPro"}, "verified", None, id="Ubuntu Pro as EC2 spells it"),
+    pytest.param(
+        {"bills": "Windows 2", "operation": "RunInstances:0002", "expect": "Windows"}, "verified", None, id="by its operation"
+    ),
     pytest.param(
         {"bills": "Windows", "operation": "RunInstances:0010", "expect": "Windows"},
         "conflict",
@@ -91,7 +95,11 @@ def test_a_record_says_what_was_registered_and_what_speaks_for_the_verdict(world
     assert record["event_id"] == event["id"]
     assert record["registered_by"] == event["detail"]["userIdentity"]["arn"]
     assert record["registered_at"] == event["time"]
-    assert record["actual"] == {"platform_details": "Windows", "usage_operation": "RunInstances:0002"}
+    assert record["actual"] == {
+        "platform_details": "Windows",
+        "usage_operation": "RunInstances:0002",
+        "product_codes": [],
+    }
     assert record["expected"] == {"platform": ["Windows", "SQL"], "source": "image-tag"}
     [evidence] = [entry for entry in record["evidence"] if entry["source"] == "image-tag"]
     assert evidence["says"] == ["Windows", "SQL"]

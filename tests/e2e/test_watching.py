@@ -119,6 +119,7 @@ def watched(moto, guard_binary, environment, tmp_path_factory) -> Iterator[tuple
                 registration(extra),
                 registration(protected),
                 registration(world.image()),
+                registration(world.image("Windows for Workgroups", "RunInstances:0002", expect="Windows")),
                 template("register-image-failed"),
                 registration("ami-0123456789abcdef0"),
                 "no event",
@@ -149,7 +150,7 @@ def test_every_line_is_json_with_what_lambda_filters_by_and_says_which_invocatio
     assert failures.keys() == {"NotVisibleYet", "MalformedEvent"}
     assert failures["NotVisibleYet"]["image_id"] == "ami-0123456789abcdef0"
     assert (failures["NotVisibleYet"]["level"], failures["MalformedEvent"]["level"]) == ("WARN", "ERROR")
-    assert failures["NotVisibleYet"]["event_id"] and failures["MalformedEvent"]["message_id"] == "message-7"
+    assert failures["NotVisibleYet"]["event_id"] and failures["MalformedEvent"]["message_id"] == "message-8"
 
 
 def test_the_level_of_a_record_is_what_it_means(watched):
@@ -181,9 +182,11 @@ def test_the_metrics_of_every_line_are_valid_and_add_up_to_what_the_server_saw(w
     assert total["Errors"] == 2
     # Three mismatches and two of the batch; of the three, one discarded, one told of at once, one in the digest. And one
     # of which no event told.
-    assert (total["Registrations"], total["Mismatches"]) == (9, 5)
+    assert (total["Registrations"], total["Mismatches"]) == (10, 5)
     assert (total["Discards"], total["Holds"]) == (1, 3)
     assert (total["HeldByLimit"], total["HeldByProtected"]) == (2, 1)
+    # When it was registered, and by the sweep of the same images.
+    assert total["UnrecognisedBilling"] == 2
     assert total["TimeToVerdict"] >= 8 * 360_000
 
 
@@ -229,6 +232,7 @@ def all_metrics() -> set[str]:
         "Throttles",
         "TimeToVerdict",
         "UnheardImages",
+        "UnrecognisedBilling",
     } | {f"HeldBy{name}" for name in names_of("Interlock", "src/discard.rs")}
 
 

@@ -85,9 +85,9 @@ MUTATING = {"CreateTags", "DeregisterImage", "DisableImage", "DeleteSnapshot", "
 OPERATIONS = {
     "Linux/UNIX": "RunInstances",
     "Red Hat Enterprise Linux": "RunInstances:0010",
-    "Red Hat Enterprise Linux with HA": "RunInstances:1010",
+    "Red Hat Enterprise Linux with High Availability": "RunInstances:1010",
     "SUSE Linux": "RunInstances:000g",
-    "Ubuntu Pro": "RunInstances:0g00",
+    "Ubuntu Pro Linux": "RunInstances:0g00",
     "Windows": "RunInstances:0002",
     "Windows BYOL": "RunInstances:0800",
     "Windows with SQL Server Standard": "RunInstances:0006",

@@ -182,6 +182,35 @@ fn scenarios() -> Vec<Scenario> {
             &["mismatch-wrong-brought-back"],
             tagged(linux_for_windows(), "ami-billing-guard:discard", "true"),
         ),
+        of(
+            &["mismatch-wrong-held-by-service"],
+            tagged(linux_for_windows(), "CreatedBy", "EC2 Image Builder"),
+        ),
+        of(
+            &["mismatch-wrong-unrecognised"],
+            billing(linux_for_windows(), "Linux/UNIX 2", "RunInstances"),
+        ),
+        of(
+            &["mismatch-missing-product-code"],
+            named(
+                "sles15-sap",
+                billing(
+                    expecting("Linux with a product code"),
+                    "Linux/UNIX",
+                    "RunInstances",
+                ),
+            ),
+        )
+        .policy("discard.action = \"none\""),
+        of(&["mismatch-extra-product-code"], {
+            let mut image = named(
+                "win2022-golden",
+                billing(expecting("Windows"), "Windows", "RunInstances:0002"),
+            );
+            image.product_codes = vec!["aacglxeowvn5hy8sznltowyqe".into()];
+            image
+        })
+        .policy("[[expect]]\nname = \"win*\"\nproduct_codes = []"),
         of(&["mismatch-wrong-limit"], linux_for_windows()).policy("discard.max_per_hour = 0"),
         of(
             &["mismatch-extra"],

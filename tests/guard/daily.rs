@@ -161,7 +161,8 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
     assert_eq!(
         house.swept(),
         [json!({
-            "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "unheard": 1, "mismatches": 4, "complete": true
+            "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "unheard": 1, "mismatches": 4, "unrecognised": 0,
+            "complete": true
         })]
     );
 }
@@ -275,6 +276,7 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
     let by = "[[exempt]]\nregistered_by = \"*:user/builder\"\nreason = \"ours\"\n".to_owned();
     let by_nobody = by.replace("builder", "nobody").replace("ours", "theirs");
     let expects_by = "[[expect]]\nregistered_by = \"*\"\nplatform = \"Linux\"\n".to_owned();
+    let codes = |codes: &str| format!("[[expect]]\nname = '*'\nproduct_codes = {codes}\n");
     let none = String::new();
     let plain = aged(1, 90);
     let (linux, windows) = (
@@ -303,6 +305,23 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
         (&windows, exempt.clone(), exempt.clone(), 1, None),
         (&windows, exempt.clone(), none.clone(), 0, Some("mismatch")),
         (&windows, none.clone(), exempt.clone(), 0, None),
+        // But product codes are named by rules alone.
+        (&linux, codes("[]"), codes("[]"), 1, None),
+        (&linux, codes("[]"), none.clone(), 0, None),
+        (
+            &linux,
+            none.clone(),
+            codes("['aacglxeowvn5hy8sznltowyqe']"),
+            0,
+            Some("mismatch"),
+        ),
+        (
+            &linux,
+            codes("[]"),
+            codes("['aacglxeowvn5hy8sznltowyqe']"),
+            0,
+            Some("mismatch"),
+        ),
         // Who registered it, no sweep knows.
         (&windows, by.clone(), by.clone(), 1, None),
         (&linux, none.clone(), by.clone(), 1, None),
@@ -333,6 +352,44 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
         let expected = (unchanged, told.map(str::to_owned).into_iter().collect());
         let found = swept_by(&now, image, &before).await;
         assert_eq!(found, expected, "{before:?}, then {now:?}");
+    }
+}
+
+/// What EC2 may say one day: an image is right by its usage operation, and what is new is listed all the same, each day.
+#[tokio::test]
+async fn what_ec2_says_that_is_new_is_listed_each_day_with_the_image_also_if_the_image_is_right() {
+    let right = billing(
+        expects(aged(1, 90), "Windows"),
+        "Windows 3000",
+        "RunInstances:0002",
+    );
+    let wrong = billing(
+        expects(aged(2, 90), "Windows"),
+        "Linux/UNIX 2",
+        "RunInstances",
+    );
+    let unknown = billing(aged(3, 90), "OS/2", "RunInstances:zzzz");
+    let other = windows(aged(4, 90));
+    let (id, event) = (right.id.clone(), event_of(&right));
+    let house = house([right, wrong, unknown, other], settings("")).await;
+    let record = house.record(event).await;
+    assert_eq!(record["verdict"], "verified");
+    for day in 1..3 {
+        house.record(scheduled(day)).await;
+        let summary = summaries(&house).pop().unwrap();
+        let (number, listed) = group(&summary, "unrecognised");
+        assert_eq!((number, listed.contains(&id)), (2, true), "{summary}");
+        assert_eq!(group(&summary, "mismatch").0, 1);
+        assert_eq!(group(&summary, "unverifiable").0, 0);
+        assert_eq!(house.swept().pop().unwrap()["unrecognised"], 3);
+        let mail = house.published_on(TOPIC).pop().unwrap().body("email");
+        for said in [
+            "Windows 3000 (RunInstances:0002)",
+            "OS/2 (RunInstances:zzzz)",
+            "Linux/UNIX 2 (RunInstances)",
+        ] {
+            assert!(mail.contains(said), "{said} in {mail}");
+        }
     }
 }
 

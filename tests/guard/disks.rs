@@ -11,6 +11,8 @@ use super::expectations::{detail, outcome, said};
 use super::*;
 
 const SNAPSHOT: &str = "snap-0a1b2c3d4e5f60001";
+/// Whatever says so may discard.
+const ALL_MAY: &str = "[discard]\nfrom = ['declared', 'lineage', 'disk']\n";
 const DISK_MAY: &str = "[discard]\nfrom = ['declared', 'disk']\n";
 const KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/0b3e1c4a-5d6f-4a7b-8c9d-0e1f2a3b4c5d";
 
@@ -41,6 +43,8 @@ fn with_tag(mut world: World, expectation: &str) -> World {
 
 pub(super) const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
 const RED_HAT: (&str, &str) = ("Red Hat Enterprise Linux", "RunInstances:0010");
+const RED_HAT_BYOL: (&str, &str) = ("Red Hat BYOL Linux", "RunInstances:00g0");
+const SUSE: (&str, &str) = ("SUSE Linux", "RunInstances:000g");
 const WINDOWS: (&str, &str) = ("Windows", "RunInstances:0002");
 
 async fn house(world: World, policy: &str) -> House {
@@ -114,6 +118,30 @@ async fn the_scenarios() {
         ("a tag, and a disk that can not be read", with_tag(world("all-zeros", LINUX), "Windows"), "", "mismatch/wrong by image-tag: deregister"),
         ("a tag with more detail than the disk has", with_tag(world(windows, WINDOWS), "SQL"), "", "mismatch/missing by image-tag: deregister"),
         ("no platform details at all", world("debian12", ("", "")), "", "mismatch/empty by disk: deregister"),
+        // products that are billed by a product code
+        ("SLES for SAP with a product code", sold(world("sles15-sap-pay-as-you-go", LINUX)), ALL_MAY, "verified by disk: none"),
+        ("SLES for SAP without one", world("sles15-sap-pay-as-you-go", LINUX), ALL_MAY, "mismatch/missing by disk: hold (inferred)"),
+        ("SLES for SAP that was SLES once", world("sles15-sap-pay-as-you-go", SUSE), ALL_MAY, "verified by disk: none"),
+        ("SLES for SAP with a subscription of its own", world("sles12-sap-byos", LINUX), ALL_MAY, "verified by disk: none"),
+        ("SLES that lost its code", world("sles15-pay-as-you-go", LINUX), ALL_MAY, "mismatch/wrong by disk: deregister"),
+        ("SLES that the Marketplace sells", sold(world("sles15-pay-as-you-go", LINUX)), ALL_MAY, "verified by disk: none"),
+        ("Red Hat with RHUI and a subscription, by its code", world("rhel9-rhui-and-consumer", RED_HAT), ALL_MAY, "verified by disk: none"),
+        ("Red Hat with RHUI and a subscription, its own licence", world("rhel9-rhui-and-consumer", RED_HAT_BYOL), ALL_MAY, "verified by disk: none"),
+        ("Red Hat with RHUI and a subscription, by a product code", sold(world("rhel9-rhui-and-consumer", LINUX)), ALL_MAY, "verified by disk: none"),
+        ("Red Hat with RHUI and a subscription, by neither", world("rhel9-rhui-and-consumer", LINUX), ALL_MAY, "mismatch/missing by disk: hold (inferred)"),
+        // the licence alone
+        ("Red Hat with RHUI that was converted", world(rhel, RED_HAT_BYOL), ALL_MAY, "verified by disk: none"),
+        ("Red Hat with a subscription that pays for a licence", world("rhel9-byol", RED_HAT), ALL_MAY, "verified by disk: none"),
+        // other distributions, and roots of OSTree's
+        ("a distribution that the guard has no list of", world("photon5", LINUX), ALL_MAY, "verified by disk: none"),
+        ("a distribution without a code of its own that bills one", world("fedora-coreos", RED_HAT), ALL_MAY, "mismatch/wrong by disk: hold (inferred)"),
+        ("Red Hat in image mode that lost its code", world("rhel9-image-mode", LINUX), ALL_MAY, "mismatch/wrong by disk: deregister"),
+        ("RHCOS", world("rhcos", LINUX), ALL_MAY, "verified by disk: none"),
+        // a disk that rightly is another thing than what is billed
+        ("RHCOS with Windows's code, by a rule that does not mention the disk", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\n"), "conflict by policy: alert"),
+        ("RHCOS with Windows's code, by a rule that does", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "verified by policy: none"),
+        ("a disk that is neither what the rule says", world("rhel9-rhui", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "conflict by policy: alert"),
+        ("RHCOS that lost the code that the rule names", world("rhcos", LINUX), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "mismatch/wrong by policy: deregister"),
         // never
         ("the disk is never read", world(rhel, LINUX), "[evidence]\ndisk = 'never'", "unverifiable: none"),
     ];
@@ -143,7 +171,7 @@ async fn the_scenarios() {
 async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
     let house = house(world("rhel9-rhui", LINUX), "").await;
     let record = house.record(registered()).await;
-    assert_eq!(said(&record, "disk"), ["spoke RedHat"]);
+    assert_eq!(said(&record, "disk"), ["spoke RedHat|RedHatByol"]);
     let blocks = blocks_read(&house).len();
     let detail = detail(&record, "disk");
     assert!(detail.starts_with("Red Hat Enterprise Linux 9"), "{detail}");

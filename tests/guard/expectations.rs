@@ -25,6 +25,8 @@ const RULE: &str = "[[expect]]\nname = '*'\nplatform = 'Windows'\n";
 const LINUX_RULE: &str = "[[expect]]\nname = '*'\nplatform = 'Linux'\n";
 const EXEMPT: &str = "[[exempt]]\nname = 'ami-*'\nreason = 'on purpose'\n";
 const DEFAULT: &str = "[defaults]\nexpect = 'Windows'\n";
+/// Whatever says so may discard.
+const ALL_MAY: &str = "[discard]\nfrom = ['declared', 'lineage', 'disk']\n";
 const LINEAGE_MAY: &str = "[discard]\nfrom = ['declared', 'lineage']\n";
 
 /// A world around one registration: an image of this account that bills `Linux/UNIX`, six minutes
@@ -64,8 +66,10 @@ fn fields(details: &str) -> (Option<String>, Option<String>) {
         "Windows BYOL" => "RunInstances:0800",
         "Windows with SQL Server Web" => "RunInstances:0202",
         "Red Hat Enterprise Linux" => "RunInstances:0010",
-        "Red Hat Enterprise Linux with HA" => "RunInstances:1010",
+        "Red Hat Enterprise Linux with High Availability" => "RunInstances:1010",
+        "Red Hat BYOL Linux" => "RunInstances:00g0",
         "SUSE Linux" => "RunInstances:000g",
+        "Ubuntu Pro Linux" => "RunInstances:0g00",
         other => panic!("{other}"),
     };
     (Some(details.into()), Some(operation.into()))
@@ -95,6 +99,15 @@ impl Given {
 
     fn bills(self, details: &str) -> Given {
         self.image(|image| (image.platform_details, image.usage_operation) = fields(details))
+    }
+
+    /// EC2 gives other platform details than any that is known.
+    fn with_unknown_details(self) -> Given {
+        self.image(|image| image.platform_details = Some("Plan 9".into()))
+    }
+
+    fn sold(self, codes: &[&str]) -> Given {
+        self.image(|image| image.product_codes = codes.iter().map(|it| it.to_string()).collect())
     }
 
     fn tag(self, expectation: &str) -> Given {
@@ -336,6 +349,47 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
         ("a rule by who registered", given(), "[[expect]]\nregistered_by = 'arn:aws:iam::*:user/builder'\nplatform = 'RedHat'", "mismatch/wrong by policy: deregister"),
         ("a rule by the snapshot's description", given().snapshot(|s| s.description = "nightly".into()), "[[expect]]\nsnapshot_description = 'night*'\nplatform = 'SUSE'", "mismatch/wrong by policy: deregister"),
         ("a rule by a tag", given().image(|i| { i.tags.insert("OS".into(), "rhel9".into()); }), "[[expect]]\ntag = { OS = 'rhel*' }\nplatform = 'RedHat'", "mismatch/wrong by policy: deregister"),
+        // What EC2 really says.
+        ("Ubuntu Pro, as EC2 spells it", given().bills("Ubuntu Pro Linux").tag("UbuntuPro"), "", "verified by image-tag: none"),
+        ("Ubuntu Pro that is paid for without being expected", given().bills("Ubuntu Pro Linux").tag("Linux"), "", "mismatch/extra by image-tag: alert"),
+        ("Red Hat's add-on, as EC2 spells it", given().bills("Red Hat Enterprise Linux with High Availability").tag("RedHatHa"), "", "verified by image-tag: none"),
+        ("Red Hat's add-on that is paid for without being expected", given().bills("Red Hat Enterprise Linux with High Availability").tag("RedHat"), "", "mismatch/extra by image-tag: alert"),
+        ("details that are not known, and the operation is right", given().bills("Windows").with_unknown_details().tag("Windows"), "", "verified by image-tag: none"),
+        ("details that are not known, and the operation is wrong", given().with_unknown_details().tag("Windows"), "", "mismatch/wrong by image-tag: hold (unrecognised-details)"),
+        ("details that are not known, and nobody says anything", given().with_unknown_details(), "", "unverifiable: none"),
+        ("an instance with details that are not known is a witness by its operation", windows().instance(|i| i.platform_details = Some("Plan 9".into())), LINEAGE_MAY, "mismatch/wrong by lineage: deregister"),
+        ("an image with details that are not known is one too", given().other_image(SNAPSHOT, "Windows", |i| i.platform_details = Some("Plan 9".into())), LINEAGE_MAY, "mismatch/wrong by lineage: deregister"),
+        // Product codes.
+        ("a rule names the product codes, and they are there", given().sold(&["aacglxeowvn5hy8sznltowyqe"]).tag("Linux"), "[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']", "verified by image-tag: none"),
+        ("a product code was lost", given().tag("Linux"), "[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']", "mismatch/missing by image-tag: deregister"),
+        ("a product code was gained", given().sold(&["aacglxeowvn5hy8sznltowyqe"]).tag("Linux"), "[[expect]]\nname = '*'\nproduct_codes = []", "mismatch/extra by image-tag: alert"),
+        ("a rule names product codes alone", given().sold(&["aacglxeowvn5hy8sznltowyqe"]), "[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']", "verified by policy: none"),
+        ("and they were lost", given(), "[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']", "mismatch/missing by policy: deregister"),
+        ("none is expected, and nothing says what platform is", given(), "[[expect]]\nname = '*'\nproduct_codes = []", "unverifiable by policy: none"),
+        ("one rule names the codes, the next one the platform", given().sold(&["aacglxeowvn5hy8sznltowyqe"]), "[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']\n[[expect]]\nname = '*'\nplatform = 'Windows'", "mismatch/wrong by policy: deregister"),
+        ("a rule for images that have one of these product codes", given().sold(&["aacglxeowvn5hy8sznltowyqe"]), "[[expect]]\nproduct_code = ['774F4FF8', 'aacglxeowvn5hy8sznltowyqe']\nplatform = 'RedHat'", "mismatch/wrong by policy: deregister"),
+        ("and one for those that have another", given().sold(&["aacglxeowvn5hy8sznltowyqe"]), "[[expect]]\nproduct_code = '774F4FF8'\nplatform = 'RedHat'", "unverifiable: none"),
+        ("an exemption by a product code", given().sold(&["aacglxeowvn5hy8sznltowyqe"]).tag("Windows"), "[[exempt]]\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']\nreason = 'r'", "exempt: none"),
+        ("product codes that a rule in doubt names", given().tag("Linux").told_by_state_change(), "[[expect]]\nregistered_by = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']", "verified by image-tag: none"),
+        // The root snapshot's tags, in rules.
+        ("a rule by the snapshot's tag", given().snapshot(|s| { s.tags.insert("Image".into(), "win-7".into()); }), "[[expect]]\nsnapshot_tag = { Image = 'win-*' }\nplatform = 'Windows'", "mismatch/wrong by policy: deregister"),
+        ("a rule by another tag of the snapshot", given().snapshot(|s| { s.tags.insert("Image".into(), "rhel-7".into()); }), "[[expect]]\nsnapshot_tag = { Image = 'win-*' }\nplatform = 'Windows'", "unverifiable: none"),
+        ("an image's tag is none of its snapshot's", given().image(|i| { i.tags.insert("Image".into(), "win-7".into()); }), "[[expect]]\nsnapshot_tag = { Image = 'win-*' }\nplatform = 'Windows'", "unverifiable: none"),
+        ("an exemption by the snapshot's tag", given().tag("Windows").snapshot(|s| { s.tags.insert("Image".into(), "byol".into()); }), "[[exempt]]\nsnapshot_tag = { Image = 'byol' }\nreason = 'r'", "exempt: none"),
+        ("an exemption asks for a snapshot's tags that can not be looked at", given().tag("Windows").failing("DescribeSnapshots"), "[[exempt]]\nsnapshot_tag = { Image = 'byol' }\nreason = 'r'", "mismatch/wrong by image-tag: hold (source-failed)"),
+        ("the tags of a snapshot that others share", given().snapshot(|s| { shared_by_others(s); s.tags.insert("Image".into(), "win-7".into()); }), "[[expect]]\nsnapshot_tag = { Image = 'win-*' }\nplatform = 'Windows'", "unverifiable: none"),
+        // The licence alone: License Manager converts it.
+        ("a parent image with the licence included, and a child without", given().taken_of_volume(Some(PARENT_SNAPSHOT)).other_image(PARENT_SNAPSHOT, "Windows", |_| ()).bills("Windows BYOL"), ALL_MAY, "verified by lineage: none"),
+        ("a parent image without the licence, and a child that pays for it", given().taken_of_volume(Some(PARENT_SNAPSHOT)).other_image(PARENT_SNAPSHOT, "Windows BYOL", |_| ()).bills("Windows"), ALL_MAY, "verified by lineage: none"),
+        ("another image on the same snapshot with another licence", given().other_image(SNAPSHOT, "Red Hat Enterprise Linux", |_| ()).bills("Red Hat BYOL Linux"), ALL_MAY, "verified by lineage: none"),
+        ("an instance says what it is billed as, and discards nothing for its licence", windows().bills("Windows BYOL"), ALL_MAY, "mismatch/missing by lineage: hold (inferred)"),
+        ("a declared licence still counts", windows().bills("Windows BYOL").tag("Windows"), "", "mismatch/missing by image-tag: deregister"),
+        ("a parent image still proves its operating system", given().taken_of_volume(Some(PARENT_SNAPSHOT)).other_image(PARENT_SNAPSHOT, "Windows", |_| ()), ALL_MAY, "mismatch/wrong by lineage: deregister"),
+        // What the registration asked for.
+        ("Red Hat's code and its add-on's were asked for", given().bills("Red Hat Enterprise Linux with High Availability").asked_for(&["bp-79a54010", "bp-6fa54006"]), "", "verified by lineage: none"),
+        ("and the add-on is not billed", given().bills("Red Hat Enterprise Linux").asked_for(&["bp-79a54010", "bp-6fa54006"]), "", "mismatch/missing by lineage: hold (inferred)"),
+        ("a code beside one that is not known", given().asked_for(&["bp-6ba54002", "bp-00000000"]), "", "mismatch/wrong by lineage: hold (inferred)"),
+        ("what a code that is not known may stand for is nothing too much", given().bills("Windows with SQL Server Web").asked_for(&["bp-6ba54002", "bp-00000000"]), "", "verified by lineage: none"),
         // Exemptions.
         ("a stripped RHEL on purpose", given().taken_of_root_of("Red Hat Enterprise Linux"), EXEMPT, "exempt: none"),
         ("RHCOS with the Windows code on purpose", given().bills("Windows").tag("Linux"), EXEMPT, "exempt: none"),
@@ -356,7 +410,7 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
         ("a tag and the lineage agree", windows().tag("Windows"), "", "mismatch/wrong by image-tag: deregister"),
         ("a tag can not talk a Windows instance into Linux", windows().tag("Linux"), "", "conflict by image-tag: alert"),
         ("nor can a rule", windows(), LINUX_RULE, "conflict by policy: alert"),
-        ("the same OS in more detail is no contradiction", given().taken_of_root_of("Red Hat Enterprise Linux with HA").bills("Red Hat Enterprise Linux").tag("RedHat"), "", "verified by image-tag: none"),
+        ("the same OS in more detail is no contradiction", given().taken_of_root_of("Red Hat Enterprise Linux with High Availability").bills("Red Hat Enterprise Linux").tag("RedHat"), "", "verified by image-tag: none"),
         ("Packer's ebssurrogate: a second volume of a helper", windows().volume(|v| v.device_name = "/dev/sdf".into()), "", "unverifiable: none"),
         ("two devices, and only RootDeviceName's is the root", windows().instance(has_its_root_elsewhere), "", "unverifiable: none"),
         ("a data volume of a Windows instance comes first in the image", windows().image(|i| i.block_devices = vec![BlockDevice::new("/dev/sdb", SNAPSHOT), BlockDevice::new("/dev/xvda", OTHER_SNAPSHOT)]).with(|w| w.add_snapshot(Snapshot::new(OTHER_SNAPSHOT))), "", "unverifiable: none"),
@@ -418,7 +472,7 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
         ("the other images can not be looked at", given().failing_from("DescribeImages", 2), "", "unverifiable: none"),
         ("lineage fails and the default decides", windows().failing("DescribeVolumes"), DEFAULT, "mismatch/wrong by default: hold (inferred, source-failed)"),
         ("a tag decides while lineage fails", windows().tag("Windows").failing("DescribeVolumes"), "", "mismatch/wrong by image-tag: deregister"),
-        ("the instance can not be looked at, and a weaker witness speaks", given().taken_of_root_of("Windows BYOL").bills("Windows BYOL").failing("DescribeInstances").other_image(SNAPSHOT, "Windows", |_| ()), LINEAGE_MAY, "mismatch/missing by lineage: hold (source-failed)"),
+        ("the instance can not be looked at, and a weaker witness speaks", given().taken_of_root_of("Windows").failing("DescribeInstances").other_image(SNAPSHOT, "Windows", |_| ()), LINEAGE_MAY, "mismatch/wrong by lineage: hold (source-failed)"),
         ("product codes can not be looked at", windows().failing("DescribeSnapshotAttribute"), LINEAGE_MAY, "mismatch/wrong by lineage: deregister"),
         // Who registered it is not always known.
         ("a state change, and the policy asks for services", given().tag("Windows").told_by_state_change(), "", "mismatch/wrong by image-tag: hold (identity-unknown)"),

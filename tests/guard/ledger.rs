@@ -1306,7 +1306,7 @@ async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_a
 
 #[tokio::test]
 async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_other_trigger() {
-    let extra = billing(expecting("Linux"), "Ubuntu Pro", "RunInstances:0g00");
+    let extra = billing(expecting("Linux"), "Ubuntu Pro Linux", "RunInstances:0g00");
     let house = House::with(extra, with(Some(TABLE), "")).await;
     assert_eq!(house.record(registered()).await["kind"], "extra");
     change(&house, |image| {

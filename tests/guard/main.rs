@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod alerts;
+mod billing;
 mod corpus;
 mod daily;
 mod disks;
+mod events;
 mod expectations;
 mod faults;
 mod ledger;
@@ -384,9 +386,20 @@ async fn verdicts_that_do_not_discard_leave_the_image_alone() {
         (image(), "unverifiable", 0),
         (expecting("RHEL"), "unverifiable", 0),
         (
-            billing(expecting("Windows"), "Solaris", "RunInstances"),
+            billing(expecting("Windows"), "Solaris", "RunInstances:vvvv"),
             "unverifiable",
             0,
+        ),
+        // EC2's operation judges where its details are not known, and nothing is discarded.
+        (
+            billing(expecting("Windows"), "Solaris", "RunInstances:0002"),
+            "verified",
+            0,
+        ),
+        (
+            billing(expecting("Windows"), "Solaris", "RunInstances"),
+            "mismatch",
+            1,
         ),
         (
             billing(expecting("Windows"), "Windows", "RunInstances:0010"),
@@ -396,7 +409,7 @@ async fn verdicts_that_do_not_discard_leave_the_image_alone() {
         (
             billing(
                 expecting("RedHat"),
-                "Red Hat Enterprise Linux with HA",
+                "Red Hat Enterprise Linux with High Availability",
                 "RunInstances:1010",
             ),
             "mismatch",

@@ -27,18 +27,24 @@ MATCHES = {
     "register-image-assumed-role": {CALL},
     "register-image-aws-service": {CALL},
     "register-image-billing-products": {CALL},
+    "register-image-console": {CALL},
+    "register-image-console-session": {CALL},
     "register-image-dry-run": set(),
     "register-image-duplicate": {CALL},
     "register-image-failed": set(),
     "register-image-hostile-name": {CALL},
     "register-image-iam-user": {CALL},
     "register-image-instance-store": {CALL},
+    "register-image-internal-address": {CALL},
     "register-image-malformed-image-id": {CALL},
+    "register-image-omitted-request": {CALL},
     "register-image-other-account": {CALL},
     "register-image-other-region": {CALL},
+    "register-image-own-automation": {CALL},
     "register-image-root-login": {CALL},
     "register-image-tag-specification": {CALL},
     "register-image-uploaded": {CALL},
+    "register-image-without-answer": {CALL},
     "register-image-without-image-id": {CALL},
     "sqs-batch": set(),
     "state-change-available": {CHANGE},
@@ -102,7 +108,7 @@ def test_an_event_has_the_keys_of_a_real_one(name, event):
     assert event["time"] == detail["eventTime"]
     assert event["region"] == detail["awsRegion"]
     assert event["account"] == detail["recipientAccountId"] == detail["userIdentity"]["accountId"]
-    if "errorCode" in detail:
+    if "errorCode" in detail or name == "register-image-without-answer":
         assert detail["responseElements"] is None
     else:
         assert detail["responseElements"]["requestId"] == detail["requestID"]

@@ -134,7 +134,7 @@ impl Summary {
                     None => "-".into(),
                 },
                 match &row.expected {
-                    Some(expected) => shown(&expected.platform.join(" or ")),
+                    Some(expected) => shown(&expected.text()),
                     None => "-".into(),
                 },
                 cell(row.name.as_deref()),

@@ -14,11 +14,16 @@
     return made;
   };
 
+  const sold = (codes) => codes.length ? "product code " + codes.join(", ") : "no product code";
+  // In the same words as the page's own matrix, whose cells filter by them.
+  const expectedText = ({ platform, product_codes }) =>
+    [platform.join(" or "), product_codes && sold(product_codes)].filter(Boolean).join(", ");
+
   const rows = JSON.parse(get("rows").textContent);
   for (const row of rows) {
     row.label = row.kind ? row.verdict + "/" + row.kind : row.verdict;
     row.bills = row.actual ? row.actual.platform_details || NOTHING : "";
-    row.should = row.expected ? row.expected.platform.join(" or ") : row.actual ? NOBODY : "";
+    row.should = row.expected ? expectedText(row.expected) : row.actual ? NOBODY : "";
     row.at = (row.registered_at || "").slice(0, 10);
     row.rank = ORDER.includes(row.verdict) ? ORDER.indexOf(row.verdict) : -1;
     row.text = [row.image_id, row.name, row.snapshot_id, row.reason].join("\n").toLowerCase();
@@ -99,13 +104,16 @@
     add("Why", plain(row.reason));
     if (row.actual) {
       const operation = row.actual.usage_operation;
-      add("Bills", plain(row.bills) + (operation ? ` (${plain(operation)})` : ""));
+      const codes = row.actual.product_codes || [];
+      add("Bills", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + (codes.length ? ", " + plain(sold(codes)) : ""));
     }
     add("Should bill", plain(row.should) + (row.expected ? `, says ${plain(row.expected.source)}` : ""));
-    const decisive = row.expected && row.evidence.find((it) => it.source === row.expected.source && it.says.length);
+    const named = (it) => it.says.length ? it.says.join(" or ") : it.product_codes ? sold(it.product_codes) : "";
+    const decisive = row.expected && row.evidence.find((it) => it.source === row.expected.source && named(it)
+      && (it.says.length > 0) === (row.expected.platform.length > 0));
     if (row.evidence.length) add("Evidence", element("ul", {}, ...row.evidence.map((it) => element("li", {},
       element("span", { class: "source" }, plain(it.source)), " ",
-      plain(it.says.length ? it.says.join(" or ") : it.state.replace("-", " ")),
+      plain(named(it) || it.state.replace("-", " ")),
       it === decisive ? element("span", { class: "decides" }, " decides") : "",
       element("small", {}, " " + plain(it.detail))))));
     if (row.held_by.length) add("A discard", plain("is held by " + row.held_by.join(", ")));

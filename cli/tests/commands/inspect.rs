@@ -49,7 +49,7 @@ async fn a_file_is_told_with_what_tells_it() {
     assert_eq!((code, err.as_str()), (0, ""));
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines[0].starts_with("Red Hat Enterprise Linux 9"), "{out}");
-    assert_eq!(lines[1], "  may bill    RedHat");
+    assert_eq!(lines[1], "  may bill    RedHat, or RedHatByol");
     assert_eq!(lines[2], "  where       partition 4, xfs");
     assert_eq!(lines[3], "  told by     /etc/os-release");
     assert!(

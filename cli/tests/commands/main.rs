@@ -409,6 +409,95 @@ fn event(image: &str, id: &str) -> Value {
     })
 }
 
+/// Nothing is lost that EC2 spells otherwise than its documentation: what it really answers is checked as what it means.
+#[tokio::test]
+async fn check_understands_what_ec2_really_says() {
+    let sim = simulated().await;
+    let details = "Red Hat Enterprise Linux with High Availability";
+    for (details, operation, tag, verdict, ends_with) in [
+        (
+            "Ubuntu Pro Linux",
+            "RunInstances:0g00",
+            "UbuntuPro",
+            "verified",
+            0,
+        ),
+        (
+            "Ubuntu Pro Linux",
+            "RunInstances:0g00",
+            "Ubuntu Pro Linux",
+            "verified",
+            0,
+        ),
+        (
+            "Ubuntu Pro Linux",
+            "RunInstances:0g00",
+            "Linux",
+            "mismatch/extra",
+            1,
+        ),
+        (details, "RunInstances:1010", "RedHatHa", "verified", 0),
+        (details, "RunInstances:1010", "RedHat", "mismatch/extra", 1),
+        (details, "RunInstances:1010", "Linux", "mismatch/wrong", 1),
+        (
+            "Ubuntu Pro 2",
+            "RunInstances:0g00",
+            "UbuntuPro",
+            "verified",
+            0,
+        ),
+        (
+            "Ubuntu Pro 2",
+            "RunInstances:zzzz",
+            "UbuntuPro",
+            "unverifiable",
+            3,
+        ),
+    ] {
+        {
+            let mut world = sim.world();
+            let image = world.images.get_mut(GOOD).unwrap();
+            image.platform_details = Some(details.into());
+            image.usage_operation = Some(operation.into());
+            image.tags.insert(EXPECT.into(), tag.into());
+        }
+        let output = before(&sim, &["check", GOOD]).await;
+        assert_eq!(
+            code(&output),
+            ends_with,
+            "{details} {tag}: {}",
+            out(&output)
+        );
+        says(&out(&output), &format!("{GOOD}  {verdict}  "));
+    }
+}
+
+#[tokio::test]
+async fn product_codes_are_shown_with_what_an_image_is_billed_as() {
+    let sim = simulated().await;
+    let code_of_it = "aacglxeowvn5hy8sznltowyqe";
+    sim.world().images.get_mut(GOOD).unwrap().product_codes = vec![code_of_it.into()];
+    let policy = temporary("codes.toml");
+    let rule = "version = 1\n[[expect]]\nname = 'rhel*'\nproduct_codes = []\n";
+    std::fs::write(&policy, rule).unwrap();
+    let arguments = |command| [command, "--policy", policy.to_str().unwrap(), GOOD];
+    let output = before(&sim, &arguments("check")).await;
+    assert_eq!(code(&output), 1);
+    says(
+        &out(&output),
+        &format!("Red Hat Enterprise Linux (RunInstances:0010), product code {code_of_it}"),
+    );
+    says(&out(&output), "RedHat, no product code, says image-tag");
+    let output = before(&sim, &arguments("explain")).await;
+    says(&out(&output), &format!("product code {code_of_it}"));
+    says(&out(&output), "policy: no product code\n");
+    let mut json = arguments("check").to_vec();
+    json.push("--json");
+    let row = lines(&before(&sim, &json).await).remove(0);
+    assert_eq!(row["actual"]["product_codes"], json!([code_of_it]));
+    assert_eq!(row["expected"]["product_codes"], json!([]));
+}
+
 /// As CloudTrail keeps it.
 fn record(image: &str, id: &str) -> Value {
     json!({
@@ -472,6 +561,47 @@ async fn replay_takes_events_however_they_are_kept_and_changes_nothing() {
     assert_eq!(err(&output), "4 of 5 events are registrations here\n");
     assert_eq!(changes(&sim), Vec::<String>::new());
     assert_eq!(sim.world().messages.len(), 0);
+}
+
+/// What `aws logs filter-log-events` prints of a trail's log group, an SQS message around SNS's envelope, and a call
+/// whose answer CloudTrail left out.
+#[tokio::test]
+async fn replay_unwraps_log_groups_and_envelopes_and_names_the_event_that_cannot_be_judged() {
+    let sim = simulated().await;
+    let log_group = json!({ "events": [
+        { "logStreamName": "s", "timestamp": 1, "message": record(LOST, "a").to_string(), "eventId": "1" },
+    ] });
+    let envelope = json!({ "Type": "Notification", "Message": event(GOOD, "b").to_string() });
+    let queue = json!({ "Records": [{ "messageId": "m", "body": envelope.to_string() }] });
+    let mut unanswered = event(GOOD, "c1ea0000-0000-4000-8000-000000000001");
+    unanswered["detail"]["responseElements"] = Value::Null;
+    let file = temporary("wrapped.json");
+    std::fs::write(&file, format!("{log_group}\n{queue}\n{unanswered}")).unwrap();
+    let file = file.to_str().unwrap();
+    let output = before(&sim, &["replay", "--json", file]).await;
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    let told = lines(&output);
+    let told: Vec<_> = told
+        .iter()
+        .map(|row| (&row["event_id"], &row["verdict"]))
+        .collect();
+    assert_eq!(json!(told), json!([["a", "mismatch"], ["b", "verified"]]));
+    let errors = err(&output);
+    says(
+        &errors,
+        &format!(
+            "{file:?}, event 3 (c1ea0000-0000-4000-8000-000000000001): malformed event: an event without an image id"
+        ),
+    );
+    assert!(
+        errors.ends_with("2 of 3 events are registrations here\n"),
+        "{errors}"
+    );
+
+    std::fs::write(file, unanswered.to_string()).unwrap();
+    let output = before(&sim, &["replay", file]).await;
+    assert_eq!((code(&output), out(&output).as_str()), (3, ""));
+    says(&err(&output), "0 of 1 events are registrations here");
 }
 
 #[tokio::test]
@@ -595,6 +725,17 @@ async fn a_policy_is_checked_and_tested_without_any_account() {
                 "policy/policy.toml",
                 "--cases",
                 "examples/policy-cases.toml",
+            ],
+            0,
+        ),
+        (
+            "policy-test-examples",
+            vec![
+                "policy",
+                "test",
+                "examples/policy.toml",
+                "--cases",
+                "examples/policy-examples-cases.toml",
             ],
             0,
         ),

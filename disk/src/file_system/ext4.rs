@@ -91,6 +91,7 @@ impl FileSystem for Opened {
             let entry = entry.map_err(trouble)?;
             names.extend(entry.file_name().as_str().ok().map(str::to_owned));
         }
+        names.retain(|name| name != "." && name != "..");
         Ok(names)
     }
 }

@@ -1,6 +1,6 @@
 //! The signs of a Linux distribution: what os-release says it is, and the files that tell who licenses it.
 
-use super::Found;
+use super::Told;
 use crate::file_system::Trouble;
 use crate::findings::{LinuxSigns, SqlServer, System};
 use crate::tree::Tree;
@@ -24,24 +24,28 @@ pub(super) const OF_A_ROOT: [&str; 9] = [
 /// How long os-release may be. Real ones have some hundred bytes.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// The `ID`s of distributions that no provider sells by the hour, of those that EC2 has images of.
-const OTHERS: [&str; 15] = [
-    "almalinux",
-    "alpine",
-    "amzn",
-    "arch",
-    "bottlerocket",
-    "centos",
-    "debian",
-    "fedora",
-    "flatcar",
-    "gentoo",
-    "ol",
-    "opensuse-leap",
-    "opensuse-tumbleweed",
-    "rocky",
-    "nixos",
+/// What the `ID` or the name of a distribution has in it that is sold by the hour, or made by those who do. An `ID`
+/// that is not known, beside such a sign, may be a new product or a damaged file: it is not taken for another Linux.
+const SOLD: [&str; 6] = [
+    "rhel",
+    "red hat enterprise",
+    "redhat:enterprise",
+    "suse linux",
+    "sles",
+    "ubuntu",
 ];
+
+/// `ID`s of OpenShift's node systems. They name Red Hat Enterprise Linux and are sold as OpenShift: their images have no
+/// billing code of Red Hat Enterprise Linux.
+const OPENSHIFT_NODES: [&str; 2] = ["rhcos", "scos"];
+
+/// `ID`s of SUSE Linux Micro, formerly SUSE Linux Enterprise Micro.
+const SUSE_MICRO: [&str; 3] = ["sl-micro", "sle-micro", "sle-micro-rancher"];
+
+/// `ID` and `VARIANT_ID`s of SUSE Linux Enterprise Server for SAP, and what its base product is called.
+const SUSE_FOR_SAP: &str = "sles_sap";
+const SUSE_FOR_SAP_VARIANT: &str = "sles-sap";
+const SUSE_FOR_SAP_PRODUCT: &str = "SLES_SAP";
 
 /// What tells that Red Hat's software comes from AWS's update servers (RHUI), which only those may use whom AWS
 /// bills for it: product certificates and repositories.
@@ -72,7 +76,9 @@ const UBUNTU_ATTACHED: &str = "/var/lib/ubuntu-advantage/private/machine-token.j
 
 /// The databases of the two families' packages.
 const DEBIAN_PACKAGES: &str = "/var/lib/dpkg/status";
-const RPM_PACKAGES: [&str; 5] = [
+const RPM_PACKAGES: [&str; 6] = [
+    // Of an OSTree deployment.
+    "/usr/share/rpm/rpmdb.sqlite",
     "/var/lib/rpm/rpmdb.sqlite",
     "/var/lib/rpm/Packages",
     "/var/lib/rpm/Packages.db",
@@ -86,35 +92,38 @@ pub(super) const SQL_SERVER_BESIDE: &str = "/mssql/bin/sqlservr";
 
 /// Reads the signs of the distribution whose root this is.
 /// `sql_server_beside`: whether SQL Server is on another file system.
-pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Found, Trouble> {
+pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Trouble> {
     let release = OsRelease::read(tree)?;
     let system = match release.id.as_str() {
-        "rhel" => System::RedHat(red_hat(tree)?),
-        id if id == "sles" || id.starts_with("sles_") || id.starts_with("sle-") => {
+        "rhel" => System::RedHat(red_hat(tree, &release)?),
+        id if id == "sles"
+            || id.starts_with("sles_")
+            || id.starts_with("sle-")
+            || SUSE_MICRO.contains(&id) =>
+        {
             contradicted(tree, &release, Packages::Rpm)?;
-            System::Suse(suse(tree)?)
+            suse(tree, &release)?
         }
         "ubuntu" => {
             contradicted(tree, &release, Packages::Debian)?;
             System::Ubuntu(ubuntu(tree)?)
         }
-        id if OTHERS.contains(&id) => {
-            let packages = match id {
-                "debian" => Packages::Debian,
-                "almalinux" | "amzn" | "centos" | "fedora" | "ol" | "rocky" => Packages::Rpm,
-                _ => Packages::Any,
-            };
-            contradicted(tree, &release, packages)?;
-            System::OtherLinux(id.to_owned())
-        }
         "" => {
             return Err(Trouble::new("os-release says no ID"));
         }
         id => {
-            return Err(Trouble(format!(
-                "os-release says ID={:?}, which this version does not know",
-                short(id)
-            )));
+            if !OPENSHIFT_NODES.contains(&id) {
+                release.is_of_no_product()?;
+            }
+            let packages = match id {
+                "debian" => Packages::Debian,
+                "almalinux" | "amzn" | "centos" | "fedora" | "ol" | "rhcos" | "rocky" | "scos" => {
+                    Packages::Rpm
+                }
+                _ => Packages::Any,
+            };
+            contradicted(tree, &release, packages)?;
+            System::OtherLinux(id.to_owned())
         }
     };
     let sql_server = match sql_server_beside || tree.is_file(SQL_SERVER)? {
@@ -125,7 +134,7 @@ pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Found, Tr
         }
         false => None,
     };
-    Ok(Found {
+    Ok(Told {
         system,
         name: release.name,
         sql_server,
@@ -138,6 +147,10 @@ struct OsRelease {
     id: String,
     /// `PRETTY_NAME`; `ID` if there is none.
     name: String,
+    /// `VARIANT_ID`.
+    variant: String,
+    /// What else names the distribution: `NAME`, `PRETTY_NAME`, `CPE_NAME`. In lower case.
+    names: String,
 }
 
 impl OsRelease {
@@ -185,7 +198,38 @@ impl OsRelease {
             name if name.is_empty() => short(&id),
             name => short(&name),
         };
-        OsRelease { id, name }
+        let names = ["NAME", "PRETTY_NAME", "CPE_NAME"].map(value);
+        OsRelease {
+            id,
+            name,
+            variant: value("VARIANT_ID").to_ascii_lowercase(),
+            names: names.join("\n").to_ascii_lowercase(),
+        }
+    }
+
+    /// Refuses a distribution whose `ID` is not one, or that by its `ID` or by its names may be a product that is sold
+    /// by the hour.
+    fn is_of_no_product(&self) -> Result<(), Trouble> {
+        // `os-release(5)`: lower-case letters, digits, and these signs.
+        let is_id = |letter: char| {
+            letter.is_ascii_lowercase() || letter.is_ascii_digit() || "._-".contains(letter)
+        };
+        if !self.id.chars().all(is_id) || self.id.len() > 64 {
+            return Err(Trouble(format!(
+                "os-release says ID={:?}, which cannot be one",
+                short(&self.id)
+            )));
+        }
+        let sign = SOLD
+            .iter()
+            .find(|sign| self.id.contains(*sign) || self.names.contains(*sign));
+        match sign {
+            None => Ok(()),
+            Some(sign) => Err(Trouble(format!(
+                "os-release says ID={:?}, which this version does not know, and names {sign:?}",
+                short(&self.id)
+            ))),
+        }
     }
 }
 
@@ -283,18 +327,16 @@ fn rhui(tree: &mut Tree) -> Result<Rhui, Trouble> {
     Ok(rhui)
 }
 
-fn red_hat(tree: &mut Tree) -> Result<LinuxSigns, Trouble> {
+fn red_hat(tree: &mut Tree, release: &OsRelease) -> Result<LinuxSigns, Trouble> {
     Ok(match rhui(tree)? {
         Rhui { bundle: true, .. } => LinuxSigns::Bundle,
+        // The AWS Marketplace's, or one whose licence was converted.
+        Rhui { there: true, .. } if tree.has(SUBSCRIPTION)? => LinuxSigns::Sold,
         Rhui { ha: true, .. } => LinuxSigns::IncludedWithHa,
         Rhui { there: true, .. } => LinuxSigns::Included,
         // Of a Red Hat without these signs, the packages must not be another's.
         _ => {
-            let own = OsRelease {
-                id: "rhel".into(),
-                name: String::new(),
-            };
-            contradicted(tree, &own, Packages::Rpm)?;
+            contradicted(tree, release, Packages::Rpm)?;
             match tree.has(SUBSCRIPTION)? {
                 true => LinuxSigns::Brought,
                 false => LinuxSigns::Open,
@@ -303,16 +345,27 @@ fn red_hat(tree: &mut Tree) -> Result<LinuxSigns, Trouble> {
     })
 }
 
-fn suse(tree: &mut Tree) -> Result<LinuxSigns, Trouble> {
-    tree.has(SUSE_PRODUCT)?;
-    Ok(
-        match (tree.has(SUSE_PAY_AS_YOU_GO)?, tree.has(SUSE_BYOS)?) {
-            (true, false) if is_of_another_cloud(tree)? => LinuxSigns::Open,
-            (true, false) => LinuxSigns::Included,
-            (false, true) => LinuxSigns::Brought,
-            _ => LinuxSigns::Open,
-        },
-    )
+fn suse(tree: &mut Tree, release: &OsRelease) -> Result<System, Trouble> {
+    let product = match tree.has(SUSE_PRODUCT)? {
+        true => tree.link(SUSE_PRODUCT)?.unwrap_or_default(),
+        false => String::new(),
+    };
+    let product = product.rsplit('/').next().unwrap_or_default();
+    let signs = match (tree.has(SUSE_PAY_AS_YOU_GO)?, tree.has(SUSE_BYOS)?) {
+        (true, false) if is_of_another_cloud(tree)? => LinuxSigns::Open,
+        // Whether it is sold by a billing code or by a product code is documented nowhere.
+        (true, false) if SUSE_MICRO.contains(&release.id.as_str()) => LinuxSigns::Sold,
+        (true, false) => LinuxSigns::Included,
+        (false, true) => LinuxSigns::Brought,
+        _ => LinuxSigns::Open,
+    };
+    let for_sap = release.id == SUSE_FOR_SAP
+        || release.variant.starts_with(SUSE_FOR_SAP_VARIANT)
+        || product.starts_with(SUSE_FOR_SAP_PRODUCT);
+    Ok(match for_sap {
+        true => System::SuseForSap(signs),
+        false => System::Suse(signs),
+    })
 }
 
 fn is_of_another_cloud(tree: &mut Tree) -> Result<bool, Trouble> {

@@ -1,6 +1,6 @@
 //! The signs of Windows: what the registry says it is, and the editions of SQL Server.
 
-use super::Found;
+use super::Told;
 use super::linux::short;
 use crate::file_system::Trouble;
 use crate::findings::{SqlEdition, SqlServer, System, WindowsKind};
@@ -22,7 +22,7 @@ const SQL_SERVER_KEY: &str = r"Microsoft\Microsoft SQL Server";
 const SQL_SERVICES: [&str; 3] = ["SQL", "OLAP", "RS"];
 
 /// Reads the signs of the Windows whose system drive this is.
-pub(super) fn read(tree: &mut Tree) -> Result<Found, Trouble> {
+pub(super) fn read(tree: &mut Tree) -> Result<Told, Trouble> {
     // A registry that can not be read leaves open which Windows it is, and whether SQL Server is there; that it is a
     // Windows, the directory tells.
     let registry = Registry::read(tree).unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) fn read(tree: &mut Tree) -> Result<Found, Trouble> {
         Some([]) => None,
         Some(editions) => Some(sql_server(editions)),
     };
-    Ok(Found {
+    Ok(Told {
         system: System::Windows(kind),
         name: short(registry.product.as_deref().unwrap_or("Windows")),
         sql_server,
