@@ -534,7 +534,7 @@ fn deeds(record: &Record) -> Vec<String> {
 }
 
 /// Why an interlock holds, as exactly as the record knows it.
-fn why_held(record: &Record, interlock: Interlock) -> String {
+pub fn why_held(record: &Record, interlock: Interlock) -> String {
     match (interlock, &record.before) {
         (Interlock::DiscardedBefore, Some(before)) => format!(
             "{before}. What people bring back is never discarded again: deregister it yourself if it is to go"
@@ -696,24 +696,32 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     }
 }
 
-/// What to do about an image of the right platform whose product codes are not those that a rule names.
+/// What to do about an image of the right platform whose product codes are not as expected.
 fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
     let (actual, expected) = (record.actual.as_ref()?, record.expected.as_ref()?);
-    let codes = expected.product_codes.as_ref()?;
     let billing = actual.billed_as().billing()?;
     let platforms = Platforms::parse(expected.platform.iter().map(String::as_str)).ok();
-    let right = platforms.is_none_or(|it| it.difference(&billing, true) == Difference::None);
-    if *codes == actual.product_codes || !right {
+    if platforms
+        .as_ref()
+        .is_some_and(|it| it.difference(&billing, true) != Difference::None)
+    {
         return None;
     }
+    let codes = expected.product_codes.as_ref();
+    let (wanted, declared_by) = match codes {
+        Some(codes) if *codes != actual.product_codes => {
+            (product_codes(codes), "rule of the policy")
+        }
+        None if actual.product_codes.is_empty() => ("its product code".to_owned(), "tag or rule"),
+        _ => return None,
+    };
     let has = product_codes(&actual.product_codes);
     Some(vec![
         format!(
-            "EC2 copies product codes from the root snapshot to the AMI. This AMI has {has}: create it from an instance or a \
-             snapshot that has what is expected: {}.",
-            product_codes(codes)
+            "EC2 copies product codes from the root snapshot to the AMI. This AMI has {has}. Create it from an instance, or \
+             register it from a snapshot, that has what is expected: {wanted}."
         ),
-        "Or, if they are right, correct the rule of the policy that names them.".to_owned(),
+        format!("Or, if {has} is right, correct the {declared_by} that says otherwise."),
     ])
 }
 

@@ -537,6 +537,7 @@ const CODES: [(&str, &str); 8] = [
     ("UbuntuPro", "Ubuntu Pro"),
 ];
 const SQL: &str = "SQL";
+const LINUX_WITH_PRODUCT_CODE: &str = "Linux with a product code";
 /// What stands behind a platform that has a product code beside it.
 const WITH_PRODUCT_CODE: &str = " with a product code";
 
@@ -548,11 +549,15 @@ pub const ACCEPTED_PLATFORMS: &str = "Linux, Windows, WindowsByol, RedHat, RedHa
 /// The suggestion for a text that is not a platform: a code, or canonical platform details.
 pub fn platform_meant_by(text: &str) -> Option<&'static str> {
     let text = text.trim().to_ascii_lowercase();
-    nearest_platform(&text).or_else(|| platform_by_words(&text))
+    let slip_of = nearest_platform(&text);
+    match slip_of {
+        Some((distance, name)) if distance <= 2 => Some(name),
+        _ => platform_by_words(&text).or(slip_of.map(|(_, name)| name)),
+    }
 }
 
-/// The code or the platform details that a text, in lower case, is probably a slip of.
-fn nearest_platform(text: &str) -> Option<&'static str> {
+/// The code or the platform details that a text, in lower case, is probably a slip of, and how many letters differ.
+fn nearest_platform(text: &str) -> Option<(usize, &'static str)> {
     // Longer than anything that it could be a slip of: not worth a comparison.
     if text.len() > 80 {
         return None;
@@ -567,7 +572,6 @@ fn nearest_platform(text: &str) -> Option<&'static str> {
         })
         .filter(|(distance, name)| *distance <= 1.max(name.len() / 4).min(3))
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }
 
 /// The platform that a text, in lower case, speaks of: the name of a product or of an image, as in the console
@@ -587,9 +591,16 @@ fn platform_by_words(text: &str) -> Option<&'static str> {
             None => words.contains(name),
         })
     };
-    let byol = has(&["byol", "byos", "cloud access"]);
+    let byol = has(&["byol", "byos", "cloud access", "access2"]);
+    // It has no billing code: see `Platform::WithProductCode`.
+    let by_product_code = has(&["product code"]) || (has(&["suse", "sles"]) && has(&["sap"]));
+    if by_product_code && !byol {
+        return Some(LINUX_WITH_PRODUCT_CODE);
+    }
     let (os, licence) = if has(&["windows", "win"]) {
         (Os::Windows, Licence::Included)
+    } else if has(&["coreos", "rhcos"]) {
+        (Os::Linux, Licence::None)
     } else if has(&[
         "red hat", "redhat", "rhel", "rhel7", "rhel8", "rhel9", "rhel10",
     ]) {
@@ -612,11 +623,21 @@ fn platform_by_words(text: &str) -> Option<&'static str> {
         ("standard", SqlEdition::Standard),
         ("web", SqlEdition::Web),
     ];
-    let sql = match has(&["sql", "mssql"]) {
-        true => match editions.iter().find(|(word, _)| has(&[word])) {
-            Some((_, edition)) => Some(*edition),
-            None => return Some(SQL),
-        },
+    // Express and Developer are not billed.
+    let sql = match has(&["sql", "mssql"]) && !has(&["express", "developer"]) {
+        true => {
+            // Behind it: `Red Hat Enterprise Linux with SQL Server Standard` is not of the Enterprise edition.
+            let behind = words
+                .iter()
+                .skip_while(|word| !["sql", "mssql"].contains(word));
+            let edition = behind
+                .filter_map(|word| editions.iter().find(|(name, _)| name == word))
+                .next();
+            match edition {
+                Some((_, edition)) => Some(*edition),
+                None => return Some(SQL),
+            }
+        }
         false => None,
     };
     let ha = os == Os::RedHat && has(&["ha", "high availability"]);
@@ -818,10 +839,15 @@ impl Platforms {
         both
     }
 
-    /// This billing, or one of the same operating system that has all that it has, and more.
+    /// This billing, or one that has all that it has, and more: of the same operating system, or of any if it names
+    /// none, as SQL Server's edition alone does not.
     pub(crate) fn at_least(billing: Billing) -> Platforms {
+        let any_system = (billing.os, billing.licence) == (Os::Linux, Licence::None);
         let more = TABLE.iter().map(|row| row.2);
-        let more = more.filter(|more| more.compared_with(&billing) == Difference::Extra);
+        let more = more.filter(|more| match any_system {
+            true => more.sql == billing.sql,
+            false => more.compared_with(&billing) == Difference::Extra,
+        });
         more.fold(Platforms::from(billing), |platforms, more| {
             platforms.or(Platform::Exactly(more))
         })
@@ -857,18 +883,37 @@ impl Platforms {
     pub(crate) fn lack_only_a_licence(&self, actual: &Billing) -> bool {
         self.0.iter().any(|platform| match platform {
             Platform::WithProductCode(billing) => billing == actual,
+            Platform::Exactly(billing) if actual.licence == Licence::Byol => {
+                // Of the customer's own licences AWS knows neither SQL Server nor add-ons: License Manager converts
+                // Windows with SQL Server into Windows BYOL.
+                billing.os == actual.os
+            }
             Platform::Exactly(billing) => {
                 let converted = Billing {
                     licence: actual.licence,
-                    // Of the customer's own subscription AWS does not know the add-ons.
-                    ha: billing.ha && actual.licence != Licence::Byol,
                     ..*billing
                 };
-                let licences = [billing.licence, actual.licence];
-                converted == *actual && !licences.contains(&Licence::None)
+                converted == *actual && billing.licence != Licence::None
             }
             Platform::AnySqlServer => false,
         })
+    }
+
+    /// Whether each of these is Windows.
+    pub(crate) fn are_windows(&self) -> bool {
+        let mut platforms = self.0.iter();
+        platforms.all(|platform| platform.billing().is_some_and(|it| it.os == Os::Windows))
+    }
+
+    /// Whether the first of these is exactly this billing.
+    pub(crate) fn names_first(&self, billing: &Billing) -> bool {
+        self.0.first() == Some(&Platform::Exactly(*billing))
+    }
+
+    /// Whether each of these needs a product code.
+    pub(crate) fn need_product_code(&self) -> bool {
+        let mut platforms = self.0.iter();
+        platforms.all(|platform| matches!(platform, Platform::WithProductCode(_)))
     }
 
     /// Whether all that this billing lacks is a product code.
@@ -989,7 +1034,26 @@ mod tests {
                 Some("UbuntuPro"),
             ),
             ("debian-12-amd64", Some("Linux")),
-            ("Windows 10 BYOL", Some("Windows BYOL")),
+            ("Windows 10 BYOL", Some("WindowsByol")),
+            (
+                "Red Hat Enterprise Linux with HA and SQL Server Standard",
+                Some("Red Hat Enterprise Linux with SQL Server Standard and HA"),
+            ),
+            (
+                "Windows_Server-2022-English-Full-SQL_2022_Express-2024.05.15",
+                Some("Windows"),
+            ),
+            (
+                "RHEL-8.1.0_HVM-20191029-x86_64-0-Access2-GP2",
+                Some("RedHatByol"),
+            ),
+            ("RHEL CoreOS 9.4", Some("Linux")),
+            ("SLES for SAP", Some("Linux with a product code")),
+            (
+                "SUSE Linux Enterprise Server for SAP Applications 15 SP6",
+                Some("Linux with a product code"),
+            ),
+            ("Linux with product code", Some("Linux with a product code")),
             // a line of a bill
             ("RunInstances:0010:SV006", Some("RedHat")),
             ("EUW1-BoxUsage RunInstances:0800", Some("WindowsByol")),

@@ -15,7 +15,7 @@ use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, dec
 use crate::inquiry::is_asked;
 use crate::ledger::Entry;
 use crate::observation::{Image, Observation, Snapshot};
-use crate::policy::{Asked, Policy};
+use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
 use crate::verdict::{Mismatch, judge};
 
 /// A described image, and what is expected of it.
@@ -52,7 +52,7 @@ struct DescribedImage {
     platform_details: String,
     /// That of the platform details, unless it is said.
     usage_operation: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "product_codes")]
     product_codes: BTreeSet<String>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
@@ -157,6 +157,18 @@ fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platfo
         Err(text) => Err(D::Error::custom(format!(
             "{} is no platform; accepted are {ACCEPTED_PLATFORMS}",
             quoted(text)
+        ))),
+    }
+}
+
+/// Product codes, each of which can be one.
+fn product_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
+    let codes = BTreeSet::<String>::deserialize(deserializer)?;
+    match codes.iter().find(|code| !is_product_code(code)) {
+        None => Ok(codes),
+        Some(code) => Err(D::Error::custom(format!(
+            "{} is not a product code; accepted are {PRODUCT_CODES}",
+            quoted(code)
         ))),
     }
 }

@@ -137,7 +137,7 @@ impl Interlock {
                 "EC2's usage operation is absent, or not known to this version"
             }
             Interlock::UnrecognisedDetails => {
-                "EC2's platform details are not known to this version; the verdict follows from the usage operation"
+                "EC2's platform details of the image, or of what it comes from, are not known to this version; the verdict follows from the usage operation"
             }
             Interlock::NotOwner => "the image is not known to belong to the account of the event",
             Interlock::TooOld => {
@@ -346,7 +346,11 @@ fn interlocks(
         ),
         (
             Interlock::UnrecognisedDetails,
-            known_by == Some(By::Operation),
+            known_by == Some(By::Operation) || {
+                let decisive = expectation.decisive();
+                expectation.unrecognised_witness
+                    && decisive.is_some_and(|it| it.source == Source::Lineage)
+            },
         ),
         (
             Interlock::NotOwner,
@@ -399,8 +403,12 @@ fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &P
     // What the guard only observed may discard an image that is billed for too little, never one that is billed for
     // something else that is paid for. And it proves neither who supplies a licence nor that a product code is due.
     let bills_less = kind == Mismatch::Missing || actual == Billing::PLAIN_LINUX;
+    // A Linux that has a product code may be billed by that.
+    let sold = actual == Billing::PLAIN_LINUX && !image.product_codes.is_empty();
     let in_doubt = match &decisive.says {
-        Says::Platforms(platforms) => platforms.lack_only_a_licence(&actual),
+        Says::Platforms(platforms) => {
+            platforms.lack_only_a_licence(&actual) || (sold && !platforms.are_windows())
+        }
         _ => true,
     };
     policy.discard_from.contains(&asked_for) && (!observed || (bills_less && !in_doubt))

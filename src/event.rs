@@ -398,6 +398,12 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
             )));
         }
     }
+    if call.response_elements.is_none() {
+        return Err(malformed(
+            "the CloudTrail record has no responseElements, although it has no errorCode: it does not say which image"
+                .into(),
+        ));
+    }
     Ok(Tells::Registered {
         image_id: call.response_elements.and_then(|answer| answer.image_id),
         by: identity(
@@ -506,6 +512,7 @@ fn identity(
     let arn = user.arn.or(user.principal_id);
     let by_role = arn.clone().filter(|arn| arn.contains("/AWSServiceRoleFor"));
     let by_name = user.invoked_by.filter(is_service);
+    let by_name = by_name.filter(|name| !(from_console && name.starts_with("AWS Internal")));
     let service = by_name.or(by_address).or(by_role).or(by_type);
     match arn.or_else(|| service.clone()) {
         Some(caller) => RegisteredBy::Identity {
@@ -669,7 +676,10 @@ mod tests {
 
     #[test]
     fn a_registration_that_lacks_what_is_needed_is_malformed() {
-        malformed_because(with("/detail/responseElements", Value::Null), "image id");
+        malformed_because(
+            with("/detail/responseElements", Value::Null),
+            "no responseElements",
+        );
         malformed_because(with("/detail/responseElements", json!({})), "image id");
         malformed_because(
             with("/detail/responseElements", json!({"imageId": "ami-XYZ"})),

@@ -24,6 +24,12 @@ pub const EXPECT_TAG: &str = "ami-billing-guard:expect";
 /// The detail of the policy's statement that it is not known whether a rule exempts the image.
 pub(crate) const OPEN_EXEMPTION: &str = "[[exempt]]";
 
+/// The detail of the policy's statement that it is not known which rule names product codes.
+pub(crate) const PRODUCT_CODES_IN_DOUBT: &str = "[[expect]] product_codes";
+
+/// What the detail of a rule has before what its disk may hold.
+pub(crate) const DISK_MAY_HOLD: &str = "; the disk may hold ";
+
 /// Where evidence comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -155,6 +161,8 @@ pub struct Expectation {
     pub identity_asked: bool,
     /// The statements, the strongest source first. Lineage and policy may make several.
     pub evidence: Vec<Evidence>,
+    /// Whether a witness of the lineage has platform details that are not known, so that its usage operation speaks.
+    pub unrecognised_witness: bool,
     /// What the disk may hold according to the rule that applies, although the image is rightly billed as something
     /// else: a disk that holds it contradicts nothing.
     pub disk_may_hold: Option<Platforms>,
@@ -201,17 +209,22 @@ impl Expectation {
     }
 
     /// How what an image is billed as differs from what is expected, and the statement that says so: of platform and
-    /// product codes the one that differs more. `None` if nothing names what to expect; `Err` with the statement if
-    /// the one that decides names no platform.
+    /// product codes the one that differs more. `None` if nothing names a platform, and no product code is missing or one
+    /// too many; `Err` with the statement if the one that decides names no platform.
     pub(crate) fn difference(
         &self,
         actual: &Billing,
         product_codes: &BTreeSet<String>,
     ) -> Option<Result<(Difference, &Evidence), &Evidence>> {
+        // As for platforms, the case of letters does not matter.
+        let lower = |codes: &BTreeSet<String>| -> BTreeSet<String> {
+            codes.iter().map(|code| code.to_ascii_lowercase()).collect()
+        };
         let by_codes = self.product_codes().map(|(evidence, expected)| {
-            let difference = if !expected.is_subset(product_codes) {
+            let (expected, actual) = (lower(expected), lower(product_codes));
+            let difference = if !expected.is_subset(&actual) {
                 Difference::Missing
-            } else if expected.len() < product_codes.len() {
+            } else if expected != actual {
                 Difference::Extra
             } else {
                 Difference::None
@@ -231,15 +244,24 @@ impl Expectation {
         match (by_platform, by_codes) {
             (Some(platform), Some(codes)) if codes.0 > platform.0 => Some(Ok(codes)),
             (Some(platform), _) => Some(Ok(platform)),
-            // That an image has no product code says nothing of its platform.
-            (None, Some((Difference::None, _))) if product_codes.is_empty() => None,
+            // Product codes that are right say nothing of the platform.
+            (None, Some((Difference::None, _))) => None,
             (None, codes) => codes.map(Ok),
         }
     }
 
+    /// Why it is not known which product codes a rule names, where that is in doubt.
+    pub(crate) fn product_codes_in_doubt(&self) -> Option<&str> {
+        let mut evidence = self.evidence.iter();
+        evidence.find_map(|evidence| match &evidence.says {
+            Says::Failed(why) if evidence.detail == PRODUCT_CODES_IN_DOUBT => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
     /// A statement, and an observed one that is no stronger and names another operating system.
-    /// What is not observed (the default) contradicts nobody, and neither does a disk that holds what the rule says
-    /// it may hold.
+    /// What is not observed (the default) contradicts nobody. A disk that holds what the rule says it may hold does not
+    /// contradict the rule, or whoever names the same operating system as the rule.
     pub fn contradiction(&self) -> Option<(&Evidence, &Evidence)> {
         let mut spoken: Vec<(&Evidence, &Platforms)> = self
             .evidence
@@ -248,19 +270,28 @@ impl Expectation {
                 Says::Platforms(platforms) => Some((evidence, platforms)),
                 _ => None,
             })
-            .filter(|(evidence, platforms)| {
-                let may_hold = self.disk_may_hold.as_ref();
-                evidence.source != Source::Disk
-                    || may_hold.is_none_or(|may_hold| !may_hold.share_os(platforms))
-            })
             .collect();
+        let rule = spoken
+            .iter()
+            .find(|(evidence, _)| evidence.source == Source::Policy)
+            .map(|(_, platforms)| *platforms);
+        let excused = |one: &Platforms, other: &Evidence, others: &Platforms| {
+            other.source == Source::Disk
+                && rule.is_some_and(|rule| rule.share_os(one))
+                && self
+                    .disk_may_hold
+                    .as_ref()
+                    .is_some_and(|may_hold| may_hold.share_os(others))
+        };
         spoken.sort_by_key(|(evidence, _)| evidence.source);
         spoken.iter().enumerate().find_map(|(rank, (one, names))| {
             spoken
                 .iter()
                 .skip(rank + 1)
                 .find(|(other, others)| {
-                    other.source.standing() == Standing::Observed && !names.share_os(others)
+                    other.source.standing() == Standing::Observed
+                        && !names.share_os(others)
+                        && !excused(names, other, others)
                 })
                 .map(|(other, _)| (*one, *other))
         })
@@ -352,7 +383,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     let mut evidence = vec![image_tag, snapshot_tag];
     evidence.extend(open_exemption);
     evidence.push(rules::platform(&expect));
-    evidence.extend(rules::product_codes(&codes, &expect));
+    evidence.extend(rules::product_codes(&codes));
     if let Some(platforms) = &policy.default_expect {
         evidence.push(Evidence {
             source: Source::Default,

@@ -651,7 +651,8 @@ impl Guard {
 
     /// Tags come late: a young image counts for nothing but what no later tag can change.
     fn settled(&self, registration: &Registration, assessment: &Assessment) -> Result<(), Error> {
-        let declared = assessment.expectation.decided_by_declaration();
+        let declared = assessment.expectation.decided_by_declaration()
+            && !self.policy.names_product_codes_by_tag();
         let created = match (&assessment.observation, assessment.judgement.verdict) {
             (_, Verdict::Verified) if declared => return Ok(()),
             (_, Verdict::Exempt) => return Ok(()),

@@ -95,6 +95,7 @@ impl Guard {
         };
         let said = lineage.clone().unwrap_or_else(|| not_asked(&snapshot));
         expectation.origin = said.origin;
+        expectation.unrecognised_witness = said.unrecognised;
         expectation.evidence.extend(said.evidence);
 
         let disk = match read {

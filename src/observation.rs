@@ -26,6 +26,16 @@ pub enum Observation {
     },
 }
 
+impl Observation {
+    /// The image, if it is available.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        match self {
+            Observation::Available(image) => Some(image),
+            Observation::Gone { .. } | Observation::Failed { .. } => None,
+        }
+    }
+}
+
 /// An available image: the attributes that the guard judges by, as EC2 gives them. What EC2 leaves out
 /// is `None`, never made up to an empty string or `false`.
 /// (EC2 API reference, "Image".)

@@ -4,6 +4,8 @@
 
 mod read;
 
+pub(crate) use read::{PRODUCT_CODES, is_product_code};
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -270,6 +272,16 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 impl Policy {
+    /// Whether a rule that names product codes may come to match by a tag that is yet to be set.
+    pub(crate) fn names_product_codes_by_tag(&self) -> bool {
+        let by_tag = |condition: &Condition| {
+            matches!(condition.on, Matched::Tag(_) | Matched::SnapshotTag(_))
+        };
+        self.expect
+            .iter()
+            .any(|rule| rule.says.product_codes.is_some() && rule.conditions.iter().any(by_tag))
+    }
+
     /// Reads a policy. `file` is its name for error messages.
     ///
     /// # Errors
@@ -340,7 +352,7 @@ mod tests {
             snapshot_tag = { Image = "win-*" }
             product_code = ["aw0evgkw8e5c1q413zgy5pjce", "774F4FF8"]
             platform = ["Windows", "SQL"]
-            product_codes = []
+            product_codes = ["774F4FF8"]
             disk = "Linux"
             [[exempt]]
             invoked_by = "drs.*"
@@ -370,7 +382,7 @@ mod tests {
                         on: Matched::ProductCode,
                         globs: vec![
                             Pattern::new("aw0evgkw8e5c1q413zgy5pjce").unwrap(),
-                            Pattern::new("774F4FF8").unwrap(),
+                            Pattern::new("774f4ff8").unwrap(),
                         ],
                     },
                     Condition {
@@ -384,7 +396,7 @@ mod tests {
                 ],
                 says: Requirement {
                     platforms: Some(Platforms::parse(["Windows", "SQL"]).unwrap()),
-                    product_codes: Some(BTreeSet::new()),
+                    product_codes: Some(BTreeSet::from(["774F4FF8".to_owned()])),
                     disk: Some(Platforms::parse(["Linux"]).unwrap()),
                 },
                 place: "p:19".into(),
@@ -547,12 +559,21 @@ mod tests {
                 "product codes that cannot be any, and where a list of none means nothing",
                 "version = 1\n[[expect]]\nname = \"a*\"\nproduct_codes = [\"bp-6fa54006\", \"a b\", 7]\n[[expect]]\nproduct_code = []\nplatform = []\n[[exempt]]\nproduct_codes = []\nreason = \"r\"\n",
                 &[
-                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted; accepted are product codes as DescribeImages shows them in ProductCodes; this is a billing product, which no image shows: name the platform that it stands for",
+                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted; accepted are product codes as DescribeImages shows them in ProductCodes; this is a billing product, which no image shows: name the platform that it stands for (platform = \"RedHat\")",
                     "policy.toml:4:33: `\"a b\"` is not accepted; accepted are (product codes)",
                     "policy.toml:4:40: `7` is not accepted; accepted are (product codes)",
-                    "policy.toml:6:16: `[]` is not accepted; accepted are (product codes); no image has one of none",
+                    "policy.toml:6:16: `[]` is not accepted; accepted are (product codes); an empty list matches no image",
                     "policy.toml:7:12: `[]` is not accepted; accepted are (platforms)",
-                    "policy.toml:9:17: `[]` is not accepted; accepted are (product codes); no image has one of none",
+                    "policy.toml:9:17: `[]` is not accepted; accepted are (product codes); an empty list matches no image",
+                ][..],
+            ),
+            (
+                "rules that no image can satisfy",
+                "version = 1\n[[expect]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\n[[expect]]\nname = \"x\"\nplatform = \"Linux with a product code\"\nproduct_codes = []\n[[exempt]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\nreason = \"r\"\n",
+                &[
+                    "policy.toml:2:1: [[expect]] that no image can satisfy: it matches AMIs by a product code that `product_codes` does not have",
+                    "policy.toml:5:1: [[expect]] that no image can satisfy: its `platform` needs a product code, and `product_codes` is empty",
+                    "policy.toml:9:1: [[exempt]] with `product_code` and `product_codes`, which are the same here: write one list",
                 ][..],
             ),
             (

@@ -671,7 +671,7 @@ fn marks<'a>(
     discard: &str,
 ) -> [(&'a str, String); 4] {
     let verdict = assessment.judgement.verdict.label();
-    let should_be = match Expected::of(&assessment.expectation) {
+    let should_be = match Expected::of(&assessment.expectation, assessment.observation.image()) {
         Some(expected) => expected.text().chars().take(TAG_VALUE).collect(),
         None => "unknown".to_owned(),
     };

@@ -147,7 +147,7 @@ impl Actual {
 pub struct Expected {
     /// Any of these is right. Empty if nothing names a platform.
     pub platform: Vec<String>,
-    /// Who says so; without a platform, who names the product codes.
+    /// Who says so: of platform and product codes, whoever names what differs more.
     pub source: Source,
     /// Exactly these product codes are right. Only rules of the policy name them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,14 +156,18 @@ pub struct Expected {
 
 impl Expected {
     /// What is expected of an image, if anything is that can be.
-    pub(crate) fn of(expectation: &Expectation) -> Option<Expected> {
+    pub(crate) fn of(expectation: &Expectation, image: Option<&Image>) -> Option<Expected> {
         let codes = expectation.product_codes();
         let product_codes = codes.map(|(_, codes)| codes.clone());
+        let compared = image.and_then(|image| {
+            let actual = image.billed_as().billing()?;
+            expectation.difference(&actual, &image.product_codes)?.ok()
+        });
         match (expectation.decisive(), codes) {
             (Some(decisive), _) => match &decisive.says {
                 Says::Platforms(platforms) => Some(Expected {
                     platform: platforms.names(),
-                    source: decisive.source,
+                    source: compared.map_or(decisive.source, |(_, evidence)| evidence.source),
                     product_codes,
                 }),
                 _ => None,
@@ -360,7 +364,7 @@ impl Record {
             },
             registered_at: Some(registration.time),
             event_id: Some(registration.event_id.clone()),
-            expected: Expected::of(expectation),
+            expected: Expected::of(expectation, observation.image()),
             evidence: expectation.evidence.iter().map(Statement::from).collect(),
             action: plan.action,
             held_by: plan.held_by.clone(),
@@ -412,6 +416,14 @@ impl Record {
         self.held_by.clear();
         self.fix.clear();
         self.error = None;
+    }
+
+    /// Whether the image has other product codes than a rule names.
+    pub fn product_codes_differ(&self) -> bool {
+        let expected = self.expected.as_ref();
+        let expected = expected.and_then(|expected| expected.product_codes.as_ref());
+        let actual = self.actual.as_ref().map(|actual| &actual.product_codes);
+        expected.is_some_and(|expected| Some(expected) != actual)
     }
 
     /// How much it wants to be seen: a verdict that something is wrong, or not known, is a warning; an error is

@@ -152,10 +152,13 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
             return (
                 Verdict::Unverifiable,
                 format!(
-                    "the platform details {} are not known to this version, and neither is what the usage \
-                     operation {} means",
+                    "the platform details {} are not known to this version, and {}",
                     quoted(details.unwrap_or_default()),
-                    quoted(operation.unwrap_or_default())
+                    match operation {
+                        None | Some("") => "there is no usage operation".to_owned(),
+                        Some(operation) =>
+                            format!("neither is the usage operation {}", quoted(operation)),
+                    }
                 ),
             );
         }
@@ -190,54 +193,75 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
             );
         }
         None => {
+            let nothing = match expectation.product_codes() {
+                None => "nothing says",
+                Some(_) => "the policy names product codes alone, and nothing says",
+            };
             return (
                 Verdict::Unverifiable,
                 format!(
-                    "nothing says what the image should bill; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
+                    "{nothing} what the image should bill; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
                 ),
             );
         }
     };
     let (source, says) = (decisive.source.name(), &decisive.says);
-    let bills = bills(image, &actual, by, says);
+    let bills = bills(image, &actual, says);
+    let aside = match by {
+        By::Both | By::Details => String::new(),
+        By::Operation => format!(
+            ". This is by its usage operation {}: its platform details {} are not known to this version",
+            quoted(operation.unwrap_or_default()),
+            quoted(details.unwrap_or_default())
+        ),
+    };
     let verdict = match difference {
+        Difference::None if let Some(why) = expectation.product_codes_in_doubt() => {
+            return (
+                Verdict::Unverifiable,
+                format!(
+                    "the image bills {bills}, as {source} says{aside}; but which product codes it should have is not known: \
+                     {why}"
+                ),
+            );
+        }
         Difference::None => {
             return (
                 Verdict::Verified,
-                format!("the image bills {bills}, as {source} says"),
+                format!("the image bills {bills}, as {source} says{aside}"),
             );
         }
         Difference::Extra => Mismatch::Extra,
         Difference::Missing => Mismatch::Missing,
         Difference::Wrong => Mismatch::Wrong,
     };
-    let lacks_code = match says {
-        Says::Platforms(platforms) => {
-            image.product_codes.is_empty() && platforms.lack_only_a_product_code(&actual)
+    let lacks = match says {
+        Says::Platforms(platforms)
+            if image.product_codes.is_empty() && platforms.lack_only_a_product_code(&actual) =>
+        {
+            match platforms.need_product_code() {
+                true => Some("a product code"),
+                false => Some("a billing code or a product code"),
+            }
         }
-        _ => false,
+        _ => None,
     };
-    let reason = match lacks_code {
-        true => format!("{source} says {says}: a product code is missing; the image bills {bills}"),
-        false => format!("{source} says {says}, but the image bills {bills}"),
+    let reason = match lacks {
+        Some(what) => {
+            format!("{source} says {says}: {what} is missing; the image bills {bills}{aside}")
+        }
+        None => format!("{source} says {says}, but the image bills {bills}{aside}"),
     };
     (Verdict::Mismatch(verdict), reason)
 }
 
-/// What an image is billed as, with what matters to a statement: its product codes, and which of EC2's fields says it.
-fn bills(image: &Image, actual: &Billing, by: By, says: &Says) -> String {
-    let mut bills = match by {
-        By::Both | By::Details => format!("`{actual}`"),
-        By::Operation => format!(
-            "`{actual}` by its usage operation {}; the platform details {} are not known to this version",
-            quoted(image.usage_operation.as_deref().unwrap_or_default()),
-            quoted(image.platform_details.as_deref().unwrap_or_default())
-        ),
+/// What an image is billed as, with its product codes if they matter to a statement.
+fn bills(image: &Image, actual: &Billing, says: &Says) -> String {
+    let codes = match image.product_codes.is_empty() && !matches!(says, Says::ProductCodes(_)) {
+        true => String::new(),
+        false => format!(" with {}", product_codes(&image.product_codes)),
     };
-    if matches!(says, Says::ProductCodes(_)) || !image.product_codes.is_empty() {
-        bills.push_str(&format!(" with {}", product_codes(&image.product_codes)));
-    }
-    bills
+    format!("`{actual}`{codes}")
 }
 
 #[cfg(test)]
@@ -680,8 +704,14 @@ mod tests {
                 Mismatch(super::Mismatch::Missing),
             ),
             // a rule that names product codes alone
-            ("code", "", "code", Verified),
-            ("code", "image-tag: silent; disk: failed", "code", Verified),
+            ("code", "", "code", Unverifiable),
+            ("CODE", "image-tag: Linux", "code", Verified),
+            (
+                "code",
+                "image-tag: silent; disk: failed",
+                "code",
+                Unverifiable,
+            ),
             ("", "", "code", Mismatch(super::Mismatch::Missing)),
             ("code", "", "", Mismatch(super::Mismatch::Extra)),
             // that there is none says nothing of the platform
@@ -785,6 +815,10 @@ mod tests {
             Just(Says::Silent),
             Just(Says::Failed("throttled".into())),
             Just(Says::NoPlatform("RHEL".into())),
+            Just(Says::ProductCodes(["code".to_owned()].into())),
+            Just(Says::Platforms(
+                Platforms::parse(["Linux with a product code"]).unwrap()
+            )),
             prop::collection::vec(prop::sample::select(codes), 1..4)
                 .prop_map(|codes| Says::Platforms(Platforms::parse(codes).unwrap())),
         ]
@@ -861,9 +895,8 @@ mod tests {
         ) {
             let judgement = judge(&observed(DETAILS[row], OPERATIONS[row]), &expectation);
             let Parsed::Known(actual) = parse_platform_details(Some(DETAILS[row])) else { panic!() };
-            let satisfied = expectation
-                .platforms()
-                .is_some_and(|platforms| platforms.difference(&actual, false) == Difference::None);
+            let compared = expectation.difference(&actual, &Default::default());
+            let satisfied = matches!(compared, Some(Ok((Difference::None, _))));
             let judged = expectation.exemption.is_none() && expectation.contradiction().is_none();
             prop_assert_eq!(judgement.verdict == Verdict::Verified, satisfied && judged);
         }
@@ -876,7 +909,7 @@ mod tests {
             if let Verdict::Mismatch(kind) = judgement.verdict
                 && kind != Mismatch::Empty
             {
-                prop_assert!(expectation.platforms().is_some());
+                prop_assert!(expectation.platforms().is_some() || expectation.product_codes().is_some());
             }
         }
     }

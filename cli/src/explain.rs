@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use ami_billing_guard::alert::why_held;
 use ami_billing_guard::event::AmiId;
 use ami_billing_guard::expectation::Source;
 use ami_billing_guard::policy::{Asked, Policy};
@@ -73,13 +74,17 @@ fn tree(record: &Record, policy: &Policy) -> String {
     if !record.evidence.is_empty() {
         let decides = record.expected.as_ref().map(|expected| expected.source);
         // A source may make several statements: the first that names a platform decides.
-        let names_platform = record.expected.as_ref();
-        let names_platform = names_platform.is_some_and(|expected| !expected.platform.is_empty());
-        let decisive = record.evidence.iter().position(|statement| {
-            Some(statement.source) == decides
-                && statement.says.is_empty() != names_platform
-                && statement.state == "spoke"
-        });
+        let spoke = |codes: bool| {
+            record.evidence.iter().position(|statement| {
+                Some(statement.source) == decides
+                    && statement.state == "spoke"
+                    && statement.product_codes.is_some() == codes
+            })
+        };
+        let decisive = match record.product_codes_differ() {
+            true => spoke(true).or_else(|| spoke(false)),
+            false => spoke(false).or_else(|| spoke(true)),
+        };
         let statements = record.evidence.iter().enumerate();
         branches.push(Branch {
             line: "asked what it should bill, the strongest source first".into(),
@@ -105,7 +110,10 @@ fn tree(record: &Record, policy: &Policy) -> String {
         branches: record
             .held_by
             .iter()
-            .map(|interlock| leaf(format!("{interlock}: {}", interlock.meaning())))
+            .map(|interlock| {
+                let why = shown(&why_held(record, *interlock));
+                leaf(format!("{interlock}: {why}"))
+            })
             .collect(),
     });
     let mut text = format!("{}\n", headline(record));

@@ -62,13 +62,17 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     for file in &arguments.files {
         let found = read(file).map_err(|why| Stop::Usage(format!("{file:?}: {why}")))?;
         let found = found.into_iter().enumerate();
-        events.extend(found.map(|(at, event)| (place(file, at + 1, &event), event)));
+        events.extend(found.map(|(at, event)| (place(file, at + 1, event.as_ref().ok()), event)));
     }
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let mut outcome = Outcome::Good;
     let (all, mut registrations) = (events.len(), 0);
     for (place, event) in events {
-        let record = match deal(&session, event, arguments.enforce).await {
+        let dealt = match event {
+            Ok(event) => deal(&session, event, arguments.enforce).await,
+            Err(why) => Err(Error::MalformedEvent(why)),
+        };
+        let record = match dealt {
             Ok(record) => record,
             Err(error) => {
                 registrations += usize::from(!matches!(error, Error::MalformedEvent(_)));
@@ -126,14 +130,17 @@ async fn deal(session: &Session, event: Value, enforce: bool) -> Result<Record, 
 }
 
 /// Where an event stands, for people: `"events.json", event 3 (7bf73129-…)`.
-fn place(file: &str, number: usize, event: &Value) -> String {
-    let id = event.get("id").and_then(Value::as_str);
+fn place(file: &str, number: usize, event: Option<&Value>) -> String {
+    let id = event.and_then(|event| event.get("id")?.as_str());
     let id = id.map(|id| format!(" ({})", shown(id))).unwrap_or_default();
     format!("{file:?}, event {number}{id}")
 }
 
-/// The events in a file.
-fn read(file: &str) -> Result<Vec<Value>, String> {
+/// The events in a file; of an entry that is none, why.
+///
+/// # Errors
+/// Why there is not a single event to be read.
+fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
     let mut bytes = Vec::new();
     let done = match file {
         "-" => io::stdin().read_to_end(&mut bytes),
@@ -151,19 +158,22 @@ fn read(file: &str) -> Result<Vec<Value>, String> {
     let mut documents = 0;
     for document in serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>() {
         let document = document.map_err(|error| format!("is not JSON: {error}"))?;
-        collect(document, &mut events)?;
+        collect(document, &mut events);
         documents += 1;
     }
-    match documents {
-        0 => Err("is empty".into()),
+    if documents == 0 {
+        return Err("is empty".into());
+    }
+    match events.first() {
+        Some(Err(why)) if events.iter().all(Result::is_err) => Err(why.clone()),
         _ => Ok(events),
     }
 }
 
 /// Takes the events out of a document, whatever they are wrapped in.
-fn collect(mut document: Value, events: &mut Vec<Value>) -> Result<(), String> {
+fn collect(mut document: Value, events: &mut Vec<Result<Value, String>>) {
     if let Value::Array(documents) = document {
-        return documents.into_iter().try_for_each(|it| collect(it, events));
+        return documents.into_iter().for_each(|it| collect(it, events));
     }
     // An SQS batch and a CloudTrail log file call it Records, lookup-events Events, and filter-log-events events.
     for list in ["Records", "Events", "events"] {
@@ -174,23 +184,25 @@ fn collect(mut document: Value, events: &mut Vec<Value>) -> Result<(), String> {
     // A message of SQS, an entry of lookup-events, SNS's envelope, a line of a log group.
     for wrapped in ["body", "CloudTrailEvent", "Message", "message"] {
         if let Some(text) = document.get(wrapped).and_then(Value::as_str) {
-            let inner = serde_json::from_str(text);
-            let inner =
-                inner.map_err(|error| format!("has a {wrapped} that is not JSON: {error}"))?;
-            return collect(inner, events);
+            return match serde_json::from_str(text) {
+                Ok(inner) => collect(inner, events),
+                Err(error) => {
+                    events.push(Err(format!("has a {wrapped} that is not JSON: {error}")));
+                }
+            };
         }
     }
-    if document.get("detail-type").is_some() {
-        events.push(document);
-    } else if document.get("eventName").is_some() {
-        events.push(delivered(document));
+    events.push(if document.get("detail-type").is_some() {
+        Ok(document)
+    // CloudTrail's own records without a call (Insights) have no name.
+    } else if document.get("eventName").is_some() || document.get("eventVersion").is_some() {
+        Ok(delivered(document))
     } else {
-        return Err(
+        Err(
             "is neither an EventBridge event, nor CloudTrail's, nor a list or batch of these"
                 .into(),
-        );
-    }
-    Ok(())
+        )
+    });
 }
 
 /// A record of CloudTrail as EventBridge delivers it. (EventBridge User Guide, "AWS service events delivered via AWS

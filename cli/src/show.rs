@@ -81,7 +81,16 @@ pub(crate) fn would_do(record: &Record) -> String {
         Action::Disable => "would tell people and disable it".into(),
         Action::Alert => "would tell people, and change nothing".into(),
         Action::Hold => {
-            let held_by: Vec<String> = record.held_by.iter().map(ToString::to_string).collect();
+            let held_by: Vec<String> = record
+                .held_by
+                .iter()
+                .map(|interlock| match (interlock, &record.service) {
+                    (Interlock::ServiceRegistered, Some(service)) => {
+                        format!("{interlock} ({})", shown(service))
+                    }
+                    _ => interlock.to_string(),
+                })
+                .collect();
             format!("would discard it, but holds: {}", held_by.join(", "))
         }
         Action::None if record.verdict == Verdict::Unverifiable => {

@@ -239,12 +239,22 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
     );
     let mut platforms = platforms(findings);
     let plain = Platform::WithProductCode(Billing::PLAIN_LINUX);
-    if !image.product_codes.is_empty() && !matches!(findings.system, System::Windows(_)) {
+    let sold = !image.product_codes.is_empty();
+    let billed_as = image.billed_as().billing();
+    // AWS's own update servers, and a product code: of Red Hat's products on the Marketplace, or of a vendor's that runs
+    // on it.
+    if let System::RedHat(LinuxSigns::Included | LinuxSigns::IncludedWithHa) = findings.system
+        && sold
+        && billed_as == Some(Billing::PLAIN_LINUX)
+    {
+        let why = "whether the AMI's product code bills Red Hat Enterprise Linux, or a billing code is missing, is not known";
+        return Disk::undetermined(why, detail);
+    }
+    if sold && !matches!(findings.system, System::Windows(_)) {
         platforms = platforms.or(plain);
         detail.push_str("; the AWS Marketplace sells it, and may bill it by its product code");
     }
-    if matches!(findings.system, System::SuseForSap(_)) && image.billed_as().billing() == Some(SUSE)
-    {
+    if matches!(findings.system, System::SuseForSap(_)) && billed_as == Some(SUSE) {
         platforms = platforms.or(Platform::Exactly(SUSE));
         detail.push_str(
             "; an instance that was migrated from SUSE Linux Enterprise Server keeps its code",

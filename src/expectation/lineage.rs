@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
 use crate::aws::{Aws, ImagesBy};
-use crate::billing::{BilledAs, Billing, Platforms};
+use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::error::Error;
-use crate::event::Registration;
+use crate::event::{Registration, quoted};
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 
 /// How long a walk may take. Its calls, at most three one after the other, take well below a second
@@ -34,6 +34,8 @@ pub(crate) struct Lineage {
     pub(crate) origin: Option<Origin>,
     /// Whether something could not be asked that may answer the next time.
     pub(crate) may_pass: bool,
+    /// Whether a witness has platform details that are not known.
+    pub(crate) unrecognised: bool,
 }
 
 impl Lineage {
@@ -47,8 +49,7 @@ impl Lineage {
     pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Lineage {
         Lineage {
             evidence: vec![statement(says, detail)],
-            origin: None,
-            may_pass: false,
+            ..Lineage::default()
         }
     }
 }
@@ -121,9 +122,35 @@ pub(crate) async fn walk(
         }
     };
     let (trail, codes) = tokio::join!(walk, codes);
+    let mut lineage = trail.lineage(codes);
+    if !image.product_codes.is_empty() {
+        lineage.evidence.iter_mut().for_each(sold);
+    }
     Lineage {
         may_pass: place.may_pass.into_inner(),
-        ..trail.lineage(codes)
+        ..lineage
+    }
+}
+
+/// Has a statement on an image that has a product code accept what the AWS Marketplace bills by that instead of a
+/// billing code: Red Hat Enterprise Linux without AWS's licence, and Ubuntu Pro.
+fn sold(statement: &mut Evidence) {
+    let pro = Billing {
+        licence: Licence::Included,
+        ..Billing::PLAIN_LINUX
+    };
+    let red_hat = Billing {
+        os: Os::RedHat,
+        licence: Licence::Byol,
+        ..Billing::PLAIN_LINUX
+    };
+    if let Says::Platforms(platforms) = &mut statement.says
+        && [pro, red_hat]
+            .iter()
+            .any(|sold| platforms.names_first(sold))
+    {
+        let by_product_code = Platform::WithProductCode(Billing::PLAIN_LINUX);
+        *platforms = platforms.clone().or(by_product_code);
     }
 }
 
@@ -137,6 +164,8 @@ struct Trail {
     /// What could not be asked, and why.
     failed: Vec<String>,
     origin: Option<Origin>,
+    /// Whether one of those that bill something has platform details that are not known.
+    unrecognised: bool,
 }
 
 impl Trail {
@@ -170,14 +199,16 @@ impl Trail {
             evidence,
             origin: self.origin,
             may_pass: false,
+            unrecognised: self.unrecognised,
         }
     }
 
     /// Notes an instance whose root volume the snapshot was taken of. What it is billed as, the image should be.
     fn met_instance(&mut self, what: &str, instance: &Instance) {
         match proven(instance.billed_as()) {
-            Ok(billing) => {
+            Ok((billing, by)) => {
                 let detail = format!("{what} bills `{billing}`");
+                let detail = self.by(by, detail, instance.platform_details.as_deref());
                 self.found.push((Platforms::from(billing), detail));
                 self.origin = Some(Origin {
                     instance: instance.id.clone(),
@@ -188,13 +219,26 @@ impl Trail {
         }
     }
 
+    /// The detail of what was found, if need be with the platform details that are not known.
+    fn by(&mut self, by: By, detail: String, details: Option<&str>) -> String {
+        if by != By::Operation {
+            return detail;
+        }
+        self.unrecognised = true;
+        let details = quoted(details.unwrap_or_default());
+        format!(
+            "{detail} by its usage operation, as its platform details {details} are not known to this version"
+        )
+    }
+
     /// Notes another image. It does not prove who supplies the licence: between it and this one there may be an
     /// instance whose licence was converted.
     fn met_image(&mut self, what: &str, image: &Image) {
         match proven(image.billed_as()) {
-            Ok(billing) => {
+            Ok((billing, by)) => {
                 let platforms = Platforms::with_either_licence(billing);
                 let detail = format!("{what} bills `{billing}`");
+                let detail = self.by(by, detail, image.platform_details.as_deref());
                 self.found.push((platforms, detail));
             }
             Err(why) => self.seen.push(format!("{what} {why}")),
@@ -447,7 +491,7 @@ fn is_published(image: &Image) -> bool {
 }
 
 /// What billing fields prove, or why they prove nothing.
-fn proven(billed_as: BilledAs) -> Result<Billing, String> {
+fn proven(billed_as: BilledAs) -> Result<(Billing, By), String> {
     match billed_as {
         BilledAs::Empty => Err("has no platform details".into()),
         BilledAs::Contradiction => Err("contradicts itself in what it bills".into()),
@@ -456,7 +500,7 @@ fn proven(billed_as: BilledAs) -> Result<Billing, String> {
             billing: Billing::PLAIN_LINUX,
             ..
         } => Err("bills plain Linux, which proves nothing".into()),
-        BilledAs::Known { billing, .. } => Ok(billing),
+        BilledAs::Known { billing, by } => Ok((billing, by)),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Declarations by the rules of the policy. A rule matches, or does not, or nobody can say: who
 //! registered an image, and what its snapshot's description is, are not always known.
 
-use super::{Evidence, Look, OPEN_EXEMPTION, Says, Source, Subject};
+use super::{
+    DISK_MAY_HOLD, Evidence, Look, OPEN_EXEMPTION, PRODUCT_CODES_IN_DOUBT, Says, Source, Subject,
+};
 use crate::event::RegisteredBy;
 use crate::policy::{Attribute, Condition, Matched, Requirement, Rule};
 
@@ -72,7 +74,13 @@ pub(super) fn platform(outcome: &Outcome<'_, Requirement>) -> Evidence {
         .and_then(|rule| Some((rule.says.platforms.clone()?, rule)));
     let (says, detail) = match (outcome.open(), named) {
         (Some(why), _) => (Says::Failed(why), "[[expect]]".to_owned()),
-        (None, Some((platforms, rule))) => (Says::Platforms(platforms), rule.to_string()),
+        (None, Some((platforms, rule))) => {
+            let detail = match &rule.says.disk {
+                None => rule.to_string(),
+                Some(disk) => format!("{rule}{DISK_MAY_HOLD}{disk}"),
+            };
+            (Says::Platforms(platforms), detail)
+        }
         (None, None) => (Says::Silent, "[[expect]]: no rule matches".to_owned()),
     };
     Evidence {
@@ -82,17 +90,10 @@ pub(super) fn platform(outcome: &Outcome<'_, Requirement>) -> Evidence {
     }
 }
 
-/// The policy's statement on product codes, if it makes one. A doubt that `platform`, its statement on the platform,
-/// has already is not repeated.
-pub(super) fn product_codes(
-    outcome: &Outcome<'_, Requirement>,
-    platform: &Outcome<'_, Requirement>,
-) -> Option<Evidence> {
+/// The policy's statement on product codes, if it makes one.
+pub(super) fn product_codes(outcome: &Outcome<'_, Requirement>) -> Option<Evidence> {
     let (says, detail) = match outcome.open() {
-        Some(why) if platform.open().as_ref() != Some(&why) => {
-            (Says::Failed(why), "[[expect]] product_codes".to_owned())
-        }
-        Some(_) => return None,
+        Some(why) => (Says::Failed(why), PRODUCT_CODES_IN_DOUBT.to_owned()),
         None => {
             let rule = outcome.rule?;
             let codes = rule.says.product_codes.clone()?;
@@ -166,6 +167,10 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
             Look::Seen(seen) if seen.owner.as_deref() == Some(registration.account.as_str()) => {
                 seen.tags.get(key).map(String::as_str)
             }
+            Look::Seen(seen) if seen.owner.is_none() => {
+                let why = format!("EC2 does not say whose {} is", seen.id);
+                return Matching::Unknown(Unknown::SnapshotFailed(why));
+            }
             Look::Seen(_) | Look::NotApplicable(_) => None,
             Look::NotYet => return Matching::Unknown(Unknown::Snapshot),
             Look::Failed(why) => {
@@ -174,7 +179,7 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
         },
         Matched::ProductCode => {
             let mut codes = image.product_codes.iter();
-            return match codes.any(|code| condition.matches(code)) {
+            return match codes.any(|code| condition.matches(&code.to_ascii_lowercase())) {
                 true => Matching::Yes,
                 false => Matching::No,
             };

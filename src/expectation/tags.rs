@@ -27,6 +27,10 @@ pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
         Look::NotYet => not_asked(Source::SnapshotTag),
         Look::NotApplicable(why) => says(Says::NotApplicable, why),
         Look::Failed(why) => says(Says::Failed(why.clone()), EXPECT_TAG),
+        Look::Seen(snapshot) if snapshot.owner.is_none() => {
+            let why = format!("EC2 does not say whose {} is", snapshot.id);
+            says(Says::Failed(why), EXPECT_TAG)
+        }
         // A tag is a declaration only of people who may speak for the account.
         Look::Seen(snapshot)
             if snapshot.owner.as_deref() != Some(subject.registration.account.as_str()) =>

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Attribute, Condition, Matched, Policy, Requirement, Rule, Word};
-use crate::billing::{ACCEPTED_PLATFORMS, Platforms, platform_meant_by};
+use crate::billing::{ACCEPTED_PLATFORMS, Billing, Platforms, platform_meant_by};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -140,8 +140,12 @@ impl Reader<'_> {
                 "alert" => self.keys(value, &["on"], |reader, _, value| {
                     reader.words(value, &mut policy.alert_on);
                 }),
-                "expect" => policy.expect = self.rules(key, value, &EXPECT, Self::expected),
-                "exempt" => policy.exempt = self.rules(key, value, &EXEMPT, Self::reason),
+                "expect" => {
+                    policy.expect = self.rules(key, value, &EXPECT, Self::expected, contradiction)
+                }
+                "exempt" => {
+                    policy.exempt = self.rules(key, value, &EXEMPT, Self::reason, |_, _| None)
+                }
                 unknown => self.unknown_key(key.span(), unknown, &sections),
             }
         }
@@ -330,7 +334,11 @@ impl Reader<'_> {
                         .for_each(|codes| codes.push(code.to_owned()));
                 }
                 Some(code) if code.starts_with("bp-") => {
-                    self.unaccepted(value, None, BILLING_PRODUCT);
+                    let stands_for = Billing::of_products([code])
+                        .0
+                        .map(|billing| format!(" (platform = \"{}\")", Platforms::from(billing)));
+                    let stands_for = stands_for.unwrap_or_default();
+                    self.unaccepted(value, None, &format!("{BILLING_PRODUCT}{stands_for}"));
                     codes = None;
                 }
                 _ => {
@@ -349,6 +357,7 @@ impl Reader<'_> {
         value: &Value<'_>,
         kind: &RuleKind,
         mut read: impl FnMut(&mut Self, &str, &Value<'_>, &mut T),
+        contradiction: impl Fn(&[Condition], &T) -> Option<&'static str>,
     ) -> Vec<Rule<T>> {
         let name = key.get_ref().as_ref();
         let list = value.get_ref().as_array();
@@ -384,6 +393,9 @@ impl Reader<'_> {
                 let needs = kind.needs.join("` or `");
                 let what = format!("[[{name}]] without `{needs}`; accepted are {}", kind.accepts);
                 self.fault(rule.span(), &what);
+            } else if has(&["product_code"]) && has(&["product_codes"]) && name == "exempt" {
+                let what = "[[exempt]] with `product_code` and `product_codes`, which are the same here: write one list";
+                self.fault(rule.span(), what);
             } else if has(&["disk"]) && !has(&["platform"]) && kind.says.contains(&"disk") {
                 let what = format!(
                     "[[{name}]] with `disk`, and without the `platform` that the image is rightly billed as"
@@ -396,6 +408,9 @@ impl Reader<'_> {
                     "[[{name}]] without a match key would mean every image; accepted are {keys}"
                 );
                 self.fault(rule.span(), &what);
+            }
+            if let Some(why) = contradiction(&conditions, &says) {
+                self.fault(rule.span(), &format!("[[{name}]] that no image can satisfy: {why}"));
             }
             let (line, _) = self.position(rule.span().start);
             Some(Rule {
@@ -454,11 +469,14 @@ impl Reader<'_> {
     fn has_product_code(&mut self, value: &Value<'_>) -> Option<Condition> {
         let codes = self.product_codes(value)?;
         if codes.is_empty() {
-            let accepted = format!("{PRODUCT_CODES}; no image has one of none");
+            let accepted = format!("{PRODUCT_CODES}; an empty list matches no image");
             self.unaccepted(value, None, &accepted);
             return None;
         }
-        let globs = codes.iter().filter_map(|code| Pattern::new(code).ok());
+        // The case of letters does not matter.
+        let globs = codes
+            .iter()
+            .filter_map(|code| Pattern::new(&code.to_ascii_lowercase()).ok());
         Some(Condition {
             on: Matched::ProductCode,
             globs: globs.collect(),
@@ -575,12 +593,31 @@ const EXEMPT: RuleKind = RuleKind {
     accepts: REASONS,
 };
 
+/// Why an image that an `[[expect]]` rule matches cannot be as the rule says.
+fn contradiction(conditions: &[Condition], says: &Requirement) -> Option<&'static str> {
+    let codes = says.product_codes.as_ref()?;
+    let by_code = |condition: &&Condition| condition.on == Matched::ProductCode;
+    let matched = conditions.iter().find(by_code);
+    let has_one = |condition: &Condition| {
+        let mut codes = codes.iter();
+        codes.any(|code| condition.matches(&code.to_ascii_lowercase()))
+    };
+    if matched.is_some_and(|condition| !has_one(condition)) {
+        return Some("it matches AMIs by a product code that `product_codes` does not have");
+    }
+    let platforms = says.platforms.as_ref();
+    if codes.is_empty() && platforms.is_some_and(Platforms::need_product_code) {
+        return Some("its `platform` needs a product code, and `product_codes` is empty");
+    }
+    None
+}
+
 /// Whether a text can be a product code of the AWS Marketplace. Recorded ones have 8 to 25 letters and digits.
-fn is_product_code(text: &str) -> bool {
+pub(crate) fn is_product_code(text: &str) -> bool {
     (4..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-pub(super) const PRODUCT_CODES: &str = "lists of product codes, each of 4 to 64 letters and digits, as DescribeImages shows them \
+pub(crate) const PRODUCT_CODES: &str = "lists of product codes, each of 4 to 64 letters and digits, as DescribeImages shows them \
      in ProductCodes: [\"aw0evgkw8e5c1q413zgy5pjce\"]";
 
 const BILLING_PRODUCT: &str = "product codes as DescribeImages shows them in ProductCodes; this is a billing product, \

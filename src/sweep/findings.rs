@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::billing::Platforms;
 use crate::error::Error;
 use crate::event::{AmiId, Sweep};
-use crate::expectation::{Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source};
+use crate::expectation::{
+    DISK_MAY_HOLD, Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source,
+};
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
@@ -149,9 +151,14 @@ impl Finding {
         let gist =
             |state: &str, says: &[String], codes: &Option<BTreeSet<String>>, detail: &str| {
                 // A rule may move within the policy.
-                let tag = (source == Source::ImageTag).then(|| detail.to_owned());
+                let detail = match source {
+                    Source::ImageTag => Some(detail),
+                    Source::Policy => detail.split_once(DISK_MAY_HOLD).map(|(_, disk)| disk),
+                    _ => None,
+                };
+                let detail = detail.map(str::to_owned);
                 matches!(state, "spoke" | "no-platform")
-                    .then(|| (says.to_vec(), codes.clone(), tag))
+                    .then(|| (says.to_vec(), codes.clone(), detail))
             };
         let then = then.filter_map(|it| gist(&it.state, &it.says, &it.product_codes, &it.detail));
         let said = now

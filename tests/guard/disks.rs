@@ -97,7 +97,8 @@ async fn the_scenarios() {
         ("a Red Hat with AWS's update servers bills it", world(rhel, RED_HAT), "", "verified by disk: none"),
         ("it lost its code", world(rhel, LINUX), "", "mismatch/wrong by disk: hold (inferred)"),
         ("it lost its code, and the disk's word suffices", world(rhel, LINUX), DISK_MAY, "mismatch/wrong by disk: deregister"),
-        ("a Red Hat that the Marketplace sells, and may bill by its product code", sold(world(rhel, LINUX)), DISK_MAY, "verified by disk: none"),
+        ("a Red Hat with a product code, which may bill it or a vendor's product on it", sold(world(rhel, LINUX)), DISK_MAY, "unverifiable: none"),
+        ("a Red Hat with a product code beside its own", sold(world(rhel, RED_HAT)), DISK_MAY, "verified by disk: none"),
         ("a Windows that the Marketplace sells", sold(world(windows, LINUX)), DISK_MAY, "mismatch/wrong by disk: deregister"),
         ("another system hidden beside the one that shows", world("hidden-by-fat", LINUX), DISK_MAY, "unverifiable: none"),
         ("a subscription of its own", world("rhel9-byol", LINUX), DISK_MAY, "verified by disk: none"),
@@ -141,6 +142,8 @@ async fn the_scenarios() {
         ("RHCOS with Windows's code, by a rule that does not mention the disk", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\n"), "conflict by policy: alert"),
         ("RHCOS with Windows's code, by a rule that does", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "verified by policy: none"),
         ("a disk that is neither what the rule says", world("rhel9-rhui", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "conflict by policy: alert"),
+        ("RHCOS with a rule that does, and a tag that says something else", with_tag(world("rhcos", LINUX), "SUSE"), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "conflict by image-tag: alert"),
+        ("RHCOS with a rule that does, and a tag that says the same", with_tag(world("rhcos", WINDOWS), "Windows"), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "verified by image-tag: none"),
         ("RHCOS that lost the code that the rule names", world("rhcos", LINUX), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "mismatch/wrong by policy: deregister"),
         // never
         ("the disk is never read", world(rhel, LINUX), "[evidence]\ndisk = 'never'", "unverifiable: none"),

@@ -23,6 +23,7 @@
   for (const row of rows) {
     row.label = row.kind ? row.verdict + "/" + row.kind : row.verdict;
     row.bills = row.actual ? row.actual.platform_details || NOTHING : "";
+    row.sold = row.actual && (row.actual.product_codes || []).length ? ", " + sold(row.actual.product_codes) : "";
     row.should = row.expected ? expectedText(row.expected) : row.actual ? NOBODY : "";
     row.at = (row.registered_at || "").slice(0, 10);
     row.rank = ORDER.includes(row.verdict) ? ORDER.indexOf(row.verdict) : -1;
@@ -88,7 +89,7 @@
     const cell = (text, name) => element("td", name ? { class: name } : {}, plain(text));
     const made = element("tr", { class: "row" }, element("td", {}, open),
       element("td", { class: tone(row.verdict) }, element("span", { class: "mark" }, plain(row.label))),
-      cell(row.bills, "roomy"), cell(row.should, "roomy"), cell(row.region, "roomier"), cell(row.at, "roomier"));
+      cell(row.bills + row.sold, "roomy"), cell(row.should, "roomy"), cell(row.region, "roomier"), cell(row.at, "roomier"));
     open.addEventListener("click", () => {
       const opened = open.getAttribute("aria-expanded") === "true";
       open.setAttribute("aria-expanded", String(!opened));
@@ -104,8 +105,7 @@
     add("Why", plain(row.reason));
     if (row.actual) {
       const operation = row.actual.usage_operation;
-      const codes = row.actual.product_codes || [];
-      add("Bills", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + (codes.length ? ", " + plain(sold(codes)) : ""));
+      add("Bills", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + plain(row.sold));
     }
     add("Should bill", plain(row.should) + (row.expected ? `, says ${plain(row.expected.source)}` : ""));
     const named = (it) => it.says.length ? it.says.join(" or ") : it.product_codes ? sold(it.product_codes) : "";

@@ -487,10 +487,10 @@ async fn product_codes_are_shown_with_what_an_image_is_billed_as() {
         &out(&output),
         &format!("Red Hat Enterprise Linux (RunInstances:0010), product code {code_of_it}"),
     );
-    says(&out(&output), "RedHat, no product code, says image-tag");
+    says(&out(&output), "RedHat, no product code, says policy");
     let output = before(&sim, &arguments("explain")).await;
     says(&out(&output), &format!("product code {code_of_it}"));
-    says(&out(&output), "policy: no product code\n");
+    says(&out(&output), "policy: no product code  ← decides\n");
     let mut json = arguments("check").to_vec();
     json.push("--json");
     let row = lines(&before(&sim, &json).await).remove(0);
@@ -590,13 +590,31 @@ async fn replay_unwraps_log_groups_and_envelopes_and_names_the_event_that_cannot
     says(
         &errors,
         &format!(
-            "{file:?}, event 3 (c1ea0000-0000-4000-8000-000000000001): malformed event: an event without an image id"
+            "{file:?}, event 3 (c1ea0000-0000-4000-8000-000000000001): malformed event: the CloudTrail record has no responseElements"
         ),
     );
     assert!(
         errors.ends_with("2 of 3 events are registrations here\n"),
         "{errors}"
     );
+
+    // One entry that is no event keeps nobody from the others.
+    let batch = json!({ "Records": [
+        { "messageId": "m-1", "body": "{\"cut\": " },
+        { "messageId": "m-2", "body": event(GOOD, "b").to_string() },
+        { "eventVersion": "1.11", "eventType": "AwsCloudTrailInsight", "eventID": "i", "eventTime": Utc::now(),
+          "awsRegion": "eu-west-1", "recipientAccountId": "123456789012" },
+    ] });
+    std::fs::write(file, batch.to_string()).unwrap();
+    let output = before(&sim, &["replay", file]).await;
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    says(&out(&output), GOOD);
+    let errors = err(&output);
+    says(
+        &errors,
+        &format!("{file:?}, event 1: malformed event: has a body that is not JSON"),
+    );
+    says(&errors, "1 of 3 events are registrations here");
 
     std::fs::write(file, unanswered.to_string()).unwrap();
     let output = before(&sim, &["replay", file]).await;
