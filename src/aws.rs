@@ -24,6 +24,7 @@ use aws_sdk_ec2::config::interceptors::{
 };
 use aws_sdk_ec2::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::describe_images::builders::DescribeImagesFluentBuilder;
 use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_sns::operation::publish::builders::PublishFluentBuilder;
@@ -35,6 +36,7 @@ use xmlparser::{ElementEnd, Token};
 use crate::alert::Message;
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
+use crate::expectation::lineage::PUBLISHERS;
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 pub use account::BroughtBack;
 pub(crate) use account::patiently;
@@ -94,6 +96,32 @@ const THROTTLED: [&str; 10] = [
     "ThrottlingException",
     "TooManyRequests",
     "TooManyRequestsException",
+];
+
+/// What DescribeImageReferences, and a search among everybody's images, may take. Reports have 8 to 50 seconds for the
+/// latter.
+pub(crate) const SLOW: Duration = Duration::from_secs(25);
+
+/// The most items of a page of images, snapshots, volumes and instances that all of these take (EC2 API reference).
+const MOST_IN_A_PAGE: i32 = 500;
+
+/// The pauses before CreateTags is sent again, jittered, while others tag the same image: their writes take a moment.
+const TAGGING: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+
+/// Errors that pass by themselves, which the SDK does not know as such, with where they are documented.
+const TRANSIENT: [&str; 4] = [
+    // Others tag the same resource at the moment (EC2 API reference, "Error codes").
+    "ConcurrentTagAccess",
+    // (EC2 API reference, "Error codes")
+    "ServerInternal",
+    // The key's service throttles SNS (SNS API reference, "Publish").
+    "KMSThrottling",
+    // (DynamoDB Developer Guide, "Error handling with DynamoDB")
+    "TransactionInProgressException",
 ];
 
 /// What DescribeImages answered about one id.
@@ -286,45 +314,91 @@ impl Aws {
         }
     }
 
-    /// DescribeImages with a filter: every available image of the `owners` (account ids, `self`, `amazon`,
-    /// `aws-marketplace`) that has one of these ids, deprecated ones too. Found by a snapshot, it may have it
-    /// elsewhere than at its root.
+    /// DescribeImages: every available image that is found by these ids (of images or snapshots), deprecated ones too.
+    /// Found by a snapshot, it may have it elsewhere than at its root. Found by its own id, it may be anybody's.
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    pub(crate) async fn images(
-        &self,
-        by: ImagesBy,
-        ids: &[&str],
-        owners: &[&str],
-    ) -> Result<Vec<Image>, Error> {
+    pub(crate) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
         if let Some(ahead) = &self.ahead {
             return ahead.images(by, ids);
         }
-        let name = match by {
-            ImagesBy::RootSnapshot => "block-device-mapping.snapshot-id",
-            ImagesBy::Id => "image-id",
+        const ON: &str = "block-device-mapping.snapshot-id";
+        let request = || {
+            let request = self.ec2.describe_images().include_deprecated(true);
+            // EC2 advises against requests without pages, but takes none where ids are named.
+            request.max_results(MOST_IN_A_PAGE)
         };
-        let answer = self
-            .ec2
-            .describe_images()
-            // No filter for the state besides: EC2 counts the values of all filters together.
-            .filters(filter(name, ids))
-            .set_owners(Some(strings(owners)))
-            .include_deprecated(true)
-            .send()
-            .await
-            .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
-        // EC2 pages only on request. If it ever does otherwise, a part is not the answer.
-        if non_empty(answer.next_token).is_some() {
-            return Err(further_pages("ec2:DescribeImages", "*"));
-        }
-        let images = answer.images.into_iter().flatten();
-        let available = images.filter(|it| it.state == Some(ec2::ImageState::Available));
+        let found = match by {
+            // The parameter is fast for `self` alone, and slow for account ids and aliases (ansible issues 24886 and
+            // 34385, aws-cli issue 4794): those are filters.
+            ImagesBy::OwnOn => {
+                let request = || request().owners("self").filters(filter(ON, ids));
+                self.pages_of_images(request).await?
+            }
+            ImagesBy::PublishedOn => {
+                let publishers = filter("owner-alias", &PUBLISHERS);
+                let request = || {
+                    let request = request().filters(publishers.clone());
+                    request.filters(filter(ON, ids))
+                };
+                self.pages_of_images(request).await?
+            }
+            ImagesBy::CopiedOf => {
+                let request = || {
+                    request()
+                        .owners("self")
+                        .filters(filter("source-image-id", ids))
+                };
+                self.pages_of_images(request).await?
+            }
+            ImagesBy::Id => {
+                let named = self.ec2.describe_images().include_deprecated(true);
+                let named = named.set_image_ids(Some(strings(ids))).send().await;
+                match named {
+                    Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
+                        answer.images.unwrap_or_default()
+                    }
+                    // One id that is not known fails the whole call; a filter leaves it out.
+                    Ok(_) => {
+                        self.pages_of_images(|| request().filters(filter("image-id", ids)))
+                            .await?
+                    }
+                    Err(error) if is_invalid_image_id(error.code()) && ids.len() > 1 => {
+                        self.pages_of_images(|| request().filters(filter("image-id", ids)))
+                            .await?
+                    }
+                    Err(error) if is_invalid_image_id(error.code()) => Vec::new(),
+                    Err(error) => return Err(classify("ec2:DescribeImages", "*", &error)),
+                }
+            }
+        };
+        let available = found
+            .into_iter()
+            .filter(|it| it.state == Some(ec2::ImageState::Available));
         let mut available: Vec<Image> = available.map(observed).collect();
         // In whatever order EC2 lists them, the same is said of them.
         available.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(available)
+    }
+
+    /// All pages of a request for images.
+    async fn pages_of_images(
+        &self,
+        request: impl Fn() -> DescribeImagesFluentBuilder,
+    ) -> Result<Vec<ec2::Image>, Error> {
+        let call = "ec2:DescribeImages";
+        all_pages(call, "*", |token| {
+            let request = request().set_next_token(token).customize();
+            // Whoever waits for it says how long: a search among everybody's images may take long.
+            let request = request.config_override(slowly());
+            async move {
+                let answer = request.send().await;
+                let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                Ok((answer.images.unwrap_or_default(), answer.next_token))
+            }
+        })
+        .await
     }
 
     /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.
@@ -345,21 +419,47 @@ impl Aws {
     /// [`Error`], if there is no answer.
     async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
         let call = "ec2:DescribeSnapshots";
-        let request = self.ec2.describe_snapshots();
-        let answer = match ids {
-            [id] => request.snapshot_ids(*id),
-            // Unlike an id that is asked for, one in a filter may be unknown.
-            ids => request.filters(filter("snapshot-id", ids)),
+        let named = self.ec2.describe_snapshots();
+        let named = named.set_snapshot_ids(Some(strings(ids))).send().await;
+        let snapshots = match named {
+            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
+                answer.snapshots.unwrap_or_default()
+            }
+            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") && ids.len() == 1 => {
+                return Ok(Vec::new());
+            }
+            Err(error) if error.code() != Some("InvalidSnapshot.NotFound") => {
+                return Err(classify(call, "*", &error));
+            }
+            // One id that is not known fails the whole call; a filter leaves it out. Among everybody's snapshots it
+            // takes minutes (cartography issue 793), so others' are asked for one by one.
+            Ok(_) | Err(_) => {
+                let mut found = all_pages(call, "*", |token| {
+                    let request = self.ec2.describe_snapshots().owner_ids("self");
+                    let request = request.filters(filter("snapshot-id", ids));
+                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                    async move {
+                        let answer = request.send().await;
+                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                        Ok((answer.snapshots.unwrap_or_default(), answer.next_token))
+                    }
+                })
+                .await?;
+                for id in ids {
+                    if found.iter().any(|it| it.snapshot_id.as_deref() == Some(id)) {
+                        continue;
+                    }
+                    let one = self.ec2.describe_snapshots().snapshot_ids(*id).send().await;
+                    match one {
+                        Ok(answer) => found.extend(answer.snapshots.unwrap_or_default()),
+                        Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => {}
+                        Err(error) => return Err(classify(call, "*", &error)),
+                    }
+                }
+                found
+            }
         };
-        let answer = match answer.send().await {
-            Ok(answer) => answer,
-            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => return Ok(Vec::new()),
-            Err(error) => return Err(classify(call, "*", &error)),
-        };
-        if non_empty(answer.next_token).is_some() {
-            return Err(further_pages(call, "*"));
-        }
-        let snapshots = answer.snapshots.into_iter().flatten();
+        let snapshots = snapshots.into_iter();
         Ok(snapshots
             .filter_map(|snapshot| {
                 Some(Snapshot {
@@ -410,20 +510,32 @@ impl Aws {
     /// [`Error`], if there is no answer.
     async fn volumes(&self, ids: &[&str]) -> Result<Vec<Volume>, Error> {
         let call = "ec2:DescribeVolumes";
-        let request = self.ec2.describe_volumes();
-        let answer = match ids {
-            [id] => request.volume_ids(*id),
-            ids => request.filters(filter("volume-id", ids)),
+        // Also those that a service manages, which EC2 leaves out where the account hides them.
+        let request = || self.ec2.describe_volumes().include_managed_resources(true);
+        let named = request().set_volume_ids(Some(strings(ids))).send().await;
+        let volumes = match named {
+            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
+                answer.volumes.unwrap_or_default()
+            }
+            Err(error) if error.code() != Some("InvalidVolume.NotFound") => {
+                return Err(classify(call, "*", &error));
+            }
+            Err(_) if ids.len() == 1 => return Ok(Vec::new()),
+            // One id that is not known fails the whole call; a filter leaves it out.
+            Ok(_) | Err(_) => {
+                all_pages(call, "*", |token| {
+                    let request = request().filters(filter("volume-id", ids));
+                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                    async move {
+                        let answer = request.send().await;
+                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                        Ok((answer.volumes.unwrap_or_default(), answer.next_token))
+                    }
+                })
+                .await?
+            }
         };
-        let answer = match answer.send().await {
-            Ok(answer) => answer,
-            Err(error) if error.code() == Some("InvalidVolume.NotFound") => return Ok(Vec::new()),
-            Err(error) => return Err(classify(call, "*", &error)),
-        };
-        if non_empty(answer.next_token).is_some() {
-            return Err(further_pages(call, "*"));
-        }
-        let volumes = answer.volumes.into_iter().flatten();
+        let volumes = volumes.into_iter();
         Ok(volumes
             .filter_map(|volume| {
                 let attachments = volume.attachments.into_iter().flatten();
@@ -438,6 +550,8 @@ impl Aws {
                     attachments: attachments.collect(),
                     id: volume.volume_id?,
                     snapshot: non_empty(volume.snapshot_id),
+                    copied_from: non_empty(volume.source_volume_id),
+                    created: volume.create_time.and_then(time),
                 })
             })
             .collect())
@@ -455,18 +569,37 @@ impl Aws {
     }
 
     async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
-        let answer = self
-            .ec2
-            .describe_instances()
-            // Unlike an id that is asked for, one in a filter may be unknown.
-            .filters(filter("instance-id", ids))
-            .send()
-            .await
-            .map_err(|error| classify("ec2:DescribeInstances", "*", &error))?;
-        if non_empty(answer.next_token).is_some() {
-            return Err(further_pages("ec2:DescribeInstances", "*"));
-        }
-        let reservations = answer.reservations.into_iter().flatten();
+        let call = "ec2:DescribeInstances";
+        // Also those that a service manages, which EC2 leaves out where the account hides them.
+        let request = || {
+            self.ec2
+                .describe_instances()
+                .include_managed_resources(true)
+        };
+        let named = request().set_instance_ids(Some(strings(ids))).send().await;
+        let reservations = match named {
+            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
+                answer.reservations.unwrap_or_default()
+            }
+            Err(error) if error.code() != Some("InvalidInstanceID.NotFound") => {
+                return Err(classify(call, "*", &error));
+            }
+            Err(_) if ids.len() == 1 => return Ok(Vec::new()),
+            // One id that is not known fails the whole call; a filter leaves it out.
+            Ok(_) | Err(_) => {
+                all_pages(call, "*", |token| {
+                    let request = request().filters(filter("instance-id", ids));
+                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                    async move {
+                        let answer = request.send().await;
+                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                        Ok((answer.reservations.unwrap_or_default(), answer.next_token))
+                    }
+                })
+                .await?
+            }
+        };
+        let reservations = reservations.into_iter();
         Ok(reservations
             .flat_map(|reservation| {
                 let owner = reservation.owner_id;
@@ -475,6 +608,7 @@ impl Aws {
                     Some(Instance {
                         id: instance.instance_id?,
                         owner: owner.clone(),
+                        image: non_empty(instance.image_id),
                         state: instance
                             .state
                             .and_then(|state| state.name)
@@ -491,37 +625,74 @@ impl Aws {
             .collect())
     }
 
-    /// DescribeImageReferences: the ARNs of what refers to an image in this account and Region: its
-    /// instances that are not terminated, launch templates (of the newest versions of each), SSM
-    /// parameters, Image Builder recipes. (EC2 User Guide, "Identify your resources referencing AMIs".)
+    /// What refers to an image in this account and Region, as ARNs. DescribeImageReferences: instances that are not
+    /// terminated, launch templates (of the newest versions of each), SSM parameters, Image Builder recipes (EC2 User
+    /// Guide, "Identify your resources referencing specified AMIs"). DescribeImages: the account's images that were
+    /// copied from it.
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    pub(crate) async fn image_references(&self, id: &AmiId) -> Result<Vec<String>, Error> {
+    pub(crate) async fn image_references(
+        &self,
+        image: &ImageName<'_>,
+    ) -> Result<Vec<String>, Error> {
+        let copied = [image.id.as_str()];
+        let (referring, copies) = tokio::join!(
+            Box::pin(self.referring_resources(image.id)),
+            Box::pin(self.images(ImagesBy::CopiedOf, &copied))
+        );
+        let mut arns = referring?;
+        for copy in copies? {
+            // A copy of an image with the same id in another Region.
+            let region = copy.source_image_region.as_deref();
+            if region.is_none_or(|region| region == image.region) {
+                arns.push(image.arn_of(&copy.id));
+            }
+        }
+        Ok(arns)
+    }
+
+    async fn referring_resources(&self, id: &AmiId) -> Result<Vec<String>, Error> {
+        use ec2::ImageReferenceResourceType::{
+            Ec2Instance, Ec2LaunchTemplate, ImageBuilderContainerRecipe, ImageBuilderImageRecipe,
+            SsmParameter,
+        };
+        let call = "ec2:DescribeImageReferences";
+        let of = |kind| ec2::ResourceTypeRequest::builder().resource_type(kind);
+        // By itself EC2 would also name instances that are terminated.
         let states = ["pending", "running", "shutting-down", "stopping", "stopped"];
         let alive = ec2::ResourceTypeOption::builder()
             .option_name(ec2::ImageReferenceOptionName::StateName)
             .set_option_values(Some(strings(&states)))
             .build();
-        let instances = ec2::ResourceTypeRequest::builder()
-            .resource_type(ec2::ImageReferenceResourceType::Ec2Instance)
-            .resource_type_options(alive)
-            .build();
-        let answer = self
-            .ec2
-            .describe_image_references()
-            .image_ids(id.as_str())
-            .include_all_resource_types(true)
-            // By itself EC2 would also name instances that are terminated.
-            .resource_types(instances)
-            .send()
-            .await
-            .map_err(|error| classify("ec2:DescribeImageReferences", "*", &error))?;
-        let references = answer.image_references.unwrap_or_default();
-        // One is as good as all: but none on a first page is not none at all.
-        if references.is_empty() && non_empty(answer.next_token).is_some() {
-            return Err(further_pages("ec2:DescribeImageReferences", id.as_str()));
-        }
+        // By name, as the role's permissions are made for these: `IncludeAllResourceTypes` would need others on the day
+        // on which AWS adds a type.
+        let kinds = [
+            of(Ec2Instance).resource_type_options(alive).build(),
+            of(Ec2LaunchTemplate).build(),
+            of(SsmParameter).build(),
+            of(ImageBuilderImageRecipe).build(),
+            of(ImageBuilderContainerRecipe).build(),
+        ];
+        let pages = all_pages(call, id.as_str(), |token| {
+            let request = self.ec2.describe_image_references();
+            let request = request.image_ids(id.as_str()).set_next_token(token);
+            let request = request.set_resource_types(Some(kinds.to_vec()));
+            // EC2 asks the other services in the caller's name before it answers.
+            let request = request.customize().config_override(slowly());
+            async move {
+                let answer = request.send().await;
+                let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                Ok((
+                    answer.image_references.unwrap_or_default(),
+                    answer.next_token,
+                ))
+            }
+        });
+        let references = match tokio::time::timeout(SLOW, pages).await {
+            Ok(references) => references?,
+            Err(_) => return Err(no_answer_in(call, id.as_str(), SLOW)),
+        };
         let arns = references.into_iter().map(|reference| {
             let arn = non_empty(reference.arn);
             arn.unwrap_or_else(|| "a resource that EC2 does not name".into())
@@ -591,18 +762,23 @@ impl Aws {
         image: &ImageName<'_>,
         tags: &[(&str, String)],
     ) -> Result<(), Error> {
-        let tags = tags
+        let tags: Vec<ec2::Tag> = tags
             .iter()
             .map(|(key, value)| ec2::Tag::builder().key(*key).value(value).build())
             .collect();
-        self.ec2
-            .create_tags()
-            .resources(image.id.as_str())
-            .set_tags(Some(tags))
-            .send()
-            .await
-            .map_err(|error| classify("ec2:CreateTags", image.arn(), &error))?;
-        Ok(())
+        let mut pauses = TAGGING.iter();
+        loop {
+            let request = self.ec2.create_tags().resources(image.id.as_str());
+            let answer = request.set_tags(Some(tags.clone())).send().await;
+            match (answer, pauses.next()) {
+                (Ok(_), _) => return Ok(()),
+                // The SDK does not send it again.
+                (Err(error), Some(pause)) if error.code() == Some("ConcurrentTagAccess") => {
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                (Err(error), _) => return Err(classify("ec2:CreateTags", image.arn(), &error)),
+            }
+        }
     }
 
     /// DeregisterImage, in one attempt. The image's snapshots stay.
@@ -847,10 +1023,12 @@ impl<'a> ImageName<'a> {
 
     /// The ARN, as IAM policies name it: an image's has no account.
     pub(crate) fn arn(&self) -> String {
-        format!(
-            "arn:{}:ec2:{}::image/{}",
-            self.partition, self.region, self.id
-        )
+        self.arn_of(self.id.as_str())
+    }
+
+    /// The ARN of another image of the same Region.
+    fn arn_of(&self, id: &str) -> String {
+        format!("arn:{}:ec2:{}::image/{id}", self.partition, self.region)
     }
 }
 
@@ -974,12 +1152,52 @@ fn root_mapping(
     mappings.into_iter().nth(at)?.ebs
 }
 
-fn further_pages(call: &'static str, resource: &str) -> Error {
+/// All pages of a list. A page may be empty and have a token, so the last one is the one without (EC2 API reference,
+/// "Query requests").
+async fn all_pages<T, F>(
+    call: &'static str,
+    resource: &str,
+    page: impl Fn(Option<String>) -> F,
+) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<(Vec<T>, Option<String>), Error>>,
+{
+    let mut all = Vec::new();
+    let mut token = None;
+    loop {
+        // Boxed: the SDK's futures are large.
+        let (items, next) = Box::pin(page(token.clone())).await?;
+        all.extend(items);
+        match non_empty(next) {
+            None => return Ok(all),
+            Some(next) if token.as_ref() == Some(&next) => {
+                return Err(Error::Unavailable {
+                    call,
+                    resource: resource.to_owned(),
+                    message: "the answer is not whole: a page leads to itself".into(),
+                });
+            }
+            next => token = next,
+        }
+    }
+}
+
+/// That a call did not answer in the time that it had.
+pub(crate) fn no_answer_in(call: &'static str, resource: &str, limit: Duration) -> Error {
     Error::Unavailable {
         call,
         resource: resource.to_owned(),
-        message: "the answer is not whole: it has further pages".into(),
+        message: format!("no answer within {} seconds", limit.as_secs()),
     }
+}
+
+/// For calls that may rightly take long: no limit of an attempt but that of whoever waits for all of it.
+fn slowly() -> aws_sdk_ec2::config::Builder {
+    let limits = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(SLOW)
+        .operation_timeout(SLOW);
+    aws_sdk_ec2::config::Builder::new().timeout_config(limits.build())
 }
 
 /// What is there, if it says anything.
@@ -1110,7 +1328,9 @@ fn classify<E: ProvideErrorMetadata>(
                 },
                 // No code: the body was not the service's.
                 "" => unavailable(format!("an error without a code: {message}")),
-                code if THROTTLED.contains(&code) => unavailable(format!("{code}: {message}")),
+                code if THROTTLED.contains(&code) || TRANSIENT.contains(&code) => {
+                    unavailable(format!("{code}: {message}"))
+                }
                 // What is said of credentials that are about to be renewed.
                 "RequestExpired"
                 | "ExpiredToken"
@@ -1177,6 +1397,8 @@ mod tests {
             (500, "InternalError", "Unavailable"),
             (400, "ExpiredToken", "Unavailable"),
             (400, "InvalidAMIID.NotFound", "Unavailable"),
+            (400, "ConcurrentTagAccess", "Unavailable"),
+            (400, "KMSThrottling", "Unavailable"),
             (400, "", "Unavailable"),
             (400, "InvalidParameterValue", "Refused"),
             (400, "AuthFailure", "Refused"),

@@ -86,7 +86,7 @@ pub enum Interlock {
     Inferred,
     /// The image was not made by RegisterImage.
     NotRegistered,
-    /// A stronger source could not be asked.
+    /// A stronger source could not be asked, or a weaker one did not answer yet.
     SourceFailed,
     /// The platform details are known, the usage operation is not.
     UnrecognisedOperation,
@@ -131,7 +131,7 @@ impl Interlock {
             }
             Interlock::NotRegistered => "the image was made by CreateImage, CopyImage or a restore",
             Interlock::SourceFailed => {
-                "a stronger source of evidence could not be asked, or whether a rule exempts the image could not be found out: see what was asked"
+                "a stronger source of evidence could not be asked, or whether a rule exempts the image could not be determined, or a weaker source did not answer yet that may contradict: see what was asked"
             }
             Interlock::UnrecognisedOperation => {
                 "EC2's usage operation is absent, or not known to this version"
@@ -338,7 +338,10 @@ fn interlocks(
         ),
         (
             Interlock::SourceFailed,
-            expectation.failed_stronger_source().is_some() || expectation.open_exemption,
+            expectation.failed_stronger_source().is_some()
+                || expectation.open_exemption
+                // A weaker observed source may yet contradict what decides. An empty field needs no source.
+                || (kind != Mismatch::Empty && (expectation.may_pass || expectation.is_late)),
         ),
         (
             Interlock::UnrecognisedOperation,

@@ -170,6 +170,8 @@ pub struct Expectation {
     pub origin: Option<Origin>,
     /// Whether something could not be asked that may answer the next time: throttled, no connection.
     pub may_pass: bool,
+    /// Whether a search that may take long has no result: it brings an event back only if a discard is due.
+    pub is_late: bool,
 }
 
 /// The instance whose root volume the image's root snapshot was taken of.

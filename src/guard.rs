@@ -590,7 +590,7 @@ impl Guard {
         };
         // Boxed: the SDK's futures are large.
         let (references, listeners, launch_permissions, discarded_sibling) = tokio::join!(
-            Box::pin(self.aws.image_references(name.id)),
+            Box::pin(self.aws.image_references(&name)),
             Box::pin(listeners),
             Box::pin(launch_permissions),
             Box::pin(discarded_sibling),
@@ -906,10 +906,12 @@ impl Planned {
     /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
     /// now, and may be the next time.
     pub(crate) fn may_pass(&self) -> bool {
-        let asked = self.assessment.expectation.may_pass;
+        let expectation = &self.assessment.expectation;
         if self.assessment.judgement.verdict == Verdict::Unverifiable {
-            return asked;
+            return expectation.may_pass;
         }
+        // What may take long is waited for only where a discard is due.
+        let asked = expectation.may_pass || expectation.is_late;
         let held_by = &self.plan.held_by;
         let around = self.surroundings.as_ref();
         let passes = |it: &Interlock| {

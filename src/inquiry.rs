@@ -96,6 +96,7 @@ impl Guard {
         let said = lineage.clone().unwrap_or_else(|| not_asked(&snapshot));
         expectation.origin = said.origin;
         expectation.unrecognised_witness = said.unrecognised;
+        expectation.is_late = said.late.is_some();
         expectation.evidence.extend(said.evidence);
 
         let disk = match read {

@@ -134,6 +134,10 @@ pub struct Volume {
     pub id: String,
     /// The snapshot that it was made from.
     pub snapshot: Option<String>,
+    /// The volume that it was copied from.
+    pub copied_from: Option<String>,
+    /// When it was created.
+    pub created: Option<DateTime<Utc>>,
     /// What it is attached to.
     pub attachments: Vec<Attachment>,
 }
@@ -156,6 +160,8 @@ pub struct Instance {
     pub id: String,
     /// The owning account.
     pub owner: Option<String>,
+    /// The image that it was launched from.
+    pub image: Option<String>,
     /// `running`, `terminated`, …
     pub state: Option<String>,
     /// The device of its root volume.

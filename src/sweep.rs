@@ -94,7 +94,7 @@ impl Guard {
                 Err(_) => underway += 1,
             }
         }
-        let assessed = self.assess_all(account, listed, scope.disks).await;
+        let assessed = self.assess_all(listed, scope.disks).await;
         let mut records = Vec::new();
         for (registration, assessment) in assessed {
             let planned = self.plan_unhindered(&registration, assessment);
@@ -135,7 +135,6 @@ impl Guard {
     /// product codes, which decide nothing, are left out, and so are disks unless they are wanted.
     pub(crate) async fn assess_all(
         &self,
-        account: &AccountId,
         listed: Vec<(Registration, Observation)>,
         disks: bool,
     ) -> Vec<(Registration, Assessment)> {
@@ -152,7 +151,7 @@ impl Guard {
                     false => assessed.push((registration, assessment)),
                 }
             }
-            ahead.put(&self.aws, account.as_str()).await;
+            ahead.put(&self.aws).await;
             waiting = unanswered;
         }
         if !disks || self.policy.disk == Asked::Never {

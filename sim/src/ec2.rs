@@ -354,6 +354,9 @@ fn write_product_codes(xml: &mut Xml, codes: &[String]) {
     });
 }
 
+/// The parameter of a question whose page is to be empty. No client sends it.
+pub(crate) const EMPTY_PAGE: &str = "(empty page)";
+
 /// Which page of the items a request wants, `NextToken` and `MaxResults`. Without `MaxResults` there is one page.
 #[derive(Debug)]
 struct Page<'a> {
@@ -384,6 +387,7 @@ impl<'a> Page<'a> {
                 allowed.end()
             )));
         }
+        let most = form.get(EMPTY_PAGE).map_or(most, |_| Some(0));
         Ok(Page {
             action,
             after,
@@ -426,8 +430,9 @@ impl<'a> Page<'a> {
         let mut items = items.into_iter();
         let page: Vec<T> = items.by_ref().take(most).collect();
         let more = page.len() == most && items.next().is_some();
-        let last = page.last().filter(|_| more);
-        let token = last.map(|last| token(self.action, &key(last)));
+        let so_far = self.after.clone().unwrap_or_default();
+        let last = page.last().map_or(so_far, &key);
+        let token = more.then(|| token(self.action, &last));
         (page, token)
     }
 }

@@ -72,6 +72,8 @@ pub enum Answer {
 pub struct Fault {
     /// The action whose calls are counted and disturbed.
     pub action: String,
+    /// Those alone whose parameter of this name has (`true`) or has not (`false`) this value; all if absent.
+    pub of: Option<(String, String, bool)>,
     /// Which of them.
     pub calls: Calls,
     /// How.
@@ -83,6 +85,7 @@ impl Fault {
     pub fn nth(action: impl Into<String>, n: usize, kind: FaultKind) -> Fault {
         Fault {
             action: action.into(),
+            of: None,
             calls: Calls::Nth(n),
             kind,
         }
@@ -92,6 +95,7 @@ impl Fault {
     pub fn from_nth(action: impl Into<String>, n: usize, kind: FaultKind) -> Fault {
         Fault {
             action: action.into(),
+            of: None,
             calls: Calls::From(n),
             kind,
         }
@@ -100,6 +104,25 @@ impl Fault {
     /// Disturbs every call of `action` from now on.
     pub fn always(action: impl Into<String>, kind: FaultKind) -> Fault {
         Fault::from_nth(action, 1, kind)
+    }
+
+    /// Counts and disturbs only calls whose parameter has this value: `with("ImageId.1", "ami-…")`.
+    pub fn with(mut self, parameter: &str, value: &str) -> Fault {
+        self.of = Some((parameter.into(), value.into(), true));
+        self
+    }
+
+    /// Counts and disturbs only calls whose parameter is absent or has another value: `without("Owner.1", "self")`.
+    pub fn without(mut self, parameter: &str, value: &str) -> Fault {
+        self.of = Some((parameter.into(), value.into(), false));
+        self
+    }
+
+    fn is_of(&self, action: &str, params: &BTreeMap<String, String>) -> bool {
+        let asked = |(parameter, value, wanted): &(String, String, bool)| {
+            (params.get(parameter) == Some(value)) == *wanted
+        };
+        self.action == action && self.of.as_ref().is_none_or(asked)
     }
 }
 
@@ -148,6 +171,9 @@ pub enum FaultKind {
     /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
     /// checksum of a snapshot's block does not fit any more.
     FlipBit,
+    /// EC2 answers a list with a page that is empty, and a token of the next one. A page may have fewer items than asked
+    /// for, or none (EC2 API reference, "Query requests").
+    EmptyPage,
     /// IAM says no: EC2's `UnauthorizedOperation`, SNS's `AuthorizationError` or STS's `AccessDenied` (all 403), or
     /// the `AccessDeniedException` of DynamoDB (400) or of the EBS direct APIs (403).
     AccessDenied,
@@ -169,6 +195,7 @@ impl FaultKind {
             | FaultKind::Slow(_)
             | FaultKind::CutBody
             | FaultKind::CutShort(_)
+            | FaultKind::EmptyPage
             | FaultKind::FlipBit => true,
             FaultKind::Throttle
             | FaultKind::InternalError
@@ -204,11 +231,15 @@ impl Log {
         self.faults.clear();
     }
 
-    /// Counts a call of `action` and says which fault, if any, disturbs it.
-    pub(crate) fn fault_for(&mut self, action: &str) -> Option<FaultKind> {
+    /// Counts a call of `action` with these parameters and says which fault, if any, disturbs it.
+    pub(crate) fn fault_for(
+        &mut self,
+        action: &str,
+        params: &BTreeMap<String, String>,
+    ) -> Option<FaultKind> {
         let mut found = None;
         for (fault, seen) in &mut self.faults {
-            if fault.action == action {
+            if fault.is_of(action, params) {
                 *seen += 1;
                 if found.is_none() && fault.calls.include(*seen) {
                     found = Some(fault.kind.clone());
@@ -229,24 +260,52 @@ mod tests {
 
     #[test]
     fn a_fault_counts_only_calls_of_its_action_after_its_injection() {
-        let mut log = Log::default();
-        assert_eq!(log.fault_for("DescribeImages"), None);
+        let (mut log, params) = (Log::default(), BTreeMap::new());
+        assert_eq!(log.fault_for("DescribeImages", &params), None);
         log.inject(Fault::nth("DescribeImages", 2, FaultKind::Throttle));
-        assert_eq!(log.fault_for("CreateTags"), None);
-        assert_eq!(log.fault_for("DescribeImages"), None);
-        assert_eq!(log.fault_for("DescribeImages"), Some(FaultKind::Throttle));
-        assert_eq!(log.fault_for("DescribeImages"), None);
+        assert_eq!(log.fault_for("CreateTags", &params), None);
+        assert_eq!(log.fault_for("DescribeImages", &params), None);
+        assert_eq!(
+            log.fault_for("DescribeImages", &params),
+            Some(FaultKind::Throttle)
+        );
+        assert_eq!(log.fault_for("DescribeImages", &params), None);
     }
 
     #[test]
     fn the_fault_injected_first_wins_and_the_others_still_count() {
-        let mut log = Log::default();
+        let (mut log, params) = (Log::default(), BTreeMap::new());
         log.inject(Fault::nth("Publish", 1, FaultKind::Throttle));
         log.inject(Fault::always("Publish", FaultKind::InternalError));
         log.inject(Fault::nth("Publish", 2, FaultKind::CutBody));
-        assert_eq!(log.fault_for("Publish"), Some(FaultKind::Throttle));
-        assert_eq!(log.fault_for("Publish"), Some(FaultKind::InternalError));
+        assert_eq!(log.fault_for("Publish", &params), Some(FaultKind::Throttle));
+        assert_eq!(
+            log.fault_for("Publish", &params),
+            Some(FaultKind::InternalError)
+        );
         log.heal();
-        assert_eq!(log.fault_for("Publish"), None);
+        assert_eq!(log.fault_for("Publish", &params), None);
+    }
+
+    #[test]
+    fn a_fault_can_be_of_calls_with_or_without_a_parameter() {
+        let mut log = Log::default();
+        let slow = FaultKind::Throttle;
+        log.inject(Fault::always("DescribeImages", slow.clone()).without("Owner.1", "self"));
+        log.inject(Fault::nth("DescribeImages", 1, FaultKind::CutBody).with("Owner.1", "self"));
+        let params = |owner: &str| BTreeMap::from([("Owner.1".to_owned(), owner.to_owned())]);
+        assert_eq!(
+            log.fault_for("DescribeImages", &params("123456789012")),
+            Some(slow.clone())
+        );
+        assert_eq!(
+            log.fault_for("DescribeImages", &BTreeMap::new()),
+            Some(slow)
+        );
+        assert_eq!(
+            log.fault_for("DescribeImages", &params("self")),
+            Some(FaultKind::CutBody)
+        );
+        assert_eq!(log.fault_for("DescribeImages", &params("self")), None);
     }
 }

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Sleep;
 
+use crate::ec2::EMPTY_PAGE;
 use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::refusal::Refusal;
@@ -342,11 +343,11 @@ enum Pending {
 ///
 /// The world stays locked throughout, so that the log's order is that of the effects. Only what a call reads
 /// from a disk it reads afterwards.
-fn answer(state: &State, region: Option<String>, question: Question) -> Outcome {
+fn answer(state: &State, region: Option<String>, mut question: Question) -> Outcome {
     let mut world = lock(&state.world);
     let region = region.unwrap_or_else(|| world.region.clone());
     let world = world.signed_for(&region);
-    let fault = lock(&state.log).fault_for(&question.action);
+    let fault = lock(&state.log).fault_for(&question.action, &question.params);
     let latency = match question.service {
         Service::Ebs => world.ebs.latency,
         Service::Ec2 | Service::Sns | Service::Sts | Service::DynamoDb => Duration::ZERO,
@@ -360,7 +361,11 @@ fn answer(state: &State, region: Option<String>, question: Question) -> Outcome 
             .or_else(|| (!world.is_usable()).then(|| not_opted_in(question.service)));
         let number = state.requests.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("00000000-0000-4000-8000-{number:012x}");
+        if fault == Some(FaultKind::EmptyPage) {
+            question.params.insert(EMPTY_PAGE.into(), String::new());
+        }
         let (pending, answer) = serve_or_refuse(world, &question, request_id, refusal);
+        question.params.remove(EMPTY_PAGE);
         (Some(pending), answer)
     };
     lock(&state.log).record(Call {
@@ -411,6 +416,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
             | FaultKind::Slow(_)
             | FaultKind::CutBody
             | FaultKind::CutShort(_)
+            | FaultKind::EmptyPage
             | FaultKind::FlipBit,
             _,
         ) => return None,

@@ -329,6 +329,8 @@ pub struct Volume {
     pub size: u32,
     /// What it was made from; `None` for one that began empty.
     pub snapshot_id: Option<String>,
+    /// The volume that it was copied from; such a one has no snapshot.
+    pub source_volume_id: Option<String>,
     /// Such as `eu-west-1a`.
     pub availability_zone: String,
     /// `gp2`, `gp3`, …
@@ -357,6 +359,7 @@ impl Volume {
             owner: ACCOUNT.into(),
             size: 8,
             snapshot_id: None,
+            source_volume_id: None,
             availability_zone: "eu-west-1a".into(),
             volume_type: "gp2".into(),
             create_time: Utc::now() - TimeDelta::hours(2),

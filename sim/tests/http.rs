@@ -532,11 +532,11 @@ async fn a_slow_answer_comes_late_and_takes_effect_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lasting_fault_lasts_until_it_is_healed() {
     let sim = sim_with_image().await.unwrap();
-    sim.inject(Fault {
-        action: "DescribeImages".into(),
-        calls: Calls::From(2),
-        kind: FaultKind::InternalError,
-    });
+    sim.inject(Fault::from_nth(
+        "DescribeImages",
+        2,
+        FaultKind::InternalError,
+    ));
     let statuses: Vec<_> = (0..4).map(|_| describe(&sim).unwrap().status).collect();
     assert_eq!(statuses, [200, 500, 500, 500]);
     sim.heal();

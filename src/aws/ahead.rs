@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Aws, patiently};
+use super::{Aws, SLOW, no_answer_in, patiently};
 use crate::error::Error;
-use crate::expectation::lineage::PUBLISHERS;
 use crate::observation::{Image, Instance, Snapshot, Volume};
 
 /// The most values of a filter (EC2 API reference, "Filter").
@@ -24,8 +23,10 @@ struct Notes {
     snapshots: Questions<Option<Snapshot>>,
     volumes: Questions<Option<Volume>>,
     instances: Questions<Option<Instance>>,
-    /// The images that have a snapshot as their root.
-    rooted: Questions<Vec<Image>>,
+    /// The account's images that have a snapshot as their root.
+    own: Questions<Vec<Image>>,
+    /// The publishers' images that have a snapshot as their root.
+    published: Questions<Vec<Image>>,
     images: Questions<Vec<Image>>,
     /// Whether a question was noted since this was looked at.
     noted: bool,
@@ -129,55 +130,72 @@ impl Ahead {
     pub(super) fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
         let notes = &mut *self.notes();
         let questions = match by {
-            ImagesBy::RootSnapshot => &mut notes.rooted,
+            ImagesBy::OwnOn => &mut notes.own,
+            ImagesBy::PublishedOn => &mut notes.published,
             ImagesBy::Id => &mut notes.images,
+            // Asked before a discard alone, of one image.
+            ImagesBy::CopiedOf => return Ok(Vec::new()),
         };
         let found = questions.ask(ids, &mut notes.noted)?;
         Ok(found.into_iter().flatten().collect())
     }
 
     /// Puts every question that is open. One that stays without an answer is answered with why.
-    /// `account`: the one whose images are looked at.
-    pub(crate) async fn put(&self, aws: &Aws, account: &str) {
-        let mut owners = vec![account];
-        owners.extend(PUBLISHERS);
-        let owners = owners.as_slice();
+    pub(crate) async fn put(&self, aws: &Aws) {
         let snapshots = self.put_all(
+            true,
             |notes| &mut notes.snapshots,
             |ids: Vec<String>| async move { aws.snapshots(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let volumes = self.put_all(
+            true,
             |notes| &mut notes.volumes,
             |ids: Vec<String>| async move { aws.volumes(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let instances = self.put_all(
+            true,
             |notes| &mut notes.instances,
             |ids: Vec<String>| async move { aws.instances(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
-        let rooted = self.put_all(
-            |notes| &mut notes.rooted,
+        let on = |found: &Vec<Image>, id: &str| {
+            let on = |image: &&Image| image.root_snapshot.as_deref() == Some(id);
+            found.iter().filter(on).cloned().collect()
+        };
+        let own = self.put_all(
+            true,
+            |notes| &mut notes.own,
+            |ids: Vec<String>| async move { aws.images(ImagesBy::OwnOn, &named(&ids)).await },
+            on,
+        );
+        let published = self.put_all(
+            false,
+            |notes| &mut notes.published,
             |ids: Vec<String>| async move {
-                aws.images(ImagesBy::RootSnapshot, &named(&ids), owners)
-                    .await
+                let ids = named(&ids);
+                let search = aws.images(ImagesBy::PublishedOn, &ids);
+                match tokio::time::timeout(SLOW, search).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(no_answer_in("ec2:DescribeImages", "*", SLOW)),
+                }
             },
-            |found: &Vec<Image>, id| {
-                let on = |image: &&Image| image.root_snapshot.as_deref() == Some(id);
-                found.iter().filter(on).cloned().collect()
-            },
+            on,
         );
         let images = self.put_all(
+            true,
             |notes| &mut notes.images,
-            |ids: Vec<String>| async move { aws.images(ImagesBy::Id, &named(&ids), owners).await },
+            |ids: Vec<String>| async move { aws.images(ImagesBy::Id, &named(&ids)).await },
             |found: &Vec<Image>, id| found.iter().filter(|it| it.id == id).cloned().collect(),
         );
-        tokio::join!(snapshots, volumes, instances, rooted, images);
+        tokio::join!(snapshots, volumes, instances, own, published, images);
     }
 
+    /// Puts all open questions of a kind. `again`: what may pass is asked again.
     async fn put_all<T: Clone, A, F: Future<Output = Result<A, Error>>>(
         &self,
+        again: bool,
         kind: impl Fn(&mut Notes) -> &mut Questions<T>,
         call: impl Fn(Vec<String>) -> F,
         of: impl Fn(&A, &str) -> T,
@@ -188,7 +206,10 @@ impl Ahead {
                 return;
             }
             // Boxed: the SDK's futures are large.
-            let answer = patiently(|| Box::pin(call(ids.clone()))).await;
+            let answer = match again {
+                true => patiently(|| Box::pin(call(ids.clone()))).await,
+                false => Box::pin(call(ids.clone())).await,
+            };
             kind(&mut self.notes()).answer(ids, &answer, &of);
         }
     }
@@ -203,11 +224,15 @@ fn named(ids: &[String]) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
 }
 
-/// By what lineage looks for images.
+/// How images are looked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ImagesBy {
-    /// The snapshot of the root device.
-    RootSnapshot,
-    /// The id.
+    /// The account's, by the snapshot of the root device.
+    OwnOn,
+    /// Those of Amazon and of the AWS Marketplace, by the snapshot of the root device. It may take long.
+    PublishedOn,
+    /// The account's, by the image that they were copied from.
+    CopiedOf,
+    /// Anybody's, by the id.
     Id,
 }

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
-use crate::aws::{Aws, ImagesBy};
+use crate::aws::{Aws, ImagesBy, SLOW, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::error::Error;
 use crate::event::{Registration, quoted};
@@ -34,6 +35,9 @@ pub(crate) struct Lineage {
     pub(crate) origin: Option<Origin>,
     /// Whether something could not be asked that may answer the next time.
     pub(crate) may_pass: bool,
+    /// Why the search among the publishers' images has no result, if that may pass: it may take long, so it brings no
+    /// event back unless a discard is due.
+    pub(crate) late: Option<String>,
     /// Whether a witness has platform details that are not known.
     pub(crate) unrecognised: bool,
 }
@@ -83,9 +87,8 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
     Some(statement(says, detail))
 }
 
-/// Walks from the root snapshot to what it comes from. At most five calls, each once; side by side
-/// where one does not need the other. `product_codes`: whether those of the AWS Marketplace are
-/// compared too.
+/// Walks from the root snapshot to what it comes from: each call once, side by side where one does not need the other.
+/// `product_codes`: whether those of the AWS Marketplace are compared too.
 pub(crate) async fn walk(
     aws: &Aws,
     registration: &Registration,
@@ -164,6 +167,8 @@ struct Trail {
     /// What could not be asked, and why.
     failed: Vec<String>,
     origin: Option<Origin>,
+    /// Why the search among the publishers' images has no result, if that may pass.
+    late: Option<String>,
     /// Whether one of those that bill something has platform details that are not known.
     unrecognised: bool,
 }
@@ -180,10 +185,17 @@ impl Trail {
             true => ORIGIN.to_owned(),
             false => self.seen.join("; "),
         };
+        // What a publisher's image would say is the weakest word: it comes last.
+        let late = self.late.as_ref().map(|why| {
+            statement(
+                Says::Failed(why.clone()),
+                "the images of Amazon and of the AWS Marketplace",
+            )
+        });
         let mut evidence = Vec::new();
         if !self.failed.is_empty() {
             evidence.push(statement(Says::Failed(self.failed.join("; ")), seen));
-        } else if self.found.is_empty() {
+        } else if self.found.is_empty() && late.is_none() {
             evidence.push(statement(Says::Silent, seen));
         }
         for (platforms, detail) in self.found {
@@ -192,6 +204,7 @@ impl Trail {
                 evidence.push(statement(says, detail));
             }
         }
+        evidence.extend(late);
         if let (Some(first), Some(codes)) = (evidence.first_mut(), codes) {
             first.detail = format!("{}; {codes}", first.detail);
         }
@@ -199,6 +212,7 @@ impl Trail {
             evidence,
             origin: self.origin,
             may_pass: false,
+            late: self.late,
             unrecognised: self.unrecognised,
         }
     }
@@ -291,35 +305,61 @@ impl Place<'_> {
                 Volume::default()
             }
         };
-        let (then, since): (Vec<_>, Vec<_>) = volume
-            .attachments
-            .iter()
-            .partition(|attachment| self.attached_then(attachment));
+        let mut launched_from = Vec::new();
+        self.by_attachments(
+            &volume,
+            self.snapshot.started,
+            &mut trail,
+            &mut launched_from,
+        )
+        .await;
+        // A copy knows its volume, and no snapshot.
+        let mut made_from = volume.snapshot.clone();
+        if let (Some(original), true) = (&volume.copied_from, trail.found.is_empty())
+            && !self.aws.waits()
+        {
+            match self.in_time(self.aws.describe_volume(original)).await {
+                Err(_) if self.aws.waits() => return trail,
+                Ok(Some(original)) => {
+                    self.by_attachments(&original, volume.created, &mut trail, &mut launched_from)
+                        .await;
+                    made_from = made_from.or(original.snapshot);
+                }
+                Ok(None) => trail.seen.push(format!("{original} is not there any more")),
+                Err(why) => trail.failed.push(why),
+            }
+        }
+        if trail.found.is_empty() && !self.aws.waits() {
+            let made_from = made_from.as_deref().filter(|id| *id != self.snapshot.id);
+            self.by_images(made_from, &launched_from, &mut trail).await;
+        }
+        trail
+    }
+
+    /// From the instances that a volume was attached to at a time, when a snapshot or a copy of it was made.
+    /// `launched_from`: takes note of the images that those instances were launched from.
+    async fn by_attachments(
+        &self,
+        volume: &Volume,
+        at: Option<DateTime<Utc>>,
+        trail: &mut Trail,
+        launched_from: &mut Vec<String>,
+    ) {
+        let id = &volume.id;
+        // Of a time that is not known nobody can say that it is earlier.
+        let attached_then = |attachment: &&Attachment| {
+            attachment
+                .since
+                .zip(at)
+                .is_some_and(|(since, at)| since <= at)
+        };
+        let (then, since): (Vec<_>, Vec<_>) = volume.attachments.iter().partition(attached_then);
         for attachment in since {
             trail.seen.push(format!(
                 "{id} was not attached to {} yet when the snapshot was taken",
                 attachment.instance
             ));
         }
-        self.by_attachments(id, &then, &mut trail).await;
-        if trail.found.is_empty() && !self.aws.waits() {
-            let made_from = volume.snapshot.as_deref();
-            self.by_images(made_from.filter(|id| *id != self.snapshot.id), &mut trail)
-                .await;
-        }
-        trail
-    }
-
-    fn attached_then(&self, attachment: &Attachment) -> bool {
-        match (attachment.since, self.snapshot.started) {
-            (Some(since), Some(started)) => since <= started,
-            // Nobody knows.
-            _ => false,
-        }
-    }
-
-    /// From the instances that the volume was attached to when the snapshot was taken.
-    async fn by_attachments(&self, volume: &str, then: &[&Attachment], trail: &mut Trail) {
         if then.is_empty() {
             return;
         }
@@ -331,13 +371,19 @@ impl Place<'_> {
             Ok(instances) => instances,
             Err(why) => return trail.failed.push(why),
         };
+        launched_from.extend(
+            instances
+                .iter()
+                .filter_map(|instance| instance.image.clone()),
+        );
         for attachment in then {
             let id = &attachment.instance;
             let Some(instance) = instances.iter().find(|instance| instance.id == *id) else {
                 trail.seen.push(format!("{id} is not there any more"));
                 continue;
             };
-            if let Some(why) = self.unfit(instance, attachment) {
+            let volume = &volume.id;
+            if let Some(why) = self.unfit(instance, attachment, at) {
                 trail.seen.push(format!("{volume} {why}"));
                 continue;
             }
@@ -346,8 +392,13 @@ impl Place<'_> {
         }
     }
 
-    /// Why an instance does not pass its platform on.
-    fn unfit(&self, instance: &Instance, attachment: &Attachment) -> Option<String> {
+    /// Why an instance does not pass its platform on to what was made of its volume at a time.
+    fn unfit(
+        &self,
+        instance: &Instance,
+        attachment: &Attachment,
+        at: Option<DateTime<Utc>>,
+    ) -> Option<String> {
         let id = &instance.id;
         let device = &attachment.device;
         if instance.owner.as_deref() != Some(self.account) {
@@ -362,48 +413,75 @@ impl Place<'_> {
         if !is_same_device(root, device) {
             return Some(format!("is {device} of {id}, not its root volume ({root})"));
         }
-        match (instance.usage_operation_updated, self.snapshot.started) {
-            (Some(updated), Some(started)) if updated > started => Some(format!(
+        match (instance.usage_operation_updated, at) {
+            (Some(updated), Some(at)) if updated > at => Some(format!(
                 "is the root volume of {id}, whose billing was changed since the snapshot was taken"
             )),
             _ => None,
         }
     }
 
-    /// From other images: the account's own on the same root snapshot, and whoever's on the one that
-    /// the volume was `made_from`.
-    async fn by_images(&self, made_from: Option<&str>, trail: &mut Trail) -> Vec<Image> {
+    /// From other images: the account's own on the same root snapshot, and whoever's on the one that the volume was
+    /// `made_from`. Its parent is one of the account's, else one that an instance was `launched_from`, else one of the
+    /// publishers': the last are searched for alone, as that may take long.
+    async fn by_images(
+        &self,
+        made_from: Option<&str>,
+        launched_from: &[String],
+        trail: &mut Trail,
+    ) -> Vec<Image> {
         let mut snapshots = vec![self.snapshot.id.as_str()];
-        let mut owners = vec![self.account];
-        if let Some(made_from) = made_from {
-            snapshots.push(made_from);
-            owners.extend(PUBLISHERS);
-        }
-        let call = self.aws.images(ImagesBy::RootSnapshot, &snapshots, &owners);
-        let images = match self.in_time(call).await {
+        snapshots.extend(made_from);
+        let own = match self
+            .in_time(self.aws.images(ImagesBy::OwnOn, &snapshots))
+            .await
+        {
             Ok(images) => images,
+            Err(_) if self.aws.waits() => return Vec::new(),
             Err(why) => {
                 trail.failed.push(why);
                 return Vec::new();
             }
         };
-        let others = |snapshot: &str| {
-            let rooted: Vec<&Image> = images
-                .iter()
-                .filter(|other| other.id != self.image.id)
-                .filter(|other| other.root_snapshot.as_deref() == Some(snapshot))
-                .collect();
-            rooted
+        let on = |images: &[Image], snapshot: &str| -> Vec<Image> {
+            let others = images.iter().filter(|other| other.id != self.image.id);
+            let rooted = others.filter(|other| other.root_snapshot.as_deref() == Some(snapshot));
+            let vouched_for = rooted.filter(|other| self.owns(other) || is_published(other));
+            vouched_for.cloned().collect()
         };
-        let mut twins = others(&self.snapshot.id);
-        twins.retain(|twin| self.owns(twin));
+        let twins = on(&own, &self.snapshot.id);
         for twin in &twins {
             let what = format!("{}, on the same root snapshot,", twin.id);
             trail.met_image(&what, twin);
         }
-        let mut parents = made_from.map(others).unwrap_or_default();
-        parents.retain(|parent| self.owns(parent) || is_published(parent));
-        if trail.found.is_empty() {
+        let mut parents = Vec::new();
+        if let (Some(made_from), true) = (made_from, trail.found.is_empty()) {
+            parents = on(&own, made_from);
+            if parents.is_empty() && !launched_from.is_empty() {
+                let ids: BTreeSet<&str> = launched_from.iter().map(String::as_str).collect();
+                let ids: Vec<&str> = ids.into_iter().collect();
+                match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
+                    Ok(images) => parents = on(&images, made_from),
+                    Err(_) if self.aws.waits() => return twins,
+                    Err(why) => trail.failed.push(why),
+                }
+            }
+            if parents.is_empty() {
+                let made_from_it = [made_from];
+                let search = self.aws.images(ImagesBy::PublishedOn, &made_from_it);
+                match tokio::time::timeout(SLOW, Box::pin(search)).await {
+                    Ok(Ok(images)) => parents = on(&images, made_from),
+                    Ok(Err(_)) if self.aws.waits() => return twins,
+                    Ok(Err(error)) if error.needs_a_person() => {
+                        trail.failed.push(error.to_string())
+                    }
+                    Ok(Err(error)) => trail.late = Some(error.to_string()),
+                    Err(_) => {
+                        let late = no_answer_in("ec2:DescribeImages", "*", SLOW);
+                        trail.late = Some(late.to_string());
+                    }
+                }
+            }
             for parent in &parents {
                 let what = format!(
                     "{}, whose root snapshot the volume was made from,",
@@ -417,7 +495,7 @@ impl Place<'_> {
                 .seen
                 .push("no other image is known on that snapshot".to_owned());
         }
-        twins.into_iter().cloned().collect()
+        twins
     }
 
     /// From the image that the snapshot was copied of. EC2 says which that is of an image made by
@@ -425,7 +503,7 @@ impl Place<'_> {
     /// says of it proves nothing, as anybody can write it.
     async fn by_copy(&self) -> Trail {
         let mut trail = Trail::default();
-        let twins = self.by_images(None, &mut trail).await;
+        let twins = self.by_images(None, &[], &mut trail).await;
         if !trail.found.is_empty() {
             return trail;
         }
@@ -441,15 +519,15 @@ impl Place<'_> {
             return trail;
         }
         let ids: Vec<&str> = sources.into_iter().collect();
-        let mut owners = vec![self.account];
-        owners.extend(PUBLISHERS);
-        let call = self.aws.images(ImagesBy::Id, &ids, &owners);
-        match self.in_time(call).await {
-            Ok(images) if images.is_empty() => trail.seen.push(format!(
-                "{}, the source of the copy, is not to be seen here",
-                ids.join(", ")
-            )),
-            Ok(images) => {
+        match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
+            Ok(mut images) => {
+                images.retain(|image| self.owns(image) || is_published(image));
+                if images.is_empty() {
+                    trail.seen.push(format!(
+                        "{}, the source of the copy, is not to be seen here",
+                        ids.join(", ")
+                    ));
+                }
                 for image in &images {
                     trail.met_image(&format!("{}, the source of the copy,", image.id), image);
                 }

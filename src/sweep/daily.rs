@@ -283,7 +283,7 @@ impl Guard {
                 }
             }
         }
-        for (registration, mut assessment) in self.assess_all(&sweep.account, others, false).await {
+        for (registration, mut assessment) in self.assess_all(others, false).await {
             if let Some(disk) = disks.remove(&registration.image_id) {
                 self.add_disk(&mut assessment, disk);
             }

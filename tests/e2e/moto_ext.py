@@ -351,6 +351,7 @@ def describe_images(self: EC2Response) -> ActionResult:
     filters = self._filters_from_querystring()
     # moto does not know it; and of an image with two snapshots it would want both to be asked for.
     snapshots = filters.pop("block-device-mapping.snapshot-id", None)
+    sources = filters.pop("source-image-id", None)
     images = backend.describe_images(
         ami_ids=ids,
         filters=filters,
@@ -359,6 +360,8 @@ def describe_images(self: EC2Response) -> ActionResult:
     )
     if snapshots is not None:
         images = [image for image in images if has_one_of(image, snapshots)]
+    if sources is not None:
+        images = [image for image in images if image.source_image_id in sources]
     if not self._get_param("IncludeDisabled", False):
         images = [image for image in images if image.state != "disabled"]
     if not ids and not self._get_param("IncludeDeprecated", False):

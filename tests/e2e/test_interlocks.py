@@ -9,6 +9,7 @@ from e2e.emulator import Emulator
 from e2e.world import (
     ACCOUNT,
     AROUND,
+    COPIES,
     DISCARD,
     LOOKS,
     OLD,
@@ -323,7 +324,8 @@ def test_the_looks_are_at_this_image_and_at_the_alert_topic(world: World, guard:
 
     guard.invoke(registration(ami))
 
-    looks = [(call["action"], call["params"]) for call in world.calls() if call["action"] in AROUND]
+    called = zip(world.actions(), world.calls(), strict=True)
+    looks = [(action, call["params"]) for action, call in called if action in AROUND]
     assert len(looks) == 2 * len(AROUND), "once at first, and once more before the act"
     for action, params in looks:
         asked = {key: value for key, value in params.items() if key != "Version"}
@@ -333,13 +335,19 @@ def test_the_looks_are_at_this_image_and_at_the_alert_topic(world: World, guard:
         if action == "DescribeImageAttribute":
             assert asked == {"ImageId": ami, "Attribute": "launchPermission"}
             continue
+        if action == COPIES:
+            assert (asked["Owner.1"], asked["Filter.1.Value.1"]) == ("self", ami)
+            continue
         states = {asked.pop(key) for key in list(asked) if ".OptionValue." in key}
         assert states == {"pending", "running", "shutting-down", "stopping", "stopped"}
         assert asked == {
             "ImageId.1": ami,
-            "IncludeAllResourceTypes": "true",
             "ResourceType.1.ResourceType": "ec2:Instance",
             "ResourceType.1.ResourceTypeOption.1.OptionName": "state-name",
+            "ResourceType.2.ResourceType": "ec2:LaunchTemplate",
+            "ResourceType.3.ResourceType": "ssm:Parameter",
+            "ResourceType.4.ResourceType": "imagebuilder:ImageRecipe",
+            "ResourceType.5.ResourceType": "imagebuilder:ContainerRecipe",
         }
 
 

@@ -134,6 +134,15 @@ def test_an_image_that_its_publisher_deprecated_shows_to_those_who_ask_for_it(wo
     assert image["ImageOwnerAlias"] == "amazon" and image["DeprecationTime"].startswith("2026-01-01")
 
 
+def test_copies_of_an_image_are_found_by_it(world: World):
+    source, _ = world.image(), world.image()
+    copy = world.image(source_image_id=source, source_image_region=REGION)
+
+    wanted = [{"Name": "source-image-id", "Values": [source]}]
+    [image] = world.ec2.describe_images(Owners=["self"], Filters=wanted)["Images"]
+    assert image["ImageId"] == copy
+
+
 def test_images_come_in_pages(world: World):
     images = sorted(world.image() for _ in range(5))
 

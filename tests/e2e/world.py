@@ -57,9 +57,12 @@ OLD = timedelta(minutes=11)
 # The root device of every image that a test registers.
 ROOT_DEVICE = "/dev/xvda"
 
+# The search for images that were copied from one.
+COPIES = "DescribeImages of copies"
+
 # The looks around an image whose discard is due, side by side: whom is it shared with, does anything refer to
-# it, and does anybody listen?
-AROUND = ["DescribeImageAttribute", "DescribeImageReferences", "GetTopicAttributes"]
+# it, was anything copied from it, and does anybody listen?
+AROUND = ["DescribeImageAttribute", "DescribeImageReferences", COPIES, "GetTopicAttributes"]
 
 # The calls that read what is on a snapshot.
 DISK = ["ListSnapshotBlocks", "GetSnapshotBlock"]
@@ -369,7 +372,9 @@ class World:
 
     def actions(self) -> list[str]:
         """The names of what the guard called."""
-        return [call["action"] for call in self.calls()]
+        return [
+            COPIES if call["params"].get("Filter.1.Name") == "source-image-id" else call["action"] for call in self.calls()
+        ]
 
     def looks_and_deeds(self) -> tuple[list[str], list[str]]:
         """What the guard called before it changed or told anything, and what from then on.

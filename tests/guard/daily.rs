@@ -5,7 +5,6 @@ use super::alerts::{CHAT, compare, forms};
 use super::disks::LINUX;
 use super::ledger::{crash_at, turns_end};
 use super::*;
-use sim::Calls;
 
 const TABLE: &str = "ami-billing-guard";
 const SWEEPS: &str = "sweep#123456789012#eu-west-1";
@@ -543,15 +542,38 @@ async fn three_thousand_images_are_looked_at_in_fifteen_pages_of_four_calls_each
     assert!(letter.contains("  and 1980 more\n"), "{letter}");
 }
 
+/// Each of a volume that was made from a snapshot of which only a publisher's image could tell.
+#[tokio::test]
+async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
+    let mut asking = settings("");
+    asking.policy.lineage = Asked::Always;
+    let house = house((0..300).map(|n| aged(n, 100)), asking).await;
+    {
+        let mut world = house.sim.world();
+        let ids: Vec<String> = world.snapshots.keys().cloned().collect();
+        for (n, id) in ids.iter().enumerate() {
+            let mut volume = sim::Volume::new(format!("vol-0a1b2c3d4e5f{n:05x}"));
+            volume.snapshot_id = Some(format!("snap-0b1b2c3d4e5f{n:05x}"));
+            world.snapshots.get_mut(id).unwrap().volume_id = volume.id.clone();
+            world.add_volume(volume);
+        }
+    }
+    super::lookups::slow_among_others(&house, Duration::from_secs(8));
+    house.record(scheduled(1)).await;
+    assert_eq!(summaries(&house).remove(0)["looked_at"], 300);
+    let calls = house.sim.calls();
+    let searches = calls.iter().filter(|call| {
+        let name = call.params.get("Filter.1.Name");
+        name.is_some_and(|it| it == "owner-alias")
+    });
+    assert_eq!(searches.count(), 2);
+}
+
 #[tokio::test]
 async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
     let house = house((0..450).map(|n| aged(n, 100)), settings("")).await;
     let slow = FaultKind::Slow(Duration::from_secs(4));
-    house.inject(Fault {
-        action: "DescribeImages".into(),
-        calls: Calls::Nth(2),
-        kind: slow,
-    });
+    house.inject(Fault::nth("DescribeImages", 2, slow));
     // Two seconds are kept back for the answer, ten to tell.
     let short = Deadline::now() + Duration::from_secs(15);
     house.guard.handle(scheduled(1), short).await.unwrap();

@@ -492,9 +492,29 @@ async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
 /// The disk may object to a discard that a person's word suffices for; that it can not be asked is no objection. The
 /// lineage is treated alike.
 #[tokio::test]
-async fn a_declared_word_suffices_for_a_discard_if_the_disk_can_not_be_asked() {
+async fn a_discard_waits_for_a_disk_that_may_be_read_the_next_time() {
     let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
     house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let held = house.journal.lock().unwrap().last().unwrap().clone();
+    assert_eq!(
+        outcome(&held),
+        "mismatch/wrong by image-tag: hold (source-failed)"
+    );
+    assert_eq!(said(&held, "disk"), ["failed"]);
+    assert!(house.image_stands());
+
+    house.sim.heal();
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
+    assert!(!house.image_stands());
+}
+
+#[tokio::test]
+async fn a_declared_word_suffices_for_a_discard_if_nobody_lets_the_disk_be_read() {
+    let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
     let record = house.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
     assert_eq!(said(&record, "disk"), ["failed"]);

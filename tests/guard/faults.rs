@@ -203,10 +203,12 @@ impl Scenario {
     async fn steps(&self) -> Vec<Step> {
         let house = self.house().await;
         house.record(event()).await;
-        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut seen: BTreeMap<(String, bool), usize> = BTreeMap::new();
         let calls = house.sim.calls();
         let steps = calls.into_iter().map(|call| {
-            let nth = seen.entry(call.action.clone()).or_default();
+            let nth = seen
+                .entry((call.action.clone(), is_of_copies(&call)))
+                .or_default();
             *nth += 1;
             Step { nth: *nth, call }
         });
@@ -223,11 +225,22 @@ struct Step {
 
 impl Step {
     fn once(&self, kind: &FaultKind) -> Fault {
-        Fault::nth(self.call.action.as_str(), self.nth, kind.clone())
+        self.fault(Calls::Nth(self.nth), kind)
     }
 
     fn for_good(&self, kind: &FaultKind) -> Fault {
-        Fault::from_nth(self.call.action.as_str(), self.nth, kind.clone())
+        self.fault(Calls::From(self.nth), kind)
+    }
+
+    fn fault(&self, calls: Calls, kind: &FaultKind) -> Fault {
+        let (name, value) = OF_COPIES;
+        let of_copies = is_of_copies(&self.call);
+        Fault {
+            action: self.call.action.clone(),
+            of: of_copies.then(|| (name.into(), value.into(), true)),
+            calls,
+            kind: kind.clone(),
+        }
     }
 
     /// Whether it notes in the ledger that the image is about to be discarded.

@@ -434,12 +434,7 @@ pub(super) async fn crash_at(house: &House, event: Value, n: usize) -> bool {
 async fn calls_of_a_discard(policy: &str) -> Vec<String> {
     let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
     house.record(registered()).await;
-    house
-        .sim
-        .calls()
-        .into_iter()
-        .map(|call| call.action)
-        .collect()
+    house.sim.calls().into_iter().map(named).collect()
 }
 
 /// A house in which the `n`th call of a discard takes effect, and its answer comes too late.
@@ -997,6 +992,7 @@ async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
         (AROUND[0], 1),
         (AROUND[1], 1),
         (AROUND[2], 1),
+        (AROUND[3], 1),
         ("CreateTags", 1),
     ] {
         let house = house_with_table(expecting("Windows")).await;

@@ -13,6 +13,7 @@ mod events;
 mod expectations;
 mod faults;
 mod ledger;
+mod lookups;
 mod model;
 mod selftest;
 
@@ -159,12 +160,7 @@ impl House {
     /// The actions that were called, in order. The looks around an image go out side by side, and stand here
     /// always in the same order.
     fn calls(&self) -> Vec<String> {
-        let mut calls: Vec<String> = self
-            .sim
-            .calls()
-            .into_iter()
-            .map(|call| call.action)
-            .collect();
+        let mut calls: Vec<String> = self.sim.calls().into_iter().map(named).collect();
         let around = |call: &String| AROUND.contains(&call.as_str());
         calls
             .chunk_by_mut(|one, other| around(one) && around(other))
@@ -207,8 +203,37 @@ impl House {
             .is_some_and(|image| image.state == "available")
     }
 
+    /// Disturbs calls to come. Of DescribeImages those that search for copies are not meant, unless the fault says so.
     fn inject(&self, fault: Fault) {
-        self.sim.inject(fault);
+        self.sim.inject(not_of_copies(fault));
+    }
+}
+
+/// How the search for the copies of an image differs from other calls of DescribeImages.
+const OF_COPIES: (&str, &str) = ("Filter.1.Name", "source-image-id");
+
+fn is_of_copies(call: &sim::Call) -> bool {
+    let (name, value) = OF_COPIES;
+    call.params.get(name).is_some_and(|it| it == value)
+}
+
+fn not_of_copies(mut fault: Fault) -> Fault {
+    let (name, value) = OF_COPIES;
+    if fault.action == AROUND[3] {
+        fault.action = "DescribeImages".into();
+        return fault.with(name, value);
+    }
+    match fault.of {
+        None if fault.action == "DescribeImages" => fault.without(name, value),
+        _ => fault,
+    }
+}
+
+/// The action, as [`AROUND`] has it.
+fn named(call: sim::Call) -> String {
+    match is_of_copies(&call) {
+        true => AROUND[3].to_owned(),
+        false => call.action,
     }
 }
 
@@ -295,24 +320,34 @@ fn looks(call: &str) -> bool {
     verbs.iter().any(|verb| call.starts_with(verb))
 }
 
-const AROUND: [&str; 3] = [
+const AROUND: [&str; 4] = [
     "DescribeImageReferences",
     "GetTopicAttributes",
     "DescribeImageAttribute",
+    "DescribeImages of copies",
 ];
 
-const HELD: [&str; 5] = ["DescribeImages", AROUND[0], AROUND[1], AROUND[2], "Publish"];
-
-const CLEAN_DISCARD: [&str; 13] = [
+const HELD: [&str; 6] = [
     "DescribeImages",
     AROUND[0],
     AROUND[1],
     AROUND[2],
+    AROUND[3],
+    "Publish",
+];
+
+const CLEAN_DISCARD: [&str; 15] = [
+    "DescribeImages",
+    AROUND[0],
+    AROUND[1],
+    AROUND[2],
+    AROUND[3],
     "CreateTags",
     "DescribeImages",
     AROUND[0],
     AROUND[1],
     AROUND[2],
+    AROUND[3],
     "Publish",
     "DeregisterImage",
     "DescribeImages",
@@ -639,7 +674,7 @@ async fn action_none_tells_and_disable_disables() {
         (&json!("disable"), &json!("done"))
     );
     assert_eq!(
-        house.calls()[9..],
+        house.calls()[11..],
         ["Publish", "DisableImage", "DescribeImages"]
     );
     assert_eq!(house.sim.world().images[AMI].state, "disabled");
@@ -986,6 +1021,7 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
             AROUND[0],
             AROUND[1],
             AROUND[2],
+            AROUND[3],
             "CreateTags",
             "DescribeImages",
             "CreateTags"
@@ -1036,7 +1072,7 @@ async fn without_time_left_no_discard_is_begun() {
     let soon = Deadline::now() + Duration::from_secs(10);
     let error = house.guard.handle(registered(), soon).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    assert_eq!(house.calls(), HELD[..4]);
+    assert_eq!(house.calls(), HELD[..5]);
 }
 
 #[tokio::test]

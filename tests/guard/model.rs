@@ -1193,7 +1193,7 @@ impl Run<'_> {
         sim.forget_calls();
         let mut deed = None;
         for trouble in troubles {
-            sim.inject(match trouble {
+            sim.inject(not_of_copies(match trouble {
                 Trouble::Fault(action, n, kind, Once) => Fault::nth(*action, *n, kind.clone()),
                 Trouble::Fault(action, n, kind, ForGood) => {
                     Fault::from_nth(*action, *n, kind.clone())
@@ -1203,7 +1203,7 @@ impl Run<'_> {
                     deed = Some(*meant);
                     Fault::nth(*action, *n, MEANWHILE)
                 }
-            });
+            }));
         }
         let before = all_facts(&sim.world());
         let messages = sim.world().messages.len();

@@ -289,6 +289,7 @@ fn write(xml: &mut Xml, volume: &Volume, status: &str) {
     xml.text("size", volume.size);
     // An empty element, not an absent one, if the volume was made from nothing.
     xml.text("snapshotId", volume.snapshot_id.as_deref().unwrap_or(""));
+    xml.optional("sourceVolumeId", volume.source_volume_id.as_ref());
     xml.text("availabilityZone", &volume.availability_zone);
     xml.text("status", status);
     xml.text("createTime", timestamp(volume.create_time));

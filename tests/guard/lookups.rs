@@ -1,0 +1,267 @@
+//! How AWS is asked: what is slow, comes in pages or passes by itself in life, and not in a stand-in.
+
+use sim::{Reference, Volume};
+
+use super::expectations::{Given, given, outcome};
+use super::*;
+
+const SNAPSHOT: &str = "snap-0a1b2c3d4e5f60001";
+const PARENT_SNAPSHOT: &str = "snap-0a1b2c3d4e5f60002";
+const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
+const COPY_OF_VOLUME: &str = "vol-0a1b2c3d4e5f60002";
+const OTHER_AMI: &str = "ami-0a1b2c3d4e5f60002";
+
+/// A search among everybody's images takes so long: by the parameter `Owners` with anything but `self`, or by filter.
+pub(super) fn slow_among_others(house: &House, delay: Duration) {
+    let slow = FaultKind::Slow(delay);
+    let by_account = ("Owner.1", "123456789012");
+    let by_publisher = ("Filter.1.Name", "owner-alias");
+    for (parameter, value) in [by_account, by_publisher] {
+        house.inject(Fault::always("DescribeImages", slow.clone()).with(parameter, value));
+    }
+}
+
+fn of_amazon(image: &mut Image) {
+    image.owner = "801119661308".into();
+    image.owner_alias = Some("amazon".into());
+    image.public = true;
+}
+
+fn of_a_volume() -> Given {
+    given().taken_of_volume(Some(PARENT_SNAPSHOT))
+}
+
+#[tokio::test]
+async fn where_searches_among_others_are_slow_own_images_speak_all_the_same() {
+    let given = of_a_volume().bills("Windows");
+    let given = given.other_image(PARENT_SNAPSHOT, "Windows", |_| ());
+    let (house, event) = given.house("").await;
+    slow_among_others(&house, Duration::from_secs(8));
+    let record = house.record(event).await;
+    assert_eq!(outcome(&record), "verified by lineage: none");
+}
+
+#[tokio::test]
+async fn where_searches_among_others_are_slow_a_wrong_tag_discards_nothing() {
+    let wrong = || {
+        let given = of_a_volume().bills("SUSE Linux").tag("Windows");
+        given.other_image(PARENT_SNAPSHOT, "SUSE Linux", of_amazon)
+    };
+    // What answers late contradicts the tag.
+    let (house, event) = wrong().house("").await;
+    slow_among_others(&house, Duration::from_secs(8));
+    assert_eq!(
+        outcome(&house.record(event).await),
+        "conflict by image-tag: alert"
+    );
+    assert!(house.image_stands());
+
+    // What does not answer at all is waited for.
+    let (house, event) = wrong().house("").await;
+    slow_among_others(&house, Duration::from_secs(120));
+    let error = house.give(event.clone()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let held = house.journal.lock().unwrap().last().unwrap().clone();
+    assert_eq!(
+        outcome(&held),
+        "mismatch/wrong by image-tag: hold (source-failed)"
+    );
+    house.sim.heal();
+    assert_eq!(
+        outcome(&house.record(event).await),
+        "conflict by image-tag: alert"
+    );
+    assert!(house.image_stands());
+}
+
+/// Where nothing is to be discarded, nobody waits for it.
+#[tokio::test]
+async fn a_search_without_an_answer_brings_no_event_back_unless_a_discard_is_due() {
+    let (house, event) = of_a_volume().house("").await;
+    slow_among_others(&house, Duration::from_secs(120));
+    assert_eq!(outcome(&house.record(event).await), "unverifiable: none");
+}
+
+#[tokio::test]
+async fn a_page_without_items_is_not_the_last() {
+    let (house, event) = given()
+        .bills("Windows")
+        .taken_of_volume(Some(PARENT_SNAPSHOT))
+        .other_image(PARENT_SNAPSHOT, "Windows", of_amazon)
+        .house("")
+        .await;
+    let empty = || FaultKind::EmptyPage;
+    house.inject(Fault::nth("DescribeImages", 1, empty()).with("Owner.1", "self"));
+    let published = ("Filter.1.Name", "owner-alias");
+    house.inject(Fault::nth("DescribeImages", 1, empty()).with(published.0, published.1));
+    for action in ["DescribeSnapshots", "DescribeVolumes"] {
+        house.inject(Fault::nth(action, 1, empty()));
+    }
+    assert_eq!(
+        outcome(&house.record(event).await),
+        "verified by lineage: none"
+    );
+
+    let (house, event) = given()
+        .bills("Windows")
+        .taken_of_root_of("Windows")
+        .house("")
+        .await;
+    house.inject(Fault::nth("DescribeInstances", 1, empty()));
+    assert_eq!(
+        outcome(&house.record(event).await),
+        "verified by lineage: none"
+    );
+
+    let house = House::of(expecting("Windows")).await;
+    let reference = Reference {
+        resource_type: "ssm:Parameter".into(),
+        arn: "arn:aws:ssm:eu-west-1:123456789012:parameter/golden".into(),
+    };
+    let arn = reference.arn.clone();
+    house
+        .sim
+        .world()
+        .references
+        .insert(AMI.into(), vec![reference]);
+    house.inject(Fault::nth("DescribeImageReferences", 1, empty()));
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["in-use"]));
+    assert_eq!(record["references"], json!([arn]));
+}
+
+#[tokio::test]
+async fn lookups_are_those_that_ec2_answers_fast() {
+    let (house, event) = given()
+        .taken_of_root_of("Linux/UNIX")
+        .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
+        .tag("Windows")
+        .house("")
+        .await;
+    house.record(event).await;
+    let calls = house.sim.calls();
+    let has = |call: &sim::Call, parameter: &str| call.params.contains_key(parameter);
+    let mut published = 0;
+    for call in &calls {
+        match call.action.as_str() {
+            "DescribeImages" if has(call, "Owner.1") => {
+                assert_eq!(call.params["Owner.1"], "self");
+                assert!(has(call, "MaxResults") && !has(call, "Owner.2"), "{call:?}");
+            }
+            "DescribeImages" if has(call, "Filter.1.Name") => {
+                assert_eq!(call.params["Filter.1.Name"], "owner-alias");
+                assert!(has(call, "MaxResults"), "{call:?}");
+                published += 1;
+            }
+            "DescribeImages" => assert!(has(call, "ImageId.1"), "{call:?}"),
+            "DescribeVolumes" | "DescribeInstances" => {
+                assert_eq!(call.params["IncludeManagedResources"], "true");
+                assert!(!has(call, "Filter.1.Name"), "{call:?}");
+            }
+            "DescribeSnapshots" => assert!(has(call, "SnapshotId.1"), "{call:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(published, 1);
+    let references = calls
+        .iter()
+        .find(|it| it.action == "DescribeImageReferences");
+    let references = &references.unwrap().params;
+    let types = (1..=6).map(|n| references.get(&format!("ResourceType.{n}.ResourceType")));
+    let types: Vec<&str> = types.flatten().map(String::as_str).collect();
+    assert_eq!(
+        types,
+        [
+            "ec2:Instance",
+            "ec2:LaunchTemplate",
+            "ssm:Parameter",
+            "imagebuilder:ImageRecipe",
+            "imagebuilder:ContainerRecipe"
+        ]
+    );
+    assert!(!references.contains_key("IncludeAllResourceTypes"));
+}
+
+/// The image that an instance was launched from is known by its id.
+#[tokio::test]
+async fn the_parent_of_an_instance_is_asked_for_by_its_id_before_anybody_is_searched_for() {
+    let (house, event) = given()
+        .bills("Windows")
+        .taken_of_root_of("Linux/UNIX")
+        .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
+        .other_image(PARENT_SNAPSHOT, "Windows", of_amazon)
+        .house("")
+        .await;
+    house.inject(
+        Fault::always("DescribeImages", FaultKind::AccessDenied)
+            .with("Filter.1.Name", "owner-alias"),
+    );
+    assert_eq!(
+        outcome(&house.record(event).await),
+        "verified by lineage: none"
+    );
+}
+
+#[tokio::test]
+async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
+    // The snapshot is of a copy of the root volume of a Windows instance.
+    let given = given().bills("Windows").taken_of_root_of("Windows");
+    let given = given.with(|world| {
+        let mut copy = Volume::new(COPY_OF_VOLUME);
+        copy.source_volume_id = Some(VOLUME.into());
+        copy.create_time = Utc::now() - TimeDelta::minutes(30);
+        world.add_volume(copy);
+        world.snapshots.get_mut(SNAPSHOT).unwrap().volume_id = COPY_OF_VOLUME.into();
+    });
+    let (house, record) = given.clone().run("").await;
+    assert_eq!(outcome(&record), "verified by lineage: none");
+    assert_eq!(
+        house
+            .calls()
+            .iter()
+            .filter(|it| *it == "DescribeVolumes")
+            .count(),
+        2
+    );
+
+    // It was copied before the volume was attached: the instance says nothing of it.
+    let earlier = given.with(|world| {
+        let copy = world.volumes.get_mut(COPY_OF_VOLUME).unwrap();
+        copy.create_time = Utc::now() - TimeDelta::minutes(90);
+    });
+    assert_eq!(outcome(&earlier.run("").await.1), "unverifiable: none");
+}
+
+#[tokio::test]
+async fn an_image_that_others_were_copied_from_is_in_use() {
+    let house = House::of(expecting("Windows")).await;
+    let mut copy = image();
+    copy.id = OTHER_AMI.into();
+    copy.source_image_id = Some(AMI.into());
+    copy.source_image_region = Some("eu-west-1".into());
+    house.sim.world().add_image(copy);
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["in-use"]));
+    assert_eq!(
+        record["references"],
+        json!([format!("arn:aws:ec2:eu-west-1::image/{OTHER_AMI}")])
+    );
+    assert!(house.image_stands());
+}
+
+/// EC2 refuses CreateTags while others tag the image.
+#[tokio::test]
+async fn tags_that_others_write_at_the_moment_are_waited_for() {
+    let busy = || refuse("ConcurrentTagAccess", "Try again later.");
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::nth("CreateTags", 1, busy()));
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+
+    let house = House::of(expecting("Windows")).await;
+    house.inject(Fault::always("CreateTags", busy()));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "Unavailable", "{error}");
+    assert!(house.image_stands());
+    house.sim.heal();
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+}
