@@ -29,6 +29,9 @@ export GUARD_BINARY := $(CURDIR)/target/debug/guard
 export SIM_BINARY := $(CURDIR)/target/debug/sim
 export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction/bootstrap
 
+# What went over the wire in the Rust tests: the Python tests compare it with AWS's API models.
+export RECORDED_CALLS := $(CURDIR)/target/recorded-calls.jsonl
+
 .PHONY: test
 test: rust-test build
 	$(VENV)/bin/pytest tests
@@ -37,7 +40,9 @@ test: rust-test build
 # processors, as the longest tests wait for a time limit.
 .PHONY: rust-test
 rust-test: export RUST_TEST_THREADS := 8
+rust-test: export SIM_RECORD := $(RECORDED_CALLS)
 rust-test:
+	rm -f $(RECORDED_CALLS)
 	cargo test $(CARGO_SELECTION)
 	cargo test --workspace --doc --locked
 

@@ -72,6 +72,10 @@
 //! parameter is refused rather than ignored. A token of a transaction is remembered for ever, not for ten
 //! minutes.
 //!
+//! # What went over the wire
+//! With `SIM_RECORD=FILE` in the environment, requests and answers are appended to that file, each kind of them once, for
+//! whoever compares them with AWS's API models (`tests/sim/test_api_models.py`).
+//!
 //! # The actions
 //! EC2: `RegisterImage`, `DescribeImages`, `DeregisterImage`, `DisableImage`, `EnableImage`,
 //! `DescribeImageAttribute` and `ModifyImageAttribute` (launch permissions), `ListImagesInRecycleBin`,
@@ -93,6 +97,7 @@ mod index;
 mod limit;
 mod population;
 mod query;
+mod recording;
 mod refusal;
 mod server;
 mod sns;

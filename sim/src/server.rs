@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use crate::ec2::EMPTY_PAGE;
 use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
+use crate::recording::Heard;
 use crate::refusal::Refusal;
 use crate::world::World;
 use crate::{dynamodb, ebs, ec2, query, sns, sts};
@@ -248,6 +249,7 @@ async fn handle(
         .and_then(|target| target.to_str().ok()?.strip_prefix(dynamodb::TARGET))
         .map(str::to_owned);
     let region = signed_for(request.headers());
+    let heard = Heard::of(&request);
     let Some(body) = body_of(request).await else {
         let refusal = Refusal::new("RequestEntityTooLarge", "The request is too large.");
         return response(ec2::refused(&refusal.with_status(413), ""), false);
@@ -258,19 +260,24 @@ async fn handle(
         (None, None) => Question::of_form(&query, &body),
     };
 
+    let (service, action) = (question.service, question.action.clone());
     let Outcome {
         pending,
         fault,
         latency,
     } = answer(&state, region, question);
-    let mut reply = match pending.ok_or(Closed)? {
-        Pending::Reply(reply) => reply,
-        Pending::Reading(request_id, reading) => {
-            tokio::task::spawn_blocking(move || ebs::read(&request_id, reading))
-                .await
-                .map_err(|_| Closed)?
+    let reply = match pending {
+        None => None,
+        Some(Pending::Reply(reply)) => Some(reply),
+        Some(Pending::Reading(request_id, reading)) => {
+            let read = tokio::task::spawn_blocking(move || ebs::read(&request_id, reading));
+            Some(read.await.map_err(|_| Closed)?)
         }
     };
+    if let Some(heard) = heard {
+        heard.record(service, &action, &body, fault.is_some(), reply.as_ref());
+    }
+    let mut reply = reply.ok_or(Closed)?;
     let early = latency.saturating_sub(arrival.elapsed());
     // Even a sleep of no time at all takes up to a millisecond.
     if !early.is_zero() {

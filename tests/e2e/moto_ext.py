@@ -52,6 +52,7 @@ tests beside the AWS protocols:
     POST /_guard/release                until now
     GET  /_guard/calls                  [{"action", "params", "caller", "status", "code", …}]
     GET  /_guard/seen                   [[caller, service, action]] of all calls since the server started
+    GET  /_guard/recorded               the guard's requests since then as they came, each kind of them once
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class State:
 
 STATE = State()
 SEEN: set[tuple[str, str, str]] = set()
+RECORDED: dict[Any, dict[str, Any]] = {}
 LOCK = threading.RLock()
 
 
@@ -676,6 +678,8 @@ def order(what: str, body: Any) -> Any:
         return STATE.calls
     elif what == "seen":
         return sorted(SEEN)
+    elif what == "recorded":
+        return [*RECORDED.values()]
     else:
         raise ValueError(f"no such order: {what}")
     return {}
@@ -710,6 +714,7 @@ class Application:
         entry = describe_call(environ, body)
         STATE.calls.append(entry)
         SEEN.add((str(entry["caller"]), str(entry["service"]), entry["action"]))
+        record(environ, body, entry)
         fault = next((f for f in STATE.faults if f["action"] == entry["action"]), None)
         if fault is not None and fault["spared"]:
             fault["spared"] -= 1
@@ -778,6 +783,27 @@ def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
         "status": None,
         "code": None,
     }
+
+
+# Ids and times have another digit here and there, and are the same kind of value.
+DIGITS = str.maketrans(dict.fromkeys("0123456789abcdef", "0"))
+
+
+def record(environ: dict[str, Any], body: bytes, entry: dict[str, Any]) -> None:
+    """Keeps a request of the guard's, for whoever compares it with the API models."""
+    headers = {
+        "content-type": environ.get("CONTENT_TYPE", ""),
+        "user-agent": environ.get("HTTP_USER_AGENT", ""),
+        "x-amz-target": environ.get("HTTP_X_AMZ_TARGET", ""),
+    }
+    if "app/ami-billing-guard" not in headers["user-agent"]:
+        return
+    uri, text = environ["REQUEST_URI"], body.decode("utf-8", "replace")
+    kind = entry["service"], entry["action"], uri.translate(DIGITS), text.translate(DIGITS)
+    call = {name: entry[name] for name in ("service", "action")}
+    RECORDED.setdefault(
+        kind, call | {"method": environ["REQUEST_METHOD"], "uri": uri, "headers": headers, "body": text}
+    )
 
 
 # What the EBS direct APIs' methods and paths mean.
