@@ -8,6 +8,7 @@ mod summary;
 
 use std::collections::BTreeMap;
 
+use chrono::SecondsFormat;
 use serde_json::Value;
 
 use crate::billing::{BilledAs, Difference, Platforms};
@@ -351,11 +352,9 @@ pub fn text(record: &Record) -> String {
             None => "How to register it again",
         });
         text.line(&register_again(record, rebuild));
-        if record.undo.is_none() {
-            launch_permissions(record, None)
-                .iter()
-                .for_each(|line| text.line(line));
-        }
+        not_in_the_request(record, rebuild)
+            .iter()
+            .for_each(|line| text.line(line));
         text.line(
             "A new image bills as this one did: its snapshot's metadata is not mended by that.",
         );
@@ -393,6 +392,45 @@ fn register_again(record: &Record, rebuild: &Rebuild) -> String {
     )
 }
 
+/// What the image had that RegisterImage cannot bring back, each with the command that does.
+fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
+    let region = record.region.as_deref().unwrap_or("<region>");
+    let on_the_new =
+        |command: &str| format!("aws ec2 {command} --region {region} --image-id '<the new image>'");
+    let mut steps = launch_permissions(record, None);
+    if let Some(at) = rebuild.deprecate_at {
+        // EC2 API reference, "EnableImageDeprecation": "You can't specify a date in the past".
+        steps.push(format!(
+            "It had a deprecation time, and EC2 accepts a future one only. To set it again: {} --deprecate-at {}",
+            on_the_new("enable-image-deprecation"),
+            at.to_rfc3339_opts(SecondsFormat::Secs, true)
+        ));
+    }
+    if let Some(protection) = &rebuild.deregistration_protection {
+        let cooldown = match protection.as_str() {
+            "enabled-with-cooldown" => " --with-cooldown",
+            _ => "",
+        };
+        steps.push(format!(
+            "It had deregistration protection. To protect the new image: {}{cooldown}",
+            on_the_new("enable-image-deregistration-protection")
+        ));
+    }
+    let boot_mode = rebuild.register_image.get("BootMode");
+    if boot_mode
+        .and_then(Value::as_str)
+        .is_some_and(|mode| mode.starts_with("uefi"))
+    {
+        // EC2 API reference, "Image": it has no UefiData.
+        steps.push(format!(
+            "It boots by UEFI, and DescribeImages does not show UEFI variables. If it had its own (Secure Boot keys), \
+             read them from an instance of the image before you register it: aws ec2 get-instance-uefi-data --region \
+             {region} --instance-id '<an instance of the image>' --query UefiData --output text. Pass them as --uefi-data."
+        ));
+    }
+    steps
+}
+
 /// How those who could launch instances from the image can again: neither enabling it nor registering it
 /// brings that back (EC2 User Guide, "Disable an Amazon EC2 AMI").
 fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
@@ -410,7 +448,7 @@ fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
     let region = record.region.as_deref().unwrap_or("<region>");
     let command = format!(
         "aws ec2 modify-image-attribute --region {region} --image-id {} --launch-permission {}",
-        image.unwrap_or("<the new image>"),
+        image.unwrap_or("'<the new image>'"),
         shell_quoted(&escaped_json(&json))
     );
     match command.len() <= LONGEST_TAGS {
@@ -1233,6 +1271,47 @@ mod tests {
             let record: Value = serde_json::from_str(bodies["sqs"].as_str().unwrap()).unwrap();
             assert_eq!(record["verdict"], "mismatch");
         }
+    }
+
+    #[test]
+    fn what_register_image_cannot_bring_back_has_its_command_where_the_image_had_it() {
+        let rebuild = Rebuild {
+            register_image: serde_json::json!({ "Name": "golden" }),
+            launch_permissions: Vec::new(),
+            deprecate_at: None,
+            deregistration_protection: None,
+        };
+        let with = |rebuild: &Rebuild| {
+            text(&Record {
+                rebuild: Some(rebuild.clone()),
+                ..record()
+            })
+        };
+        let nothing = with(&rebuild);
+        assert!(!nothing.contains("'<the new image>'"), "{nothing}");
+        assert!(!nothing.contains("uefi"), "{nothing}");
+        let all = with(&Rebuild {
+            register_image: serde_json::json!({ "Name": "golden", "BootMode": "uefi-preferred" }),
+            launch_permissions: vec![serde_json::json!({ "UserId": "210987654321" })],
+            deprecate_at: "2028-11-25T12:00:00.000Z".parse().ok(),
+            deregistration_protection: Some("enabled-with-cooldown".into()),
+        });
+        for (command, rest) in [
+            ("modify-image-attribute", "--launch-permission"),
+            (
+                "enable-image-deprecation",
+                "--deprecate-at 2028-11-25T12:00:00Z\n",
+            ),
+            (
+                "enable-image-deregistration-protection",
+                "--with-cooldown\n",
+            ),
+        ] {
+            let command =
+                format!("aws ec2 {command} --region eu-west-1 --image-id '<the new image>' {rest}");
+            assert!(all.contains(&command), "{command} in:\n{all}");
+        }
+        assert!(all.contains("aws ec2 get-instance-uefi-data --region eu-west-1"));
     }
 
     #[test]

@@ -1079,12 +1079,17 @@ fn observed(image: ec2::Image) -> Image {
         source_image: non_empty(image.source_image_id),
         source_image_region: non_empty(image.source_image_region),
         deregistration_protection: image.deregistration_protection,
+        deprecated_at: image
+            .deprecation_time
+            .and_then(|date| DateTime::parse_from_rfc3339(&date).ok())
+            .map(|date| date.to_utc()),
         request,
     }
 }
 
-/// What RegisterImage takes to make such an image again, but for its tags.
-/// (EC2 API reference, "RegisterImage".)
+/// What RegisterImage takes to make such an image again, but for its tags: every member of the request that
+/// DescribeImages shows. It shows neither `UefiData` nor `BillingProducts`.
+/// (EC2 API reference, "RegisterImage", "Image".)
 fn request(image: &ec2::Image) -> Value {
     let mappings = image.block_device_mappings.iter().flatten().map(|mapping| {
         let ebs = mapping.ebs.as_ref().map(|ebs| {
@@ -1094,8 +1099,10 @@ fn request(image: &ec2::Image) -> Value {
                 "Encrypted": if ebs.snapshot_id.is_none() { ebs.encrypted } else { None },
                 "VolumeSize": ebs.volume_size,
                 "VolumeType": ebs.volume_type.as_ref().map(ec2::VolumeType::as_str),
-                "Iops": ebs.iops,
-                "Throughput": ebs.throughput,
+                "Iops": ebs.iops.filter(|_| has_iops(ebs)),
+                "Throughput": ebs.throughput.filter(|_| has_throughput(ebs)),
+                "OutpostArn": ebs.outpost_arn,
+                "EbsCardIndex": ebs.ebs_card_index,
                 "DeleteOnTermination": ebs.delete_on_termination,
             }))
         });
@@ -1125,6 +1132,19 @@ fn request(image: &ec2::Image) -> Value {
         "TpmSupport": image.tpm_support.as_ref().map(ec2::TpmSupportValues::as_str),
         "ImdsSupport": image.imds_support.as_ref().map(ec2::ImdsSupportValues::as_str),
     }))
+}
+
+/// Whether RegisterImage takes `Iops` for a volume of this type. DescribeImages also shows the baseline of a gp2 volume.
+/// (EC2 API reference, "EbsBlockDevice".)
+fn has_iops(ebs: &ec2::EbsBlockDevice) -> bool {
+    use ec2::VolumeType::{Gp3, Io1, Io2};
+    matches!(ebs.volume_type, Some(Gp3 | Io1 | Io2))
+}
+
+/// Whether RegisterImage takes `Throughput` for a volume of this type: "valid only for gp3 volumes".
+/// (EC2 API reference, "EbsBlockDevice".)
+fn has_throughput(ebs: &ec2::EbsBlockDevice) -> bool {
+    matches!(ebs.volume_type, Some(ec2::VolumeType::Gp3))
 }
 
 /// An object without the members that are null.

@@ -75,6 +75,8 @@ pub struct Image {
     pub source_image_region: Option<String>,
     /// `DeregistrationProtection`, if EC2 says anything of it.
     pub deregistration_protection: Option<String>,
+    /// `DeprecationTime`: from when on the image is deprecated.
+    pub deprecated_at: Option<DateTime<Utc>>,
     /// What RegisterImage takes to make such an image again, but for its tags: the members of the
     /// request, as the AWS command line's `--cli-input-json` takes them.
     pub request: serde_json::Value,

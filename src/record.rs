@@ -245,6 +245,12 @@ pub struct Rebuild {
     pub register_image: serde_json::Value,
     /// Who may launch instances from the image, as ModifyImageAttribute takes them.
     pub launch_permissions: Vec<serde_json::Value>,
+    /// From when on the image is deprecated, as EnableImageDeprecation takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecate_at: Option<DateTime<Utc>>,
+    /// The image's deregistration protection, if it has one: `enabled-with-cooldown`, `enabled-without-cooldown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deregistration_protection: Option<String>,
 }
 
 impl Rebuild {
@@ -275,9 +281,12 @@ impl Rebuild {
             let products = serde_json::json!(registration.billing_products);
             request.insert("BillingProducts".into(), products);
         }
+        let protection = image.deregistration_protection.clone();
         Rebuild {
             register_image,
             launch_permissions,
+            deprecate_at: image.deprecated_at,
+            deregistration_protection: protection.filter(|_| image.is_protected()),
         }
     }
 }

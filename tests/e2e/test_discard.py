@@ -172,11 +172,12 @@ def launch_permissions(world: World, ami: str) -> list:
     return world.ec2.describe_image_attribute(ImageId=ami, Attribute="launchPermission")["LaunchPermissions"]
 
 
-def commands_of(text: str) -> dict[str, dict[str, str]]:
-    """The options of the commands in a letter that make a discarded image again, by their names."""
-    found = re.findall(r"aws ec2 ((?:register|modify|restore)-image.*)", text)
+def commands_of(text: str) -> dict[tuple[str, str | None], dict[str, str]]:
+    """The options of the commands in a letter that make a discarded image again, by their names and images."""
+    found = re.findall(r"aws ec2 ((?:register|modify|restore|enable)-image.*)", text)
     words = [shlex.split(command) for command in found]
-    return {name: dict(zip(options[::2], options[1::2], strict=True)) for name, *options in words}
+    options = [(name, dict(zip(rest[::2], rest[1::2], strict=True))) for name, *rest in words]
+    return {(name, given.pop("--image-id", None)): given for name, given in options}
 
 
 def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world: World, guard: Emulator):
@@ -190,11 +191,10 @@ def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world
     assert record["rebuild"]["launch_permissions"] == shared
     [letter] = world.letters()
     commands = commands_of(letter["text"])
-    assert commands["restore-image-from-recycle-bin"] == {"--image-id": ami, "--region": REGION}
-    register = commands["register-image"]
+    assert commands["restore-image-from-recycle-bin", ami] == {"--region": REGION}
+    register = commands["register-image", None]
     again = world.ec2.register_image(**json.loads(register.pop("--cli-input-json")))["ImageId"]
-    share = commands["modify-image-attribute"]
-    assert share.pop("--image-id") == ami
+    share = commands["modify-image-attribute", "<the new image>"]
     permissions = json.loads(share.pop("--launch-permission"))
     world.ec2.modify_image_attribute(ImageId=again, LaunchPermission=permissions)
 

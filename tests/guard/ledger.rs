@@ -2,7 +2,7 @@
 //! back, and a limit. Each holds with the table and in memory, unless it is about the table's calls.
 
 use super::*;
-use sim::Table;
+use sim::{BlockDevice, Table};
 use tokio::task::JoinSet;
 
 const TABLE: &str = "ami-billing-guard";
@@ -927,6 +927,44 @@ async fn what_was_discarded_can_be_registered_again_from_its_record_as_it_was() 
     );
     let letter = house.sim.world().messages[0].body("email");
     assert!(letter.contains("modify-image-attribute"), "{letter}");
+}
+
+#[tokio::test]
+async fn regression_the_request_to_register_again_has_only_what_a_volume_type_takes() {
+    let mut image = expecting("Windows");
+    let types = ["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"];
+    let root = image.block_devices[0].clone();
+    for (number, volume_type) in types.iter().enumerate() {
+        image.block_devices.push(BlockDevice {
+            device_name: format!("/dev/sd{}", char::from(b'f' + number as u8)),
+            volume_type: (*volume_type).into(),
+            // DescribeImages shows the baseline of gp2, too.
+            iops: Some(3000),
+            throughput: Some(125),
+            ..root.clone()
+        });
+    }
+    image.deprecation_time = Some("2028-11-25T12:00:00Z".parse().unwrap());
+    let house = house_with_table(image).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "done");
+    let devices = &record["rebuild"]["register_image"]["BlockDeviceMappings"];
+    let has = |member: &str| -> Vec<&str> {
+        let devices = devices.as_array().unwrap().iter().skip(1);
+        let having = devices.filter(|device| device["Ebs"].get(member).is_some());
+        having
+            .map(|device| device["Ebs"]["VolumeType"].as_str().unwrap())
+            .collect()
+    };
+    assert_eq!(has("VolumeType"), types);
+    assert_eq!(has("Iops"), ["gp3", "io1", "io2"]);
+    assert_eq!(has("Throughput"), ["gp3"]);
+    // And what the request cannot bring back has a command of its own.
+    assert_eq!(record["rebuild"]["deprecate_at"], "2028-11-25T12:00:00Z");
+    let letter = house.sim.world().messages[0].body("email");
+    let command = "aws ec2 enable-image-deprecation --region eu-west-1 --image-id '<the new image>' \
+                   --deprecate-at 2028-11-25T12:00:00Z";
+    assert!(letter.contains(command), "{letter}");
 }
 
 #[tokio::test]

@@ -141,11 +141,13 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
             ));
         }
     };
+    let volume_type = ebs.get("VolumeType").unwrap_or("gp2");
+    check_performance(&ebs, volume_type)?;
     Ok(BlockDevice {
         device_name: device_name.to_owned(),
         snapshot_id: snapshot.map(|snapshot| snapshot.id.clone()),
         volume_size,
-        volume_type: ebs.get("VolumeType").unwrap_or("gp2").to_owned(),
+        volume_type: volume_type.to_owned(),
         iops: ebs.parse("Iops")?,
         throughput: ebs.parse("Throughput")?,
         delete_on_termination: ebs
@@ -156,6 +158,33 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
             .unwrap_or(snapshot.is_some_and(|snapshot| snapshot.is_encrypted())),
         virtual_name,
     })
+}
+
+/// Refuses `Iops` and `Throughput` for volume types that have none to set, and wants `Iops` for those that need it: "This
+/// parameter is required for io1 and io2 volumes", "valid only for gp3 volumes" (API reference of `EbsBlockDevice`). Code
+/// and words are those that CreateVolume has.
+fn check_performance(ebs: &Form, volume_type: &str) -> Result<(), Refusal> {
+    let wrong = |code: &str, message: String| Err(Refusal::new(code, message));
+    let unsupported = |parameter: &str| {
+        wrong(
+            "InvalidParameterCombination",
+            format!("The parameter {parameter} is not supported for {volume_type} volumes."),
+        )
+    };
+    match (ebs.get("Iops"), volume_type) {
+        (None, "io1" | "io2") => {
+            return wrong(
+                "MissingParameter",
+                format!("The parameter iops must be specified for {volume_type} volumes."),
+            );
+        }
+        (None, _) | (Some(_), "io1" | "io2" | "gp3") => {}
+        (Some(_), _) => return unsupported("iops"),
+    }
+    match (ebs.get("Throughput"), volume_type) {
+        (None, _) | (Some(_), "gp3") => Ok(()),
+        (Some(_), _) => unsupported("throughput"),
+    }
 }
 
 /// "If any snapshots have AWS Marketplace product codes, they are copied to the new AMI" (API reference of
@@ -933,6 +962,44 @@ mod tests {
         let answer = act(&mut world, "DescribeImages", &by_tag).unwrap();
         assert_eq!(texts(&answer, "key"), ["ours"]);
         assert!(!world.images[IMAGE].tags.contains_key("ours"));
+    }
+
+    #[test]
+    fn a_volume_takes_the_performance_that_its_type_has() {
+        let mut world = World::default();
+        world.add_snapshot(Snapshot::new("snap-0000000000000001a"));
+        for (volume_type, parameter, refused) in [
+            ("gp3", "Iops", None),
+            ("gp3", "Throughput", None),
+            ("io2", "Iops", None),
+            ("io2", "", Some("MissingParameter")),
+            ("io2", "Throughput", Some("MissingParameter")),
+            ("gp2", "Iops", Some("InvalidParameterCombination")),
+            ("gp2", "Throughput", Some("InvalidParameterCombination")),
+            ("st1", "Iops", Some("InvalidParameterCombination")),
+            ("sc1", "", None),
+        ] {
+            let (name, given) = (
+                format!("BlockDeviceMapping.1.Ebs.{parameter}"),
+                format!("{volume_type}-{parameter}"),
+            );
+            let answer = act(
+                &mut world,
+                "RegisterImage",
+                &[
+                    ("Name", given.as_str()),
+                    ("RootDeviceName", "/dev/sda1"),
+                    ("BlockDeviceMapping.1.DeviceName", "/dev/sda1"),
+                    (
+                        "BlockDeviceMapping.1.Ebs.SnapshotId",
+                        "snap-0000000000000001a",
+                    ),
+                    ("BlockDeviceMapping.1.Ebs.VolumeType", volume_type),
+                    (name.as_str(), "3000"),
+                ],
+            );
+            assert_eq!(answer.err().as_deref(), refused, "{given}");
+        }
     }
 
     #[test]
