@@ -37,11 +37,24 @@ def test_an_alarm_takes_no_number_for_all_is_well(name):
     assert STACK.alarms[name]["TreatMissingData"] == "notBreaching"
 
 
-def test_a_mismatch_is_told_of_once_and_everything_else_at_the_alert_topic():
+def test_a_mismatch_is_told_of_once_and_every_alarm_at_the_topic_that_is_chosen():
     silent = [name for name, alarm in STACK.alarms.items() if "AlarmActions" not in alarm]
     assert silent == ["MismatchAlarm"]
+    chosen = {"Fn::If": ["HasAlarmTopic", {"Ref": "AlarmTopicArn"}, {"Ref": "AlertTopic"}]}
     for name, alarm in STACK.alarms.items():
-        assert name in silent or alarm["AlarmActions"] == [{"Ref": "AlertTopic"}]
+        assert name in silent or alarm["AlarmActions"] == [chosen]
+
+
+def test_an_alarm_says_that_nobody_listens():
+    alarm = STACK.alarms["NobodyListeningAlarm"]
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AmiBillingGuard", "HeldByNobodyListening")
+    assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 0)
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def test_the_steps_of_the_readme_confirm_a_subscription_that_no_scanner_can_end():
+    readme = (ROOT / "README.md").read_text()
+    assert re.search(r"aws sns confirm-subscription (.|\\\n)*--authenticate-on-unsubscribe true", readme)
 
 
 def test_the_widgets_of_the_dashboard_fit_and_do_not_overlap():

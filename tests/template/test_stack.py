@@ -60,6 +60,7 @@ class Created:
     """A stack that moto created, with everything that it can have."""
 
     def __init__(self, **parameters: str) -> None:
+        self.parameters = parameters
         self.template = transformed()
         resources = self.template["Resources"]
         self.left_out = {name: resources.pop(name) for name in list(resources) if is_unknown(resources[name])}
@@ -90,7 +91,9 @@ class Created:
         """A property with its references filled in, as far as this test needs it."""
         match value:
             case {"Ref": name}:
-                return self.ids.get(name, name)
+                return self.ids.get(name) or self.parameters.get(name, name)
+            case {"Fn::If": ["HasAlarmTopic", there, otherwise]}:
+                return self.resolved(there if self.parameters.get("AlarmTopicArn") else otherwise)
             case {"Fn::GetAtt": [name, "QueueName"]}:
                 return self.ids[name].rsplit("/", 1)[-1]
             case {"Fn::Sub": text}:
@@ -165,6 +168,11 @@ def test_the_alarms_are_ones_that_cloudwatch_takes(created: Created):
     for name, alarm in made.items():
         # Each mismatch has an alert of its own.
         assert alarm["AlarmActions"] == ([] if name == "MismatchAlarm" else [created.ids["AlertTopic"]])
+    created.parameters["AlarmTopicArn"] = topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:platform-alarms"
+    waiting = created.resolved(created.left_out["WaitingEventAlarm"]["Properties"])
+    cloudwatch.put_metric_alarm(AlarmName="elsewhere", **waiting)
+    [alarm] = cloudwatch.describe_alarms(AlarmNames=["elsewhere"])["MetricAlarms"]
+    assert alarm["AlarmActions"] == [topic]
     late = {query["Id"]: query for query in made["VerdictTimeAlarm"]["Metrics"]}
     assert late["late"]["Expression"] == "slowest / 1000 - 300"
     assert made["VerdictTimeAlarm"]["Threshold"] == 15 * 60

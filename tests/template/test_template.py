@@ -342,11 +342,32 @@ def test_every_queue_has_an_alarm_that_is_told_where_alerts_are(queue):
     name = [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
     (alarm,) = (alarm for alarm in ALARMS if alarm.get("Dimensions") == name)
     assert alarm["Namespace"] == "AWS/SQS"
-    assert alarm["AlarmActions"] == [{"Ref": "AlertTopic"}]
+    assert alarm["AlarmActions"] == [{"Fn::If": ["HasAlarmTopic", {"Ref": "AlarmTopicArn"}, {"Ref": "AlertTopic"}]}]
     # An idle queue sends no numbers, and is in order.
     assert alarm["TreatMissingData"] == "notBreaching"
     # Alarms can not publish to a topic that is encrypted with AWS's own key.
     assert "KmsMasterKeyId" not in RESOURCES["AlertTopic"]["Properties"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "accepted"),
+    [
+        ("", True),
+        ("arn:aws:sns:eu-west-1:123456789012:platform-alarms", True),
+        ("arn:aws-us-gov:sns:us-gov-west-1:123456789012:platform_alarms", True),
+        # CloudWatch's actions are standard topics.
+        ("arn:aws:sns:eu-west-1:123456789012:platform.fifo", False),
+        ("arn:aws:sqs:eu-west-1:123456789012:platform-alarms", False),
+        ("platform-alarms", False),
+        ("arn:aws:sns:eu-west-1:123456789012:a,arn:aws:sns:eu-west-1:123456789012:b", False),
+        (" ", False),
+    ],
+)
+def test_the_topic_for_alarms_is_one_topic_or_none(topic, accepted):
+    parameter = PARAMETERS["AlarmTopicArn"]
+    assert bool(re.fullmatch(parameter["AllowedPattern"], topic)) == accepted
+    assert parameter["Default"] == ""
+    assert "alias/aws/sns" in parameter["Description"]
 
 
 def test_events_that_wait_are_told_of_only_when_no_attempt_can_be_left():
