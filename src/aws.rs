@@ -289,10 +289,9 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no such image, none that is available, or none with such a snapshot.
     pub async fn root_snapshot(&self, id: &AmiId) -> Result<String, Error> {
-        let none = |code: &str, message: String| Error::Refused {
-            call: "ec2:DescribeImages",
+        let none = |code: &'static str, message: String| Error::NotPossible {
             resource: id.to_string(),
-            code: code.into(),
+            code,
             message,
         };
         let missing =

@@ -211,7 +211,7 @@ impl Guard {
             event_id,
             image_id,
             error_type: error.error_type(),
-            message: &error.to_string(),
+            message: &error.with_retry(),
             needs_a_person: error.needs_a_person(),
         };
         (self.journal)(delivery, Line::Failure(failure));
@@ -680,11 +680,10 @@ impl Guard {
     /// them. Chat is a convenience: nothing waits for it but the end of the invocation.
     pub(crate) async fn send(&self, message: &Message) -> Result<(), Error> {
         let Some(topic) = &self.config.alert_topic else {
-            return Err(Error::Refused {
-                call: "sns:Publish",
-                resource: "no topic".into(),
-                code: "NoTopic".into(),
-                message: "there is nobody to tell".into(),
+            return Err(Error::NotPossible {
+                resource: "the alert".into(),
+                code: "NoTopic",
+                message: "no topic is named, and so there is nobody to tell".into(),
             });
         };
         Box::pin(self.aws.publish(topic, message)).await?;
@@ -955,13 +954,18 @@ impl Planned {
 /// What is known of a discard before, of an image that is held for one.
 fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> String {
     let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let own = case
-        .turn
-        .as_ref()
-        .ok()
-        .and_then(|turn| turn.entry.attempted);
+    let entry = case.turn.as_ref().ok().map(|turn| &turn.entry);
+    let own = entry.and_then(|entry| entry.attempted);
+    // The end of it is known: EC2 said that it did it, or the image was seen to be gone.
+    let completed = entry
+        .and_then(|entry| entry.discard.as_ref())
+        .is_some_and(|discard| discard.completed);
     let sibling = surroundings.and_then(|around| around.discarded_sibling.clone().ok().flatten());
     match (own, sibling) {
+        (Some(own), _) if completed => format!(
+            "it was discarded at {}, and somebody brought it back since",
+            at(own)
+        ),
         (Some(own), _) => format!(
             "its discard was begun at {}: either somebody brought it back since, or it is not known whether it was \
              carried out",

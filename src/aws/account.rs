@@ -153,10 +153,9 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no such image, or EC2 does not bring it back.
     pub async fn bring_back(&self, id: &AmiId, rehearse: bool) -> Result<BroughtBack, Error> {
-        let refused = |code: &str, message: String| Error::Refused {
-            call: "ec2:RestoreImageFromRecycleBin",
+        let not_possible = |code: &'static str, message: String| Error::NotPossible {
             resource: id.to_string(),
-            code: code.into(),
+            code,
             message,
         };
         match self.describe_image(id).await? {
@@ -168,20 +167,20 @@ impl Aws {
                 }
                 return Ok(BroughtBack::Enabled);
             }
-            Described::Failed(why) => return Err(refused("NotAvailable", why)),
-            Described::Underway(why) => return Err(refused("NotAvailable", why)),
+            Described::Failed(why) => return Err(not_possible("NotAvailable", why)),
+            Described::Underway(why) => return Err(not_possible("NotAvailable", why)),
             Described::Gone(_) | Described::NoImage | Described::NotFound => {}
         }
         if self.recycle_bin(id).await?.is_none() {
             let message = "it is neither there nor in the Recycle Bin of this account and Region. If it was discarded, \
                            the alert has the command that registers it again from its snapshots";
-            return Err(refused("NotInRecycleBin", message.into()));
+            return Err(not_possible("NotInRecycleBin", message.into()));
         }
         if !rehearse {
             let request = self.ec2.restore_image_from_recycle_bin();
             let answer = request.image_id(id.as_str()).send().await;
             answer.map_err(|error| match error.code() {
-                Some("InvalidAMIID.NotFound") => refused(
+                Some("InvalidAMIID.NotFound") => not_possible(
                     "InvalidAMIID.NotFound",
                     "it has left the Recycle Bin".into(),
                 ),

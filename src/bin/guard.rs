@@ -69,7 +69,7 @@ async fn serve() -> ExitCode {
             let answer = guard.handle(event.payload, delivery).await;
             answer.map_err(|error| Diagnostic {
                 error_type: error.error_type().to_owned(),
-                error_message: error.to_string(),
+                error_message: error.with_retry(),
             })
         }
     });

@@ -1099,12 +1099,34 @@ async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
     restore(&house);
     let record = house.record(registered()).await;
     let before = record["before"].as_str().unwrap();
-    assert!(
-        before.starts_with("its discard was begun at 20"),
-        "{before}"
-    );
+    assert!(before.starts_with("it was discarded at 20"), "{before}");
     let letter = house.sim.world().messages[1].body("email");
     assert!(letter.contains(before), "{letter}");
+}
+
+#[tokio::test]
+async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_is_not() {
+    let certain = house_with_table(expecting("Windows")).await;
+    certain.record(registered()).await;
+    restore(&certain);
+    let record = certain.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["discarded-before"]));
+    let before = record["before"].as_str().unwrap();
+    assert!(
+        before.ends_with("somebody brought it back since"),
+        "{before}"
+    );
+    assert!(!before.contains("not known"), "{before}");
+
+    // No answer came, and the image stands: nobody can say.
+    let calls = calls_of_a_discard("").await;
+    let act = calls.iter().position(|call| call == "DeregisterImage");
+    let doubtful = house_that_is_cut_off_at(act.unwrap(), "", &calls).await;
+    assert!(doubtful.image_stands());
+    let record = again_later(&doubtful).await.unwrap();
+    assert_eq!(record["held_by"], json!(["discarded-before"]));
+    let before = record["before"].as_str().unwrap();
+    assert!(before.contains("it is not known whether"), "{before}");
 }
 
 #[tokio::test]

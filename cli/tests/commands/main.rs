@@ -640,6 +640,19 @@ async fn replay_says_what_the_guard_would_do() {
 }
 
 #[tokio::test]
+async fn regression_replay_does_not_say_that_an_event_will_be_tried_again() {
+    let sim = simulated().await;
+    sim.world().images.get_mut(LOST).unwrap().state = "pending".into();
+    let file = temporary("pending.json");
+    std::fs::write(&file, event(LOST, "e").to_string()).unwrap();
+    let output = before(&sim, &["replay", file.to_str().unwrap()]).await;
+    assert_eq!(code(&output), 3);
+    let errors = err(&output);
+    says(&errors, "the image's state is pending");
+    assert!(!errors.contains("tried again"), "{errors}");
+}
+
+#[tokio::test]
 async fn replay_acts_only_if_it_is_told_to_and_then_as_the_deployed_guard() {
     let sim = simulated().await;
     let file = temporary("enforce.json");
