@@ -8,7 +8,7 @@ use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessa
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -105,6 +105,35 @@ pub struct Guard {
     chat_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// An event as it arrived.
+struct Arrival {
+    event_id: Option<String>,
+    incoming: Result<Incoming, Error>,
+}
+
+impl Arrival {
+    fn registration(&self) -> Option<&Registration> {
+        match &self.incoming {
+            Ok(Incoming::Registration(registration)) => Some(registration),
+            _ => None,
+        }
+    }
+
+    fn image(&self) -> Option<&AmiId> {
+        Some(&self.registration()?.image_id)
+    }
+
+    fn is_about_image_of(&self, other: &Arrival) -> bool {
+        self.image().is_some() && self.image() == other.image()
+    }
+
+    /// Whether it says who registered the image.
+    fn says_who(&self) -> bool {
+        let who = self.registration().map(|it| &it.registered_by);
+        who.is_some_and(|who| *who != RegisteredBy::Unknown)
+    }
+}
+
 /// A registration that is being dealt with.
 pub(crate) struct Case<'a> {
     pub(crate) registration: &'a Registration,
@@ -187,7 +216,7 @@ impl Guard {
                     }
                     Some(Err(error)) => Err(self.failed(&delivery, None, None, error)),
                     None => {
-                        let record = self.process(input, &delivery).await;
+                        let record = self.process(self.arrival(input), &delivery).await;
                         record.map(|record| Answer::Record(Box::new(record)))
                     }
                 },
@@ -218,8 +247,8 @@ impl Guard {
         error
     }
 
-    /// Processes a batch's messages side by side, each by itself: what one does, a panic included,
-    /// does not touch the others.
+    /// Processes a batch's messages side by side, each by itself: what one does, a panic included, does not touch the
+    /// others. Those about one image go one after the other, first the one that says who registered it.
     async fn batch(
         self: &Arc<Self>,
         messages: Value,
@@ -232,45 +261,46 @@ impl Guard {
         let Value::Array(messages) = messages else {
             return Err(malformed("Records is not a list"));
         };
-        let mut deliveries = Vec::new();
-        for message in &messages {
+        let mut failed = Vec::new();
+        let mut by_image: Vec<Vec<(Arrival, Delivery)>> = Vec::new();
+        for message in messages {
             let id = message.get("messageId").and_then(Value::as_str);
             // Without an id the message could not be reported as failed, and would be lost.
             let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
-            deliveries.push(Delivery {
+            let delivery = Delivery {
                 message_id: Some(id.to_owned()),
                 ..delivery.clone()
-            });
-        }
-        let mut tasks = JoinSet::new();
-        let mut failed: Vec<(Id, Delivery)> = Vec::new();
-        for (delivery, message) in deliveries.into_iter().zip(messages) {
-            let guard = Arc::clone(self);
-            let own = delivery.clone();
-            let span = tracing::error_span!("message", message_id = delivery.message_id);
-            let work = async move { guard.message(message, &own).await.is_ok() };
-            failed.push((tasks.spawn(work.instrument(span)).id(), delivery));
-        }
-        while let Some(joined) = tasks.join_next_with_id().await {
-            match joined {
-                Ok((task, true)) => failed.retain(|(id, _)| *id != task),
-                // It has told why.
-                Ok((_, false)) => {}
-                Err(panic) => {
-                    if let Some((_, delivery)) = failed.iter().find(|(id, _)| *id == panic.id()) {
-                        let failure = Failure {
-                            event_id: None,
-                            image_id: None,
-                            error_type: "Panic",
-                            message: &panic.to_string(),
-                            needs_a_person: true,
-                        };
-                        (self.journal)(delivery, Line::Failure(failure));
-                    }
-                }
+            };
+            failed.push(delivery.clone());
+            let arrival = self.arrival_of(message);
+            let same = |group: &&mut Vec<(Arrival, Delivery)>| {
+                let first = group.first();
+                first.is_some_and(|(first, _)| first.is_about_image_of(&arrival))
+            };
+            match by_image.iter_mut().find(same) {
+                Some(group) => group.push((arrival, delivery)),
+                None => by_image.push(vec![(arrival, delivery)]),
             }
         }
-        let failures = failed.into_iter().map(|(_, delivery)| {
+        let mut groups = JoinSet::new();
+        for mut group in by_image {
+            group.sort_by_key(|(arrival, _)| !arrival.says_who());
+            let guard = Arc::clone(self);
+            groups.spawn(async move {
+                let mut ended_well = Vec::new();
+                for (arrival, delivery) in group {
+                    if guard.survives(arrival, &delivery).await {
+                        ended_well.push(delivery.message_id);
+                    }
+                }
+                ended_well
+            });
+        }
+        // What panics is held back by `survives`: no group does.
+        while let Some(Ok(ended_well)) = groups.join_next().await {
+            failed.retain(|delivery| !ended_well.contains(&delivery.message_id));
+        }
+        let failures = failed.into_iter().map(|delivery| {
             let mut failure = BatchItemFailure::default();
             failure.item_identifier = delivery.message_id.unwrap_or_default();
             failure
@@ -280,7 +310,32 @@ impl Guard {
         Ok(Answer::Batch(response))
     }
 
-    async fn message(&self, message: Value, delivery: &Delivery) -> Result<Record, Error> {
+    /// Processes a message, and says whether it came to an end, which a panic is not. The log knows why it did not.
+    async fn survives(self: &Arc<Self>, arrival: Arrival, delivery: &Delivery) -> bool {
+        let span = tracing::error_span!("message", message_id = delivery.message_id);
+        let (guard, own) = (Arc::clone(self), delivery.clone());
+        // Ends with this one, as a task by itself would not.
+        let mut task = JoinSet::new();
+        task.spawn(async move { guard.process(arrival, &own).await.is_ok() }.instrument(span));
+        match task.join_next().await {
+            Some(Ok(ended_well)) => ended_well,
+            Some(Err(panic)) => {
+                let failure = Failure {
+                    event_id: None,
+                    image_id: None,
+                    error_type: "Panic",
+                    message: &panic.to_string(),
+                    needs_a_person: true,
+                };
+                (self.journal)(delivery, Line::Failure(failure));
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The event in an SQS message.
+    fn arrival_of(&self, message: Value) -> Arrival {
         let event = serde_json::from_value(message)
             .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))
             .and_then(|message: SqsMessage| {
@@ -290,20 +345,26 @@ impl Guard {
                 })
             });
         match event {
-            Ok(event) => self.process(event, delivery).await,
-            Err(error) => Err(self.failed(delivery, None, None, error)),
+            Ok(event) => self.arrival(event),
+            Err(error) => Arrival {
+                event_id: None,
+                incoming: Err(error),
+            },
+        }
+    }
+
+    fn arrival(&self, event: Value) -> Arrival {
+        Arrival {
+            event_id: event::id_of(&event),
+            incoming: event::parse(event, &self.config.scope),
         }
     }
 
     /// Takes one EventBridge event from registration to record, or tells the log why it must come again.
-    async fn process(&self, event: Value, delivery: &Delivery) -> Result<Record, Error> {
-        let event_id = event::id_of(&event);
-        let incoming = event::parse(event, &self.config.scope);
-        let image_id = match &incoming {
-            Ok(Incoming::Registration(registration)) => Some(registration.image_id.to_string()),
-            _ => None,
-        };
-        let dealt = match incoming {
+    async fn process(&self, arrival: Arrival, delivery: &Delivery) -> Result<Record, Error> {
+        let image_id = arrival.image().map(|id| id.to_string());
+        let event_id = arrival.event_id;
+        let dealt = match arrival.incoming {
             Ok(incoming) => self.deal_with(incoming, delivery).await,
             Err(error) => Err(error),
         };
@@ -363,17 +424,23 @@ impl Guard {
         delivery: &Delivery,
     ) -> Result<Record, Error> {
         let mut patience = Patience::new(self.config.wait, delivery.deadline);
-        let observation = self.observe(registration, &mut patience).await?;
-        let assessment = self.assess(registration, observation, None).await;
-        self.settled(registration, &assessment)?;
-        // From here on people are told and the image may be discarded: by one invocation at a time.
-        let turn = match self
-            .ledger
-            .begin(registration, ends(delivery.deadline))
-            .await
-        {
-            Err(busy @ Error::Busy { .. }) => return Err(busy),
-            turn => turn,
+        let mut before = None;
+        let (assessment, turn) = loop {
+            let observation = self.observe(registration, &mut patience).await?;
+            let assessment = self.assess(registration, observation, before.take()).await;
+            self.settled(registration, &assessment)?;
+            let assessment = self.unless_identity_may_come(registration, delivery, assessment);
+            let assessment = Box::pin(assessment).await?;
+            // From here on people are told and the image may be discarded: by one invocation at a time.
+            let ends = ends(delivery.deadline);
+            match self.ledger.begin(registration, ends).await {
+                // Whoever has its turn may leave it as it was not.
+                Err(busy @ Error::Busy { .. }) => match patience.pause().await {
+                    true => before = assessment.traces,
+                    false => return Err(busy),
+                },
+                turn => break (assessment, turn),
+            }
         };
         let case = Case {
             registration,
@@ -394,6 +461,35 @@ impl Guard {
                 Err(error),
             ) => Err(error),
             (result, _) => result,
+        }
+    }
+
+    /// Hands the assessment back, unless another event of the same registration, which is on its way, says who registered
+    /// the image, and that counts. Found without a turn, so that this event is not in the way of that one.
+    async fn unless_identity_may_come(
+        &self,
+        registration: &Registration,
+        delivery: &Delivery,
+        assessment: Assessment,
+    ) -> Result<Assessment, Error> {
+        let cleared = [Verdict::Verified, Verdict::Exempt];
+        if registration.registered_by != RegisteredBy::Unknown
+            || is_old(registration)
+            || cleared.contains(&assessment.judgement.verdict)
+        {
+            return Ok(assessment);
+        }
+        let case = Case {
+            registration,
+            delivery,
+            turn: self.ledger.look(registration).await,
+        };
+        let planned = self.plan(&case, assessment).await;
+        match planned.awaits_identity() {
+            true => Err(Error::IdentityMayCome {
+                image: registration.image_id.to_string(),
+            }),
+            false => Ok(planned.assessment),
         }
     }
 
@@ -481,6 +577,7 @@ impl Guard {
                 let mut record = planned.record(case.registration);
                 let asked = planned.assessment.expectation.identity_asked;
                 match turn {
+                    // Its tags changed since that was asked without a turn.
                     _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
                         image: id.to_string(),
                     }),
@@ -629,6 +726,7 @@ impl Guard {
     ) -> Result<Observation, Error> {
         let id = &registration.image_id;
         let old = is_old(registration);
+        let mut asked = false;
         loop {
             let why = match observed(self.aws.describe_image(id).await?) {
                 Ok(observation) => return Ok(observation),
@@ -641,12 +739,35 @@ impl Guard {
                         disabled: false,
                     });
                 }
-                Err(Unseen::Unknown(why)) => why,
+                // What the guard took away itself does not appear any more.
+                Err(Unseen::Unknown(why)) => match self.took_away(registration, &mut asked).await {
+                    Some(gone) => return Ok(gone),
+                    None => why,
+                },
             };
             if !patience.pause().await {
                 return Err(not_visible(id, why));
             }
         }
+    }
+
+    /// That the guard discarded an image which EC2 does not show, if the ledger has it. It is asked once.
+    async fn took_away(
+        &self,
+        registration: &Registration,
+        asked: &mut bool,
+    ) -> Option<Observation> {
+        if std::mem::replace(asked, true) {
+            return None;
+        }
+        // A ledger that can not be reached says nothing: then it is waited for as for any other image.
+        let turn = self.ledger.look(registration).await.ok()?;
+        let at = turn.entry.attempted?;
+        let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        Some(Observation::Gone {
+            why: format!("EC2 knows no such image, and the guard discarded it at {at}"),
+            disabled: false,
+        })
     }
 
     /// Tags come late: a young image counts for nothing but what no later tag can change.

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sim::{Answer, Calls, Fault, FaultKind, Image, Limit, Service, Sim, World};
+use sim::{Answer, Fault, FaultKind, Image, Limit, Service, Sim, World};
 
 const IMAGE: &str = "ami-0123456789abcdef0";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";

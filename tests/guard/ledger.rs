@@ -175,6 +175,135 @@ async fn two_triggers_for_one_image_give_one_discard_and_one_alert_whichever_com
     }
 }
 
+/// A queue with a backlog gives both events of an image in one batch, or in two at once.
+#[tokio::test]
+async fn regression_both_events_of_twenty_images_at_once_give_one_discard_and_one_alert_each() {
+    within_an_hour(|| async {
+        let ids: Vec<String> = (0..20)
+            .map(|n| format!("ami-0a1b2c3d4e5f7{n:04x}"))
+            .collect();
+        let mut world = World::default();
+        for id in &ids {
+            let mut image = expecting("Windows");
+            image.id = id.clone();
+            let snapshot = id.replace("ami-", "snap-");
+            image.block_devices[0].snapshot_id = Some(snapshot.clone());
+            world.add_snapshot(Snapshot::new(snapshot));
+            world.add_image(image);
+        }
+        let settings = with(Some(TABLE), "[discard]\nmax_per_hour = 100");
+        let house = House::around(world, settings).await;
+        let events = |id: &str, minutes: i64| {
+            let time = Utc::now() - TimeDelta::minutes(minutes);
+            let (mut changed, mut registered) = (became_available_at(time), registered_at(time));
+            changed["detail"]["ImageId"] = id.into();
+            registered["detail"]["responseElements"]["imageId"] = id.into();
+            registered["id"] = format!("event-of-{id}").into();
+            [changed, registered]
+        };
+        // Of the first ten images both are in one batch, of the others in two.
+        let (first, second) = ids.split_at(10);
+        let mut queue: Vec<(String, usize)> = Vec::new();
+        queue.extend(
+            first
+                .iter()
+                .flat_map(|id| [(id.clone(), 0), (id.clone(), 1)]),
+        );
+        queue.extend(second.iter().map(|id| (id.clone(), 0)));
+        queue.extend(second.iter().map(|id| (id.clone(), 1)));
+        for receive in 1..=2 {
+            let mut invocations = JoinSet::new();
+            for messages in queue.chunks(10) {
+                let (guard, messages) = (Arc::clone(&house.guard), messages.to_vec());
+                let bodies = messages.iter().map(|(id, which)| {
+                    // Six minutes later it comes again.
+                    events(id, 6 * receive)[*which].to_string()
+                });
+                let batch = batch(&bodies.collect::<Vec<_>>());
+                invocations.spawn(async move {
+                    let answer = json!(guard.handle(batch, in_a_minute()).await.unwrap());
+                    let failed = answer["batchItemFailures"].as_array().unwrap().clone();
+                    let number = |it: &Value| -> usize {
+                        let id = it["itemIdentifier"].as_str().unwrap();
+                        id.trim_start_matches("m-").parse().unwrap()
+                    };
+                    let failed = failed.iter().map(|it| messages[number(it)].clone());
+                    failed.collect::<Vec<_>>()
+                });
+            }
+            queue = invocations.join_all().await.into_iter().flatten().collect();
+            // Of those in one batch, none comes back.
+            assert!(queue.iter().all(|(id, _)| second.contains(id)), "{queue:?}");
+        }
+        assert_eq!(queue, []);
+        assert_eq!(discards(&house), 20);
+        let alerts = house.alerts();
+        let told: std::collections::BTreeSet<_> = alerts
+            .iter()
+            .map(|alert| (alert["image_id"].to_string(), alert["outcome"].to_string()))
+            .collect();
+        assert_eq!((alerts.len(), told.len()), (20, 20));
+        assert!(told.iter().all(|(_, outcome)| outcome == "\"planned\""));
+        assert!(house.sim.world().images.is_empty());
+    })
+    .await;
+}
+
+/// Neither is waited for, nor does it come back.
+#[tokio::test]
+async fn regression_what_the_guard_discarded_itself_is_known_at_once() {
+    for ledger in LEDGERS {
+        let house = House::with(expecting("Windows"), with(ledger, "")).await;
+        house.record(registered()).await;
+        house.sim.forget_calls();
+        for event in [
+            registered(),
+            became_available_at(Utc::now() - TimeDelta::minutes(6)),
+        ] {
+            assert_eq!(house.record(event).await["verdict"], "gone");
+        }
+        let looks = house.calls().into_iter();
+        assert_eq!(looks.filter(|it| it == "DescribeImages").count(), 2);
+        assert_eq!((house.alerts().len(), discards(&house)), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
+    let calls = calls_of_a_discard("").await;
+    let deed = calls.iter().position(|call| call == "DeregisterImage");
+    let house = house_that_is_cut_off_at(deed.unwrap() + 1, "", &calls).await;
+    assert!(!house.image_stands());
+    let record = again(&house).await.unwrap();
+    assert_eq!(
+        (&record["outcome"], &record["recycle_bin"]),
+        (&json!("done"), &json!("in"))
+    );
+    assert_eq!((house.alerts().len(), discards(&house)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_turn_that_another_invocation_has_for_a_moment_is_waited_for() {
+    let mut settings = with(Some(TABLE), "");
+    settings.wait = Duration::from_secs(30);
+    let house = House::with(expecting("Windows"), settings).await;
+    // The first is at its discard, and the second meets its turn.
+    let slow = FaultKind::Slow(Duration::from_millis(500));
+    house.inject(Fault::nth("CreateTags", 1, slow));
+    let first = Arc::clone(&house.guard);
+    let first =
+        tokio::spawn(
+            async move { json!(first.handle(registered(), in_a_minute()).await.unwrap()) },
+        );
+    while !house.calls().contains(&"CreateTags".to_owned()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let second = house.record(registered()).await;
+    assert_eq!(first.await.unwrap()["outcome"], "done");
+    assert_eq!(second["verdict"], "gone");
+    assert_eq!((house.alerts().len(), discards(&house)), (1, 1));
+}
+
 #[tokio::test]
 async fn with_a_state_change_alone_a_discard_is_held_and_told_once_nothing_more_can_come() {
     let house = House::of(expecting("Windows")).await;

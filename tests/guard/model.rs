@@ -905,23 +905,25 @@ impl Model {
         let (young, old) = (self.age(image) < YOUNG, self.age(image) > OLD);
         let billing = facts.billing();
         let (verdict, again) = match facts.stands {
-            Stands::Gone if !old => return Due::Again("NotVisibleYet"),
+            // The ledger knows of what the guard took away.
+            Stands::Gone if !old && known.attempted.is_none() => {
+                return Due::Again("NotVisibleYet");
+            }
             Stands::Gone | Stands::Disabled => (None, None),
             Stands::Available if young && billing != Billing::Right => {
                 return Due::Again("NotSettled");
             }
             Stands::Available => (Some(billing), Some("IdentityMayCome").filter(|_| !old)),
         };
-        if known.turn_is_taken {
-            return Due::Again("Busy");
-        }
         let thing = |action: &str, held_by: &BTreeSet<String>| Thing {
             action: action.to_owned(),
             bills: facts.bills.clone(),
             expect: facts.expect.clone(),
             held_by: among_others(held_by.clone()),
         };
+        let busy = known.turn_is_taken;
         match verdict {
+            _ if busy && verdict != Some(Billing::Wrong) => return Due::Again("Busy"),
             None | Some(Billing::Right | Billing::NobodySays) => return Due::Nothing,
             Some(Billing::TooMuch) => return Due::Tell(thing("alert", &BTreeSet::new())),
             Some(Billing::Wrong) => {}
@@ -938,8 +940,12 @@ impl Model {
             .is_some_and(|(at, bills)| self.now - at < DAY && *bills == facts.bills);
         match again {
             // It may be one that EC2 lists yet.
-            _ if shortly && held_by.contains("discarded-before") => Due::Again("NotVisibleYet"),
+            _ if shortly && !busy && held_by.contains("discarded-before") => {
+                Due::Again("NotVisibleYet")
+            }
+            // Found without a turn.
             Some(again) if unknown_alone => Due::Again(again),
+            _ if busy => Due::Again("Busy"),
             _ if unknown_alone && is_known => Due::IsKnown,
             _ if !held_by.is_empty() => Due::Tell(thing("hold", &held_by)),
             _ if self.has_place(image) => Due::Discard,

@@ -555,6 +555,12 @@ async fn a_sweep_that_is_throttled_waits_and_finds_the_same() {
         per_second: 2,
     });
     sim.world().throttling = throttling;
+    // However slow this machine is, one request is too many.
+    sim.inject(sim::Fault::nth(
+        "DescribeImages",
+        2,
+        sim::FaultKind::Throttle,
+    ));
     let throttled = sweep("throttled").await;
     assert!(
         !err(&throttled).contains("took 0 for too many"),
