@@ -468,6 +468,9 @@ impl Aws {
                     volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
                     description: non_empty(snapshot.description),
                     started: snapshot.start_time.and_then(time),
+                    completed: snapshot.completion_time.and_then(time),
+                    archived: snapshot.storage_tier == Some(ec2::StorageTier::Archive),
+                    outpost: non_empty(snapshot.outpost_arn),
                     kms_key: non_empty(snapshot.kms_key_id),
                     tags: tags(snapshot.tags),
                 })
@@ -489,6 +492,23 @@ impl Aws {
             .await
             .map_err(|error| classify("ec2:DescribeSnapshotAttribute", id, &error))?;
         Ok(product_codes(answer.product_codes))
+    }
+
+    /// DescribeSnapshotAttribute: whether everybody may use the snapshot. DescribeSnapshots does not say so.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn snapshot_is_public(&self, id: &str) -> Result<bool, Error> {
+        let answer = self
+            .ec2
+            .describe_snapshot_attribute()
+            .snapshot_id(id)
+            .attribute(ec2::SnapshotAttributeName::CreateVolumePermission)
+            .send()
+            .await
+            .map_err(|error| classify("ec2:DescribeSnapshotAttribute", id, &error))?;
+        let mut permissions = answer.create_volume_permissions.into_iter().flatten();
+        Ok(permissions.any(|it| it.group == Some(ec2::PermissionGroup::All)))
     }
 
     /// DescribeVolumes for one id. `None` if there is no such volume (any more).

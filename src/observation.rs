@@ -123,6 +123,12 @@ pub struct Snapshot {
     pub description: Option<String>,
     /// When it was begun.
     pub started: Option<DateTime<Utc>>,
+    /// When it was completed.
+    pub completed: Option<DateTime<Utc>>,
+    /// Whether it is in the archive tier.
+    pub archived: bool,
+    /// The ARN of the Outpost that it is stored on.
+    pub outpost: Option<String>,
     /// The ARN of the key that it is encrypted with.
     pub kms_key: Option<String>,
     /// Its tags.

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ami_billing_guard::Aws;
 use ami_billing_guard::alert::json_without;
 use ami_billing_guard::event::AmiId;
 use ami_billing_guard::expectation::disk::{self as evidence, platforms};
+use ami_billing_guard::{Aws, Error};
 use clap::{Args, value_parser};
 use disk::contained::{self, Blocks, Limits};
 use disk::{BLOCK_BYTES, ImageFile, Inspection};
@@ -154,7 +154,12 @@ async fn inspect(
     let inspection = evidence::inspect(&aws, reader, &snapshot, limits, |read| {
         bar.set_position(read);
     });
-    inspection.await.map_err(|error| error.to_string())
+    inspection.await.map_err(|error| match &error {
+        Error::Refused { code, .. } if code == "ResourceNotFoundException" => format!(
+            "{error}. EBS may not show a new snapshot for up to two minutes after its completion: try again then"
+        ),
+        error => error.to_string(),
+    })
 }
 
 /// Whether a text is an id of EC2's: its prefix, and eight or seventeen hexadecimal digits. (EC2 User Guide, "Resource

@@ -132,6 +132,9 @@ fn main() -> ExitCode {
 async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Ends the program if there is nothing to run: with help, the version, or what was not understood.
     let command_line = CommandLine::parse_from(arguments);
+    if let Err(why) = reader_limits(|name| std::env::var(name).ok()) {
+        return ExitCode::from(tell(&why, Outcome::Usage) as u8);
+    }
     // Colours go to a terminal that shows them, and nowhere else.
     let mut out = AutoStream::auto(io::stdout());
     let done = match command_line.command {
@@ -160,6 +163,27 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     ExitCode::from(outcome as u8)
+}
+
+/// Takes note of the setting that lets disks be read where a limit cannot be set.
+///
+/// # Errors
+/// What is wrong with it. In Lambda the limits protect the guard from whoever made the disk.
+fn reader_limits(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let name = contained::UNLIMITED;
+    match variable(name).as_deref() {
+        None | Some("" | "0") => Ok(()),
+        Some("1") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => Err(format!(
+            "{name}=1 is not accepted in Lambda (AWS_LAMBDA_FUNCTION_NAME is set): disks are read with limits there"
+        )),
+        Some("1") => {
+            contained::allow_missing_limits();
+            Ok(())
+        }
+        Some(other) => Err(format!(
+            "{name}={other:?} is not known: accepted are 1 and 0"
+        )),
+    }
 }
 
 /// Tells on standard error why something is not known.

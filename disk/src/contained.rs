@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rlimit::Resource;
@@ -25,6 +26,16 @@ use crate::{BlockSource, Inspection};
 /// What a program is started with to be the child: it then calls [`run_child`] before anything else.
 pub const ARGUMENT: &str = "read-disk";
 
+/// The setting by which a child may read where the system does not let a limit be set. A person's program may honour it,
+/// a service never.
+pub const UNLIMITED: &str = "AMI_GUARD_UNLIMITED_READER";
+
+/// What the child is told by it.
+const LENIENT: &str = "lenient";
+
+/// Whether the children of this process may read where a limit cannot be set.
+static MAY_BE_LENIENT: AtomicBool = AtomicBool::new(false);
+
 /// How much memory the child may take: its cache of 16 MiB, and several times what the readers need beside it.
 const MOST_MEMORY: u64 = 96 * 1024 * 1024;
 
@@ -33,6 +44,9 @@ const MOST_ANSWER: u32 = 256 * 1024;
 
 /// How much of what the child says of its own death is read.
 const MOST_LAST_WORDS: usize = 4096;
+
+/// How many characters of it are shown.
+const MOST_SHOWN: usize = 400;
 
 /// How long a child that has said its last may take to end. It is killed then, as any other.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,6 +61,12 @@ pub struct Limits {
     pub blocks: u64,
     /// How long it may take.
     pub time: Duration,
+}
+
+/// Lets the children of this process read from now on although a limit cannot be set. The limits that can be are set
+/// all the same.
+pub fn allow_missing_limits() {
+    MAY_BE_LENIENT.store(true, Ordering::Relaxed);
 }
 
 /// Where the parent gets the blocks from: as [`BlockSource`], but it may have to wait for them.
@@ -137,9 +157,11 @@ async fn ask_child(
 }
 
 fn start(program: &Path, time: Duration) -> io::Result<Child> {
+    let lenient = MAY_BE_LENIENT.load(Ordering::Relaxed);
     Command::new(program)
         .arg(ARGUMENT)
         .arg(time.as_secs().to_string())
+        .args(lenient.then_some(LENIENT))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -226,15 +248,31 @@ fn how_it_ended(said: &str, status: ExitStatus) -> String {
             let file = place.split_once('/').map_or(place, |(_, file)| file);
             format!("the reader panicked at {file}: the disk is damaged, or nobody foresaw it")
         }
-        None => format!("the reader ended without an answer ({status})"),
+        None => {
+            let ended = format!("the reader ended without an answer ({status})");
+            match one_line(said) {
+                said if said.is_empty() => ended,
+                said => format!("{ended}: {said}"),
+            }
+        }
     }
+}
+
+/// The last words, harmless and on one line.
+fn one_line(said: &str) -> String {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let short: String = words.join(" ").chars().take(MOST_SHOWN).collect();
+    short.escape_debug().to_string()
 }
 
 /// Is the child: reads the disk whose blocks the parent sends, and answers.
 pub fn run_child(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    let seconds = arguments.into_iter().find_map(|text| text.parse().ok());
-    let worked = limit(seconds.unwrap_or(60)).and_then(|()| answer());
-    match worked {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    let seconds = arguments.iter().find_map(|text| text.parse().ok());
+    let lenient = arguments.iter().any(|text| text == LENIENT);
+    let set = |resource: Resource, soft, hard| resource.set(soft, hard);
+    let worked = limit(seconds.unwrap_or(60), lenient, set);
+    match worked.and_then(|()| answer().map_err(|error| error.to_string())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -243,12 +281,34 @@ pub fn run_child(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     }
 }
 
-fn limit(seconds: u64) -> io::Result<()> {
-    // What is written to: the heap. The whole address space would count the program itself, too.
-    Resource::DATA.set(MOST_MEMORY, MOST_MEMORY)?;
-    Resource::CPU.set(seconds.max(1), seconds.max(1) + 1)?;
-    Resource::CORE.set(0, 0)?;
-    Resource::FSIZE.set(0, 0)
+/// Limits what the child may take. Not every system lets it: macOS refuses to limit the memory.
+///
+/// # Errors
+/// Which limit cannot be set, unless that does not matter.
+fn limit(
+    seconds: u64,
+    lenient: bool,
+    set: impl Fn(Resource, u64, u64) -> io::Result<()>,
+) -> Result<(), String> {
+    let seconds = seconds.max(1);
+    for (resource, soft, hard) in [
+        // What is written to: the heap. The whole address space would count the program itself, too.
+        (Resource::DATA, MOST_MEMORY, MOST_MEMORY),
+        (Resource::CPU, seconds, seconds + 1),
+        (Resource::CORE, 0, 0),
+        (Resource::FSIZE, 0, 0),
+    ] {
+        if let Err(error) = set(resource, soft, hard)
+            && !lenient
+        {
+            let name = resource.as_name();
+            return Err(format!(
+                "the limit {name} cannot be set on this system: {error}. To read disks on the command line without it, set \
+                 {UNLIMITED}=1"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn answer() -> io::Result<()> {
@@ -303,5 +363,37 @@ impl BlockSource for Parent {
     fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
         let asked = self.ask(blocks);
         asked.map_err(|error| format!("the blocks did not arrive: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As macOS does it.
+    fn memory_is_not_limited(resource: Resource, _: u64, _: u64) -> io::Result<()> {
+        match resource {
+            Resource::DATA => Err(io::Error::from_raw_os_error(22)),
+            _ => Ok(()),
+        }
+    }
+
+    #[test]
+    fn regression_where_a_limit_cannot_be_set_the_reason_is_said_and_a_setting_goes_on() {
+        let why = limit(60, false, memory_is_not_limited).unwrap_err();
+        assert!(
+            why.starts_with("the limit RLIMIT_DATA cannot be set on this system: "),
+            "{why}"
+        );
+        assert!(why.contains("AMI_GUARD_UNLIMITED_READER=1"), "{why}");
+        assert_eq!(limit(60, true, memory_is_not_limited), Ok(()));
+        assert_eq!(limit(60, false, |_, _, _| Ok(())), Ok(()));
+    }
+
+    #[test]
+    fn last_words_are_harmless_and_on_one_line() {
+        let words = one_line("a\n\u{1b}[2J b\r\n");
+        assert_eq!(words, "a \\u{1b}[2J b");
+        assert_eq!(one_line(&"x".repeat(10_000)).len(), MOST_SHOWN);
     }
 }

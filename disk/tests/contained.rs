@@ -137,6 +137,20 @@ async fn a_program_that_is_no_reader_is_found_out() {
     );
 }
 
+#[tokio::test]
+async fn regression_what_the_reader_said_before_it_ended_is_in_the_message() {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("complains");
+    let script = "#!/bin/sh\nprintf 'the limit X cannot be set\\n\\033[2Jbecause\\n' >&2\nexit 1\n";
+    std::fs::write(&program, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let checked = contained::check(&program, LIMITS.time).await;
+    assert_eq!(
+        checked.unwrap_err(),
+        "the reader ended without an answer (exit status: 1): the limit X cannot be set \\u{1b}[2Jbecause"
+    );
+}
+
 /// What is missing may be a second system, or SQL Server.
 #[tokio::test]
 async fn regression_a_disk_that_ends_within_a_partition_is_undetermined() {

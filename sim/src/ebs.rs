@@ -191,6 +191,18 @@ fn readable<'w>(world: &'w World, params: &Params) -> Result<&'w Snapshot, Refus
     if snapshot.state != "completed" {
         return Err(not_found(id));
     }
+    let completed = snapshot.completion_time;
+    if completed.is_some_and(|at| expiry(at, world.ebs.shown_after) > Utc::now()) {
+        return Err(not_found(id));
+    }
+    // "You can't use EBS direct APIs with archived snapshots", nor with local ones (user guide). The codes are not
+    // documented.
+    if snapshot.archived || snapshot.outpost_arn.is_some() {
+        return Err(invalid(
+            "INVALID_SNAPSHOT_ID",
+            format!("The snapshot '{id}' cannot be read."),
+        ));
+    }
     Ok(snapshot)
 }
 

@@ -397,6 +397,12 @@ pub struct Snapshot {
     pub description: String,
     /// When it was begun.
     pub start_time: DateTime<Utc>,
+    /// When it was completed; `None`: nobody says. EBS may not show it at once: see [`Ebs::shown_after`].
+    pub completion_time: Option<DateTime<Utc>>,
+    /// Whether it is in the archive tier.
+    pub archived: bool,
+    /// The ARN of the Outpost that it is stored on, if it is.
+    pub outpost_arn: Option<String>,
     /// `pending`, `completed`, `error`.
     pub state: String,
     /// In GiB.
@@ -430,6 +436,9 @@ impl Snapshot {
             volume_id: "vol-ffffffff".into(),
             description: String::new(),
             start_time: Utc::now() - TimeDelta::hours(1),
+            completion_time: Some(Utc::now() - TimeDelta::minutes(50)),
+            archived: false,
+            outpost_arn: None,
             state: "completed".into(),
             volume_size: 8,
             encrypted: false,

@@ -411,6 +411,8 @@ async fn what_may_not_be_read_is_refused_by_both_actions() {
     let token = page(&sim, SNAPSHOT, &[]).token(1).to_owned();
     let not_found = error(404, "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND");
     let denied = error(403, "AccessDeniedException", "UNAUTHORIZED_ACCOUNT");
+    let unreadable = error(400, "ValidationException", "INVALID_SNAPSHOT_ID");
+    sim.world().ebs.shown_after = Duration::from_secs(120);
     let own = image.snapshot(SNAPSHOT);
     let theirs = Snapshot {
         owner: "210987654321".into(),
@@ -425,6 +427,27 @@ async fn what_may_not_be_read_is_refused_by_both_actions() {
                 ..own.clone()
             },
             Some(&not_found),
+        ),
+        (
+            Snapshot {
+                completion_time: Some(chrono::Utc::now() - chrono::TimeDelta::seconds(30)),
+                ..own.clone()
+            },
+            Some(&not_found),
+        ),
+        (
+            Snapshot {
+                archived: true,
+                ..own.clone()
+            },
+            Some(&unreadable),
+        ),
+        (
+            Snapshot {
+                outpost_arn: Some("arn:aws:outposts:eu-west-1:123456789012:outpost/op-1".into()),
+                ..own.clone()
+            },
+            Some(&unreadable),
         ),
         (theirs.clone(), Some(&denied)),
         (

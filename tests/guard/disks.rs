@@ -313,6 +313,88 @@ async fn a_disk_that_can_not_be_reached_is_tried_again_later() {
 }
 
 #[tokio::test]
+async fn regression_a_snapshot_that_ebs_does_not_show_yet_brings_the_event_back() {
+    let mut fresh = world("rhel9-rhui", LINUX);
+    fresh.ebs.shown_after = Duration::from_secs(120);
+    let minutes_ago = |minutes| Some(Utc::now() - TimeDelta::minutes(minutes));
+    fresh.snapshots.get_mut(SNAPSHOT).unwrap().completion_time = minutes_ago(1);
+    let house = house(fresh, DISK_MAY).await;
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let record = house.journal.lock().unwrap().pop().unwrap();
+    assert_eq!(outcome(&record), "unverifiable: none");
+    assert!(why(&record).contains("EBS does not show"), "{record}");
+    // Two minutes later it does.
+    let snapshot = |house: &House, minutes| {
+        let mut world = house.sim.world();
+        world.snapshots.get_mut(SNAPSHOT).unwrap().completion_time = minutes_ago(minutes);
+    };
+    snapshot(&house, 3);
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "mismatch/wrong by disk: deregister");
+
+    // One that was completed long ago will never be found: nothing comes back for it.
+    let house = self::house(world("rhel9-rhui", LINUX), DISK_MAY).await;
+    house.sim.world().ebs.shown_after = Duration::from_secs(3600 * 24);
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "unverifiable: none");
+    assert!(
+        why(&record).contains("ResourceNotFoundException"),
+        "{record}"
+    );
+    // And one whose completion nobody tells may be new.
+    snapshot(&house, 0);
+    house
+        .sim
+        .world()
+        .snapshots
+        .get_mut(SNAPSHOT)
+        .unwrap()
+        .completion_time = None;
+    house.inject(Fault::always(
+        "ListSnapshotBlocks",
+        refuse("ResourceNotFoundException", "no"),
+    ));
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
+    type Change = fn(&mut Snapshot);
+    let cases: [(Change, &str, bool); 3] = [
+        (
+            |snapshot| snapshot.archived = true,
+            "undetermined: snap-0a1b2c3d4e5f60001 is archived: ",
+            false,
+        ),
+        (
+            |snapshot| {
+                let arn = "arn:aws:outposts:eu-west-1:123456789012:outpost/op-1234567890abcdef0";
+                snapshot.outpost_arn = Some(arn.into());
+            },
+            "undetermined: snap-0a1b2c3d4e5f60001 is stored on an Outpost (arn:aws:outposts:",
+            false,
+        ),
+        (
+            |snapshot| snapshot.public = true,
+            "undetermined: snap-0a1b2c3d4e5f60001 is public, ",
+            true,
+        ),
+    ];
+    for (change, expected, asks_ebs) in cases {
+        let mut world = world("rhel9-rhui", LINUX);
+        change(world.snapshots.get_mut(SNAPSHOT).unwrap());
+        let house = house(world, DISK_MAY).await;
+        let record = house.record(registered()).await;
+        assert_eq!(outcome(&record), "unverifiable: none");
+        assert!(why(&record).starts_with(expected), "{record}");
+        // DescribeSnapshots does not say that a snapshot is public: it is found out when EBS refuses it.
+        assert_eq!(asked_for_blocks(&house), asks_ebs, "{expected}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_are_refused_for_good_leave_the_disk_undetermined() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.block_tokens_last = Duration::ZERO;

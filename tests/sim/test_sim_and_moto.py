@@ -537,6 +537,8 @@ def comparable(play: Play) -> Play:
 DIFFERENCES = {
     # EC2 gives it for every image of one's own; sim gives it where it is set.
     "DeregistrationProtection",
+    # moto does not say when a snapshot was completed.
+    "CompletionTime",
     # The snapshots were there before the scenario, and of different volumes.
     "Snapshots.VolumeId",
     # Of an instance moto does not know what it bills.

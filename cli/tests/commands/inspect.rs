@@ -60,6 +60,38 @@ async fn a_file_is_told_with_what_tells_it() {
 }
 
 #[tokio::test]
+async fn a_setting_reads_without_limits_where_they_cannot_be_set_and_never_in_lambda() {
+    let disk = disk("rhel9-rhui");
+    let with = async |settings: &[(&str, &str)]| {
+        let mut program = super::program(&["inspect", &disk]);
+        program.envs(settings.iter().copied());
+        said(&program.output().await.unwrap())
+    };
+    let setting = "AMI_GUARD_UNLIMITED_READER";
+    let (code, out, err) = with(&[(setting, "1")]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("Red Hat Enterprise Linux 9"), "{out}");
+    let (code, out, err) = with(&[(setting, "1"), ("AWS_LAMBDA_FUNCTION_NAME", "guard")]).await;
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("is not accepted in Lambda"), "{err}");
+    let (code, _, err) = with(&[(setting, "yes")]).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("accepted are 1 and 0"), "{err}");
+}
+
+#[tokio::test]
+async fn regression_a_snapshot_that_ebs_does_not_find_may_be_new() {
+    let sim = account("debian12").await;
+    sim.world().ebs.shown_after = std::time::Duration::from_secs(24 * 3600);
+    let (code, _, err) = said(&run_before(&sim, &["inspect", SNAPSHOT]).await);
+    assert_eq!(code, 3);
+    assert!(
+        err.contains("up to two minutes after its completion"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
 async fn json_has_the_keys_that_programs_rely_on() {
     let output = run(&["inspect", "--json", &disk("windows2022-sql-standard")]).await;
     assert_eq!(output.status.code(), Some(0));

@@ -22,6 +22,9 @@ pub struct Ebs {
     /// How many block indexes an answer of `ListSnapshotBlocks` covers at most. Where few of them are written
     /// a page is short or empty, and there are more. `None`: a page has as many blocks as were asked for.
     pub indexes_per_page: Option<u64>,
+    /// For how long after a snapshot's completion the calls do not find it: up to two minutes were seen (coldsnap issues
+    /// 41, 56 and 141).
+    pub shown_after: Duration,
     /// The ARNs of the KMS keys that the account may not decrypt with.
     pub denied_keys: BTreeSet<String>,
     /// How often the account may call an action; one that is not here, as often as it likes.
@@ -47,6 +50,7 @@ impl Default for Ebs {
             reads_per_listing: None,
             page_tokens_last: Duration::from_mins(60),
             indexes_per_page: None,
+            shown_after: Duration::ZERO,
             denied_keys: BTreeSet::new(),
             limits: BTreeMap::from([
                 ("GetSnapshotBlock".to_owned(), Limit::per_second(1000)),

@@ -32,6 +32,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         billing: volume.billing,
         description: form.get("Description").unwrap_or_default().to_owned(),
         start_time: Utc::now(),
+        completion_time: Some(Utc::now()),
         tags,
         ..Snapshot::new(world.fresh_id("snap"))
     };
@@ -152,7 +153,14 @@ fn write(xml: &mut Xml, snapshot: &Snapshot, account: &str) {
     xml.text("description", &snapshot.description);
     xml.text("encrypted", snapshot.is_encrypted());
     xml.optional("kmsKeyId", snapshot.kms_key_id.as_ref());
-    xml.text("storageTier", "standard");
+    let tier = if snapshot.archived {
+        "archive"
+    } else {
+        "standard"
+    };
+    xml.text("storageTier", tier);
+    xml.optional("completionTime", snapshot.completion_time.map(timestamp));
+    xml.optional("outpostArn", snapshot.outpost_arn.as_ref());
     tags::write(xml, snapshot.tags_seen_by(account));
 }
 
