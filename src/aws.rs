@@ -3,6 +3,7 @@
 
 mod account;
 mod ahead;
+mod connections;
 mod dry_run;
 mod snapshot;
 mod table;
@@ -155,6 +156,7 @@ pub(crate) struct NotTaken {
 /// The SDK's own defaults, with the guard's retries and time limits.
 fn sdk_defaults() -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(connections::client())
         .retry_config(
             // Three attempts, at most about three seconds of pauses: whatever lasts longer is the
             // queue's to retry.
@@ -226,6 +228,8 @@ impl Aws {
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let sns = aws_sdk_sns::config::Builder::from(config)
+            // An alert is sent twice only if an attempt is made twice.
+            .interceptor(connections::OnItsOwn)
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         Aws {
@@ -1282,7 +1286,9 @@ fn is_invalid_image_id(code: Option<&str>) -> bool {
 }
 
 fn in_one_attempt() -> aws_sdk_ec2::config::Builder {
-    aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled())
+    aws_sdk_ec2::config::Builder::new()
+        .retry_config(RetryConfig::disabled())
+        .interceptor(connections::OnItsOwn)
 }
 
 fn taken<T, E: ProvideErrorMetadata>(

@@ -88,6 +88,7 @@
 //! `DescribeTable`.
 //! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
 
+mod connection;
 mod dynamodb;
 mod ebs;
 mod ec2;

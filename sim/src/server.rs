@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Sleep;
 
+use crate::connection::Connections;
 use crate::ec2::EMPTY_PAGE;
 use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
@@ -67,6 +68,7 @@ impl Sim {
             world: Mutex::new(world),
             log: Mutex::new(Log::default()),
             requests: AtomicU64::new(1),
+            connections: Connections::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Sim {
@@ -104,6 +106,12 @@ impl Sim {
         lock(&self.state.log).inject(fault);
     }
 
+    /// Resets every connection that waits for a request: whoever sends one over it is told so by its end, and by
+    /// nothing before. How many there were.
+    pub fn reset_idle_connections(&self) -> usize {
+        self.state.connections.reset_idle()
+    }
+
     /// Takes all faults away.
     pub fn heal(&self) {
         lock(&self.state.log).heal();
@@ -117,6 +125,7 @@ struct State {
     log: Mutex<Log>,
     /// Gives each answer its request id.
     requests: AtomicU64,
+    connections: Connections,
 }
 
 /// A test that failed while it held the lock must not make every other one fail.
@@ -131,8 +140,16 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let state = Arc::clone(&state);
+                let (connection, stream) = state.connections.open(stream);
                 connections.spawn(async move {
-                    let service = service_fn(move |request| handle(request, Arc::clone(&state)));
+                    let service = service_fn(move |request| {
+                        let (state, serving) = (Arc::clone(&state), connection.serving());
+                        async move {
+                            let answer = handle(request, state).await;
+                            drop(serving);
+                            answer
+                        }
+                    });
                     // An error is a client that went away, or one of the faults: both are as meant.
                     let _ended = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)

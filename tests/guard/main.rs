@@ -16,6 +16,7 @@ mod ledger;
 mod lookups;
 mod model;
 mod selftest;
+mod thaw;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +27,7 @@ use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::{Asked, Policy};
 use ami_billing_guard::telemetry::Line;
-use ami_billing_guard::{Aws, Deadline, Error, Guard};
+use ami_billing_guard::{Aws, Deadline, Error, Guard, Tally};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use sim::{
@@ -46,6 +47,8 @@ struct House {
     journal: Arc<Mutex<Vec<Value>>>,
     /// What sweeps came to.
     sweeps: Arc<Mutex<Vec<Value>>>,
+    /// What each invocation sent.
+    tallies: Arc<Mutex<Vec<Tally>>>,
 }
 
 struct Settings {
@@ -124,6 +127,8 @@ impl House {
         let pages = Arc::clone(&journal);
         let sweeps = Arc::new(Mutex::new(Vec::new()));
         let swept = Arc::clone(&sweeps);
+        let tallies = Arc::new(Mutex::new(Vec::new()));
+        let counted = Arc::clone(&tallies);
         let guard = Guard::new(
             config,
             settings.policy,
@@ -132,7 +137,8 @@ impl House {
             move |_, line| match line {
                 Line::Record(record) => pages.lock().unwrap().push(json!(record)),
                 Line::Sweep(sweep) => swept.lock().unwrap().push(json!(sweep)),
-                Line::Failure(_) | Line::Invocation(_) => {}
+                Line::Invocation(tally) => counted.lock().unwrap().push(tally),
+                Line::Failure(_) => {}
             },
         );
         House {
@@ -140,6 +146,7 @@ impl House {
             guard: Arc::new(guard),
             journal,
             sweeps,
+            tallies,
         }
     }
 
