@@ -670,6 +670,10 @@ pub(crate) struct Anew {
     pub(crate) tags: BTreeMap<String, String>,
 }
 
+/// How images that Packer registers keep their billing code (Packer's documentation, "amazon-ebssurrogate").
+pub(crate) const AT_PACKER: &str = "Packer registered it. So that its next images keep the billing code: the builder amazon-ebssurrogate with \
+     `use_create_image = true` makes them by CreateImage.";
+
 /// How to get an image that bills what it should, a step a line.
 pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     let declare = format!(

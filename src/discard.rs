@@ -525,6 +525,7 @@ mod tests {
                         service: None,
                     },
                     billing_products: BTreeSet::new(),
+                    by_packer: false,
                 },
                 evidence: vec![spoke(Source::ImageTag, "Windows")],
                 surroundings: Surroundings {

@@ -124,6 +124,8 @@ pub struct Registration {
     /// The billing product codes (`bp-…`) that the request asked for. Only accounts that AWS
     /// authorised may (EC2 API reference, "RegisterImage").
     pub billing_products: BTreeSet<String>,
+    /// Whether Packer made the request: its user agent says so.
+    pub by_packer: bool,
 }
 
 /// Who registered an image.
@@ -214,6 +216,7 @@ struct ApiCall {
     recipient_account_id: Option<String>,
     #[serde(rename = "sourceIPAddress")]
     source_ip_address: Option<String>,
+    user_agent: Option<String>,
     user_identity: Option<UserIdentity>,
     #[serde(default)]
     session_credential_from_console: Value,
@@ -283,12 +286,13 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         return ignored(reason);
     }
 
-    let (image_id, registered_by, billing_products) = match tells(&event)? {
+    let (image_id, registered_by, billing_products, by_packer) = match tells(&event)? {
         Tells::Registered {
             image_id,
             by,
             billing_products,
-        } => (image_id, by, billing_products),
+            by_packer,
+        } => (image_id, by, billing_products, by_packer),
         Tells::OfTheHour => {
             let (event_id, account, region) = address(&event)?;
             return Ok(Incoming::Digest(Digest {
@@ -321,6 +325,7 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         time: needed("a time", event.time)?,
         registered_by,
         billing_products,
+        by_packer,
     }))
 }
 
@@ -347,6 +352,7 @@ enum Tells {
         image_id: Option<String>,
         by: RegisteredBy,
         billing_products: BTreeSet<String>,
+        by_packer: bool,
     },
     OfTheHour,
     OfTheSchedule,
@@ -404,7 +410,10 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
                 .into(),
         ));
     }
+    // `[APN/1.0 HashiCorp/1.0 Packer/1.11.2 (+https://www.packer.io/; …) aws-sdk-go/…]`
+    let agent = call.user_agent.unwrap_or_default();
     Ok(Tells::Registered {
+        by_packer: agent.to_ascii_lowercase().contains("packer/"),
         image_id: call.response_elements.and_then(|answer| answer.image_id),
         by: identity(
             call.user_identity,
@@ -423,6 +432,7 @@ fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
             image_id: change.image_id,
             by: RegisteredBy::Unknown,
             billing_products: BTreeSet::new(),
+            by_packer: false,
         }),
         Some(state) => Ok(Tells::OfSomethingElse(format!(
             "the image's state is {}",

@@ -436,6 +436,7 @@ mod tests {
                 service: Some("drs.amazonaws.com".into()),
             },
             billing_products: Default::default(),
+            by_packer: false,
         }
     }
 

@@ -1068,6 +1068,9 @@ impl Planned {
         }
         record.before = self.before.clone();
         record.fix = alert::fix(&record, self.assessment.anew().as_ref());
+        if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
+            record.fix.push(alert::AT_PACKER.into());
+        }
         record
     }
 }

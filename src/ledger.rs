@@ -1043,6 +1043,7 @@ mod tests {
             time: Utc::now(),
             registered_by: RegisteredBy::Unknown,
             billing_products: BTreeSet::new(),
+            by_packer: false,
         }
     }
 

@@ -62,6 +62,7 @@ impl Registration {
             time,
             registered_by: RegisteredBy::Unknown,
             billing_products: Default::default(),
+            by_packer: false,
         }
     }
 }

@@ -558,3 +558,24 @@ fn harmless_in_chat(chat: &Message) {
         assert!(step.matches('`').count().is_multiple_of(2), "{step}");
     }
 }
+
+#[tokio::test]
+async fn an_alert_of_what_packer_registered_names_the_fix_at_packer() {
+    let mut event = registered();
+    event["detail"]["userAgent"] = json!(
+        "[APN/1.0 HashiCorp/1.0 Packer/1.11.2 (+https://www.packer.io/; go1.21; linux) aws-sdk-go/1.44.114]"
+    );
+    for (event, named) in [(event, true), (registered(), false)] {
+        let house = House::of(expecting("Windows")).await;
+        let record = house.record(event).await;
+        let steps = record["fix"].as_array().unwrap();
+        let packer = |step: &Value| step.as_str().unwrap().contains("use_create_image = true");
+        assert_eq!(steps.iter().any(packer), named, "{steps:?}");
+        let letter = house.sim.world().messages[0].body("email");
+        assert_eq!(
+            letter.contains("use_create_image = true"),
+            named,
+            "{letter}"
+        );
+    }
+}
