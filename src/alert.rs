@@ -333,12 +333,14 @@ pub fn text(record: &Record) -> String {
         if record.action == Action::Deregister {
             text.line(
                 "This needs the image's snapshots, which the guard never deletes, and that the Recycle Bin \
-                 kept the image.",
+                 kept the image. A snapshot that is in the Recycle Bin itself is restored first: aws ec2 \
+                 restore-snapshot-from-recycle-bin. Sharing comes back by itself.",
             );
+        } else {
+            launch_permissions(record, record.image_id.as_deref())
+                .iter()
+                .for_each(|line| text.line(line));
         }
-        launch_permissions(record, record.image_id.as_deref())
-            .iter()
-            .for_each(|line| text.line(line));
         text.line(
             "The guard does not discard again what was brought back. Correct what the image is expected to bill \
              all the same: it tells of it until then.",
@@ -431,8 +433,9 @@ fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
     steps
 }
 
-/// How those who could launch instances from the image can again: neither enabling it nor registering it
-/// brings that back (EC2 User Guide, "Disable an Amazon EC2 AMI").
+/// How those who could launch instances from the image can again: neither enabling it nor registering it brings that back
+/// (EC2 User Guide, "Disable an Amazon EC2 AMI"). Restoring it from the Recycle Bin does (EC2 User Guide, "Recover deregistered
+/// AMIs").
 fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
     let Some(rebuild) = &record.rebuild else {
         return vec![
@@ -581,6 +584,16 @@ pub fn why_held(record: &Record, interlock: Interlock) -> String {
             "something refers to it, which is listed here".to_owned()
         }
         (Interlock::InUse, _) => "whether anything refers to it could not be found out".to_owned(),
+        (Interlock::Shared, _) if !record.shared_with.is_empty() => {
+            let named = record.shared_with.iter().map(|name| match name.as_str() {
+                "all" => "everybody",
+                name => name,
+            });
+            format!(
+                "it is shared with {}, and what they use it for cannot be seen from this account",
+                named.collect::<Vec<_>>().join(", ")
+            )
+        }
         (Interlock::ServiceRegistered, _) => why_a_service_holds(record.service.as_deref()),
         _ => interlock.meaning().to_owned(),
     }

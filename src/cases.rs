@@ -65,6 +65,8 @@ struct DescribedImage {
     protected: bool,
     #[serde(default)]
     in_use: bool,
+    #[serde(default)]
+    shared: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -246,6 +248,9 @@ impl Case {
         let mut surroundings = Surroundings::clear();
         if self.image.in_use {
             surroundings.references = Ok(vec!["what the case describes".into()]);
+        }
+        if self.image.shared {
+            surroundings.launch_permissions = Ok(vec![serde_json::json!({ "Group": "all" })]);
         }
         let circumstances = Circumstances {
             mode: Mode::Enforce,

@@ -98,6 +98,8 @@ pub enum Interlock {
     TooOld,
     /// Something refers to the image.
     InUse,
+    /// The image is shared with others, in whose accounts nobody can look.
+    Shared,
     /// The image has deregistration protection.
     Protected,
     /// AWS Backup manages the image.
@@ -145,6 +147,9 @@ impl Interlock {
             }
             Interlock::InUse => {
                 "instances, launch templates, SSM parameters or Image Builder recipes of this account refer to the image, or whether any do could not be found out"
+            }
+            Interlock::Shared => {
+                "the image is shared with other accounts, an organisation or everybody, who may use it: see shared_with"
             }
             Interlock::Protected => "the image has deregistration protection",
             Interlock::BackupManaged => "the image is managed by AWS Backup",
@@ -228,6 +233,14 @@ impl Surroundings {
             may_pass: Vec::new(),
             launch_permissions: Ok(Vec::new()),
         }
+    }
+
+    /// Whom the image is shared with, its own account apart: account ids, ARNs of organisations and their units, `all`.
+    pub fn shared_with(&self, account: &str) -> Vec<&str> {
+        let permissions = self.launch_permissions.iter().flatten();
+        let named = permissions.filter_map(|permission| permission.as_object()?.values().next());
+        let named = named.filter_map(serde_json::Value::as_str);
+        named.filter(|name| *name != account).collect()
     }
 }
 
@@ -363,6 +376,13 @@ fn interlocks(
         (
             Interlock::InUse,
             policy.in_use == HoldOrDiscard::Hold && !unused,
+        ),
+        (
+            Interlock::Shared,
+            policy.shared == HoldOrDiscard::Hold
+                && surroundings.is_some_and(|around| {
+                    !around.shared_with(registration.account.as_str()).is_empty()
+                }),
         ),
         (Interlock::Protected, image.is_protected()),
         (Interlock::BackupManaged, tag("aws:backup:source-resource")),
@@ -868,6 +888,31 @@ mod tests {
                 case(|c| {
                     c.surroundings.references = Ok(vec!["arn:instance".into()]);
                     c.policy.in_use = HoldOrDiscard::Discard;
+                }),
+                vec![],
+            ),
+            (
+                "it is shared",
+                case(|c| {
+                    let permission = serde_json::json!({ "UserId": "210987654321" });
+                    c.surroundings.launch_permissions = Ok(vec![permission]);
+                }),
+                vec![Shared],
+            ),
+            (
+                "it is shared with its own account",
+                case(|c| {
+                    let permission = serde_json::json!({ "UserId": "123456789012" });
+                    c.surroundings.launch_permissions = Ok(vec![permission]);
+                }),
+                vec![],
+            ),
+            (
+                "it is shared, and the policy does not mind",
+                case(|c| {
+                    c.surroundings.launch_permissions =
+                        Ok(vec![serde_json::json!({ "Group": "all" })]);
+                    c.policy.shared = HoldOrDiscard::Discard;
                 }),
                 vec![],
             ),

@@ -36,6 +36,8 @@ pub struct Policy {
     pub max_age_hours: u32,
     /// `discard.in_use`.
     pub in_use: HoldOrDiscard,
+    /// `discard.shared`.
+    pub shared: HoldOrDiscard,
     /// `discard.service_registered`.
     pub service_registered: HoldOrDiscard,
     /// `alert.on`: the verdicts that are told.
@@ -133,6 +135,7 @@ impl Default for Policy {
             max_per_hour: 10,
             max_age_hours: 24,
             in_use: HoldOrDiscard::Hold,
+            shared: HoldOrDiscard::Hold,
             service_registered: HoldOrDiscard::Hold,
             alert_on: BTreeSet::from([AlertOn::Mismatch, AlertOn::Conflict]),
             expect: Vec::new(),
@@ -343,6 +346,7 @@ mod tests {
             max_per_hour = 3
             max_age_hours = 48
             in_use = "discard"
+            shared = "discard"
             service_registered = "discard"
             [alert]
             on = ["unverifiable"]
@@ -370,6 +374,7 @@ mod tests {
             max_per_hour: 3,
             max_age_hours: 48,
             in_use: HoldOrDiscard::Discard,
+            shared: HoldOrDiscard::Discard,
             service_registered: HoldOrDiscard::Discard,
             alert_on: BTreeSet::from([AlertOn::Unverifiable]),
             expect: vec![Rule {
@@ -399,7 +404,7 @@ mod tests {
                     product_codes: Some(BTreeSet::from(["774F4FF8".to_owned()])),
                     disk: Some(Platforms::parse(["Linux"]).unwrap()),
                 },
-                place: "p:19".into(),
+                place: "p:20".into(),
             }],
             exempt: vec![Rule {
                 conditions: vec![Condition {
@@ -407,7 +412,7 @@ mod tests {
                     globs: vec![Pattern::new("drs.*").unwrap()],
                 }],
                 says: "recovery".into(),
-                place: "p:27".into(),
+                place: "p:28".into(),
             }],
         };
         assert_eq!(policy, Ok(read));
@@ -436,7 +441,7 @@ mod tests {
             ),
             "policy.toml:5:10: `\"delete\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
             "policy.toml:6:16: `-1` is not accepted; accepted are whole numbers from 0 to 4294967295",
-            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
+            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, shared, service_registered",
             "policy.toml:8:21: `7` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
             "policy.toml:10:8: `\"yes\"` is not accepted; accepted are true, false",
             "policy.toml:11:2: unknown key `alerts` (did you mean `alert`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
@@ -490,7 +495,7 @@ mod tests {
                 "version = 1\n[evidnce]\ntags = true\n[discard]\nmax_per_hours = 3\n[[expect]]\nnmae = \"x\"\nplattform = \"Windows\"\n",
                 &[
                     "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
-                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, service_registered",
+                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, shared, service_registered",
                     "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform, product_codes, disk",
                     "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform, product_codes, disk",
                 ][..],

@@ -21,6 +21,9 @@ pub const SCHEMA: u32 = 1;
 /// So much of what refers to an image is on record: one would be enough to hold a discard.
 const MOST_REFERENCES: usize = 100;
 
+/// So many of those whom an image is shared with.
+const MOST_SHARED: usize = 10;
+
 /// The account of one registration.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
@@ -88,6 +91,10 @@ pub struct Record {
     // What may be long comes last: CloudWatch Logs Insights finds the first 200 fields of a line.
     /// The ARNs of what refers to the image, if a discard was due.
     pub references: Vec<String>,
+    /// Whom the image is shared with, if a discard was due and it is: account ids, ARNs of organisations and their units,
+    /// `all` for everybody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
     /// What it takes to register the image again, of one that is discarded.
     pub rebuild: Option<Rebuild>,
 }
@@ -508,6 +515,13 @@ impl Record {
                 "whether one like it was discarded before is not known: {why}"
             ));
         }
+        let account = self.account.clone().unwrap_or_default();
+        let others = surroundings.shared_with(&account);
+        let named = others.iter().take(MOST_SHARED).map(|it| (*it).to_owned());
+        self.shared_with = named.collect();
+        if let Some(more @ 1..) = others.len().checked_sub(MOST_SHARED) {
+            self.shared_with.push(format!("and {more} more"));
+        }
         if let Err(why) = &surroundings.launch_permissions {
             unknown.push(format!("who may launch from the image is not known: {why}"));
         }
@@ -542,6 +556,7 @@ impl Record {
             discarded_as: None,
             before: None,
             references: Vec::new(),
+            shared_with: Vec::new(),
             recoverable_until: None,
             looked_again: None,
             recycle_bin: None,

@@ -126,6 +126,7 @@ impl Reader<'_> {
                         "max_per_hour",
                         "max_age_hours",
                         "in_use",
+                        "shared",
                         "service_registered",
                     ];
                     self.keys(value, &keys, |reader, key, value| match key {
@@ -134,6 +135,7 @@ impl Reader<'_> {
                         "max_per_hour" => reader.count(value, &mut policy.max_per_hour),
                         "max_age_hours" => reader.count(value, &mut policy.max_age_hours),
                         "in_use" => reader.word(value, &mut policy.in_use),
+                        "shared" => reader.word(value, &mut policy.shared),
                         _ => reader.word(value, &mut policy.service_registered),
                     });
                 }

@@ -180,7 +180,8 @@ def commands_of(text: str) -> dict[tuple[str, str | None], dict[str, str]]:
     return {(name, given.pop("--image-id", None)): given for name, given in options}
 
 
-def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world: World, guard: Emulator):
+def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\nshared = "discard"\n'))
     ami = world.image(expect="Windows", name="win 'golden'", tags={"Team": 'data, "west"'})
     shared = [{"UserId": OTHER_ACCOUNT}, {"Group": "all"}]
     world.ec2.modify_image_attribute(ImageId=ami, LaunchPermission={"Add": shared})

@@ -132,7 +132,7 @@ fn scenarios() -> Vec<Scenario> {
         .made_from_windows_instance(),
         of(&["mismatch-wrong"], linux_for_windows()).made_from_windows_instance(),
         of(&["mismatch-wrong-disabled"], linux_for_windows())
-            .policy("discard.action = \"disable\"")
+            .policy("discard = { action = \"disable\", shared = \"discard\" }")
             .world(|world| {
                 let image = world.images.get_mut(AMI).unwrap();
                 image.shared_with.insert("210987654321".into());

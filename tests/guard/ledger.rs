@@ -1031,7 +1031,8 @@ async fn what_was_discarded_can_be_registered_again_from_its_record_as_it_was() 
     image.imds_support = Some("v2.0".into());
     image.shared_with.insert("210987654321".into());
     let before = image.clone();
-    let house = house_with_table(image).await;
+    let shared = "[discard]\nshared = \"discard\"";
+    let house = House::with(image, with(Some(TABLE), shared)).await;
     let record = house.record(registered()).await;
     let request = &record["rebuild"]["register_image"];
     for (key, value) in [
@@ -1100,7 +1101,7 @@ async fn regression_the_request_to_register_again_has_only_what_a_volume_type_ta
 async fn who_may_launch_from_an_image_is_known_before_it_is_disabled_or_it_is_not() {
     let mut image = expecting("Windows");
     image.public = true;
-    let disable = "[discard]\naction = \"disable\"";
+    let disable = "[discard]\naction = \"disable\"\nshared = \"discard\"";
     let house = House::with(image.clone(), with(Some(TABLE), disable)).await;
     let record = house.record(registered()).await;
     assert_eq!(

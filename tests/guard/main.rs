@@ -614,6 +614,34 @@ async fn an_instance_that_is_launched_between_judgement_and_act_holds_the_discar
 }
 
 #[tokio::test]
+async fn an_image_that_is_shared_is_held_and_the_alert_says_with_whom() {
+    let mut shared = expecting("Windows");
+    shared.shared_with.insert("210987654321".into());
+    let house = House::of(shared.clone()).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["shared"]));
+    assert_eq!(record["shared_with"], json!(["210987654321"]));
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(
+        letter.contains("it is shared with 210987654321"),
+        "{letter}"
+    );
+    assert!(house.image_stands());
+
+    // Restoring it from the Recycle Bin shares it again by itself.
+    let settings = Settings::policy("[discard]\nshared = \"discard\"");
+    let house = House::with(shared, settings).await;
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(
+        !letter.contains(
+            "To share it again: aws ec2 modify-image-attribute --region eu-west-1 --image-id ami-"
+        ),
+        "{letter}"
+    );
+}
+
+#[tokio::test]
 async fn nobody_is_there_to_hear_of_a_discard() {
     let house = House::of(expecting("Windows")).await;
     for topic in house.sim.world().topics.values_mut() {

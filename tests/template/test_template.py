@@ -446,6 +446,7 @@ def test_the_deployed_policy_is_the_defaults_written_out():
             "max_per_hour": 10,
             "max_age_hours": 24,
             "in_use": "hold",
+            "shared": "hold",
             "service_registered": "hold",
         },
         "alert": {"on": ["mismatch", "conflict"]},
