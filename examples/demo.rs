@@ -162,6 +162,7 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
         settle: Duration::from_secs(300),
         ledger_table: None,
         ledger_days: 365,
+        recycle_bin_rule: None,
     };
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
     let guard = Arc::new(Guard::new(

@@ -1,4 +1,4 @@
-//! The only place that names the SDK: calls to EC2 and SNS, in `table` to DynamoDB, in `snapshot` to EBS,
+//! The only place that names the SDK: calls to EC2, SNS and the Recycle Bin, in `table` to DynamoDB, in `snapshot` to EBS,
 //! their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
 mod account;
@@ -46,12 +46,13 @@ pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;
 
-/// EC2, EBS, SNS and DynamoDB.
+/// EC2, EBS, SNS, the Recycle Bin and DynamoDB.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
     ebs: aws_sdk_ebs::Client,
     ec2: aws_sdk_ec2::Client,
+    rbin: aws_sdk_rbin::Client,
     sns: aws_sdk_sns::Client,
     /// Where questions are put together with those of other images.
     ahead: Option<Arc<Ahead>>,
@@ -144,6 +145,15 @@ pub(crate) enum Described {
     NotFound,
 }
 
+/// The status of a Recycle Bin retention rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RuleStatus {
+    /// It keeps what matches it.
+    Available,
+    /// It does not keep anything yet.
+    Pending,
+}
+
 /// Why an image was not taken away, as far as is known.
 #[derive(Debug)]
 pub(crate) struct NotTaken {
@@ -227,6 +237,9 @@ impl Aws {
             .interceptor(Whole(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
+        let rbin = aws_sdk_rbin::config::Builder::from(config)
+            .interceptor(Counting(Arc::clone(&counters)))
+            .build();
         let sns = aws_sdk_sns::config::Builder::from(config)
             // An alert is sent twice only if an attempt is made twice.
             .interceptor(connections::OnItsOwn)
@@ -236,6 +249,7 @@ impl Aws {
             config: config.clone(),
             ebs: snapshot::client(config, Counting(Arc::clone(&counters))),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
+            rbin: aws_sdk_rbin::Client::from_conf(rbin),
             sns: aws_sdk_sns::Client::from_conf(sns),
             ahead: None,
             counters,
@@ -864,6 +878,43 @@ impl Aws {
             .iter()
             .find(|image| image.image_id() == Some(id.as_str()));
         Ok(image.map(|image| time(*image.recycle_bin_exit_time()?)))
+    }
+
+    /// GetRule: the status of a retention rule for images.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer, or the rule does not keep images at all.
+    pub(crate) async fn recycle_bin_rule(&self, id: &str) -> Result<RuleStatus, Error> {
+        use aws_sdk_rbin::types::{ResourceType, RuleStatus as Status};
+        let call = "rbin:GetRule";
+        let rule = self
+            .rbin
+            .get_rule()
+            .identifier(id)
+            .send()
+            .await
+            .map_err(|error| classify(call, id, &error))?;
+        let unclear = |message: String| Error::Unavailable {
+            call,
+            resource: id.to_owned(),
+            message,
+        };
+        match (rule.resource_type, rule.status) {
+            (Some(ResourceType::Ec2Image), Some(Status::Available)) => Ok(RuleStatus::Available),
+            (Some(ResourceType::Ec2Image), Some(Status::Pending)) => Ok(RuleStatus::Pending),
+            (Some(ResourceType::Ec2Image), status) => {
+                let status = status.as_ref().map_or("none", Status::as_str);
+                Err(unclear(format!("the status of the rule is {status}")))
+            }
+            (Some(other), _) => Err(Error::NotPossible {
+                resource: id.to_owned(),
+                code: "NotForImages",
+                message: format!("this Recycle Bin rule keeps {other}, not EC2_IMAGE"),
+            }),
+            (None, _) => Err(unclear(
+                "the answer does not say what the rule keeps".into(),
+            )),
+        }
     }
 
     /// Publishes a message.

@@ -47,6 +47,9 @@ pub struct Config {
     pub ledger_days: u32,
     /// `GUARD_SETTLE_SECONDS`: how old an image must be before anything but `verified` counts.
     pub settle: Duration,
+    /// `GUARD_RECYCLE_BIN_RULE`: the id of the retention rule that keeps what is deregistered. Without one, no rule is
+    /// asked for.
+    pub recycle_bin_rule: Option<String>,
 }
 
 /// Why the function does not start.
@@ -165,6 +168,16 @@ impl Config {
                 }
             },
         };
+        let recycle_bin_rule = match variable("GUARD_RECYCLE_BIN_RULE") {
+            Some(value) if !is_rule_id(&value) => {
+                return Err(ConfigError::Unaccepted {
+                    variable: "GUARD_RECYCLE_BIN_RULE",
+                    value,
+                    accepted: "the id of a Recycle Bin retention rule: 11 letters and digits",
+                });
+            }
+            id => id,
+        };
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
             let Some(value) = variable(name) else {
                 return Ok(Duration::from_secs(default));
@@ -198,6 +211,7 @@ impl Config {
                 "whole seconds from 0 to 900",
                 900,
             )?,
+            recycle_bin_rule,
         })
     }
 }
@@ -230,6 +244,11 @@ fn topic(
 fn is_table_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     (3..=255).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// The id of a retention rule (Recycle Bin API reference, "GetRule").
+fn is_rule_id(id: &str) -> bool {
+    id.len() == 11 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Checks that settings and policy go together.
@@ -288,12 +307,19 @@ mod tests {
         assert_eq!(config.wait, Duration::from_secs(5));
         assert_eq!(config.settle, Duration::from_secs(300));
         assert_eq!(config.scope, Scope::default());
+        assert_eq!(config.recycle_bin_rule, None);
         assert_eq!(
             (config.ledger_table.as_ref(), config.ledger_days),
             (None, 365)
         );
         assert_eq!(
-            read(&[TOPIC, ("GUARD_MODE", ""), ("GUARD_ACCOUNT_ID", "")]).unwrap(),
+            read(&[
+                TOPIC,
+                ("GUARD_MODE", ""),
+                ("GUARD_ACCOUNT_ID", ""),
+                ("GUARD_RECYCLE_BIN_RULE", ""),
+            ])
+            .unwrap(),
             config
         );
     }
@@ -309,6 +335,7 @@ mod tests {
             ("GUARD_SETTLE_SECONDS", "900"),
             ("GUARD_LEDGER_TABLE", "guard-ledger"),
             ("GUARD_LEDGER_DAYS", "90"),
+            ("GUARD_RECYCLE_BIN_RULE", "JSzDHyLPHm0"),
         ])
         .unwrap();
         assert_eq!(config.mode, Mode::Enforce);
@@ -320,6 +347,7 @@ mod tests {
         );
         assert_eq!(config.ledger_table.as_deref(), Some("guard-ledger"));
         assert_eq!(config.ledger_days, 90);
+        assert_eq!(config.recycle_bin_rule.as_deref(), Some("JSzDHyLPHm0"));
     }
 
     #[test]
@@ -352,6 +380,16 @@ mod tests {
             (
                 vec![TOPIC, ("GUARD_LEDGER_DAYS", "0")],
                 "GUARD_LEDGER_DAYS is \"0\"; accepted is whole days from 1 to 3650",
+            ),
+            (
+                vec![
+                    TOPIC,
+                    (
+                        "GUARD_RECYCLE_BIN_RULE",
+                        "arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0",
+                    ),
+                ],
+                "GUARD_RECYCLE_BIN_RULE is \"arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0\"; accepted is the id of a Recycle Bin retention rule: 11 letters and digits",
             ),
             (
                 vec![TOPIC, ("GUARD_SETTLE_SECONDS", "3600")],

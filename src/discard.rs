@@ -100,6 +100,8 @@ pub enum Interlock {
     InUse,
     /// The image is shared with others, in whose accounts nobody can look.
     Shared,
+    /// The Recycle Bin does not keep the image yet, or that is not known.
+    NoWayBack,
     /// The image has deregistration protection.
     Protected,
     /// AWS Backup manages the image.
@@ -150,6 +152,9 @@ impl Interlock {
             }
             Interlock::Shared => {
                 "the image is shared with other accounts, an organisation or everybody, who may use it: see shared_with"
+            }
+            Interlock::NoWayBack => {
+                "the Recycle Bin rule that keeps discarded images is not active, or the guard could not determine whether it is. Without it, a deregistered image cannot be restored. The first rule of a Region can be pending for 30 minutes: you need not do anything then, because the event comes back until the rule is active"
             }
             Interlock::Protected => "the image has deregistration protection",
             Interlock::BackupManaged => "the image is managed by AWS Backup",
@@ -214,6 +219,8 @@ pub struct Surroundings {
     pub references: Result<Vec<String>, String>,
     /// How many confirmed subscriptions the alert topic has, or why that is not known.
     pub listeners: Result<u64, String>,
+    /// Why the Recycle Bin may not keep the image once it is deregistered, as a sentence.
+    pub way_back: Result<(), String>,
     /// When the first image was discarded that was registered from the same snapshot (or bundle), or why
     /// that is not known.
     pub discarded_sibling: Result<Option<DateTime<Utc>>, String>,
@@ -229,6 +236,7 @@ impl Surroundings {
         Surroundings {
             references: Ok(Vec::new()),
             listeners: Ok(1),
+            way_back: Ok(()),
             discarded_sibling: Ok(None),
             may_pass: Vec::new(),
             launch_permissions: Ok(Vec::new()),
@@ -313,6 +321,7 @@ fn interlocks(
     let unused = surroundings
         .is_some_and(|around| matches!(&around.references, Ok(arns) if arns.is_empty()));
     let heard = surroundings.is_some_and(|around| matches!(around.listeners, Ok(1..)));
+    let restorable = surroundings.is_some_and(|around| around.way_back.is_ok());
     let remembered = surroundings.is_some_and(|around| around.discarded_sibling.is_ok());
     let reregistered = surroundings
         .and_then(|around| around.discarded_sibling.as_ref().ok().copied().flatten())
@@ -383,6 +392,11 @@ fn interlocks(
                 && surroundings.is_some_and(|around| {
                     !around.shared_with(registration.account.as_str()).is_empty()
                 }),
+        ),
+        (
+            Interlock::NoWayBack,
+            // A disabled image is enabled again; no Recycle Bin has a part in that.
+            policy.action != DiscardAction::Disable && !restorable,
         ),
         (Interlock::Protected, image.is_protected()),
         (Interlock::BackupManaged, tag("aws:backup:source-resource")),
@@ -551,6 +565,7 @@ mod tests {
                 surroundings: Surroundings {
                     references: Ok(Vec::new()),
                     listeners: Ok(1),
+                    way_back: Ok(()),
                     discarded_sibling: Ok(None),
                     may_pass: Vec::new(),
                     launch_permissions: Ok(Vec::new()),
@@ -930,6 +945,11 @@ mod tests {
                 vec![],
             ),
             (
+                "the Recycle Bin rule is not active, or could not be asked",
+                case(|c| c.surroundings.way_back = Err("pending".into())),
+                vec![NoWayBack],
+            ),
+            (
                 "nobody listens",
                 case(|c| c.surroundings.listeners = Ok(0)),
                 vec![NobodyListening],
@@ -1026,12 +1046,14 @@ mod tests {
                     c.image.created = None;
                     c.surroundings.references = Ok(vec!["arn:instance".into()]);
                     c.surroundings.listeners = Ok(0);
+                    c.surroundings.way_back = Err("pending".into());
                 }),
                 vec![
                     ObserveMode,
                     NotOwner,
                     TooOld,
                     InUse,
+                    NoWayBack,
                     NobodyListening,
                     LedgerUnavailable,
                 ],
@@ -1072,11 +1094,21 @@ mod tests {
         let plan = plan(case.verdict, &circumstances, &case.policy);
         let held_by = [
             Interlock::InUse,
+            Interlock::NoWayBack,
             Interlock::NobodyListening,
             Interlock::Uncaptured,
             Interlock::LedgerUnavailable,
         ];
         assert_eq!(plan.held_by, held_by);
+    }
+
+    #[test]
+    fn an_image_that_is_disabled_needs_no_recycle_bin() {
+        let disabled = case(|case| {
+            case.policy.action = DiscardAction::Disable;
+            case.surroundings.way_back = Err("pending".into());
+        });
+        assert_eq!(disabled.plan().action, Action::Disable);
     }
 
     #[test]

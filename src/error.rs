@@ -39,13 +39,13 @@ pub enum Error {
         /// The image, or the item of the ledger.
         what: String,
     },
-    /// A discard is held, or an image unverifiable, only because something could not be found out. A held one
-    /// is told of, if the policy wants mismatches told.
-    #[error("{image} waits until this is known: {why}")]
+    /// A discard is held, or an image unverifiable, only because something could not be found out, or because the Recycle
+    /// Bin rule is not active yet. A held one is told of, if the policy wants mismatches told.
+    #[error("{image} waits until this is over: {why}")]
     NotFoundOut {
         /// The image.
         image: String,
-        /// What is not known, and why.
+        /// What is not known or not ready, and why.
         why: String,
     },
     /// What is to be done about the image depends on who registered it, and this event does not say; another may.
@@ -92,7 +92,8 @@ pub enum Error {
     NotPossible {
         /// What it was about.
         resource: String,
-        /// What kind of reason: `NoTopic`, `NoRootSnapshot`, `NotAvailable`, `NotInRecycleBin`, `InvalidAMIID.NotFound`.
+        /// What kind of reason: `NoTopic`, `NoRootSnapshot`, `NotAvailable`, `NotInRecycleBin`, `NotForImages`,
+        /// `InvalidAMIID.NotFound`.
         code: &'static str,
         /// Why not.
         message: String,

@@ -23,11 +23,12 @@ use crate::expectation::Expectation;
 use crate::inquiry::Traces;
 use crate::ledger::{Discard, Ledger, Told, Turn};
 use crate::observation::{Image, Observation};
-use crate::policy::Policy;
+use crate::policy::{DiscardAction, Policy};
 use crate::record::{Rebuild, Record};
 use crate::selftest::{self, Report};
 use crate::telemetry::{Failure, Line};
 use crate::verdict::{Judgement, Verdict, judge};
+use crate::way_back::WayBack;
 
 /// From this age of an event on, an image that can not be found is gone, and before it, not visible
 /// yet. EC2 shows a new image within 2.5 minutes (the longest that AWS Support advised to wait).
@@ -103,6 +104,7 @@ pub struct Guard {
     /// Messages that are on their way to chat applications.
     chats: Mutex<JoinSet<()>>,
     chat_turn: Arc<tokio::sync::Mutex<()>>,
+    way_back: WayBack,
 }
 
 /// An event as it arrived.
@@ -188,6 +190,7 @@ impl Guard {
             journal: Box::new(journal),
             chats: Mutex::default(),
             chat_turn: Arc::default(),
+            way_back: WayBack::default(),
         }
     }
 
@@ -685,10 +688,17 @@ impl Guard {
                 None => Ok(1),
             }
         };
+        let way_back = async {
+            match self.recycle_bin_rule() {
+                Some(rule) => self.way_back.check(&self.aws, rule).await,
+                None => Ok(()),
+            }
+        };
         // Boxed: the SDK's futures are large.
-        let (references, listeners, launch_permissions, discarded_sibling) = tokio::join!(
+        let (references, listeners, way_back, launch_permissions, discarded_sibling) = tokio::join!(
             Box::pin(self.aws.image_references(&name)),
             Box::pin(listeners),
+            Box::pin(way_back),
             Box::pin(launch_permissions),
             Box::pin(discarded_sibling),
         );
@@ -702,6 +712,7 @@ impl Guard {
             ),
             (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
         ];
+        let not_yet = way_back.as_ref().is_err_and(|hindrance| hindrance.passes);
         Surroundings {
             may_pass: may_pass
                 .into_iter()
@@ -710,12 +721,20 @@ impl Guard {
                     error.is_some_and(|error| of_ledger || !error.needs_a_person())
                 })
                 .map(|(interlock, _)| interlock)
+                .chain(not_yet.then_some(Interlock::NoWayBack))
                 .collect(),
+            way_back: way_back.map_err(|hindrance| hindrance.why),
             references: references.map_err(|error| error.to_string()),
             listeners: listeners.map_err(|error| error.to_string()),
             launch_permissions: launch_permissions.map_err(|error| error.to_string()),
             discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
         }
+    }
+
+    /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.
+    pub(crate) fn recycle_bin_rule(&self) -> Option<&str> {
+        let rule = self.config.recycle_bin_rule.as_deref();
+        rule.filter(|_| self.policy.action != DiscardAction::Disable)
     }
 
     /// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.

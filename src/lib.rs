@@ -10,7 +10,7 @@
 //! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
-//! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger` |
+//! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
 //! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones.
@@ -38,6 +38,7 @@ pub mod selftest;
 pub mod sweep;
 pub mod telemetry;
 pub mod verdict;
+mod way_back;
 
 pub use aws::{Aws, BroughtBack, Tally};
 pub use discard::plan;

@@ -510,6 +510,12 @@ impl Record {
         if let Err(why) = &surroundings.listeners {
             unknown.push(format!("whether anybody listens is not known: {why}"));
         }
+        // A complete sentence. What holds nothing is no error.
+        if let Err(why) = &surroundings.way_back
+            && self.held_by.contains(&Interlock::NoWayBack)
+        {
+            unknown.push(why.clone());
+        }
         if let Err(why) = &surroundings.discarded_sibling {
             unknown.push(format!(
                 "whether one like it was discarded before is not known: {why}"

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::alert;
-use crate::aws::{ImageName, Tried};
+use crate::aws::{ImageName, RuleStatus, Tried};
 use crate::config::Mode;
 use crate::discard::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::error::Error;
@@ -85,7 +85,8 @@ pub struct PolicyInForce {
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `disk`, `alert`, `chat`, `time`, or the name of a permission.
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `recycle-bin-rule`, `disk`, `alert`, `chat`, `time`, or the name of a
+    /// permission.
     pub check: String,
     /// How it is.
     pub state: State,
@@ -164,6 +165,9 @@ impl Guard {
             checks.push(self.check_topic("chat-topic", topic).await);
         }
         checks.push(self.check_ledger().await);
+        if let Some(rule) = self.recycle_bin_rule() {
+            checks.push(self.check_recycle_bin_rule(rule).await);
+        }
         let image = self.check_permissions(checks).await;
         if self.policy.disk != Asked::Never {
             checks.push(self.check_disk(image).await);
@@ -221,6 +225,22 @@ impl Guard {
                 "GUARD_LEDGER_TABLE is not set: it is in memory, and forgets when the process ends",
             ),
         }
+    }
+
+    async fn check_recycle_bin_rule(&self, rule: &str) -> Check {
+        let (state, found) = match self.aws.recycle_bin_rule(rule).await {
+            Ok(RuleStatus::Available) => (State::Ok, format!("{rule} is available")),
+            Ok(RuleStatus::Pending) => (
+                State::Unknown,
+                format!(
+                    "{rule} is pending: discards are held until it is available. The first rule of a Region takes up to \
+                     30 minutes"
+                ),
+            ),
+            Err(error) if error.needs_a_person() => (State::Failed, error.to_string()),
+            Err(error) => (State::Unknown, error.to_string()),
+        };
+        check("recycle-bin-rule", state, found)
     }
 
     /// Reads a disk: that of an image's root snapshot.

@@ -549,7 +549,9 @@ def list_member(shape: ListShape) -> str:
 
 def as_python(pattern: str) -> str:
     """A pattern of the models, which are Java's."""
-    return re.sub(r"\\p\{[^}]*\}", r"\\w", pattern)
+    pattern = re.sub(r"\\p\{[^}]*\}", r"\\w", pattern)
+    # Java repeats what is repeated already, `[a]{2}{0,3}`; Python wants a group for that.
+    return re.sub(r"(\[[^]]*\]\{\d+\})(?=\{)", r"(?:\1)", pattern)
 
 
 def split(tag: str) -> tuple[str, str]:

@@ -66,6 +66,14 @@ pub(crate) struct Guarding {
         hide_env_values = true
     )]
     ledger: Option<String>,
+    /// The Recycle Bin rule that keeps what the guard discards. With it, a discard is held while the rule is not active
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "GUARD_RECYCLE_BIN_RULE",
+        hide_env_values = true
+    )]
+    recycle_bin_rule: Option<String>,
 }
 
 /// A guard before an account.
@@ -84,6 +92,8 @@ impl Guarding {
             // Of several checks this needs one, and the command line none.
             "GUARD_ALERT_TOPIC_ARN" => Some(self.topic().unwrap_or(NO_TOPIC).to_owned()),
             "GUARD_LEDGER_TABLE" => self.ledger().map(str::to_owned),
+            // What is set to nothing is not set there, either.
+            "GUARD_RECYCLE_BIN_RULE" => self.recycle_bin_rule.clone(),
             // What is asked is what the guard would do.
             "GUARD_MODE" => Some(Mode::Enforce.word().into()),
             _ => None,

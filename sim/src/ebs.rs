@@ -272,10 +272,7 @@ impl Listing {
 /// Reads the disk, and answers. This may block.
 pub(crate) fn read(request_id: &str, reading: Reading) -> Reply {
     let answer = match reading {
-        Reading::Listing(listing) => listing.read().map(|page| {
-            let body = page.to_string();
-            reply(request_id, 200, "application/json", Vec::new(), body.into())
-        }),
+        Reading::Listing(listing) => listing.read().map(|page| document(request_id, &page)),
         Reading::Block(mut disk, index) => disk.read(index).map(|block| {
             let checksum = STANDARD.encode(Sha256::digest(&block));
             let headers = vec![
@@ -288,6 +285,12 @@ pub(crate) fn read(request_id: &str, reading: Reading) -> Reply {
         }),
     };
     answer.unwrap_or_else(|error| refused(request_id, failed_with(error.to_string())))
+}
+
+/// An answer that is a JSON document.
+pub(crate) fn document(request_id: &str, document: &Json) -> Reply {
+    let body = document.to_string();
+    reply(request_id, 200, "application/json", Vec::new(), body.into())
 }
 
 /// The answer to a call that was refused.

@@ -16,6 +16,8 @@ pub enum Service {
     DynamoDb,
     /// The EBS direct APIs, the `AWS restJson1` protocol, API version 2019-11-02.
     Ebs,
+    /// The Recycle Bin, the `AWS restJson1` protocol, API version 2021-06-15.
+    Rbin,
 }
 
 /// One request that reached the server, whether it was served, refused or disturbed by a fault.
@@ -30,7 +32,8 @@ pub struct Call {
     /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them. Of a
     /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
     /// transaction or a batch have commas between them. Of a call of the EBS direct APIs the parameters have their names
-    /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on.
+    /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on; and those of a call of the
+    /// Recycle Bin: `Identifier`.
     pub params: BTreeMap<String, String>,
     /// What the server did with it.
     pub answer: Answer,
@@ -149,9 +152,10 @@ impl Calls {
 pub enum FaultKind {
     /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's and STS's `Throttling` (400), DynamoDB's
     /// `ProvisionedThroughputExceededException` (400), the EBS direct APIs' `RequestThrottledException` for
-    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400).
+    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400), the Recycle Bin's `ThrottlingException` (400).
     Throttle,
-    /// `InternalError`, DynamoDB's `InternalServerError`, the EBS direct APIs' `InternalServerException` (500).
+    /// `InternalError`, DynamoDB's `InternalServerError`, the `InternalServerException` of the EBS direct APIs and of the
+    /// Recycle Bin (500).
     InternalError,
     /// A transaction is at work on an item of DynamoDB that the call wants: `TransactWriteItems` is cancelled
     /// with `TransactionConflict` as the reason of its last write, any other call is refused with
@@ -175,9 +179,10 @@ pub enum FaultKind {
     /// for, or none (EC2 API reference, "Query requests").
     EmptyPage,
     /// IAM says no: EC2's `UnauthorizedOperation`, SNS's `AuthorizationError` or STS's `AccessDenied` (all 403), or
-    /// the `AccessDeniedException` of DynamoDB (400) or of the EBS direct APIs (403).
+    /// the `AccessDeniedException` of DynamoDB (400), of the EBS direct APIs or of the Recycle Bin (both 403).
     AccessDenied,
-    /// Any other refusal of the service's (400; of the EBS direct APIs', what the code has in their model);
+    /// Any other refusal of the service's (400; of the EBS direct APIs' and of the Recycle Bin's, what the code has in
+    /// their models);
     /// nothing was done.
     Refuse {
         /// The error code.

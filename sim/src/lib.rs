@@ -1,8 +1,8 @@
 //! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
 //!
 //! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's and STS's (`awsQuery`, 2010-03-31 and
-//! 2011-06-15), DynamoDB's (AWS JSON 1.0, 2012-08-10) and that of the EBS direct APIs (`restJson1`, 2019-11-02),
-//! so the real SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value,
+//! 2011-06-15), DynamoDB's (AWS JSON 1.0, 2012-08-10), that of the EBS direct APIs (`restJson1`, 2019-11-02) and that of
+//! the Recycle Bin (`restJson1`, 2021-06-15), so the real SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value,
 //! [`World`], that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs
 //! calls in the ways in which life does.
 //!
@@ -30,7 +30,7 @@
 //! - Lineage: images, snapshots, volumes and instances say what they came from; what belongs to other
 //!   accounts is hidden as EC2 hides it, and so are their tags; a terminated instance has no volumes.
 //! - Deregistering: only by the owner, not if protected or managed by AWS Backup; the Recycle Bin keeps what
-//!   a rule's tag pair names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
+//!   the tag pair of an available rule names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
 //! - Regions: a request is about the one that it was signed for, which has resources of its own; one that the
 //!   account has not opted in to refuses everything.
 //! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and names,
@@ -87,6 +87,7 @@
 //! DynamoDB: `GetItem`, `BatchGetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
 //! `DescribeTable`.
 //! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
+//! Rbin: `GetRule`.
 
 mod connection;
 mod dynamodb;
@@ -98,6 +99,7 @@ mod index;
 mod limit;
 mod population;
 mod query;
+mod rbin;
 mod recording;
 mod refusal;
 mod server;

@@ -238,6 +238,7 @@ fn name_of(service: Service) -> &'static str {
         Service::Sts => "sts",
         Service::DynamoDb => "dynamodb",
         Service::Ebs => "ebs",
+        Service::Rbin => "rbin",
     }
 }
 

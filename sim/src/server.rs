@@ -28,7 +28,7 @@ use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{dynamodb, ebs, ec2, query, sns, sts};
+use crate::{dynamodb, ebs, ec2, query, rbin, sns, sts};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -233,11 +233,13 @@ impl Question {
         }
     }
 
-    /// A request of the EBS direct APIs, whose action its path names.
+    /// A request of the EBS direct APIs or of the Recycle Bin, whose action its path names.
     fn of_path(method: &str, path: &str, query: &str) -> Option<Question> {
-        let (action, params) = ebs::question(method, path, query)?;
+        let ebs = ebs::question(method, path, query).map(|question| (Service::Ebs, question));
+        let found = ebs.or_else(|| Some((Service::Rbin, rbin::question(method, path)?)));
+        let (service, (action, params)) = found?;
         Some(Question {
-            service: Service::Ebs,
+            service,
             action,
             params,
         })
@@ -374,7 +376,9 @@ fn answer(state: &State, region: Option<String>, mut question: Question) -> Outc
     let fault = lock(&state.log).fault_for(&question.action, &question.params);
     let latency = match question.service {
         Service::Ebs => world.ebs.latency,
-        Service::Ec2 | Service::Sns | Service::Sts | Service::DynamoDb => Duration::ZERO,
+        Service::Ec2 | Service::Sns | Service::Sts | Service::DynamoDb | Service::Rbin => {
+            Duration::ZERO
+        }
     };
     let (pending, answer) = if fault == Some(FaultKind::ResetBefore) {
         (None, Answer::Ok)
@@ -419,8 +423,10 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::Throttle, Service::Sns | Service::Sts) => query::throttled(),
         (FaultKind::Throttle, Service::DynamoDb) => dynamodb::throttled(),
         (FaultKind::Throttle, Service::Ebs) => ebs::throttled(action),
+        (FaultKind::Throttle, Service::Rbin) => rbin::throttled(),
         (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
-        (FaultKind::InternalError, Service::Ebs) => ebs::failed(),
+        // Both services have the same error.
+        (FaultKind::InternalError, Service::Ebs | Service::Rbin) => ebs::failed(),
         (FaultKind::InternalError, _) => {
             Refusal::new("InternalError", "An internal error has occurred").with_status(500)
         }
@@ -431,8 +437,11 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
             dynamodb::denied(world, action, question.json())
         }
         (FaultKind::AccessDenied, Service::Ebs) => ebs::denied(world, action, &question.params),
+        (FaultKind::AccessDenied, Service::Rbin) => rbin::denied(world, action, &question.params),
         (FaultKind::TransactionConflict, _) => dynamodb::conflicting(action, question.json()),
-        (FaultKind::Refuse { code, message }, Service::Ebs) => ebs::refusal(code, message),
+        (FaultKind::Refuse { code, message }, Service::Ebs | Service::Rbin) => {
+            ebs::refusal(code, message)
+        }
         (FaultKind::Refuse { code, message }, _) => Refusal::new(code, message),
         (
             FaultKind::ResetBefore
@@ -460,7 +469,9 @@ fn not_opted_in(service: Service) -> Refusal {
             Refusal::new("InvalidClientTokenId", invalid_token).with_status(403)
         }
         Service::DynamoDb => Refusal::new("UnrecognizedClientException", invalid_token),
-        Service::Ebs => Refusal::new("UnrecognizedClientException", invalid_token).with_status(403),
+        Service::Ebs | Service::Rbin => {
+            Refusal::new("UnrecognizedClientException", invalid_token).with_status(403)
+        }
     }
 }
 
@@ -492,6 +503,10 @@ fn serve_or_refuse(
         Service::DynamoDb => put_into_words(
             refusal.map_or_else(|| dynamodb::call(world, action, question.json()), Err),
             |result| dynamodb::reply(&request_id, result),
+        ),
+        Service::Rbin => put_into_words(
+            refusal.map_or_else(|| rbin::call(world, action, &question.params), Err),
+            |result| rbin::reply(&request_id, result),
         ),
         Service::Ebs => {
             return put_into_words(

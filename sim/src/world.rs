@@ -91,11 +91,7 @@ impl Default for World {
             images: BTreeMap::new(),
             deregistered: BTreeMap::new(),
             recycle_bin: BTreeMap::new(),
-            recycle_bin_rules: vec![RecycleBinRule {
-                tag_key: "ami-billing-guard:discard".into(),
-                tag_value: "true".into(),
-                retention_days: 30,
-            }],
+            recycle_bin_rules: vec![RecycleBinRule::new("ami-billing-guard:discard", "true", 30)],
             instances: BTreeMap::new(),
             reserved_instances: BTreeMap::new(),
             references: BTreeMap::new(),
@@ -737,12 +733,40 @@ pub struct BinnedImage {
 /// A tag-level retention rule of the Recycle Bin for images. It matches key *and* value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecycleBinRule {
+    /// Eleven letters and digits.
+    pub id: String,
+    /// `available`, or `pending`: then it keeps nothing yet.
+    pub status: String,
     /// The tag's key.
     pub tag_key: String,
     /// The tag's value.
     pub tag_value: String,
     /// How long an image is kept.
     pub retention_days: u32,
+}
+
+impl RecycleBinRule {
+    /// The id of the rule of [`World::default`], and of every other one that a test gives no id of its own.
+    pub const ID: &str = "JSzDHyLPHm0";
+
+    /// An available rule that keeps images with this tag for so many days.
+    pub fn new(
+        tag_key: impl Into<String>,
+        tag_value: impl Into<String>,
+        retention_days: u32,
+    ) -> RecycleBinRule {
+        RecycleBinRule {
+            id: RecycleBinRule::ID.into(),
+            status: "available".into(),
+            tag_key: tag_key.into(),
+            tag_value: tag_value.into(),
+            retention_days,
+        }
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        self.status == "available"
+    }
 }
 
 /// An instance.

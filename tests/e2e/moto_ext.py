@@ -14,6 +14,7 @@ What is added to moto's EC2:
 - DeregisterImage refuses what EC2 refuses and puts tagged images into a Recycle Bin, which
   ListImagesInRecycleBin shows and RestoreImageFromRecycleBin empties; DisableImage takes the launch
   permissions away;
+- GetRule of the Recycle Bin, which moto does not have at all; a pending rule keeps nothing;
 - DescribeImageReferences names instances, launch templates and SSM parameters that refer to images;
 - DescribeRegions leaves out those that the account has not opted in to, unless it is asked for them,
   heeds filters, and refuses one that does not exist; DescribeReservedInstances shows what a test reserved;
@@ -41,7 +42,7 @@ tests beside the AWS protocols:
     POST /_guard/reset                  an empty world
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
-    POST /_guard/rules                  [{"key", "value", "days"}]
+    POST /_guard/rules                  [{"id", "status", "key", "value", "days"}]
     POST /_guard/reserve                [what DescribeReservedInstances shows]
     POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared",
                                          "lost": the call takes effect, "reasons": of a cancelled transaction,
@@ -412,7 +413,8 @@ def deregister_image(self: EC2Response) -> ActionResult:
     if self._get_param("DeleteAssociatedSnapshots", False):
         for mapping in image.block_device_mappings:
             backend.snapshots.pop(mapping["Ebs"].get("SnapshotId"), None)
-    days = [rule["days"] for rule in STATE.rules if tags.get(rule["key"]) == rule["value"]]
+    rules = [rule for rule in STATE.rules if rule["status"] == "available"]
+    days = [rule["days"] for rule in rules if tags.get(rule["key"]) == rule["value"]]
     # An instance-store-backed image is not kept.
     if days and image.root_device_type != "instance-store":
         now = datetime.now(UTC)
@@ -720,13 +722,14 @@ class Application:
             fault["spared"] -= 1
             fault = None
         if fault is None or fault["lost"]:
-            status, headers, answer = self.served_once(environ, entry)
+            serve = get_rule if entry["action"] == "GetRule" else self.served_once
+            status, headers, answer = serve(environ, entry)
         if fault is not None:
             fault["times"] -= 1
             if fault["times"] == 0:
                 STATE.faults.remove(fault)
             status, headers = f"{fault['status']} Fault", [("Content-Type", "text/xml")]
-            if entry["service"] == "ebs":
+            if entry["service"] in ("ebs", "rbin"):
                 headers = [("Content-Type", "application/json"), ("x-amzn-errortype", fault["code"])]
             answer = error_body(entry["service"], fault).encode()
         entry["status"] = int(status.split()[0])
@@ -749,6 +752,32 @@ class Application:
         return served
 
 
+def get_rule(environ: dict[str, Any], entry: dict[str, Any]) -> tuple[str, Any, bytes]:
+    """GetRule of the Recycle Bin: of a rule that a test has made."""
+    identifier = entry["params"].get("Identifier", "")
+    rule = next((rule for rule in STATE.rules if rule["id"] == identifier), None)
+    headers = [("Content-Type", "application/json")]
+    if rule is None:
+        status, code, reason = "404 Not Found", "ResourceNotFoundException", "RULE_NOT_FOUND"
+        message = f"The rule '{identifier}' does not exist."
+        if not re.fullmatch("[0-9a-zA-Z]{11}", identifier):
+            status, code, reason = "400 Bad Request", "ValidationException", "INVALID_PARAMETER_VALUE"
+            message = f"The rule identifier '{identifier}' is not valid."
+        body = json.dumps({"Message": message, "Reason": reason})
+        return status, [*headers, ("x-amzn-errortype", code)], body.encode()
+    answer = {
+        "Identifier": identifier,
+        "Description": "",
+        "ResourceType": "EC2_IMAGE",
+        "RetentionPeriod": {"RetentionPeriodValue": rule["days"], "RetentionPeriodUnit": "DAYS"},
+        "ResourceTags": [{"ResourceTagKey": rule["key"], "ResourceTagValue": rule["value"]}],
+        "Status": rule["status"],
+        "LockState": "unlocked",
+        "RuleArn": f"arn:aws:rbin:{REGION}:{ACCOUNT}:rule/{identifier}",
+    }
+    return "200 OK", headers, json.dumps(answer).encode()
+
+
 def wait_if_told(environ: dict[str, Any], body: bytes) -> None:
     """Waits, if a test has told this action to, before the call is logged and takes effect."""
     with LOCK:
@@ -769,7 +798,7 @@ def describe_call(environ: dict[str, Any], body: bytes) -> dict[str, Any]:
     service, target = scope[2] if scope else None, environ.get("HTTP_X_AMZ_TARGET")
     if target:
         action, params = target.split(".")[-1], json.loads(body or b"{}")
-    elif service == "ebs":
+    elif service in ("ebs", "rbin"):
         action, params = describe_path(environ)
     else:
         params = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
@@ -806,10 +835,11 @@ def record(environ: dict[str, Any], body: bytes, entry: dict[str, Any]) -> None:
     )
 
 
-# What the EBS direct APIs' methods and paths mean.
+# What the methods and paths of the EBS direct APIs and of the Recycle Bin mean.
 PATHS = [
     ("GET", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks", "ListSnapshotBlocks"),
     ("GET", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks/(?P<BlockIndex>\d+)", "GetSnapshotBlock"),
+    ("GET", r"/rules/(?P<Identifier>[^/]+)", "GetRule"),
     ("POST", r"/snapshots", "StartSnapshot"),
     ("PUT", r"/snapshots/(?P<SnapshotId>[^/]+)/blocks/(?P<BlockIndex>\d+)", "PutSnapshotBlock"),
     ("POST", r"/snapshots/completion/(?P<SnapshotId>[^/]+)", "CompleteSnapshot"),
@@ -817,7 +847,7 @@ PATHS = [
 
 
 def describe_path(environ: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """The action of the EBS direct APIs that a request is, and its parameters but for what it writes."""
+    """The action of the EBS direct APIs or of the Recycle Bin that a request is, and its parameters but for what it writes."""
     for method, pattern, action in PATHS:
         found = re.fullmatch(pattern, environ["PATH_INFO"])
         if found and method == environ["REQUEST_METHOD"]:
@@ -833,7 +863,7 @@ def error_body(service: str, fault: dict[str, Any]) -> str:
         reasons = {"CancellationReasons": [{"Code": reason} for reason in fault["reasons"]]}
         kind = f"com.amazonaws.dynamodb.v20120810#{code}"
         return json.dumps({"__type": kind, "message": message} | (reasons if fault["reasons"] else {}))
-    if service == "ebs":
+    if service in ("ebs", "rbin"):
         return json.dumps({"Message": message} | {"Reason": reason for reason in fault["reasons"]})
     if service == "ec2":
         return f"<Response><Errors><Error>{error}</Error></Errors><RequestID>0</RequestID></Response>"

@@ -16,6 +16,7 @@ from e2e.world import (
     OTHER_ACCOUNT,
     PREPARED,
     REGION,
+    RULE,
     TOPIC,
     World,
     registration,
@@ -240,6 +241,40 @@ def test_the_policy_can_discard_what_is_in_use_and_the_letter_says_by_what(world
     [letter] = world.letters()
     for reference in references:
         assert reference in letter["text"]
+
+
+def test_while_the_recycle_bin_rule_is_pending_a_discard_is_held_told_once_and_made_up_for(world: World, start):
+    guard = start(GUARD_RECYCLE_BIN_RULE=RULE)
+    world.set_rule("pending")
+    ami = world.image(expect="Windows")
+    event = registration(ami)
+
+    for _ in range(2):
+        error = guard.invoke(event)
+        assert error["errorType"] == "NotFoundOut"
+        assert f"the Recycle Bin rule {RULE} is still pending" in error["errorMessage"]
+    [alert] = world.alerts()
+    assert (alert["action"], alert["held_by"]) == ("hold", ["no-way-back"])
+    assert "no-way-back" in world.letters()[0]["text"]
+    assert world.exists(ami) and DISCARD not in world.tags(ami)
+
+    world.set_rule("available")
+    record = guard.invoke(event)
+
+    assert (record["outcome"], record["recycle_bin"]) == ("done", "in")
+    assert world.actions().count("GetRule") == 3, "what is available is not asked for again"
+
+
+def test_a_recycle_bin_rule_that_may_not_be_asked_for_holds(world: World, start):
+    guard = start(GUARD_RECYCLE_BIN_RULE=RULE)
+    world.fail("GetRule", "AccessDeniedException", "not authorized to look", status=403)
+    ami = world.image(expect="Windows")
+
+    record = guard.invoke(registration(ami))
+
+    assert (record["action"], record["held_by"]) == ("hold", ["no-way-back"])
+    assert "rbin:GetRule" in record["error"] and "not authorized to look" in record["error"]
+    assert world.exists(ami)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The role of the template against the calls that moto saw: what the guard may do is what it does."""
 
 from e2e.emulator import Emulator
-from e2e.world import LEDGER, World, registration, scheduled, sweep, template_resource, within_the_hour
+from e2e.world import LEDGER, RULE, World, registration, scheduled, sweep, template_resource, within_the_hour
 
 # What the role allows, and the guard itself never calls.
 OTHERS = {
@@ -19,6 +19,8 @@ def statements() -> dict[str, dict]:
     """What the role allows, by the names of the statements."""
     [policy] = template_resource("GuardRole")["Policies"]
     listed = policy["PolicyDocument"]["Statement"]
+    # Of one that depends on a condition, what is there if it holds.
+    listed = [statement["Fn::If"][1] if "Fn::If" in statement else statement for statement in listed]
     return {statement["Sid"]: statement for statement in listed if statement["Effect"] == "Allow"}
 
 
@@ -49,7 +51,7 @@ def make_every_call(world: World, start, policy) -> None:
     world.make_ledger()
     within_the_hour(60)
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
-    guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
+    guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule, GUARD_RECYCLE_BIN_RULE=RULE)
     snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))
     from_instance = world.register(snapshot, expect="Windows")
     first, second = world.image(expect="Windows"), world.image(expect="Windows")

@@ -28,6 +28,9 @@ WRONG = [
         {"GUARD_SETTLE_SECONDS": "901"}, ["GUARD_SETTLE_SECONDS", "901", "0 to 900"], id="settle time"
     ),
     pytest.param(
+        {"GUARD_RECYCLE_BIN_RULE": "rule-1"}, ["GUARD_RECYCLE_BIN_RULE", "rule-1", "11 letters"], id="Recycle Bin rule"
+    ),
+    pytest.param(
         {"GUARD_LEDGER_TABLE": "a table"}, ["GUARD_LEDGER_TABLE", "a table", "DynamoDB"], id="ledger table"
     ),
     pytest.param(

@@ -37,6 +37,9 @@ TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:ami-billing-guard"
 
 LEDGER = "ledger"
 
+# The Recycle Bin rule that keeps what is discarded.
+RULE = "JSzDHyLPHm0"
+
 # Packs disks of the corpus, and unpacks them.
 PACK = runpy.run_path(str(ROOT / "disk/corpus/pack.py"))
 
@@ -150,7 +153,7 @@ class World:
         self.ec2, self.sns, self.sqs = moto.ec2, moto.sns, moto.sqs
         self.ssm, self.dynamodb, self.ebs = moto.ssm, moto.dynamodb, moto.ebs
         moto.order("reset")
-        moto.order("rules", [{"key": DISCARD, "value": "true", "days": 30}])
+        self.set_rule("available")
         assert self.sns.create_topic(Name=TOPIC.split(":")[-1])["TopicArn"] == TOPIC
         self._queue = self.sqs.create_queue(QueueName="alerts")["QueueUrl"]
         arn = self.sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])
@@ -263,6 +266,11 @@ class World:
                 LaunchTemplateName=name, LaunchTemplateData={"ImageId": image}
             )
         return template["LaunchTemplate"]["LaunchTemplateId"]
+
+    def set_rule(self, status: str) -> None:
+        """Leaves the Recycle Bin with the one rule for what is discarded, which is `pending` or `available`."""
+        rule = {"id": RULE, "status": status, "key": DISCARD, "value": "true", "days": 30}
+        self.moto.order("rules", [rule])
 
     def nobody_listens(self) -> None:
         """Leaves the topic with a subscription by mail alone, whose link nobody has followed yet."""

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use sim::{Message, Topic};
+use sim::{Message, RecycleBinRule, Topic};
 
 use super::*;
 
@@ -178,6 +178,9 @@ fn scenarios() -> Vec<Scenario> {
         of(&["mismatch-wrong-held"], linux_for_windows())
             .settings(|settings| settings.mode = Mode::Observe)
             .world(|world| world.add_instance(Instance::new("i-0123456789abcdef1", AMI))),
+        of(&["mismatch-wrong-held-rule-pending"], linux_for_windows())
+            .settings(|settings| settings.recycle_bin_rule = Some(RecycleBinRule::ID))
+            .world(|world| world.recycle_bin_rules[0].status = "pending".into()),
         of(
             &["mismatch-wrong-brought-back"],
             tagged(linux_for_windows(), "ami-billing-guard:discard", "true"),

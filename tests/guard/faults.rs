@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ami_billing_guard::policy::DiscardAction;
-use sim::{AttachedVolume, Call, Calls, Service};
+use sim::{AttachedVolume, Call, Calls, RecycleBinRule, Service};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -194,6 +194,7 @@ impl Scenario {
             // So that nobody waits until an image that stands after its discard counts as brought back.
             settle: Duration::ZERO,
             ledger_table: Some(LEDGER),
+            recycle_bin_rule: Some(RecycleBinRule::ID),
             ..Settings::default()
         };
         House::around((self.world)(), settings).await
@@ -357,7 +358,13 @@ fn blind_discards(scenario: &'static Scenario, steps: &[Step]) -> Vec<Combinatio
 
 /// What may hold an image that should be discarded without the queue bringing its event back: people are told
 /// that it is theirs to send it again.
-const DONE_WITH: [&str; 4] = ["in-use", "nobody-listening", "uncaptured", "untaggable"];
+const DONE_WITH: [&str; 5] = [
+    "in-use",
+    "no-way-back",
+    "nobody-listening",
+    "uncaptured",
+    "untaggable",
+];
 
 impl Combination {
     fn has_slow_answers(&self) -> bool {

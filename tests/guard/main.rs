@@ -17,6 +17,7 @@ mod lookups;
 mod model;
 mod selftest;
 mod thaw;
+mod way_back;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,6 +60,7 @@ struct Settings {
     ledger_table: Option<&'static str>,
     chat_topic: Option<&'static str>,
     reader: PathBuf,
+    recycle_bin_rule: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -77,6 +79,7 @@ impl Default for Settings {
             ledger_table: None,
             chat_topic: None,
             reader: READER.into(),
+            recycle_bin_rule: None,
         }
     }
 }
@@ -122,6 +125,7 @@ impl House {
             settle: settings.settle,
             ledger_table: settings.ledger_table.map(str::to_owned),
             ledger_days: 365,
+            recycle_bin_rule: settings.recycle_bin_rule.map(str::to_owned),
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);

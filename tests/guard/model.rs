@@ -362,6 +362,7 @@ impl Bench {
                 settle: Duration::from_secs(300),
                 ledger_table: Some(TABLE.into()),
                 ledger_days: 365,
+                recycle_bin_rule: None,
                 chat_topic: None,
                 policy_path: None,
             };

@@ -18,7 +18,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from e2e.world import DISCARD, TOPIC, Moto, World, client, disk
+from e2e.world import DISCARD, RULE, TOPIC, Moto, World, client, disk
 
 # What sim's example world has, by the snapshot's description: what images of it bill.
 SNAPSHOTS = {
@@ -209,6 +209,10 @@ def scenario(endpoint: str) -> Play:
     do("deregister an untagged one", ec2.deregister_image, ImageId=fourth)
     do("look into the Recycle Bin", ec2.list_images_in_recycle_bin)
     do("look for what is there", ec2.list_images_in_recycle_bin, ImageIds=[first])
+    get_rule = client("rbin", endpoint).get_rule
+    do("ask for the Recycle Bin rule", get_rule, Identifier=RULE)
+    do("ask for an unknown rule", get_rule, Identifier="00000000000")
+    do("ask for no rule's id", get_rule, Identifier="0")
     lineage(ec2, do, snapshots["Windows Server"])
     do("the snapshots stay", ec2.describe_snapshots, SnapshotIds=sorted(snapshots.values()))
     do("an unknown snapshot", ec2.describe_snapshots, SnapshotIds=["snap-0123456789abcdef0"])

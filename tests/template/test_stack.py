@@ -21,6 +21,9 @@ from stack import ROOT
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 
+# What CloudFormation would give for the Recycle Bin rule.
+RULE = "JSzDHyLPHm0"
+
 # What moto's CloudFormation can not create. cfn-lint and `sam validate --lint` alone look at these; of the alarms and
 # queries, the APIs that moto has.
 UNKNOWN_TO_MOTO = {
@@ -64,6 +67,9 @@ class Created:
         self.template = transformed()
         resources = self.template["Resources"]
         self.left_out = {name: resources.pop(name) for name in list(resources) if is_unknown(resources[name])}
+        if "RecycleBinRule" in self.left_out:
+            self.template = without_rule(self.template)
+            resources = self.template["Resources"]
         dashboard = resources["GuardDashboard"]["Properties"]["DashboardBody"]
         alarm = rf"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:\1"
         dashboard["Fn::Sub"] = re.sub(r"\$\{(\w+Alarm)\.Arn\}", alarm, dashboard["Fn::Sub"])
@@ -105,6 +111,20 @@ class Created:
         return value
 
 
+def without_rule(value: Any) -> Any:
+    """What refers to the Recycle Bin rule, with what CloudFormation would give."""
+    match value:
+        case {"Fn::GetAtt": ["RecycleBinRule", "Identifier"]}:
+            return RULE
+        case {"Fn::GetAtt": ["RecycleBinRule", "Arn"]}:
+            return f"arn:aws:rbin:{REGION}:{ACCOUNT}:rule/{RULE}"
+        case dict():
+            return {key: without_rule(member) for key, member in value.items()}
+        case list():
+            return [without_rule(member) for member in value]
+    return value
+
+
 def is_unknown(resource: dict[str, Any]) -> bool:
     return resource["Type"] in UNKNOWN_TO_MOTO
 
@@ -127,6 +147,7 @@ def test_the_function_is_created_with_its_settings(created: Created):
     assert variables["GUARD_ALERT_TOPIC_ARN"] == created.ids["AlertTopic"] == created.outputs["AlertTopicArn"]
     assert variables["GUARD_CHAT_TOPIC_ARN"] == created.ids["ChatTopic"] == created.outputs["ChatTopicArn"]
     assert variables["GUARD_LEDGER_TABLE"] == created.outputs["LedgerTableName"]
+    assert variables["GUARD_RECYCLE_BIN_RULE"] == RULE
     assert variables["GUARD_MODE"] == "enforce"
     [mapping] = client("lambda").list_event_source_mappings()["EventSourceMappings"]
     assert mapping["EventSourceArn"] == created.outputs["EventQueueArn"]
@@ -190,17 +211,29 @@ def test_the_queries_are_ones_that_logs_takes(created: Created):
         assert isinstance(resolved["QueryString"], str) and resolved["Name"].startswith("guard/")
 
 
-def test_without_chat_dashboard_and_sweep_there_is_nothing_of_them():
+def test_the_role_may_ask_for_the_stacks_rule(created: Created):
+    assert [it["Resource"] for it in statements_of_the_guard(created) if it["Action"] == "rbin:GetRule"] == [
+        f"arn:aws:rbin:{REGION}:{ACCOUNT}:rule/{RULE}"
+    ]
+
+
+def statements_of_the_guard(created: Created) -> list[dict[str, Any]]:
+    policy = client("iam").get_role_policy(RoleName=created.ids["GuardRole"], PolicyName="guard")["PolicyDocument"]
+    # moto gives Python's words for it, and leaves a hole where CloudFormation leaves nothing.
+    return [statement for statement in ast.literal_eval(policy)["Statement"] if statement]
+
+
+def test_without_chat_dashboard_sweep_and_rule_there_is_nothing_of_them():
     with mock_aws():
-        created = Created(Chat="none", Dashboard="none", SweepSchedule="none")
+        created = Created(Chat="none", Dashboard="none", SweepSchedule="none", RecycleBinDays="0")
         assert created.status == "CREATE_COMPLETE"
         assert not {"ChatTopic", "GuardDashboard", "SweepRole"} & created.ids.keys()
         assert not {"ChatTopicArn", "DashboardName"} & created.outputs.keys()
         [function] = client("lambda").list_functions()["Functions"]
         assert function["Environment"]["Variables"]["GUARD_CHAT_TOPIC_ARN"] == ""
-        policy = client("iam").get_role_policy(RoleName=created.ids["GuardRole"], PolicyName="guard")["PolicyDocument"]
-        # moto gives Python's words for it.
-        statements = ast.literal_eval(policy)["Statement"]
+        assert function["Environment"]["Variables"]["GUARD_RECYCLE_BIN_RULE"] == ""
+        statements = statements_of_the_guard(created)
+        assert "rbin:GetRule" not in [it["Action"] for it in statements]
         [alert] = [it for it in statements if it["Sid"] == "Alert"]
         # moto leaves a hole where CloudFormation leaves nothing.
         assert [arn for arn in alert["Resource"] if arn] == [created.ids["AlertTopic"]]

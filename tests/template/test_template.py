@@ -31,11 +31,20 @@ def listed(value):
     return value if isinstance(value, list) else [value]
 
 
+def chosen(statement):
+    """A statement; of one that depends on a condition, what is there if it holds."""
+    if "Fn::If" not in statement:
+        return statement
+    _, there, otherwise = statement["Fn::If"]
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    return there
+
+
 def role_statements(effect="Allow"):
     statements = [
         statement
         for policy in RESOURCES["GuardRole"]["Properties"]["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
+        for statement in map(chosen, policy["PolicyDocument"]["Statement"])
         if statement["Effect"] == effect
     ]
     assert statements, f"the role has no {effect} at all"
@@ -82,6 +91,7 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "imagebuilder:ListImageRecipes",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
+        "rbin:GetRule",
         "sns:GetTopicAttributes",
         "sns:Publish",
         "sqs:DeleteMessage",
@@ -417,6 +427,7 @@ def test_the_function_gets_settings_that_the_guard_knows():
         "GUARD_SETTLE_SECONDS",
         "GUARD_LEDGER_TABLE",
         "GUARD_LEDGER_DAYS",
+        "GUARD_RECYCLE_BIN_RULE",
     }
     assert settings()["GUARD_MODE"] == {"Ref": "Mode"}
     assert settings()["GUARD_ALERT_TOPIC_ARN"] == {"Ref": "AlertTopic"}
@@ -513,6 +524,21 @@ def test_the_recycle_bin_keeps_what_bears_the_guards_mark():
     assert rule["ResourceTags"] == [{"ResourceTagKey": MARK[0], "ResourceTagValue": MARK[1]}]
     assert rule["RetentionPeriod"]["RetentionPeriodValue"] == {"Ref": "RecycleBinDays"}
     assert PARAMETERS["RecycleBinDays"]["Default"] == 30
+
+
+def test_the_guard_asks_for_the_stacks_own_rule_and_no_other():
+    assert settings()["GUARD_RECYCLE_BIN_RULE"] == {
+        "Fn::If": ["HasRecycleBinRule", {"Fn::GetAtt": ["RecycleBinRule", "Identifier"]}, ""]
+    }
+    assert statement_for("rbin:GetRule")["Resource"] == {"Fn::GetAtt": ["RecycleBinRule", "Arn"]}
+    [condition] = [
+        statement["Fn::If"][0]
+        for policy in RESOURCES["GuardRole"]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "Fn::If" in statement
+    ]
+    # What is there only if the rule is, may refer to it.
+    assert condition == RESOURCES["RecycleBinRule"]["Condition"] == "HasRecycleBinRule"
 
 
 def test_every_parameter_says_what_it_takes_and_stands_in_a_group():

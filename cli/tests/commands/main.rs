@@ -15,7 +15,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sim::{
-    BinnedImage, Fault, FaultKind, Image, Instance, ReservedInstances, Sim, Snapshot, World,
+    BinnedImage, Fault, FaultKind, Image, Instance, RecycleBinRule, ReservedInstances, Sim,
+    Snapshot, World,
 };
 use std::io::Write;
 use tokio::io::AsyncWriteExt;
@@ -310,6 +311,13 @@ async fn check_knows_what_the_deployed_guard_would_hold_a_discard_for() {
     sim.inject(Fault::always("GetItem", FaultKind::AccessDenied));
     let both = json!(["nobody-listening", "ledger-unavailable"]);
     assert_eq!(held_by(&deployed).await, (json!("hold"), both));
+    let rule = ["--recycle-bin-rule", RecycleBinRule::ID];
+    assert_eq!(held_by(&rule).await, (json!("deregister"), json!([])));
+    sim.world().recycle_bin_rules[0].status = "pending".into();
+    assert_eq!(
+        held_by(&rule).await,
+        (json!("hold"), json!(["no-way-back"]))
+    );
     assert_eq!(changes(&sim), Vec::<String>::new());
 }
 
@@ -357,6 +365,7 @@ async fn a_variable_that_is_set_to_nothing_is_not_set() {
         "GUARD_POLICY_PATH",
         "GUARD_ALERT_TOPIC_ARN",
         "GUARD_LEDGER_TABLE",
+        "GUARD_RECYCLE_BIN_RULE",
     ] {
         check.env(variable, "");
     }

@@ -415,6 +415,8 @@ pub(super) fn deregister(world: &mut World, form: &Form) -> Result<Xml, Refusal>
     let kept_for = world
         .recycle_bin_rules
         .iter()
+        // What only a pending rule matches is deleted for good (Amazon EBS User Guide, "Recycle Bin").
+        .filter(|rule| rule.is_available())
         .filter(|rule| image.tags.get(&rule.tag_key) == Some(&rule.tag_value))
         .map(|rule| rule.retention_days)
         .max();
@@ -1133,11 +1135,8 @@ mod tests {
         let mut world = with_image(|image| {
             image.tags.insert("a".into(), "b".into());
         });
-        world.recycle_bin_rules.push(RecycleBinRule {
-            tag_key: "a".into(),
-            tag_value: "b".into(),
-            retention_days: 1,
-        });
+        let rule = RecycleBinRule::new("a", "b", 1);
+        world.recycle_bin_rules.push(rule);
         act(&mut world, "DeregisterImage", &id).unwrap();
         world.recycle_bin.get_mut(IMAGE).unwrap().exits = Utc::now() - TimeDelta::seconds(1);
         let listed = act(&mut world, "ListImagesInRecycleBin", &[]).unwrap();

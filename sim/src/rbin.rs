@@ -1,0 +1,139 @@
+//! The actions of the Recycle Bin that concern its rules. What is in it are actions of EC2's.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use crate::ebs;
+use crate::refusal::Refusal;
+use crate::server::Reply;
+use crate::world::World;
+
+type Params = BTreeMap<String, String>;
+
+/// The action and the parameters of a request, if its path is one of the Recycle Bin's.
+pub(crate) fn question(method: &str, path: &str) -> Option<(String, Params)> {
+    let rest = path.strip_prefix("/rules")?;
+    let segments: Vec<&str> = rest.split('/').collect();
+    Some(match (method, segments.as_slice()) {
+        ("GET", ["", id]) => {
+            let params = Params::from([("Identifier".to_owned(), (*id).to_owned())]);
+            ("GetRule".to_owned(), params)
+        }
+        _ => (format!("{method} {path}"), Params::new()),
+    })
+}
+
+pub(crate) fn call(world: &World, action: &str, params: &Params) -> Result<Json, Refusal> {
+    match action {
+        "GetRule" => get_rule(world, params),
+        _ => Err(ebs::refusal(
+            "UnknownOperationException",
+            format!("The operation {action} does not exist, or is not simulated."),
+        )),
+    }
+}
+
+fn get_rule(world: &World, params: &Params) -> Result<Json, Refusal> {
+    let id = params.get("Identifier").map_or("", String::as_str);
+    if id.len() != 11 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let message = format!("The rule identifier '{id}' is not valid.");
+        return Err(ebs::refusal("ValidationException", message)
+            .with_detail("Reason", "INVALID_PARAMETER_VALUE".into()));
+    }
+    let rule = world.recycle_bin_rules.iter().find(|rule| rule.id == id);
+    let rule = rule.ok_or_else(|| {
+        ebs::refusal(
+            "ResourceNotFoundException",
+            format!("The rule '{id}' does not exist."),
+        )
+        .with_detail("Reason", "RULE_NOT_FOUND".into())
+    })?;
+    Ok(json!({
+        "Identifier": rule.id,
+        "Description": "",
+        "ResourceType": "EC2_IMAGE",
+        "RetentionPeriod": {
+            "RetentionPeriodValue": rule.retention_days,
+            "RetentionPeriodUnit": "DAYS",
+        },
+        "ResourceTags": [{
+            "ResourceTagKey": rule.tag_key,
+            "ResourceTagValue": rule.tag_value,
+        }],
+        "Status": rule.status,
+        "LockState": "unlocked",
+        "RuleArn": arn(world, &rule.id),
+    }))
+}
+
+fn arn(world: &World, id: &str) -> String {
+    format!("arn:aws:rbin:{}:{}:rule/{id}", world.region, world.account)
+}
+
+/// The answer.
+pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
+    match result {
+        Ok(answer) => ebs::document(request_id, &answer),
+        Err(refusal) => ebs::refused(request_id, refusal),
+    }
+}
+
+/// Too many requests. The model of the API has no error for it; this is the one that the APIs of this protocol have in
+/// common.
+pub(crate) fn throttled() -> Refusal {
+    ebs::refusal("ThrottlingException", "Rate exceeded")
+}
+
+/// `AccessDeniedException`, in the words that IAM has for an identity without the permission.
+pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
+    let id = params.get("Identifier").map_or("*", String::as_str);
+    ebs::refusal(
+        "AccessDeniedException",
+        format!(
+            "User: {} is not authorized to perform: rbin:{action} on resource: {} because no identity-based policy \
+             allows the rbin:{action} action",
+            world.caller_arn(),
+            arn(world, id)
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::RecycleBinRule;
+
+    fn get(world: &World, id: &str) -> Result<Json, String> {
+        let (action, params) = question("GET", &format!("/rules/{id}")).unwrap();
+        call(world, &action, &params).map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn a_rule_says_its_status() {
+        let mut world = World::default();
+        let rule = get(&world, RecycleBinRule::ID).unwrap();
+        assert_eq!(rule["Status"], "available");
+        assert_eq!(
+            rule["RuleArn"],
+            "arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0"
+        );
+        for rule in &mut world.recycle_bin_rules {
+            rule.status = "pending".into();
+        }
+        assert_eq!(
+            get(&world, RecycleBinRule::ID).unwrap()["Status"],
+            "pending"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_does_not_exist_is_not_found_and_another_action_not_known() {
+        let world = World::default();
+        let refused = |id| get(&world, id).unwrap_err();
+        assert_eq!(refused("00000000000"), "ResourceNotFoundException");
+        assert_eq!(refused("0"), "ValidationException");
+        assert_eq!(refused("a/b"), "UnknownOperationException");
+        assert_eq!(question("GET", "/snapshots"), None);
+    }
+}

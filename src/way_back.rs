@@ -1,0 +1,72 @@
+//! Whether a deregistered image can be restored: the status of the Recycle Bin rule that keeps it.
+//!
+//! The first rule of a Region takes up to 30 minutes to become active, and what no active rule matches is deleted for
+//! good (Amazon EBS User Guide, "Recycle Bin").
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::aws::{Aws, RuleStatus};
+
+/// Why a deregistered image may be gone for good.
+#[derive(Clone, Debug)]
+pub(crate) struct Hindrance {
+    /// The reason, as a sentence.
+    pub(crate) why: String,
+    /// Whether it passes without anybody's help.
+    pub(crate) passes: bool,
+}
+
+/// What this process knows of the rule.
+#[derive(Debug, Default)]
+pub(crate) struct WayBack {
+    /// Whether the rule was available once. A rule that is available stays so until somebody deletes it.
+    available: AtomicBool,
+    /// The last negative answer, and when it came.
+    last: Mutex<Option<(Instant, Hindrance)>>,
+}
+
+impl WayBack {
+    /// Asks for the rule's status, unless it was available before. Of several images at once, one asks, and the others
+    /// take its answer.
+    ///
+    /// # Errors
+    /// [`Hindrance`], unless the rule is available.
+    pub(crate) async fn check(&self, aws: &Aws, rule: &str) -> Result<(), Hindrance> {
+        if self.available.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let since = Instant::now();
+        let mut last = self.last.lock().await;
+        if self.available.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some((at, hindrance)) = &*last
+            && *at >= since
+        {
+            return Err(hindrance.clone());
+        }
+        let hindrance = match aws.recycle_bin_rule(rule).await {
+            Ok(RuleStatus::Available) => {
+                self.available.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            Ok(RuleStatus::Pending) => Hindrance {
+                why: format!(
+                    "the Recycle Bin rule {rule} is still pending and does not keep the image yet"
+                ),
+                passes: true,
+            },
+            Err(error) => Hindrance {
+                why: format!(
+                    "the guard could not determine whether the Recycle Bin would keep the image: {error}"
+                ),
+                passes: !error.needs_a_person(),
+            },
+        };
+        *last = Some((Instant::now(), hindrance.clone()));
+        Err(hindrance)
+    }
+}

@@ -1,0 +1,301 @@
+//! The Recycle Bin rule that keeps discarded images: while it is not active, nothing is discarded, and nothing is lost.
+
+use super::*;
+use sim::RecycleBinRule;
+
+const RULE: &str = RecycleBinRule::ID;
+const IMAGES: [&str; 3] = [AMI, "ami-0a1b2c3d4e5f60002", "ami-0a1b2c3d4e5f60003"];
+
+fn settings() -> Settings {
+    Settings {
+        recycle_bin_rule: Some(RULE),
+        ..Settings::default()
+    }
+}
+
+fn set_status(house: &House, status: &str) {
+    for rule in &mut house.sim.world().recycle_bin_rules {
+        rule.status = status.into();
+    }
+}
+
+fn about(image: &str) -> Value {
+    let mut event = registered();
+    event["id"] = json!(format!("event-{image}"));
+    event["detail"]["responseElements"]["imageId"] = json!(image);
+    event
+}
+
+/// A house with these Linux/UNIX images that are expected to be Windows.
+async fn house_with(images: &[&str], settings: Settings) -> House {
+    let mut world = World::default();
+    for id in images {
+        let image = tagged(Image::new(*id), "ami-billing-guard:expect", "Windows");
+        for snapshot in image.snapshot_ids() {
+            world.add_snapshot(Snapshot::new(snapshot));
+        }
+        world.add_image(image);
+    }
+    House::around(world, settings).await
+}
+
+/// How often the rule was asked for.
+fn asked(house: &House) -> usize {
+    let calls = house.calls();
+    calls.iter().filter(|call| *call == "GetRule").count()
+}
+
+fn last_record(house: &House) -> Value {
+    house.journal.lock().unwrap().last().unwrap().clone()
+}
+
+/// How often each image was the subject of an alert with this action.
+fn alerts_with(house: &House, action: &str) -> Vec<usize> {
+    let alerts = house.alerts();
+    let count = |image: &&str| {
+        let about = alerts.iter().filter(|it| it["image_id"] == **image);
+        about.filter(|it| it["action"] == action).count()
+    };
+    IMAGES.iter().map(count).collect()
+}
+
+#[tokio::test]
+async fn while_the_rule_is_pending_a_discard_is_held_told_once_and_comes_back() {
+    let house = House::with(expecting("Windows"), settings()).await;
+    set_status(&house, "pending");
+    for _ in 0..3 {
+        let error = house.give(registered()).await.unwrap_err();
+        assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("{RULE} is still pending")),
+            "{error}"
+        );
+        let record = last_record(&house);
+        assert_eq!(
+            (&record["action"], &record["held_by"]),
+            (&json!("hold"), &json!(["no-way-back"]))
+        );
+    }
+    assert_eq!(house.alerts().len(), 1, "people are told once");
+    assert_eq!(house.alerts()[0]["held_by"], json!(["no-way-back"]));
+    assert!(house.image_stands());
+    assert!(
+        house.sim.world().images[AMI]
+            .tags
+            .keys()
+            .all(|key| !key.contains("discard"))
+    );
+
+    set_status(&house, "available");
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["outcome"], &record["recycle_bin"]),
+        (&json!("done"), &json!("in"))
+    );
+    assert!(record["recoverable_until"].is_string());
+    assert!(house.sim.world().recycle_bin.contains_key(AMI));
+    assert_eq!(house.told(), [json!(null), json!("planned")]);
+}
+
+#[tokio::test]
+async fn mismatches_of_a_new_stack_are_discarded_when_its_rule_is_active_and_can_all_be_restored() {
+    within_an_hour(|| async {
+        let house = house_with(&IMAGES, settings()).await;
+        set_status(&house, "pending");
+        let batch = || {
+            let message =
+                |image: &&str| json!({ "messageId": *image, "body": about(image).to_string() });
+            json!({ "Records": IMAGES.iter().map(message).collect::<Vec<_>>() })
+        };
+        // The queue brings them back every six minutes.
+        for _ in 0..4 {
+            let answer = house.give(batch()).await.unwrap();
+            assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 3);
+        }
+        assert_eq!(alerts_with(&house, "hold"), [1, 1, 1]);
+        assert_eq!(house.alerts().len(), 3);
+        assert_eq!(house.sim.world().images.len(), 3);
+
+        set_status(&house, "available");
+        let answer = house.give(batch()).await.unwrap();
+        assert_eq!(answer["batchItemFailures"], json!([]));
+        assert_eq!(alerts_with(&house, "deregister"), [1, 1, 1]);
+        let world = house.sim.world();
+        assert!(world.images.is_empty());
+        let binned: Vec<&str> = world.recycle_bin.keys().map(String::as_str).collect();
+        assert_eq!(binned, IMAGES);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_needs_a_person_is_held_and_told_and_does_not_come_back() {
+    let faults = [
+        Some(FaultKind::AccessDenied),
+        // There is no such rule.
+        None,
+    ];
+    for fault in faults {
+        let house = House::with(expecting("Windows"), settings()).await;
+        match &fault {
+            Some(kind) => house.inject(Fault::always("GetRule", kind.clone())),
+            None => house.sim.world().recycle_bin_rules.clear(),
+        }
+        let record = house.record(registered()).await;
+        assert_eq!(
+            (&record["action"], &record["held_by"]),
+            (&json!("hold"), &json!(["no-way-back"])),
+            "{fault:?}"
+        );
+        let error = record["error"].as_str().unwrap();
+        let word = match &fault {
+            Some(_) => "rbin:GetRule on JSzDHyLPHm0 is missing",
+            None => "ResourceNotFoundException",
+        };
+        assert!(error.contains(word), "{error}");
+        assert_eq!(house.alerts().len(), 1);
+        assert!(house.image_stands());
+    }
+}
+
+#[tokio::test]
+async fn no_answer_that_may_come_the_next_time_brings_the_event_back() {
+    for fault in [
+        FaultKind::Throttle,
+        FaultKind::InternalError,
+        FaultKind::ResetBefore,
+        FaultKind::CutShort(40),
+    ] {
+        let house = House::with(expecting("Windows"), settings()).await;
+        house.inject(Fault::always("GetRule", fault.clone()));
+        for _ in 0..2 {
+            let error = house.give(registered()).await.unwrap_err();
+            assert!(
+                matches!(error, Error::NotFoundOut { .. }),
+                "{fault:?}: {error}"
+            );
+            assert!(error.to_string().contains("rbin:GetRule"), "{error}");
+        }
+        assert_eq!(last_record(&house)["held_by"], json!(["no-way-back"]));
+        assert_eq!(house.alerts().len(), 1, "{fault:?}");
+        house.sim.heal();
+        assert_eq!(house.record(registered()).await["outcome"], "done");
+    }
+}
+
+#[tokio::test]
+async fn what_else_holds_a_discard_keeps_its_event_from_coming_back() {
+    let house = House::with(expecting("Windows"), settings()).await;
+    set_status(&house, "pending");
+    house
+        .sim
+        .world()
+        .images
+        .get_mut(AMI)
+        .unwrap()
+        .deregistration_protection = Some("enabled-without-cooldown".into());
+    let record = house.record(registered()).await;
+    assert_eq!(record["held_by"], json!(["no-way-back", "protected"]));
+}
+
+#[tokio::test]
+async fn a_rule_that_is_available_is_asked_for_once_in_a_process() {
+    within_an_hour(|| async {
+        let house = house_with(&IMAGES, settings()).await;
+        for image in IMAGES {
+            assert_eq!(house.record(about(image)).await["outcome"], "done");
+        }
+        assert_eq!(asked(&house), 1);
+        // It is one of the looks around an image, before anything is done.
+        let calls = house.calls();
+        let position = |name: &str| calls.iter().position(|call| call == name).unwrap();
+        assert!(position("GetRule") < position("CreateTags"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn images_of_one_batch_ask_once_also_while_the_rule_is_pending() {
+    let house = house_with(&IMAGES, settings()).await;
+    set_status(&house, "pending");
+    house.inject(Fault::always(
+        "GetRule",
+        FaultKind::Slow(Duration::from_millis(300)),
+    ));
+    let message = |image: &&str| json!({ "messageId": *image, "body": about(image).to_string() });
+    let batch = json!({ "Records": IMAGES.iter().map(message).collect::<Vec<_>>() });
+    house.give(batch).await.unwrap();
+    assert_eq!(asked(&house), 1);
+}
+
+#[tokio::test]
+async fn where_no_rule_is_set_none_is_asked_for_nor_where_images_are_disabled_or_nothing_is_wrong()
+{
+    let house = House::of(expecting("Windows")).await;
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+    assert_eq!(asked(&house), 0);
+
+    let disables = Settings {
+        recycle_bin_rule: Some(RULE),
+        ..Settings::policy("discard.action = \"disable\"")
+    };
+    let house = House::with(expecting("Windows"), disables).await;
+    set_status(&house, "pending");
+    let record = house.record(registered()).await;
+    assert_eq!(
+        (&record["action"], &record["outcome"]),
+        (&json!("disable"), &json!("done"))
+    );
+    assert_eq!(asked(&house), 0);
+
+    let right = billing(expecting("Windows"), "Windows", "RunInstances:0002");
+    let house = House::with(right, settings()).await;
+    assert_eq!(house.record(registered()).await["verdict"], "verified");
+    assert_eq!(asked(&house), 0);
+}
+
+#[tokio::test]
+async fn the_self_test_reports_the_rule() {
+    async fn check(change: impl FnOnce(&House)) -> (Value, String) {
+        let house = House::with(
+            image(),
+            Settings {
+                ledger_table: Some("ami-billing-guard"),
+                ..settings()
+            },
+        )
+        .await;
+        change(&house);
+        let report = house.give(json!({ "self-test": true })).await.unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|it| it["check"] == "recycle-bin-rule");
+        let check = check.unwrap();
+        (
+            json!([check["state"], report["ok"]]),
+            check["found"].as_str().unwrap().to_owned(),
+        )
+    }
+    let (state, found) = check(|_| {}).await;
+    assert_eq!(
+        (state, found.as_str()),
+        (json!(["ok", true]), "JSzDHyLPHm0 is available")
+    );
+
+    let (state, found) = check(|house| set_status(house, "pending")).await;
+    assert_eq!(state, json!(["unknown", true]));
+    assert!(found.contains("is pending: discards are held"), "{found}");
+
+    let (state, found) = check(|house| house.sim.world().recycle_bin_rules.clear()).await;
+    assert_eq!(state, json!(["failed", false]));
+    assert!(found.contains("ResourceNotFoundException"), "{found}");
+
+    let denied = Fault::always("GetRule", FaultKind::AccessDenied);
+    let (state, found) = check(|house| house.inject(denied)).await;
+    assert_eq!(state, json!(["failed", false]));
+    assert!(
+        found.contains("rbin:GetRule on JSzDHyLPHm0 is missing"),
+        "{found}"
+    );
+}
