@@ -428,12 +428,12 @@ impl Guard {
     ) -> Result<Record, Error> {
         let mut patience = Patience::new(self.config.wait, delivery.deadline);
         let mut before = None;
-        let (assessment, turn) = loop {
+        let (assessment, around, turn) = loop {
             let observation = self.observe(registration, &mut patience).await?;
             let assessment = self.assess(registration, observation, before.take()).await;
             self.settled(registration, &assessment)?;
-            let assessment = self.unless_identity_may_come(registration, delivery, assessment);
-            let assessment = Box::pin(assessment).await?;
+            let looked = self.unless_identity_may_come(registration, delivery, assessment);
+            let (assessment, around) = Box::pin(looked).await?;
             // From here on people are told and the image may be discarded: by one invocation at a time.
             let ends = ends(delivery.deadline);
             match self.ledger.begin(registration, ends).await {
@@ -442,7 +442,7 @@ impl Guard {
                     true => before = assessment.traces,
                     false => return Err(busy),
                 },
-                turn => break (assessment, turn),
+                turn => break (assessment, around, turn),
             }
         };
         let case = Case {
@@ -450,7 +450,7 @@ impl Guard {
             delivery,
             turn,
         };
-        let result = self.deal(&case, assessment, &mut patience).await;
+        let result = self.deal(&case, assessment, around, &mut patience).await;
         if let Ok(turn) = &case.turn {
             self.ledger.give_back(turn).await;
         }
@@ -467,32 +467,37 @@ impl Guard {
         }
     }
 
-    /// Hands the assessment back, unless another event of the same registration, which is on its way, says who registered
-    /// the image, and that counts. Found without a turn, so that this event is not in the way of that one.
+    /// Hands the assessment back, with what is around the image if it looked, unless another event of the same registration,
+    /// which is on its way, says who registered the image, and that counts. Found without a turn, so that this event is not
+    /// in the way of that one.
     async fn unless_identity_may_come(
         &self,
         registration: &Registration,
         delivery: &Delivery,
         assessment: Assessment,
-    ) -> Result<Assessment, Error> {
+    ) -> Result<(Assessment, Option<Surroundings>), Error> {
         let cleared = [Verdict::Verified, Verdict::Exempt];
         if registration.registered_by != RegisteredBy::Unknown
             || is_old(registration)
             || cleared.contains(&assessment.judgement.verdict)
         {
-            return Ok(assessment);
+            return Ok((assessment, None));
         }
         let case = Case {
             registration,
             delivery,
             turn: self.ledger.look(registration).await,
         };
-        let planned = self.plan(&case, assessment).await;
+        let planned = self.plan(&case, assessment, None).await;
         match planned.awaits_identity() {
             true => Err(Error::IdentityMayCome {
                 image: registration.image_id.to_string(),
             }),
-            false => Ok(planned.assessment),
+            false => {
+                // Without the ledger it did not see all that is around the image.
+                let around = planned.surroundings.filter(|_| case.turn.is_ok());
+                Ok((planned.assessment, around))
+            }
         }
     }
 
@@ -537,7 +542,7 @@ impl Guard {
             delivery: &delivery,
             turn: self.ledger.look(&registration).await,
         };
-        let planned = Box::pin(self.plan(&case, assessment)).await;
+        let planned = Box::pin(self.plan(&case, assessment, None)).await;
         Ok(planned.record(&registration))
     }
 
@@ -561,9 +566,10 @@ impl Guard {
         &self,
         case: &Case<'_>,
         assessment: Assessment,
+        around: Option<Surroundings>,
         patience: &mut Patience,
     ) -> Result<Record, Error> {
-        let planned = self.plan(case, assessment).await;
+        let planned = self.plan(case, assessment, around).await;
         let id = &case.registration.image_id;
         match (&case.turn, planned.plan.action.is_discard()) {
             (Ok(turn), true) => self.discard(case, turn, planned, patience).await,
@@ -633,11 +639,17 @@ impl Guard {
         }
     }
 
-    /// Looks at what a discard depends on, if one is due, and plans.
-    pub(crate) async fn plan(&self, case: &Case<'_>, assessment: Assessment) -> Planned {
+    /// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
+    pub(crate) async fn plan(
+        &self,
+        case: &Case<'_>,
+        assessment: Assessment,
+        around: Option<Surroundings>,
+    ) -> Planned {
         let verdict = assessment.judgement.verdict;
-        let surroundings = match &assessment.observation {
-            Observation::Available(image) if verdict.calls_for_discard() => {
+        let surroundings = match (&assessment.observation, around) {
+            (_, Some(around)) => Some(around),
+            (Observation::Available(image), None) if verdict.calls_for_discard() => {
                 Some(self.look_around(case, image).await)
             }
             _ => None,

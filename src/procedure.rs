@@ -124,7 +124,7 @@ impl Guard {
         let observation = self.marked(case.registration, patience).await?;
         let traces = planned.assessment.traces;
         let assessment = self.assess(case.registration, observation, traces).await;
-        let planned = self.plan(case, assessment).await;
+        let planned = self.plan(case, assessment, None).await;
         if !planned.plan.action.is_discard() {
             return self.leave(case, planned).await;
         }

@@ -2,7 +2,7 @@
 //! stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use sim::{
     AttachedVolume, Fault, FaultKind, Image, Instance, Limit, Sim, Snapshot, Throttling, World,
 };
+
+use tokio::io::AsyncReadExt;
 
 use super::{
     EXPECT, GOOD, LOST, TABLE, TOPIC, account, before, changes, code, err, lines, out, pinned,
@@ -506,17 +508,34 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
             .env("AWS_REGION", "eu-west-1");
         sweep
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         let begun = Instant::now();
-        let child = sweep.spawn().unwrap();
+        let mut child = sweep.spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let (mut written, mut said) = (Vec::new(), Vec::new());
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         let moment = takes.mul_f64((random >> 33) as f64 / f64::from(1_u32 << 31));
-        // Dropped, and so killed, when the moment has come.
-        match tokio::time::timeout(moment, child.wait_with_output()).await {
+        let ends = async {
+            let (status, out, err) = tokio::join!(
+                child.wait(),
+                stdout.read_to_end(&mut written),
+                stderr.read_to_end(&mut said)
+            );
+            out.and(err).unwrap();
+            Output {
+                status: status.unwrap(),
+                stdout: written,
+                stderr: said,
+            }
+        };
+        match tokio::time::timeout(moment, ends).await {
             Err(_) => {
+                // It is gone before the next one begins, as the state file is one process's.
+                child.kill().await.unwrap();
                 killed += 1;
                 // Without a whole header there is nothing to go on with.
                 let kept = std::fs::read_to_string(&state).unwrap_or_default();
@@ -527,7 +546,7 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
                 if !resume {
                     takes = takes.min(begun.elapsed());
                 }
-                assert_eq!(found(&lines(&output.unwrap())), whole);
+                assert_eq!(found(&lines(&output)), whole, "{}", err(&output));
                 complete += 1;
                 resume = false;
             }
