@@ -331,7 +331,8 @@ impl Aws {
         }
     }
 
-    /// DescribeImages: every available image that is found by these ids (of images or snapshots), deprecated ones too.
+    /// DescribeImages: every available image that is found by these ids (of images or snapshots), deprecated ones too; of
+    /// copies also those that are under way or disabled.
     /// Found by a snapshot, it may have it elsewhere than at its root. Found by its own id, it may be anybody's.
     ///
     /// # Errors
@@ -361,11 +362,11 @@ impl Aws {
                 };
                 self.pages_of_images(request).await?
             }
+            // A copy that is under way, or disabled, was made from it all the same.
             ImagesBy::CopiedOf => {
                 let request = || {
-                    request()
-                        .owners("self")
-                        .filters(filter("source-image-id", ids))
+                    let request = request().owners("self").include_disabled(true);
+                    request.filters(filter("source-image-id", ids))
                 };
                 self.pages_of_images(request).await?
             }
@@ -376,23 +377,40 @@ impl Aws {
                     Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
                         answer.images.unwrap_or_default()
                     }
-                    // One id that is not known fails the whole call; a filter leaves it out.
-                    Ok(_) => {
-                        self.pages_of_images(|| request().filters(filter("image-id", ids)))
-                            .await?
+                    Err(error) if is_invalid_image_id(error.code()) && ids.len() == 1 => Vec::new(),
+                    Err(error) if !is_invalid_image_id(error.code()) => {
+                        return Err(classify("ec2:DescribeImages", "*", &error));
                     }
-                    Err(error) if is_invalid_image_id(error.code()) && ids.len() > 1 => {
-                        self.pages_of_images(|| request().filters(filter("image-id", ids)))
-                            .await?
+                    // One id that is not known fails the whole call; a filter leaves it out. Others' are asked for one
+                    // by one, as a search among everybody's images is slow.
+                    Ok(_) | Err(_) => {
+                        let own = || request().owners("self").filters(filter("image-id", ids));
+                        let mut found = self.pages_of_images(own).await?;
+                        for id in ids {
+                            if found.iter().any(|it| it.image_id.as_deref() == Some(id)) {
+                                continue;
+                            }
+                            let one = self.ec2.describe_images().include_deprecated(true);
+                            match one.image_ids(*id).send().await {
+                                Ok(answer) => found.extend(answer.images.unwrap_or_default()),
+                                Err(error) if is_invalid_image_id(error.code()) => {}
+                                Err(error) => {
+                                    return Err(classify("ec2:DescribeImages", "*", &error));
+                                }
+                            }
+                        }
+                        found
                     }
-                    Err(error) if is_invalid_image_id(error.code()) => Vec::new(),
-                    Err(error) => return Err(classify("ec2:DescribeImages", "*", &error)),
                 }
             }
         };
-        let available = found
-            .into_iter()
-            .filter(|it| it.state == Some(ec2::ImageState::Available));
+        use ec2::ImageState::{Available, Deregistered, Error as InError, Failed, Invalid};
+        let no_copy = [Failed, InError, Invalid, Deregistered];
+        let counts = |state: Option<&ec2::ImageState>| match by {
+            ImagesBy::CopiedOf => state.is_none_or(|state| !no_copy.contains(state)),
+            _ => state == Some(&Available),
+        };
+        let available = found.into_iter().filter(|it| counts(it.state.as_ref()));
         let mut available: Vec<Image> = available.map(observed).collect();
         // In whatever order EC2 lists them, the same is said of them.
         available.sort_by(|one, other| one.id.cmp(&other.id));
@@ -676,9 +694,11 @@ impl Aws {
         let copied = [image.id.as_str()];
         let (referring, copies) = tokio::join!(
             Box::pin(self.referring_resources(image.id)),
-            Box::pin(self.images(ImagesBy::CopiedOf, &copied))
+            tokio::time::timeout(SLOW, Box::pin(self.images(ImagesBy::CopiedOf, &copied)))
         );
         let mut arns = referring?;
+        let copies = copies
+            .unwrap_or_else(|_| Err(no_answer_in("ec2:DescribeImages", image.id.as_str(), SLOW)));
         for copy in copies? {
             // A copy of an image with the same id in another Region.
             let region = copy.source_image_region.as_deref();
@@ -754,16 +774,25 @@ impl Aws {
             .await
             .map_err(|error| classify("ec2:DescribeImageAttribute", image.arn(), &error))?;
         let permissions = answer.launch_permissions.into_iter().flatten();
-        Ok(permissions
+        permissions
             .map(|permission| {
-                present(json!({
+                let permission = present(json!({
                     "Group": permission.group.map(|group| group.as_str().to_owned()),
                     "UserId": permission.user_id,
                     "OrganizationArn": permission.organization_arn,
                     "OrganizationalUnitArn": permission.organizational_unit_arn,
-                }))
+                }));
+                match permission.as_object().is_some_and(|it| !it.is_empty()) {
+                    true => Ok(permission),
+                    // A kind that is new: whom it names is not known.
+                    false => Err(Error::Unavailable {
+                        call: "ec2:DescribeImageAttribute",
+                        resource: image.arn(),
+                        message: "the answer has a launch permission of an unknown kind".into(),
+                    }),
+                }
             })
-            .collect())
+            .collect()
     }
 
     /// GetTopicAttributes: how many confirmed subscriptions a topic has.
@@ -1258,17 +1287,18 @@ where
 {
     let mut all = Vec::new();
     let mut token = None;
+    let mut seen = BTreeSet::new();
     loop {
         // Boxed: the SDK's futures are large.
         let (items, next) = Box::pin(page(token.clone())).await?;
         all.extend(items);
         match non_empty(next) {
             None => return Ok(all),
-            Some(next) if token.as_ref() == Some(&next) => {
+            Some(next) if !seen.insert(next.clone()) => {
                 return Err(Error::Unavailable {
                     call,
                     resource: resource.to_owned(),
-                    message: "the answer is not whole: a page leads to itself".into(),
+                    message: "the answer is not whole: a page leads back to an earlier one".into(),
                 });
             }
             next => token = next,

@@ -300,7 +300,8 @@ impl Guard {
             });
         }
         // What panics is held back by `survives`: no group does.
-        while let Some(Ok(ended_well)) = groups.join_next().await {
+        while let Some(group) = groups.join_next().await {
+            let ended_well = group.unwrap_or_default();
             failed.retain(|delivery| !ended_well.contains(&delivery.message_id));
         }
         let failures = failed.into_iter().map(|delivery| {
@@ -450,6 +451,8 @@ impl Guard {
             delivery,
             turn,
         };
+        // What was waited for a turn is not taken from what AWS may need.
+        let mut patience = Patience::new(self.config.wait, delivery.deadline);
         let result = self.deal(&case, assessment, around, &mut patience).await;
         if let Ok(turn) = &case.turn {
             self.ledger.give_back(turn).await;
@@ -795,8 +798,17 @@ impl Guard {
         let turn = self.ledger.look(registration).await.ok()?;
         let at = turn.entry.attempted?;
         let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let why = match turn.entry.unfinished() {
+            None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
+            // It may not have been carried out, and EC2 may not show the image for a moment.
+            Some(_) => {
+                let bin = self.aws.recycle_bin(&registration.image_id).await;
+                bin.ok()??;
+                format!("it is in the Recycle Bin, and the guard began to discard it at {at}")
+            }
+        };
         Some(Observation::Gone {
-            why: format!("EC2 knows no such image, and the guard discarded it at {at}"),
+            why,
             disabled: false,
         })
     }

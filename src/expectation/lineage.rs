@@ -544,8 +544,13 @@ impl Place<'_> {
     /// How the snapshot's product codes differ from the image's. EC2 copies them when it registers
     /// an image (EC2 API reference, "RegisterImage").
     async fn product_codes(&self) -> Option<String> {
-        let call = self.aws.snapshot_product_codes(&self.snapshot.id);
-        match self.in_time(call).await {
+        // A remark: that it failed holds nothing, and brings no event back.
+        let call = Box::pin(self.aws.snapshot_product_codes(&self.snapshot.id));
+        let answer = match tokio::time::timeout_at(self.until, call).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} seconds", WALK.as_secs())),
+        };
+        match answer {
             Ok(codes) if codes == self.image.product_codes => None,
             Ok(codes) => Some(format!(
                 "the snapshot's product codes are {}, the image's {}",

@@ -863,7 +863,7 @@ async fn a_call_that_takes_too_long_has_failed_and_undoes_nothing_that_others_sa
     assert!(why.contains("failed: no answer within 10 seconds"), "{why}");
     assert_eq!(
         outcome(&codes.1),
-        "mismatch/wrong by lineage: hold (inferred, source-failed)"
+        "mismatch/wrong by lineage: hold (inferred)"
     );
     let why = detail(&codes.1, "lineage");
     assert!(

@@ -282,6 +282,24 @@ async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
     assert_eq!((house.alerts().len(), discards(&house)), (1, 1));
 }
 
+/// It may stand, and EC2 may not show it for a moment.
+#[tokio::test]
+async fn an_image_whose_discard_may_not_have_been_carried_out_is_not_taken_for_gone_at_once() {
+    let calls = calls_of_a_discard("").await;
+    let deed = calls.iter().position(|call| call == "DeregisterImage");
+    let house = house_that_is_cut_off_at(deed.unwrap(), "", &calls).await;
+    assert!(house.image_stands());
+    house.sim.heal();
+    turns_end(&house);
+    house.inject(Fault::always(
+        "DescribeImages",
+        refuse("InvalidAMIID.NotFound", "The image id does not exist"),
+    ));
+    let error = house.give(registered()).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotVisibleYet", "{error}");
+    assert_eq!(discards(&house), 0);
+}
+
 #[tokio::test]
 async fn a_turn_that_another_invocation_has_for_a_moment_is_waited_for() {
     let mut settings = with(Some(TABLE), "");

@@ -234,19 +234,59 @@ async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
 
 #[tokio::test]
 async fn an_image_that_others_were_copied_from_is_in_use() {
-    let house = House::of(expecting("Windows")).await;
-    let mut copy = image();
-    copy.id = OTHER_AMI.into();
-    copy.source_image_id = Some(AMI.into());
-    copy.source_image_region = Some("eu-west-1".into());
-    house.sim.world().add_image(copy);
-    let record = house.record(registered()).await;
-    assert_eq!(record["held_by"], json!(["in-use"]));
-    assert_eq!(
-        record["references"],
-        json!([format!("arn:aws:ec2:eu-west-1::image/{OTHER_AMI}")])
-    );
-    assert!(house.image_stands());
+    for state in ["available", "pending", "disabled"] {
+        let house = House::of(expecting("Windows")).await;
+        let mut copy = image();
+        copy.id = OTHER_AMI.into();
+        copy.state = state.into();
+        copy.source_image_id = Some(AMI.into());
+        copy.source_image_region = Some("eu-west-1".into());
+        house.sim.world().add_image(copy);
+        let record = house.record(registered()).await;
+        assert_eq!(record["held_by"], json!(["in-use"]), "{state}");
+        assert_eq!(
+            record["references"],
+            json!([format!("arn:aws:ec2:eu-west-1::image/{OTHER_AMI}")])
+        );
+        assert!(house.image_stands());
+    }
+}
+
+/// A search among everybody's images is slow.
+#[tokio::test]
+async fn one_image_that_is_gone_makes_no_search_of_a_question_by_ids() {
+    let (house, event) = given()
+        .bills("Windows")
+        .taken_of_root_of("Linux/UNIX")
+        .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
+        .house("")
+        .await;
+    assert_eq!(outcome(&house.record(event).await), "unverifiable: none");
+    for call in house.sim.calls() {
+        let searched = call.action == "DescribeImages" && call.params.contains_key("Filter.1.Name");
+        let alone = call
+            .params
+            .get("Filter.1.Name")
+            .is_some_and(|it| it == "owner-alias");
+        assert!(
+            !searched || alone || call.params["Owner.1"] == "self",
+            "{call:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_remark_that_failed_holds_no_discard() {
+    let (house, event) = given()
+        .taken_of_root_of("Windows")
+        .tag("Windows")
+        .house("")
+        .await;
+    house.inject(Fault::always(
+        "DescribeSnapshotAttribute",
+        FaultKind::Throttle,
+    ));
+    assert_eq!(house.record(event).await["outcome"], "done");
 }
 
 /// EC2 refuses CreateTags while others tag the image.
