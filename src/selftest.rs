@@ -3,16 +3,19 @@
 //! Asked for by invoking the function with `{"self-test": true}`; with `"alert": true` beside it, an alert that is
 //! marked as a test goes out as well.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::alert;
-use crate::aws::{ImageName, RuleStatus, Tried};
+use crate::aws::{ImageName, ImagesBy, RuleStatus, SLOW, Tried, no_answer_in};
 use crate::config::Mode;
 use crate::discard::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::error::Error;
-use crate::event::AccountId;
+use crate::event::{AccountId, AmiId};
 use crate::expectation::disk as evidence;
 use crate::guard::{Delivery, Guard, answer_by};
 use crate::observation::Image;
@@ -85,13 +88,15 @@ pub struct PolicyInForce {
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `recycle-bin-rule`, `disk`, `alert`, `chat`, `time`, or the name of a
-    /// permission.
+    /// What: `alert-topic`, `chat-topic`, `ledger`, `recycle-bin-rule`, `disk`, `alert`, `chat`, `time`, the name of a
+    /// permission, or a look-up: `look-up:image` and so on.
     pub check: String,
     /// How it is.
     pub state: State,
     /// What was found, as a sentence.
     pub found: String,
+    /// How many milliseconds it took to find out; null if that was not measured.
+    pub took_ms: Option<u64>,
 }
 
 /// How a thing is.
@@ -100,6 +105,8 @@ pub struct Check {
 pub enum State {
     /// As it should be.
     Ok,
+    /// As it should be, but slow: the guard works, and may have to wait for it.
+    Slow,
     /// Not as it should be: the guard can not do its work.
     Failed,
     /// Not known, for the reason that is given.
@@ -111,7 +118,34 @@ fn check(check: impl Into<String>, state: State, found: impl Into<String>) -> Ch
         check: check.into(),
         state,
         found: found.into(),
+        took_ms: None,
     }
+}
+
+/// From here on a call counts as slow. EC2, SNS and DynamoDB answer within a second as a rule, and the SDK gives up an
+/// attempt after five.
+const USUAL: Duration = Duration::from_secs(2);
+
+/// From here on a look-up counts as slow that may rightly take long; what waits for it gives up after [`SLOW`].
+const LONG: Duration = Duration::from_secs(10);
+
+/// Measures a check, and says so if it took longer than is usual.
+async fn timed(usual: Duration, work: impl Future<Output = Check>) -> Check {
+    let since = Instant::now();
+    // Boxed: the SDK's futures are large.
+    let mut check = Box::pin(work).await;
+    let took = since.elapsed();
+    check.took_ms = u64::try_from(took.as_millis()).ok();
+    if took > usual && check.state == State::Ok {
+        check.state = State::Slow;
+        check.found = format!(
+            "{}; it took {:.1} seconds, and is usually answered within {}",
+            check.found,
+            took.as_secs_f64(),
+            usual.as_secs()
+        );
+    }
+    check
 }
 
 impl Guard {
@@ -160,17 +194,31 @@ impl Guard {
 
     async fn look_at_everything(&self, order: Order, checks: &mut Vec<Check>) {
         let topic = self.check_topic("alert-topic", self.config.topic());
-        checks.push(topic.await);
+        checks.push(timed(USUAL, topic).await);
         if let Some(topic) = &self.config.chat_topic {
-            checks.push(self.check_topic("chat-topic", topic).await);
+            let topic = self.check_topic("chat-topic", topic);
+            checks.push(timed(USUAL, topic).await);
         }
-        checks.push(self.check_ledger().await);
+        checks.push(timed(USUAL, self.check_ledger()).await);
         if let Some(rule) = self.recycle_bin_rule() {
-            checks.push(self.check_recycle_bin_rule(rule).await);
+            let rule = self.check_recycle_bin_rule(rule);
+            checks.push(timed(USUAL, rule).await);
         }
         let image = self.check_permissions(checks).await;
+        let own = image.as_ref().and_then(|image| {
+            let id = image.id.parse().ok()?;
+            Some((image, id))
+        });
+        match own {
+            Some((image, id)) => checks.extend(self.check_look_ups(image, &id).await),
+            None => checks.push(check(
+                REFERENCES,
+                State::Unknown,
+                "not tried: the account has no image of its own that it could be tried on",
+            )),
+        }
         if self.policy.disk != Asked::Never {
-            checks.push(self.check_disk(image).await);
+            checks.push(timed(LONG, self.check_disk(image)).await);
         }
         if order.alert {
             let scope = &self.config.scope;
@@ -241,6 +289,63 @@ impl Guard {
             Err(error) => (State::Unknown, error.to_string()),
         };
         check("recycle-bin-rule", state, found)
+    }
+
+    /// Looks up what it takes to judge and to discard an image, as it is done then, side by side.
+    async fn check_look_ups(&self, image: &Image, id: &AmiId) -> Vec<Check> {
+        let region = self.config.scope.region.as_deref().unwrap_or_default();
+        let name = ImageName::of(id, region, self.config.topic());
+        let snapshot = image.root_snapshot.as_deref();
+        let on: Vec<&str> = snapshot.into_iter().collect();
+        let found = |what: &str, number: usize| format!("{what}: {number}");
+        let seen = async {
+            let described = self.aws.describe_image(id).await;
+            looked_up(
+                "look-up:image",
+                described.map(|_| format!("{id} was asked for")),
+            )
+        };
+        let root_snapshot = async {
+            let Some(snapshot) = snapshot else {
+                let why = "not tried: the image has no root snapshot";
+                return check("look-up:root-snapshot", State::Unknown, why);
+            };
+            let seen = self.aws.describe_snapshot(snapshot).await;
+            let seen = seen.map(|_| format!("{snapshot} was asked for"));
+            looked_up("look-up:root-snapshot", seen)
+        };
+        let images = async |name, by| {
+            if on.is_empty() {
+                return check(
+                    name,
+                    State::Unknown,
+                    "not tried: the image has no root snapshot",
+                );
+            }
+            let images = self.aws.images(by, &on);
+            let images = match tokio::time::timeout(SLOW, images).await {
+                Ok(images) => images,
+                Err(_) => Err(no_answer_in("ec2:DescribeImages", "*", SLOW)),
+            };
+            let what = "images on the same root snapshot";
+            looked_up(name, images.map(|images| found(what, images.len())))
+        };
+        let references = async {
+            let references = self.aws.image_references(&name).await;
+            let what = format!("references to {id}");
+            looked_up(REFERENCES, references.map(|all| found(&what, all.len())))
+        };
+        let (seen, root_snapshot, own, published, references) = tokio::join!(
+            timed(USUAL, seen),
+            timed(USUAL, root_snapshot),
+            timed(USUAL, images("look-up:own-images", ImagesBy::OwnOn)),
+            timed(
+                LONG,
+                images("look-up:published-images", ImagesBy::PublishedOn)
+            ),
+            timed(LONG, references),
+        );
+        vec![seen, root_snapshot, own, published, references]
     }
 
     /// Reads a disk: that of an image's root snapshot.
@@ -343,6 +448,17 @@ impl Guard {
             });
         }
         Some(image.clone())
+    }
+}
+
+/// The look-up of what refers to an image, by the name of the permission that it takes first.
+const REFERENCES: &str = "ec2:DescribeImageReferences";
+
+fn looked_up(name: &str, answer: Result<String, Error>) -> Check {
+    match answer {
+        Ok(found) => check(name, State::Ok, found),
+        Err(error) if error.needs_a_person() => check(name, State::Failed, error.to_string()),
+        Err(error) => check(name, State::Unknown, error.to_string()),
     }
 }
 

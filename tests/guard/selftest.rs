@@ -59,6 +59,11 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
         "ledger",
         "ec2:DescribeImages",
         "ec2:DeregisterImage",
+        "ec2:DescribeImageReferences",
+        "look-up:image",
+        "look-up:root-snapshot",
+        "look-up:own-images",
+        "look-up:published-images",
     ] {
         assert!(states.contains_key(check), "{check}");
     }
@@ -74,6 +79,56 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
     assert_eq!(format!("{:?}", world.images), before);
     assert!(world.messages.is_empty());
     assert!(world.tables[LEDGER].items.is_empty());
+}
+
+/// What was found out with a call took so long; a dry run is not measured, as it is not what is done later.
+#[tokio::test]
+async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
+    let house = House::of(image()).await;
+    let own = ("Owner.1", "self");
+    let slow = FaultKind::Slow(Duration::from_millis(2_500));
+    house.inject(Fault::always("DescribeImages", slow).with(own.0, own.1));
+    let report = report(&house).await;
+    let states = states(&report);
+    assert_eq!(states["look-up:own-images"], "slow", "{report:#}");
+    assert!(
+        found(&report, "look-up:own-images").contains("is usually answered within 2"),
+        "{report:#}"
+    );
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks {
+        let name = check["check"].as_str().unwrap();
+        let measured = name.starts_with("look-up:") || name.ends_with("References");
+        if measured {
+            assert!(check["took_ms"].is_u64(), "{check}");
+        }
+    }
+    let own = checks.iter().find(|it| it["check"] == "look-up:own-images");
+    assert!(own.unwrap()["took_ms"].as_u64().unwrap() >= 2_500);
+    // A warning is no failure of the guard's (its ledger is in memory here, and that is one).
+    let failed: Vec<_> = states.iter().filter(|(_, it)| *it == "failed").collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+}
+
+/// References are looked up of a real image, as they are before a discard: EC2 looks for the image before it asks what
+/// the caller may do.
+#[tokio::test]
+async fn the_self_test_asks_what_refers_to_a_real_image_by_the_resource_types_of_the_role() {
+    let house = House::of(image()).await;
+    report(&house).await;
+    let calls = house.sim.calls();
+    let asked: Vec<_> = calls
+        .iter()
+        .filter(|call| call.action == "DescribeImageReferences")
+        .collect();
+    assert_eq!(asked.len(), 1);
+    let params = &asked[0].params;
+    assert_eq!(params["ImageId.1"], AMI);
+    assert!(!params.contains_key("DryRun") && !params.contains_key("IncludeAllResourceTypes"));
+    assert_eq!(
+        params["ResourceType.5.ResourceType"],
+        "imagebuilder:ContainerRecipe"
+    );
 }
 
 #[tokio::test]
