@@ -40,8 +40,8 @@ use crate::event::{AmiId, Registration};
 use crate::expectation::lineage::PUBLISHERS;
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 pub use account::BroughtBack;
-pub(crate) use account::patiently;
-pub(crate) use ahead::{Ahead, ImagesBy, MOST_VALUES};
+pub(crate) use account::{Page, patiently};
+pub(crate) use ahead::{Ahead, ImagesBy};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;
@@ -99,6 +99,12 @@ const THROTTLED: [&str; 10] = [
     "TooManyRequests",
     "TooManyRequestsException",
 ];
+
+/// What IAM calls the call that is made most.
+const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
+
+/// What EC2 calls the id of an image that it does not know, or not any more.
+const UNKNOWN_IMAGE: [&str; 2] = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
 
 /// What DescribeImageReferences, and a search among everybody's images, may take. Reports have 8 to 50 seconds for the
 /// latter.
@@ -292,7 +298,7 @@ impl Aws {
                         Ok(Described::Gone("EC2 says InvalidAMIID.Unavailable".into()))
                     }
                     // DescribeImages knows no resource in IAM.
-                    _ => Err(classify("ec2:DescribeImages", "*", &error)),
+                    _ => Err(classify(DESCRIBE_IMAGES, "*", &error)),
                 };
             }
         };
@@ -300,6 +306,30 @@ impl Aws {
             .into_iter()
             .find(|image| image.image_id.as_deref() == Some(id.as_str()));
         Ok(image.map_or(Described::NoImage, described))
+    }
+
+    /// DescribeImages for some of the account's images at once, disabled ones too. Those that EC2 does not show are left
+    /// out: nothing is known of them.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn describe_own_images(
+        &self,
+        ids: &[&str],
+    ) -> Result<Vec<(AmiId, Described)>, Error> {
+        let all = self.ec2.describe_images().include_disabled(true);
+        let all = all.set_image_ids(Some(strings(ids))).send().await;
+        let all = all.map(|answer| (answer.images.unwrap_or_default(), answer.next_token));
+        let own = || {
+            self.pages_of_images(|| {
+                let request = self.ec2.describe_images().owners("self");
+                let request = request.include_deprecated(true).include_disabled(true);
+                let request = request.max_results(MOST_IN_A_PAGE);
+                request.filters(filter("image-id", ids))
+            })
+        };
+        let images = by_id(DESCRIBE_IMAGES, ids, &UNKNOWN_IMAGE, all, own).await?;
+        Ok(identified(images))
     }
 
     /// DescribeImages: the root snapshot of an image.
@@ -371,37 +401,27 @@ impl Aws {
                 self.pages_of_images(request).await?
             }
             ImagesBy::Id => {
-                let named = self.ec2.describe_images().include_deprecated(true);
-                let named = named.set_image_ids(Some(strings(ids))).send().await;
-                match named {
-                    Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
-                        answer.images.unwrap_or_default()
-                    }
-                    Err(error) if is_invalid_image_id(error.code()) && ids.len() == 1 => Vec::new(),
-                    Err(error) if !is_invalid_image_id(error.code()) => {
-                        return Err(classify("ec2:DescribeImages", "*", &error));
-                    }
-                    // One id that is not known fails the whole call; a filter leaves it out. Others' are asked for one
-                    // by one, as a search among everybody's images is slow.
-                    Ok(_) | Err(_) => {
-                        let own = || request().owners("self").filters(filter("image-id", ids));
-                        let mut found = self.pages_of_images(own).await?;
-                        for id in ids {
-                            if found.iter().any(|it| it.image_id.as_deref() == Some(id)) {
-                                continue;
-                            }
-                            let one = self.ec2.describe_images().include_deprecated(true);
-                            match one.image_ids(*id).send().await {
-                                Ok(answer) => found.extend(answer.images.unwrap_or_default()),
-                                Err(error) if is_invalid_image_id(error.code()) => {}
-                                Err(error) => {
-                                    return Err(classify("ec2:DescribeImages", "*", &error));
-                                }
-                            }
+                let named = || self.ec2.describe_images().include_deprecated(true);
+                let all = named().set_image_ids(Some(strings(ids))).send().await;
+                let all = all.map(|answer| (answer.images.unwrap_or_default(), answer.next_token));
+                let unknown = UNKNOWN_IMAGE;
+                let own = || async {
+                    let own = || request().owners("self").filters(filter("image-id", ids));
+                    let mut found = self.pages_of_images(own).await?;
+                    // Others' are asked for one by one, as a search among everybody's images is slow.
+                    for id in ids {
+                        if found.iter().any(|it| it.image_id.as_deref() == Some(id)) {
+                            continue;
                         }
-                        found
+                        match named().image_ids(*id).send().await {
+                            Ok(answer) => found.extend(answer.images.unwrap_or_default()),
+                            Err(error) if is_one_of(&unknown, error.code()) => {}
+                            Err(error) => return Err(classify(DESCRIBE_IMAGES, "*", &error)),
+                        }
                     }
-                }
+                    Ok(found)
+                };
+                by_id(DESCRIBE_IMAGES, ids, &unknown, all, own).await?
             }
         };
         use ec2::ImageState::{Available, Deregistered, Error as InError, Failed, Invalid};
@@ -422,7 +442,7 @@ impl Aws {
         &self,
         request: impl Fn() -> DescribeImagesFluentBuilder,
     ) -> Result<Vec<ec2::Image>, Error> {
-        let call = "ec2:DescribeImages";
+        let call = DESCRIBE_IMAGES;
         all_pages(call, "*", |token| {
             let request = request().set_next_token(token).customize();
             // Whoever waits for it says how long: a search among everybody's images may take long.
@@ -454,46 +474,37 @@ impl Aws {
     /// [`Error`], if there is no answer.
     async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
         let call = "ec2:DescribeSnapshots";
-        let named = self.ec2.describe_snapshots();
-        let named = named.set_snapshot_ids(Some(strings(ids))).send().await;
-        let snapshots = match named {
-            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
-                answer.snapshots.unwrap_or_default()
-            }
-            Err(error) if error.code() == Some("InvalidSnapshot.NotFound") && ids.len() == 1 => {
-                return Ok(Vec::new());
-            }
-            Err(error) if error.code() != Some("InvalidSnapshot.NotFound") => {
-                return Err(classify(call, "*", &error));
-            }
-            // One id that is not known fails the whole call; a filter leaves it out. Among everybody's snapshots it
-            // takes minutes (cartography issue 793), so others' are asked for one by one.
-            Ok(_) | Err(_) => {
-                let mut found = all_pages(call, "*", |token| {
-                    let request = self.ec2.describe_snapshots().owner_ids("self");
-                    let request = request.filters(filter("snapshot-id", ids));
-                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
-                    async move {
-                        let answer = request.send().await;
-                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                        Ok((answer.snapshots.unwrap_or_default(), answer.next_token))
-                    }
-                })
-                .await?;
-                for id in ids {
-                    if found.iter().any(|it| it.snapshot_id.as_deref() == Some(id)) {
-                        continue;
-                    }
-                    let one = self.ec2.describe_snapshots().snapshot_ids(*id).send().await;
-                    match one {
-                        Ok(answer) => found.extend(answer.snapshots.unwrap_or_default()),
-                        Err(error) if error.code() == Some("InvalidSnapshot.NotFound") => {}
-                        Err(error) => return Err(classify(call, "*", &error)),
-                    }
+        let unknown = ["InvalidSnapshot.NotFound"];
+        let all = self.ec2.describe_snapshots();
+        let all = all.set_snapshot_ids(Some(strings(ids))).send().await;
+        let all = all.map(|answer| (answer.snapshots.unwrap_or_default(), answer.next_token));
+        let own = || async {
+            let own = all_pages(call, "*", |token| {
+                let request = self.ec2.describe_snapshots().owner_ids("self");
+                let request = request.filters(filter("snapshot-id", ids));
+                let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                async move {
+                    let answer = request.send().await;
+                    let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                    Ok((answer.snapshots.unwrap_or_default(), answer.next_token))
                 }
-                found
+            });
+            let mut found = own.await?;
+            // Others' are asked for one by one: a search among everybody's snapshots takes minutes (cartography issue
+            // 793).
+            for id in ids {
+                if found.iter().any(|it| it.snapshot_id.as_deref() == Some(id)) {
+                    continue;
+                }
+                match self.ec2.describe_snapshots().snapshot_ids(*id).send().await {
+                    Ok(answer) => found.extend(answer.snapshots.unwrap_or_default()),
+                    Err(error) if is_one_of(&unknown, error.code()) => {}
+                    Err(error) => return Err(classify(call, "*", &error)),
+                }
             }
+            Ok(found)
         };
+        let snapshots = by_id(call, ids, &unknown, all, own).await?;
         let snapshots = snapshots.into_iter();
         Ok(snapshots
             .filter_map(|snapshot| {
@@ -567,29 +578,20 @@ impl Aws {
         let call = "ec2:DescribeVolumes";
         // Also those that a service manages, which EC2 leaves out where the account hides them.
         let request = || self.ec2.describe_volumes().include_managed_resources(true);
-        let named = request().set_volume_ids(Some(strings(ids))).send().await;
-        let volumes = match named {
-            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
-                answer.volumes.unwrap_or_default()
-            }
-            Err(error) if error.code() != Some("InvalidVolume.NotFound") => {
-                return Err(classify(call, "*", &error));
-            }
-            Err(_) if ids.len() == 1 => return Ok(Vec::new()),
-            // One id that is not known fails the whole call; a filter leaves it out.
-            Ok(_) | Err(_) => {
-                all_pages(call, "*", |token| {
-                    let request = request().filters(filter("volume-id", ids));
-                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
-                    async move {
-                        let answer = request.send().await;
-                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                        Ok((answer.volumes.unwrap_or_default(), answer.next_token))
-                    }
-                })
-                .await?
-            }
+        let all = request().set_volume_ids(Some(strings(ids))).send().await;
+        let all = all.map(|answer| (answer.volumes.unwrap_or_default(), answer.next_token));
+        let listed = || {
+            all_pages(call, "*", |token| {
+                let request = request().filters(filter("volume-id", ids));
+                let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                async move {
+                    let answer = request.send().await;
+                    let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                    Ok((answer.volumes.unwrap_or_default(), answer.next_token))
+                }
+            })
         };
+        let volumes = by_id(call, ids, &["InvalidVolume.NotFound"], all, listed).await?;
         let volumes = volumes.into_iter();
         Ok(volumes
             .filter_map(|volume| {
@@ -631,29 +633,21 @@ impl Aws {
                 .describe_instances()
                 .include_managed_resources(true)
         };
-        let named = request().set_instance_ids(Some(strings(ids))).send().await;
-        let reservations = match named {
-            Ok(answer) if non_empty(answer.next_token.clone()).is_none() => {
-                answer.reservations.unwrap_or_default()
-            }
-            Err(error) if error.code() != Some("InvalidInstanceID.NotFound") => {
-                return Err(classify(call, "*", &error));
-            }
-            Err(_) if ids.len() == 1 => return Ok(Vec::new()),
-            // One id that is not known fails the whole call; a filter leaves it out.
-            Ok(_) | Err(_) => {
-                all_pages(call, "*", |token| {
-                    let request = request().filters(filter("instance-id", ids));
-                    let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
-                    async move {
-                        let answer = request.send().await;
-                        let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                        Ok((answer.reservations.unwrap_or_default(), answer.next_token))
-                    }
-                })
-                .await?
-            }
+        let all = request().set_instance_ids(Some(strings(ids))).send().await;
+        let all = all.map(|answer| (answer.reservations.unwrap_or_default(), answer.next_token));
+        let listed = || {
+            all_pages(call, "*", |token| {
+                let request = request().filters(filter("instance-id", ids));
+                let request = request.max_results(MOST_IN_A_PAGE).set_next_token(token);
+                async move {
+                    let answer = request.send().await;
+                    let answer = answer.map_err(|error| classify(call, "*", &error))?;
+                    Ok((answer.reservations.unwrap_or_default(), answer.next_token))
+                }
+            })
         };
+        let unknown = ["InvalidInstanceID.NotFound"];
+        let reservations = by_id(call, ids, &unknown, all, listed).await?;
         let reservations = reservations.into_iter();
         Ok(reservations
             .flat_map(|reservation| {
@@ -697,8 +691,8 @@ impl Aws {
             tokio::time::timeout(SLOW, Box::pin(self.images(ImagesBy::CopiedOf, &copied)))
         );
         let mut arns = referring?;
-        let copies = copies
-            .unwrap_or_else(|_| Err(no_answer_in("ec2:DescribeImages", image.id.as_str(), SLOW)));
+        let copies =
+            copies.unwrap_or_else(|_| Err(no_answer_in(DESCRIBE_IMAGES, image.id.as_str(), SLOW)));
         for copy in copies? {
             // A copy of an image with the same id in another Region.
             let region = copy.source_image_region.as_deref();
@@ -900,7 +894,7 @@ impl Aws {
         let images = match answer {
             Ok(answer) => answer.images.unwrap_or_default(),
             // Asked for an id that is not there, EC2 may as well say so.
-            Err(error) if is_invalid_image_id(error.code()) => Vec::new(),
+            Err(error) if is_one_of(&UNKNOWN_IMAGE, error.code()) => Vec::new(),
             Err(error) => return Err(classify("ec2:ListImagesInRecycleBin", "*", &error)),
         };
         let image = images
@@ -1306,6 +1300,38 @@ where
     }
 }
 
+/// Images by their ids, as far as they have one that is well-formed.
+fn identified(images: Vec<ec2::Image>) -> Vec<(AmiId, Described)> {
+    let images = images.into_iter();
+    let identified = images.filter_map(|image| {
+        let id = image.image_id.as_deref()?.parse().ok()?;
+        Some((id, described(image)))
+    });
+    identified.collect()
+}
+
+/// What EC2 shows of these ids: `all` is its answer to them, and that is the whole list, if there is no token. One id
+/// that is not known fails the whole call, with an `unknown` code; what is `listed` with a filter leaves it out.
+async fn by_id<T, E, F>(
+    call: &'static str,
+    ids: &[&str],
+    unknown: &[&str],
+    all: Result<(Vec<T>, Option<String>), SdkError<E, HttpResponse>>,
+    listed: impl FnOnce() -> F,
+) -> Result<Vec<T>, Error>
+where
+    E: ProvideErrorMetadata,
+    F: Future<Output = Result<Vec<T>, Error>>,
+{
+    match all {
+        Ok((items, token)) if non_empty(token.clone()).is_none() => Ok(items),
+        Err(error) if !is_one_of(unknown, error.code()) => Err(classify(call, "*", &error)),
+        Err(_) if ids.len() == 1 => Ok(Vec::new()),
+        // Boxed: the SDK's futures are large.
+        Ok(_) | Err(_) => Box::pin(listed()).await,
+    }
+}
+
 /// That a call did not answer in the time that it had.
 pub(crate) fn no_answer_in(call: &'static str, resource: &str, limit: Duration) -> Error {
     Error::Unavailable {
@@ -1359,11 +1385,8 @@ fn time(time: SdkTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
-fn is_invalid_image_id(code: Option<&str>) -> bool {
-    matches!(
-        code,
-        Some("InvalidAMIID.NotFound" | "InvalidAMIID.Unavailable")
-    )
+fn is_one_of(codes: &[&str], code: Option<&str>) -> bool {
+    code.is_some_and(|code| codes.contains(&code))
 }
 
 fn in_one_attempt() -> aws_sdk_ec2::config::Builder {

@@ -1,5 +1,6 @@
 //! The flow, from event to record.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::alert::{self, Anew, Message};
-use crate::aws::{Aws, Described, ImageName};
+use crate::aws::{Ahead, Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
 use crate::discard::{Action, Circumstances, Interlock, Plan, Surroundings, plan};
@@ -38,6 +39,9 @@ const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 /// EC2 just lists yet. How long it does is documented nowhere ("a short while"); less than the six minutes after which
 /// the queue brings an event back.
 const LINGERS: Duration = Duration::from_secs(180);
+
+/// For so long the images of a batch are looked at together: what takes longer is each image's own business.
+const TOGETHER: Duration = Duration::from_secs(5);
 
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
@@ -111,6 +115,15 @@ pub struct Guard {
 struct Arrival {
     event_id: Option<String>,
     incoming: Result<Incoming, Error>,
+    /// What was found out of its image a moment ago, together with the other images of its batch.
+    known: Option<Known>,
+}
+
+/// What was found out of an image: it is judged by that, as if it had been asked for it alone.
+#[derive(Debug)]
+pub(crate) struct Known {
+    observation: Observation,
+    traces: Option<Traces>,
 }
 
 impl Arrival {
@@ -285,9 +298,12 @@ impl Guard {
                 None => by_image.push(vec![(arrival, delivery)]),
             }
         }
-        let mut groups = JoinSet::new();
-        for mut group in by_image {
+        for group in &mut by_image {
             group.sort_by_key(|(arrival, _)| !arrival.says_who());
+        }
+        self.look_at_all(&mut by_image).await;
+        let mut groups = JoinSet::new();
+        for group in by_image {
             let guard = Arc::clone(self);
             groups.spawn(async move {
                 let mut ended_well = Vec::new();
@@ -312,6 +328,69 @@ impl Guard {
         let mut response = SqsBatchResponse::default();
         response.batch_item_failures = failures.collect();
         Ok(Answer::Batch(response))
+    }
+
+    /// Finds out, of the images of a batch together, what each must be judged by: one call for what would be one of each.
+    /// What is not found out in this way is asked for each image by itself.
+    async fn look_at_all(&self, by_image: &mut [Vec<(Arrival, Delivery)>]) {
+        let first = |group: &Vec<(Arrival, Delivery)>| group.first()?.0.registration().cloned();
+        let registrations: Vec<Registration> = by_image.iter().filter_map(first).collect();
+        if registrations.len() < 2 {
+            return;
+        }
+        let mut known = BTreeMap::new();
+        // What is known when the time is over, is.
+        let all = Box::pin(self.find_out(registrations, &mut known));
+        let _over = tokio::time::timeout(TOGETHER, all).await;
+        for group in by_image {
+            if let Some((arrival, _)) = group.first_mut()
+                && let Some(image) = arrival.image()
+            {
+                arrival.known = known.remove(image);
+            }
+        }
+    }
+
+    async fn find_out(&self, registrations: Vec<Registration>, known: &mut BTreeMap<AmiId, Known>) {
+        let ids: Vec<&str> = registrations
+            .iter()
+            .map(|it| it.image_id.as_str())
+            .collect();
+        let Ok(described) = self.aws.describe_own_images(&ids).await else {
+            return;
+        };
+        let mut observations: BTreeMap<AmiId, Observation> = described
+            .into_iter()
+            .filter_map(|(id, described)| Some((id, observed(described).ok()?)))
+            .collect();
+        let mut seen = Vec::new();
+        for registration in registrations {
+            if let Some(observation) = observations.remove(&registration.image_id) {
+                let traces = None;
+                let (id, own) = (registration.image_id.clone(), observation.clone());
+                known.insert(
+                    id,
+                    Known {
+                        observation: own,
+                        traces,
+                    },
+                );
+                seen.push((registration, observation));
+            }
+        }
+        let asked = Arc::new(Ahead::default());
+        self.assess_all(seen, &asked, false, |registration, assessment| {
+            let (observation, traces) = (assessment.observation, assessment.traces);
+            let traces = traces.map(Traces::of_a_moment_ago);
+            known.insert(
+                registration.image_id,
+                Known {
+                    observation,
+                    traces,
+                },
+            );
+        })
+        .await;
     }
 
     /// Processes a message, and says whether it came to an end, which a panic is not. The log knows why it did not.
@@ -353,6 +432,7 @@ impl Guard {
             Err(error) => Arrival {
                 event_id: None,
                 incoming: Err(error),
+                known: None,
             },
         }
     }
@@ -361,6 +441,7 @@ impl Guard {
         Arrival {
             event_id: event::id_of(&event),
             incoming: event::parse(event, &self.config.scope),
+            known: None,
         }
     }
 
@@ -369,14 +450,19 @@ impl Guard {
         let image_id = arrival.image().map(|id| id.to_string());
         let event_id = arrival.event_id;
         let dealt = match arrival.incoming {
-            Ok(incoming) => self.deal_with(incoming, delivery).await,
+            Ok(incoming) => self.deal_with(incoming, arrival.known, delivery).await,
             Err(error) => Err(error),
         };
         dealt
             .map_err(|error| self.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
     }
 
-    async fn deal_with(&self, incoming: Incoming, delivery: &Delivery) -> Result<Record, Error> {
+    async fn deal_with(
+        &self,
+        incoming: Incoming,
+        known: Option<Known>,
+        delivery: &Delivery,
+    ) -> Result<Record, Error> {
         // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
         match incoming {
             Incoming::Ignored(ignored) => Ok(self.journal(delivery, Record::ignored(ignored))),
@@ -398,14 +484,17 @@ impl Guard {
                 };
                 in_time(delivery, work, late).await
             }
-            Incoming::Registration(registration) => self.registered(&registration, delivery).await,
+            Incoming::Registration(registration) => {
+                self.registered(&registration, known, delivery).await
+            }
         }
     }
 
-    /// Deals with a registration in what is left of a delivery's time.
+    /// Deals with a registration, of whose image this is known, in what is left of a delivery's time.
     pub(crate) async fn registered(
         &self,
         registration: &Registration,
+        known: Option<Known>,
         delivery: &Delivery,
     ) -> Result<Record, Error> {
         // With the record's names, so that one search finds both.
@@ -414,7 +503,7 @@ impl Guard {
             image_id = %registration.image_id,
             event_id = registration.event_id
         );
-        let work = Box::pin(self.follow(registration, delivery).instrument(span));
+        let work = Box::pin(self.follow(registration, known, delivery).instrument(span));
         let late = Error::OutOfTime {
             image: registration.image_id.to_string(),
             doing: "how far it went shows the next time".into(),
@@ -425,25 +514,24 @@ impl Guard {
     async fn follow(
         &self,
         registration: &Registration,
+        known: Option<Known>,
         delivery: &Delivery,
     ) -> Result<Record, Error> {
         let mut patience = Patience::new(self.config.wait, delivery.deadline);
-        let mut before = None;
-        let (assessment, around, turn) = loop {
-            let observation = self.observe(registration, &mut patience).await?;
-            let assessment = self.assess(registration, observation, before.take()).await;
-            self.settled(registration, &assessment)?;
-            let looked = self.unless_identity_may_come(registration, delivery, assessment);
-            let (assessment, around) = Box::pin(looked).await?;
-            // From here on people are told and the image may be discarded: by one invocation at a time.
-            let ends = ends(delivery.deadline);
+        let mut looked = Some(
+            self.look_at(registration, known, delivery, &mut patience)
+                .await?,
+        );
+        // From here on people are told and the image may be discarded: by one invocation at a time.
+        let ends = ends(delivery.deadline);
+        let turn = loop {
             match self.ledger.begin(registration, ends).await {
                 // Whoever has its turn may leave it as it was not.
                 Err(busy @ Error::Busy { .. }) => match patience.pause().await {
-                    true => before = assessment.traces,
+                    true => looked = None,
                     false => return Err(busy),
                 },
-                turn => break (assessment, around, turn),
+                turn => break turn,
             }
         };
         let case = Case {
@@ -453,7 +541,17 @@ impl Guard {
         };
         // What was waited for a turn is not taken from what AWS may need.
         let mut patience = Patience::new(self.config.wait, delivery.deadline);
-        let result = self.deal(&case, assessment, around, &mut patience).await;
+        let result = async {
+            let (assessment, around) = match looked {
+                Some(looked) => looked,
+                None => {
+                    self.look_at(registration, None, delivery, &mut patience)
+                        .await?
+                }
+            };
+            self.deal(&case, assessment, around, &mut patience).await
+        };
+        let result = result.await;
         if let Ok(turn) = &case.turn {
             self.ledger.give_back(turn).await;
         }
@@ -468,6 +566,24 @@ impl Guard {
             ) => Err(error),
             (result, _) => result,
         }
+    }
+
+    /// Looks at an image until it is visible and settled, and judges it; and says what is around it, if that was looked
+    /// at. `known`: what was found out of it a moment ago.
+    async fn look_at(
+        &self,
+        registration: &Registration,
+        known: Option<Known>,
+        delivery: &Delivery,
+        patience: &mut Patience,
+    ) -> Result<(Assessment, Option<Surroundings>), Error> {
+        let (observation, traces) = match known {
+            Some(known) => (known.observation, known.traces),
+            None => (self.observe(registration, patience).await?, None),
+        };
+        let assessment = self.assess(registration, observation, traces).await;
+        self.settled(registration, &assessment)?;
+        Box::pin(self.unless_identity_may_come(registration, delivery, assessment)).await
     }
 
     /// Hands the assessment back, with what is around the image if it looked, unless another event of the same registration,
@@ -561,7 +677,7 @@ impl Guard {
         delivery: &Delivery,
     ) -> Result<Record, Error> {
         let registration = self.listed(image.clone(), account, Some(created));
-        self.registered(&registration, delivery).await
+        self.registered(&registration, None, delivery).await
     }
 
     /// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::event::Registration;
 use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
 use crate::expectation::lineage::{self, Lineage, ORIGIN};
-use crate::expectation::{self, Declared, Expectation, Look, Says, Source, Subject};
+use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
 use crate::guard::Guard;
 use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::Asked;
-use crate::verdict::judge;
+use crate::verdict::{Verdict, judge};
 
 /// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
 const TURN: Duration = Duration::from_secs(20);
@@ -23,6 +23,32 @@ pub(crate) struct Traces {
     disk: Option<Disk>,
     /// Whether the snapshot could not be looked at, and may be the next time.
     may_pass: bool,
+    /// Whether product codes were compared.
+    compared: bool,
+    /// Whether it was looked up a moment ago: then tags are not read again.
+    just_now: bool,
+}
+
+impl Traces {
+    /// Nothing was looked up yet.
+    fn none(image: &Image) -> Traces {
+        Traces {
+            snapshot: nothing_seen(image),
+            lineage: None,
+            disk: None,
+            may_pass: false,
+            compared: false,
+            just_now: false,
+        }
+    }
+
+    /// The same, looked up a moment ago, for the first judgement of this invocation.
+    pub(crate) fn of_a_moment_ago(self) -> Traces {
+        Traces {
+            just_now: true,
+            ..self
+        }
+    }
 }
 
 impl Guard {
@@ -39,16 +65,11 @@ impl Guard {
         let declare = |snapshot: &Look<Snapshot>| self.declare(registration, image, snapshot);
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
-        let (seen, known, read, mut may_pass) = match before {
-            // What could not be asked a moment ago is asked once more.
-            Some(before) => (
-                before.snapshot,
-                before.lineage.filter(|lineage| !lineage.failed()),
-                before.disk.filter(|disk| !disk.may_pass),
-                before.may_pass,
-            ),
-            None => (nothing_seen(image), None, None, false),
-        };
+        let before = before.unwrap_or_else(|| Traces::none(image));
+        let mut may_pass = before.may_pass;
+        // What could not be asked a moment ago is asked once more.
+        let known = before.lineage.filter(|lineage| !lineage.failed());
+        let read = before.disk.filter(|disk| !disk.may_pass);
         if declared.expectation.exemption.is_none()
             && let Look::NotYet = snapshot
         {
@@ -57,65 +78,77 @@ impl Guard {
             };
             let observes = asks(self.policy.lineage, known.is_some())
                 || asks(self.policy.disk, read.is_some());
-            snapshot = if declared.needs_snapshot || observes {
-                let look;
-                (look, may_pass) = self.look_at_root_snapshot(image).await;
-                look
-            } else {
-                seen
+            snapshot = match before.snapshot {
+                seen @ Look::Seen(_) if before.just_now => seen,
+                _ if declared.needs_snapshot || observes => {
+                    let look;
+                    (look, may_pass) = self.look_at_root_snapshot(image).await;
+                    look
+                }
+                seen => seen,
             };
             declared = declare(&snapshot);
         }
         let mut expectation = declared.expectation;
+        let mut traces = Traces {
+            snapshot,
+            lineage: known,
+            disk: read,
+            may_pass,
+            compared: before.compared,
+            just_now: false,
+        };
         if expectation.exemption.is_some() {
-            let traces = Traces {
-                snapshot,
-                lineage: known,
-                disk: read,
-                may_pass,
-            };
             return (expectation, traces);
         }
+        let snapshot = &traces.snapshot;
 
-        let lineage = match known {
-            Some(lineage) => Some(lineage),
-            None if is_asked(
+        if traces.lineage.is_none()
+            && is_asked(
                 self.policy.lineage,
                 Source::Lineage,
                 observation,
                 &expectation,
-            ) =>
-            {
-                // There is no call for the product codes of many snapshots.
-                let thorough =
-                    !self.aws.asks_ahead() && is_needed(Source::Lineage, observation, &expectation);
-                Some(self.walk(registration, image, &snapshot, thorough).await)
-            }
-            None => None,
-        };
-        let said = lineage.clone().unwrap_or_else(|| not_asked(&snapshot));
+            )
+        {
+            traces.lineage = Some(self.walk(registration, image, snapshot).await);
+        }
+        let said = traces.lineage.clone();
+        let said = said.unwrap_or_else(|| not_asked(snapshot));
         expectation.origin = said.origin;
         expectation.unrecognised_witness = said.unrecognised;
         expectation.is_late = said.late.is_some();
         expectation.evidence.extend(said.evidence);
 
-        let disk = match read {
-            Some(disk) => Some(disk),
-            None if is_asked(self.policy.disk, Source::Disk, observation, &expectation) => {
-                Some(self.read_disk(registration, image, &snapshot).await)
-            }
-            None => None,
-        };
-        let found = disk.clone().unwrap_or_else(|| not_read(&snapshot));
+        if traces.disk.is_none()
+            && is_asked(self.policy.disk, Source::Disk, observation, &expectation)
+        {
+            traces.disk = Some(self.read_disk(registration, image, snapshot).await);
+        }
+        let found = traces.disk.clone().unwrap_or_else(|| not_read(snapshot));
         expectation.may_pass = may_pass || said.may_pass || found.may_pass;
         expectation.evidence.push(found.evidence);
         expectation.evidence.sort_by_key(|evidence| evidence.source);
-        let traces = Traces {
-            snapshot,
-            lineage,
-            disk,
-            may_pass,
-        };
+
+        // They decide nothing, and there is no call for those of many snapshots: they are compared where something is
+        // wrong with the image.
+        let verdict = judge(observation, &expectation).verdict;
+        if let (Some(lineage), Look::Seen(snapshot)) = (&mut traces.lineage, &traces.snapshot)
+            && matches!(verdict, Verdict::Mismatch(_) | Verdict::Conflict)
+            && !traces.compared
+            && !self.aws.asks_ahead()
+        {
+            let differ = lineage::product_codes(&self.aws, registration, image, snapshot).await;
+            if let Some(differ) = differ {
+                let of_lineage = |it: &&mut Evidence| it.source == Source::Lineage;
+                let known = lineage.evidence.first_mut();
+                let said = expectation.evidence.iter_mut().find(of_lineage);
+                for statement in known.into_iter().chain(said) {
+                    statement.detail = format!("{}; {differ}", statement.detail);
+                }
+            }
+            traces.compared = true;
+        }
         (expectation, traces)
     }
 
@@ -159,12 +192,9 @@ impl Guard {
         registration: &Registration,
         image: &Image,
         snapshot: &Look<Snapshot>,
-        thorough: bool,
     ) -> Lineage {
         let mut lineage = match snapshot {
-            Look::Seen(snapshot) => {
-                lineage::walk(&self.aws, registration, image, snapshot, thorough).await
-            }
+            Look::Seen(snapshot) => lineage::walk(&self.aws, registration, image, snapshot).await,
             Look::Failed(why) => Lineage::mute(Says::Failed(why.clone()), ORIGIN),
             Look::NotYet | Look::NotApplicable(_) => not_asked(snapshot),
         };

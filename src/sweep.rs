@@ -3,11 +3,14 @@
 mod daily;
 mod findings;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 
-use crate::aws::{Ahead, Described, patiently};
+use crate::aws::{Ahead, Described, Page, patiently};
 use crate::discard::{Action, Circumstances, Surroundings, plan};
 use crate::error::Error;
 use crate::event::{AccountId, AmiId, RegisteredBy, Registration};
@@ -67,18 +70,85 @@ impl Registration {
     }
 }
 
+/// So many pages are looked at side by side. Each of them is some twenty-five calls, a few at a time.
+const AT_ONCE: usize = 6;
+
+/// Pages in their order, of which those that follow are looked at meanwhile.
+pub struct Pages<'a, P> {
+    looking: BoxStream<'a, P>,
+    ready: VecDeque<P>,
+}
+
+impl<'a, P> Pages<'a, P> {
+    /// `looking` at one page after the other.
+    fn new<F: Future<Output = P> + Send + 'a>(
+        looking: impl Stream<Item = F> + Send + 'a,
+    ) -> Pages<'a, P>
+    where
+        P: Send,
+    {
+        Pages {
+            looking: looking.buffered(AT_ONCE).boxed(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The next page, if there is one. It may be awaited again if it is dropped: nothing is lost.
+    pub async fn next(&mut self) -> Option<P> {
+        match self.ready.pop_front() {
+            Some(page) => Some(page),
+            None => self.looking.next().await,
+        }
+    }
+
+    /// Does what is to be done about a page, while the next ones are looked at.
+    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(page) = self.looking.next(), if self.ready.len() < AT_ONCE => {
+                    self.ready.push_back(page);
+                }
+            }
+        }
+    }
+}
+
 impl Guard {
-    /// Judges a page of the account's images, 1,000 at most, from `token` on. Nothing is changed, and nobody told.
-    ///
-    /// # Errors
-    /// [`Error`], if the page could not be seen. What could not be found out of a single image is in its record.
-    pub async fn sweep(
+    /// Judges the account's images page by page, from `token` on: up to 1,000 in a page. Nothing is changed, and nobody
+    /// told. After a page that could not be seen there is no other; what could not be found out of a single image is in
+    /// its record.
+    pub fn sweep<'a>(
+        &'a self,
+        account: &'a AccountId,
+        scope: Scope,
+        token: Option<String>,
+    ) -> Pages<'a, Result<Swept, Error>> {
+        let listed = self.list(token);
+        Pages::new(
+            listed.map(move |page| async move { self.judge_page(page?, account, scope).await }),
+        )
+    }
+
+    /// EC2's list of the account's images, page by page, from `token` on.
+    fn list(&self, token: Option<String>) -> impl Stream<Item = Result<Page, Error>> + Send + '_ {
+        stream::try_unfold(Some(token), move |at| async move {
+            let Some(token) = at else { return Ok(None) };
+            let page = || Box::pin(self.aws.list_images(PAGE, token.as_deref()));
+            let page = patiently(page).await?;
+            let next = page.next.clone().map(Some);
+            Ok(Some((page, next)))
+        })
+    }
+
+    /// Judges a page of images.
+    async fn judge_page(
         &self,
+        page: Page,
         account: &AccountId,
         scope: Scope,
-        token: Option<&str>,
     ) -> Result<Swept, Error> {
-        let page = patiently(|| Box::pin(self.aws.list_images(PAGE, token))).await?;
         let mut listed = Vec::new();
         let mut underway = 0;
         for (id, described) in page.images {
@@ -95,7 +165,19 @@ impl Guard {
                 Err(_) => underway += 1,
             }
         }
-        let assessed = self.assess_all(listed, scope.disks).await;
+        let mut assessed = Vec::new();
+        let asked = Arc::new(Ahead::default());
+        self.assess_all(listed, &asked, true, |registration, assessment| {
+            assessed.push((registration, assessment));
+        })
+        .await;
+        if scope.disks && self.policy.disk != Asked::Never {
+            let reading = self.asking(asked, self.policy.disk);
+            for (registration, assessment) in &mut assessed {
+                let observation = assessment.observation.clone();
+                *assessment = Box::pin(reading.assess(registration, observation, None)).await;
+            }
+        }
         let mut records = Vec::new();
         for (registration, assessment) in assessed {
             let planned = self.plan_unhindered(&registration, assessment);
@@ -132,40 +214,30 @@ impl Guard {
         Registration::without_event(id, account.clone(), region, "sweep", time)
     }
 
-    /// Judges many images. What EC2 is asked of each is asked for up to 200 in a call, and only what an image needs;
-    /// product codes, which decide nothing, are left out, and so are disks unless they are wanted.
+    /// Judges many images, and hands each over as soon as it is judged. What EC2 is asked of each is asked for up to 200
+    /// in a call, and only what an image needs; product codes and disks are left out. `again`: what keeps a call from an
+    /// answer, and may pass, is waited for.
     pub(crate) async fn assess_all(
         &self,
         listed: Vec<(Registration, Observation)>,
-        disks: bool,
-    ) -> Vec<(Registration, Assessment)> {
-        let ahead = Arc::new(Ahead::default());
-        let asking = self.asking(Arc::clone(&ahead), Asked::Never);
-        let mut assessed = Vec::new();
+        asked: &Arc<Ahead>,
+        again: bool,
+        mut done: impl FnMut(Registration, Assessment),
+    ) {
+        let asking = self.asking(Arc::clone(asked), Asked::Never);
         let mut waiting = listed;
         while !waiting.is_empty() {
             let mut unanswered = Vec::new();
             for (registration, observation) in waiting {
                 let assessment = asking.assess(&registration, observation, None).await;
-                match ahead.noted() {
+                match asked.noted() {
                     true => unanswered.push((registration, assessment.observation)),
-                    false => assessed.push((registration, assessment)),
+                    false => done(registration, assessment),
                 }
             }
-            ahead.put(&self.aws).await;
+            asked.put(&self.aws, again).await;
             waiting = unanswered;
         }
-        if !disks || self.policy.disk == Asked::Never {
-            return assessed;
-        }
-        let reading = self.asking(ahead, self.policy.disk);
-        let mut read = Vec::new();
-        for (registration, assessment) in assessed {
-            let again = reading.assess(&registration, assessment.observation, None);
-            let again = Box::pin(again).await;
-            read.push((registration, again));
-        }
-        read
     }
 
     /// A guard that judges as this one does, but for disks, and puts its questions together.

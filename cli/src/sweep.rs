@@ -187,7 +187,7 @@ async fn sweep(
 ) -> Result<(), Stop> {
     bar.set_position(journal.rows);
     for region in journal.header.regions.clone() {
-        let Some(mut token) = journal.place(&region) else {
+        let Some(token) = journal.place(&region) else {
             continue;
         };
         bar.set_message(format!("{region}:"));
@@ -198,21 +198,19 @@ async fn sweep(
             true => journal.images_of(&region)?,
             false => Default::default(),
         };
-        loop {
-            let scope = Scope {
-                since: journal.header.since,
-                disks: arguments.disk,
-            };
-            let swept = there
-                .guard
-                .sweep(&session.account, scope, token.as_deref())
-                .await;
+        let scope = Scope {
+            since: journal.header.since,
+            disks: arguments.disk,
+        };
+        let mut resumes_at_a_place = journal.resumed && token.is_some();
+        let mut pages = there.guard.sweep(&session.account, scope, token);
+        while let Some(swept) = pages.next().await {
             let swept = match swept {
                 Ok(swept) => swept,
                 // A place in EC2's list is not good for ever: what the journal has is left out of the list.
-                Err(Error::Refused { .. }) if token.is_some() && journal.resumed => {
-                    journal.resumed = false;
-                    token = None;
+                Err(Error::Refused { .. }) if resumes_at_a_place => {
+                    resumes_at_a_place = false;
+                    pages = there.guard.sweep(&session.account, scope, None);
                     continue;
                 }
                 // One Region of many may be forbidden, or down.
@@ -223,24 +221,14 @@ async fn sweep(
                 }
                 Err(error) => return Err(error.into()),
             };
+            resumes_at_a_place = false;
             tally.add(there.aws.tally());
-            let next = swept.next.clone();
             let page = Page::of(&region, &swept);
-            keep(
-                arguments,
-                &there,
-                journal,
-                swept,
-                reserved.as_deref(),
-                &seen,
-            )
-            .await?;
+            let reserved = reserved.as_deref();
+            let kept = keep(arguments, &there, journal, swept, reserved, &seen);
+            pages.meanwhile(kept).await?;
             journal.end_page(&page)?;
             bar.set_position(journal.rows);
-            match next {
-                Some(next) => token = Some(next),
-                None => break,
-            }
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use aws_config::Region;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use tokio::time::Instant;
 
-use super::{Ahead, Aws, Counting, Described, classify, described, filter, non_empty, time};
+use super::{Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, time};
 use crate::error::Error;
 use crate::event::{AccountId, AmiId};
 use crate::reserved::ReservedInstances;
@@ -92,14 +92,8 @@ impl Aws {
             .send()
             .await
             .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
-        let images = answer.images.into_iter().flatten();
         Ok(Page {
-            images: images
-                .filter_map(|image| {
-                    let id = image.image_id.as_deref()?.parse().ok()?;
-                    Some((id, described(image)))
-                })
-                .collect(),
+            images: identified(answer.images.unwrap_or_default()),
             next: non_empty(answer.next_token),
         })
     }

@@ -1,18 +1,21 @@
 //! Answers for many images at once.
 //!
-//! Whoever looks at a whole account asks EC2 the same few things of every image, and one call each would be too
-//! many. So a question that has no answer yet is only noted, the questions of many images are then put together,
+//! Whoever looks at a whole account, or at a batch of events, asks EC2 the same few things of every image, and one call
+//! each would be too many. So a question that has no answer yet is only noted, the questions of many images are then put together,
 //! and once they are answered the images are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::{Aws, SLOW, no_answer_in, patiently};
 use crate::error::Error;
 use crate::observation::{Image, Instance, Snapshot, Volume};
 
 /// The most values of a filter (EC2 API reference, "Filter").
-pub(crate) const MOST_VALUES: usize = 200;
+const MOST_VALUES: usize = 200;
 
 /// What was asked of many images, and answered.
 #[derive(Debug, Default)]
@@ -140,22 +143,23 @@ impl Ahead {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Puts every question that is open. One that stays without an answer is answered with why.
-    pub(crate) async fn put(&self, aws: &Aws) {
+    /// Puts every question that is open, each kind by itself and all of them side by side. One that stays without an
+    /// answer is answered with why. `again`: what keeps a call from an answer, and may pass, is waited for.
+    pub(crate) async fn put(&self, aws: &Aws, again: bool) {
         let snapshots = self.put_all(
-            true,
+            again,
             |notes| &mut notes.snapshots,
             |ids: Vec<String>| async move { aws.snapshots(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let volumes = self.put_all(
-            true,
+            again,
             |notes| &mut notes.volumes,
             |ids: Vec<String>| async move { aws.volumes(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let instances = self.put_all(
-            true,
+            again,
             |notes| &mut notes.instances,
             |ids: Vec<String>| async move { aws.instances(&named(&ids)).await },
             |found, id| found.iter().find(|it| it.id == id).cloned(),
@@ -165,11 +169,12 @@ impl Ahead {
             found.iter().filter(on).cloned().collect()
         };
         let own = self.put_all(
-            true,
+            again,
             |notes| &mut notes.own,
             |ids: Vec<String>| async move { aws.images(ImagesBy::OwnOn, &named(&ids)).await },
             on,
         );
+        // It may take long by itself.
         let published = self.put_all(
             false,
             |notes| &mut notes.published,
@@ -184,7 +189,7 @@ impl Ahead {
             on,
         );
         let images = self.put_all(
-            true,
+            again,
             |notes| &mut notes.images,
             |ids: Vec<String>| async move { aws.images(ImagesBy::Id, &named(&ids)).await },
             |found: &Vec<Image>, id| found.iter().filter(|it| it.id == id).cloned().collect(),
@@ -192,7 +197,7 @@ impl Ahead {
         tokio::join!(snapshots, volumes, instances, own, published, images);
     }
 
-    /// Puts all open questions of a kind. `again`: what may pass is asked again.
+    /// Puts all open questions of a kind, as many calls side by side as they take.
     async fn put_all<T: Clone, A, F: Future<Output = Result<A, Error>>>(
         &self,
         again: bool,
@@ -200,16 +205,23 @@ impl Ahead {
         call: impl Fn(Vec<String>) -> F,
         of: impl Fn(&A, &str) -> T,
     ) {
+        let mut calls = FuturesUnordered::new();
         loop {
             let ids = kind(&mut self.notes()).next();
             if ids.is_empty() {
-                return;
+                break;
             }
+            let call = &call;
             // Boxed: the SDK's futures are large.
-            let answer = match again {
-                true => patiently(|| Box::pin(call(ids.clone()))).await,
-                false => Box::pin(call(ids.clone())).await,
-            };
+            calls.push(async move {
+                let answer = match again {
+                    true => patiently(|| Box::pin(call(ids.clone()))).await,
+                    false => Box::pin(call(ids.clone())).await,
+                };
+                (ids, answer)
+            });
+        }
+        while let Some((ids, answer)) = calls.next().await {
             kind(&mut self.notes()).answer(ids, &answer, &of);
         }
     }

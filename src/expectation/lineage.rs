@@ -23,6 +23,9 @@ use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_
 /// each as a rule.
 const WALK: Duration = Duration::from_secs(10);
 
+/// How long the comparison of product codes may take: it is a remark.
+const REMARK: Duration = Duration::from_secs(5);
+
 /// What the lineage is about, where it has nothing else to tell.
 pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
 
@@ -87,14 +90,12 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
     Some(statement(says, detail))
 }
 
-/// Walks from the root snapshot to what it comes from: each call once, side by side where one does not need the other.
-/// `product_codes`: whether those of the AWS Marketplace are compared too.
+/// Walks from the root snapshot to what it comes from: each call once.
 pub(crate) async fn walk(
     aws: &Aws,
     registration: &Registration,
     image: &Image,
     snapshot: &Snapshot,
-    product_codes: bool,
 ) -> Lineage {
     let place = Place {
         aws,
@@ -112,20 +113,11 @@ pub(crate) async fn walk(
             format!("{} belongs to {owner}, not to this account", snapshot.id),
         );
     }
-    let walk = async {
-        match &snapshot.volume {
-            Some(volume) => place.by_volume(volume).await,
-            None => place.by_copy().await,
-        }
+    let trail = match &snapshot.volume {
+        Some(volume) => place.by_volume(volume).await,
+        None => place.by_copy().await,
     };
-    let codes = async {
-        match product_codes {
-            true => place.product_codes().await,
-            false => None,
-        }
-    };
-    let (trail, codes) = tokio::join!(walk, codes);
-    let mut lineage = trail.lineage(codes);
+    let mut lineage = trail.lineage();
     if !image.product_codes.is_empty() {
         lineage.evidence.iter_mut().for_each(sold);
     }
@@ -175,7 +167,7 @@ struct Trail {
 
 impl Trail {
     /// What could not be asked comes first: whatever speaks after it is a weaker witness.
-    fn lineage(mut self, codes: Option<String>) -> Lineage {
+    fn lineage(mut self) -> Lineage {
         if self.seen.len() > MENTIONED {
             let more = self.seen.len() - MENTIONED;
             self.seen.truncate(MENTIONED);
@@ -205,9 +197,6 @@ impl Trail {
             }
         }
         evidence.extend(late);
-        if let (Some(first), Some(codes)) = (evidence.first_mut(), codes) {
-            first.detail = format!("{}; {codes}", first.detail);
-        }
         Lineage {
             evidence,
             origin: self.origin,
@@ -540,25 +529,33 @@ impl Place<'_> {
     fn owns(&self, image: &Image) -> bool {
         image.owner.as_deref() == Some(self.account)
     }
+}
 
-    /// How the snapshot's product codes differ from the image's. EC2 copies them when it registers
-    /// an image (EC2 API reference, "RegisterImage").
-    async fn product_codes(&self) -> Option<String> {
-        // A remark: that it failed holds nothing, and brings no event back.
-        let call = Box::pin(self.aws.snapshot_product_codes(&self.snapshot.id));
-        let answer = match tokio::time::timeout_at(self.until, call).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} seconds", WALK.as_secs())),
-        };
-        match answer {
-            Ok(codes) if codes == self.image.product_codes => None,
-            Ok(codes) => Some(format!(
-                "the snapshot's product codes are {}, the image's {}",
-                listed(&codes),
-                listed(&self.image.product_codes)
-            )),
-            Err(why) => Some(format!("product codes: failed: {why}")),
-        }
+/// How the product codes of an image's root snapshot differ from the image's, if the snapshot is the account's. EC2 copies
+/// them when it registers an image (EC2 API reference, "RegisterImage").
+pub(crate) async fn product_codes(
+    aws: &Aws,
+    registration: &Registration,
+    image: &Image,
+    snapshot: &Snapshot,
+) -> Option<String> {
+    if snapshot.owner.as_deref() != Some(registration.account.as_str()) {
+        return None;
+    }
+    // A remark: that it failed holds nothing, and brings no event back.
+    let call = Box::pin(aws.snapshot_product_codes(&snapshot.id));
+    let answer = match tokio::time::timeout(REMARK, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} seconds", REMARK.as_secs())),
+    };
+    match answer {
+        Ok(codes) if codes == image.product_codes => None,
+        Ok(codes) => Some(format!(
+            "the snapshot's product codes are {}, the image's {}",
+            listed(&codes),
+            listed(&image.product_codes)
+        )),
+        Err(why) => Some(format!("product codes: failed: {why}")),
     }
 }
 

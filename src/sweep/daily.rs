@@ -1,15 +1,19 @@
 //! The scheduled sweep. What no event told of is dealt with as if one had; of everything else that is not as it
 //! should be people are told, in one summary, and nothing is done about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::timeout_at;
 
+use futures_util::StreamExt;
+
+use super::Pages;
 use super::findings::{Finding, Findings, Group};
 use crate::alert;
-use crate::aws::{Described, MOST_VALUES, patiently};
+use crate::aws::{Ahead, Described, Page};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep};
 use crate::expectation::{Evidence, Source};
@@ -30,6 +34,21 @@ const RECENT: TimeDelta = TimeDelta::days(3);
 
 /// What is kept back of a sweep's time to tell what it found: several times what it takes.
 const TELLING: Duration = Duration::from_secs(10);
+
+/// A page of images that was looked at.
+#[derive(Default)]
+struct LookedAt {
+    /// How many images it has.
+    number: usize,
+    /// How many of them are as they were when they were judged, and good.
+    unchanged: usize,
+    /// Those that no event told of, and when they were created.
+    unheard: Vec<(AmiId, Box<Image>, DateTime<Utc>)>,
+    /// What was found of the others.
+    judged: Vec<Finding>,
+    /// Where the next page begins, if there is one.
+    next: Option<String>,
+}
 
 /// A sweep under way.
 struct Round<'a> {
@@ -195,10 +214,33 @@ impl Guard {
         let &Round { sweep, turn, .. } = round;
         let looking = &round.until(round.looking_until());
         let mut cursor = turn.cursor.clone();
+        // Dealt with as unheard of: they are among the findings already.
+        let dealt_with = findings.dealt_with.clone();
+        let pages = |from| {
+            let listed = self.list(from);
+            let dealt_with = &dealt_with;
+            Pages::new(listed.map(move |page| async move {
+                self.look_at_page(sweep, turn, page?, dealt_with).await
+            }))
+        };
+        let mut looked_at = pages(cursor.clone());
         while !findings.complete {
-            let page = self.sweep_page(looking, cursor.as_deref(), findings);
-            let page = timeout_at(looking.delivery.deadline, page).await;
-            match page.unwrap_or_else(|_| Err(no_time(NO_PAGE))) {
+            let page = timeout_at(looking.delivery.deadline, looked_at.next()).await;
+            let found = match page {
+                Ok(Some(Ok(page))) => {
+                    let next = page.next.clone();
+                    let work = self.deal_with_page(looking, page, findings);
+                    let work = timeout_at(looking.delivery.deadline, looked_at.meanwhile(work));
+                    work.await
+                        .unwrap_or_else(|_| Err(no_time(NO_PAGE)))
+                        .map(|()| next)
+                }
+                Ok(Some(Err(error))) => Err(error),
+                // EC2's list had no page more, though there was to be one.
+                Ok(None) => Ok(None),
+                Err(_) => Err(no_time(NO_PAGE)),
+            };
+            match found {
                 Ok(next) => {
                     findings.complete = next.is_none();
                     cursor = next;
@@ -207,6 +249,7 @@ impl Guard {
                 Err(Error::Refused { .. }) if findings.resumed && findings.pages == 0 => {
                     findings.resumed = false;
                     cursor = None;
+                    looked_at = pages(None);
                 }
                 Err(error) if findings.pages == 0 => {
                     // The more events are lost, the longer a page takes: that they are is said all the same.
@@ -221,23 +264,26 @@ impl Guard {
                 }
             }
         }
+        drop(looked_at);
         if findings.to_tell() > 0 {
             self.send(&alert::summary(sweep, findings)).await?;
         }
         Ok(cursor)
     }
 
-    /// Looks at a page of images, and gives where the next one begins.
-    async fn sweep_page(
+    /// Looks at a page of images: judges those that are not as they were when they were judged last.
+    async fn look_at_page(
         &self,
-        round: &Round<'_>,
-        cursor: Option<&str>,
-        findings: &mut Findings,
-    ) -> Result<Option<String>, Error> {
-        let &Round { sweep, turn, .. } = round;
-        // As many as are asked about in one call.
-        let page = patiently(|| Box::pin(self.aws.list_images(MOST_VALUES as i32, cursor))).await?;
-        let number = page.images.len();
+        sweep: &Sweep,
+        turn: &SweepTurn,
+        page: Page,
+        dealt_with: &BTreeSet<AmiId>,
+    ) -> Result<LookedAt, Error> {
+        let mut looked_at = LookedAt {
+            number: page.images.len(),
+            next: page.next,
+            ..LookedAt::default()
+        };
         let available = page.images.into_iter();
         let available: Vec<(AmiId, Box<Image>)> = available
             .filter_map(|(id, described)| match described {
@@ -251,7 +297,6 @@ impl Guard {
             .ledger
             .last_records::<Finding>(account, region, ids)
             .await?;
-        let mut unchanged = 0;
         let mut others = Vec::new();
         // What is on record of those that are as they were, and what disks told.
         let mut as_before = BTreeMap::new();
@@ -261,11 +306,9 @@ impl Guard {
             let registration = self.listed(id, &sweep.account, image.created);
             let id = &registration.image_id;
             match (known, image.created) {
-                // It is among the findings already.
-                _ if findings.dealt_with.contains(id) => {}
+                _ if dealt_with.contains(id) => {}
                 (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
-                    let finding = self.make_up(round, id, &image, created, findings).await?;
-                    findings.add(Group::Unheard, finding);
+                    looked_at.unheard.push((id.clone(), image, created));
                 }
                 // Its event has its time yet.
                 (None, Some(created)) if Utc::now() - created < LOST => {}
@@ -273,7 +316,7 @@ impl Guard {
                     let disk = known.as_ref().and_then(Finding::disk);
                     let declared = self.declared(&registration, &image);
                     match known.filter(|known| known.is_of(&image, &declared)) {
-                        Some(known) if known.is_good() => unchanged += 1,
+                        Some(known) if known.is_good() => looked_at.unchanged += 1,
                         known => {
                             as_before.extend(known.map(|known| (id.clone(), known)));
                             disks.extend(disk.map(|disk| (id.clone(), disk)));
@@ -283,12 +326,12 @@ impl Guard {
                 }
             }
         }
-        for (registration, mut assessment) in self.assess_all(others, false).await {
+        let asked = Arc::new(Ahead::default());
+        self.assess_all(others, &asked, true, |registration, mut assessment| {
             if let Some(disk) = disks.remove(&registration.image_id) {
                 self.add_disk(&mut assessment, disk);
             }
-            let before = as_before.remove(&registration.image_id);
-            let finding = match before {
+            let finding = match as_before.remove(&registration.image_id) {
                 // Who registered it is not asked here: what was made of it stands.
                 Some(before) if assessment.expectation.identity_asked => before,
                 before => {
@@ -301,14 +344,32 @@ impl Guard {
                     finding
                 }
             };
+            looked_at.judged.push(finding);
+        })
+        .await;
+        Ok(looked_at)
+    }
+
+    /// Deals with the images of a page that no event told of, and takes note of what was found.
+    async fn deal_with_page(
+        &self,
+        round: &Round<'_>,
+        page: LookedAt,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        for (id, image, created) in page.unheard {
+            let finding = self.make_up(round, &id, &image, created, findings).await?;
+            findings.add(Group::Unheard, finding);
+        }
+        for finding in page.judged {
             if let Some(group) = finding.group() {
                 findings.add(group, finding);
             }
         }
         findings.pages += 1;
-        findings.looked_at += number;
-        findings.unchanged += unchanged;
-        Ok(page.next)
+        findings.looked_at += page.number;
+        findings.unchanged += page.unchanged;
+        Ok(())
     }
 
     /// Adds what the disk told before, where it would be asked again: what is on a snapshot does not change.
@@ -387,7 +448,7 @@ impl Guard {
         created: DateTime<Utc>,
     ) -> Result<Record, Error> {
         let registration = registration(round.sweep, id, created);
-        let dealt = self.registered(&registration, &round.delivery).await;
+        let dealt = self.registered(&registration, None, &round.delivery).await;
         if let Err(error) = &dealt {
             // The failure of the sweep says why its event comes again, this of which image.
             tracing::warn!("{id} was not dealt with to the end: {error}");

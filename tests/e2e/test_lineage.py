@@ -20,9 +20,9 @@ LOOKS_TO_INSTANCE = [
     "DescribeImages",
     "DescribeSnapshots",
     "DescribeInstances",
-    "DescribeSnapshotAttribute",
     "DescribeVolumes",
     "ListSnapshotBlocks",
+    "DescribeSnapshotAttribute",
 ]
 
 

@@ -70,16 +70,15 @@ AROUND = ["DescribeImageAttribute", "DescribeImageReferences", COPIES, "GetTopic
 # The calls that read what is on a snapshot.
 DISK = ["ListSnapshotBlocks", "GetSnapshotBlock"]
 
-# The looks at an image of these tests before anything is done, if nothing declares what it should bill or
-# a discard would follow: its root snapshot is of a volume that comes from nowhere, and is empty. See
-# `looks_and_deeds`.
+# The looks at an image of these tests before anything is done, if a discard would follow: its root snapshot is of a
+# volume that comes from nowhere, and is empty. See `looks_and_deeds`.
 LOOKS = [
     "DescribeImages",
     "DescribeSnapshots",
     "DescribeImages",
-    "DescribeSnapshotAttribute",
     "DescribeVolumes",
     "ListSnapshotBlocks",
+    "DescribeSnapshotAttribute",
 ]
 
 # A discard's first steps: the mark, and then what can have changed is looked at once more.

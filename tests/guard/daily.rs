@@ -519,7 +519,7 @@ async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
 }
 
 #[tokio::test]
-async fn three_thousand_images_are_looked_at_in_fifteen_pages_of_four_calls_each() {
+async fn three_thousand_images_are_looked_at_in_three_pages() {
     // Of a thousand the tag says all; of the others it takes a look at the root snapshot.
     let images = (0..3_000).map(|n| match n % 3 {
         0 => windows(aged(n, 100)),
@@ -527,12 +527,13 @@ async fn three_thousand_images_are_looked_at_in_fifteen_pages_of_four_calls_each
     });
     let house = house(images, settings("")).await;
     house.record(scheduled(1)).await;
-    assert_eq!(count(&house, "DescribeImages"), 15);
+    assert_eq!(count(&house, "DescribeImages"), 3);
+    // A hundred in each; and two hundred, of two thirds of a page.
     assert_eq!(count(&house, "BatchGetItem"), 30);
-    assert_eq!(count(&house, "DescribeSnapshots"), 15);
+    assert_eq!(count(&house, "DescribeSnapshots"), 12);
     assert_eq!(
         house.calls().len(),
-        15 + 30 + 15 + ["UpdateItem", "Publish", "Publish", "UpdateItem"].len()
+        3 + 30 + 12 + ["UpdateItem", "Publish", "Publish", "UpdateItem"].len()
     );
     let summary = summaries(&house).remove(0);
     let (number, first) = group(&summary, "unverifiable");
@@ -542,12 +543,12 @@ async fn three_thousand_images_are_looked_at_in_fifteen_pages_of_four_calls_each
     assert!(letter.contains("  and 1980 more\n"), "{letter}");
 }
 
-/// Each of a volume that was made from a snapshot of which only a publisher's image could tell.
-#[tokio::test]
-async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
+/// So many images, each of a volume that was made from a snapshot of which only a publisher's image could tell: four
+/// look-ups, one after the other.
+async fn house_of_volumes(images: usize) -> House {
     let mut asking = settings("");
     asking.policy.lineage = Asked::Always;
-    let house = house((0..300).map(|n| aged(n, 100)), asking).await;
+    let house = house((0..images).map(|n| aged(n, 100)), asking).await;
     {
         let mut world = house.sim.world();
         let ids: Vec<String> = world.snapshots.keys().cloned().collect();
@@ -558,6 +559,12 @@ async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
             world.add_volume(volume);
         }
     }
+    house
+}
+
+#[tokio::test]
+async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
+    let house = house_of_volumes(300).await;
     super::lookups::slow_among_others(&house, Duration::from_secs(8));
     house.record(scheduled(1)).await;
     assert_eq!(summaries(&house).remove(0)["looked_at"], 300);
@@ -569,13 +576,28 @@ async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
     assert_eq!(searches.count(), 2);
 }
 
+/// One page after the other, there would be time for two of them: each is five calls, one after the other.
+#[tokio::test]
+async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_seconds() {
+    let house = house_of_volumes(10_000).await;
+    for action in ["DescribeImages", "DescribeSnapshots", "DescribeVolumes"] {
+        let slow = FaultKind::Slow(Duration::from_secs(4));
+        house.inject(Fault::always(action, slow));
+    }
+    house.record(scheduled(1)).await;
+    let summary = summaries(&house).remove(0);
+    let looked_at = summary["looked_at"].as_u64().unwrap();
+    println!("in a minute, at four seconds a list: {looked_at} images");
+    assert!(looked_at > 2_000, "{looked_at}");
+    assert_eq!(summary["complete"], looked_at == 10_000);
+}
+
 #[tokio::test]
 async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
-    let house = house((0..450).map(|n| aged(n, 100)), settings("")).await;
-    let slow = FaultKind::Slow(Duration::from_secs(4));
-    house.inject(Fault::nth("DescribeImages", 2, slow));
+    let house = house((0..1250).map(|n| aged(n, 100)), settings("")).await;
+    house.inject(Fault::from_nth("DescribeImages", 2, FaultKind::Throttle));
     // Two seconds are kept back for the answer, ten to tell.
-    let short = Deadline::now() + Duration::from_secs(15);
+    let short = Deadline::now() + Duration::from_secs(22);
     house.guard.handle(scheduled(1), short).await.unwrap();
     house.sim.heal();
     house.record(scheduled(2)).await;
@@ -590,7 +612,7 @@ async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at
             )
         })
         .collect();
-    assert_eq!(told, [(200, false), (250, true), (450, true)]);
+    assert_eq!(told, [(1000, false), (250, true), (1250, true)]);
     let unfinished: Vec<_> = house
         .swept()
         .iter()

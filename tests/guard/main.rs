@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod alerts;
+mod batches;
 mod billing;
 mod corpus;
 mod daily;
