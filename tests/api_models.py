@@ -28,6 +28,7 @@ COMMON_ERRORS = {
     "InternalError",
     "InternalFailure",
     "InternalServerError",
+    "InvalidParameterValueException",
     "MissingAuthenticationToken",
     "RequestEntityTooLarge",
     "SerializationException",
@@ -255,7 +256,9 @@ class Check:
         elif protocol in ("ec2", "query"):
             self.xml(call, operation, protocol, body)
         elif protocol == "json":
-            self.document("", operation.output_shape, parsed(body))
+            # An action that returns nothing answers without a body.
+            if body or operation.output_shape is not None:
+                self.document("", operation.output_shape, parsed(body))
         else:
             self.rest_answer(call, operation.output_shape)
 

@@ -18,6 +18,8 @@ pub enum Service {
     Ebs,
     /// The Recycle Bin, the `AWS restJson1` protocol, API version 2021-06-15.
     Rbin,
+    /// Amazon SQS, the `AWS JSON 1.0` protocol, API version 2012-11-05.
+    Sqs,
 }
 
 /// One request that reached the server, whether it was served, refused or disturbed by a fault.
@@ -33,14 +35,15 @@ pub struct Call {
     /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
     /// transaction or a batch have commas between them. Of a call of the EBS direct APIs the parameters have their names
     /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on; and those of a call of the
-    /// Recycle Bin: `Identifier`.
+    /// Recycle Bin: `Identifier`. Of a call of SQS the JSON document is here as `Body` as well, and its members by their
+    /// names: `QueueUrl`, `ReceiptHandle`, `VisibilityTimeout`.
     pub params: BTreeMap<String, String>,
     /// What the server did with it.
     pub answer: Answer,
 }
 
 impl Call {
-    /// The JSON document of a call of DynamoDB; null for any other call.
+    /// The JSON document of a call of DynamoDB or SQS; null for any other call.
     pub fn body(&self) -> serde_json::Value {
         let body = self.params.get("Body").map(String::as_str);
         serde_json::from_str(body.unwrap_or_default()).unwrap_or_default()
@@ -152,10 +155,11 @@ impl Calls {
 pub enum FaultKind {
     /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's and STS's `Throttling` (400), DynamoDB's
     /// `ProvisionedThroughputExceededException` (400), the EBS direct APIs' `RequestThrottledException` for
-    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400), the Recycle Bin's `ThrottlingException` (400).
+    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400), the Recycle Bin's `ThrottlingException` (400),
+    /// SQS's `RequestThrottled` (400).
     Throttle,
-    /// `InternalError`, DynamoDB's `InternalServerError`, the `InternalServerException` of the EBS direct APIs and of the
-    /// Recycle Bin (500).
+    /// `InternalError`, DynamoDB's `InternalServerError`, SQS's `InternalFailure`, the `InternalServerException` of the EBS
+    /// direct APIs and of the Recycle Bin (500).
     InternalError,
     /// A transaction is at work on an item of DynamoDB that the call wants: `TransactWriteItems` is cancelled
     /// with `TransactionConflict` as the reason of its last write, any other call is refused with
@@ -179,7 +183,7 @@ pub enum FaultKind {
     /// for, or none (EC2 API reference, "Query requests").
     EmptyPage,
     /// IAM says no: EC2's `UnauthorizedOperation`, SNS's `AuthorizationError` or STS's `AccessDenied` (all 403), or
-    /// the `AccessDeniedException` of DynamoDB (400), of the EBS direct APIs or of the Recycle Bin (both 403).
+    /// the `AccessDeniedException` of DynamoDB (400), of the EBS direct APIs, of the Recycle Bin or of SQS (all 403).
     AccessDenied,
     /// Any other refusal of the service's (400; of the EBS direct APIs' and of the Recycle Bin's, what the code has in
     /// their models);

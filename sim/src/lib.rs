@@ -1,9 +1,9 @@
 //! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
 //!
 //! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's and STS's (`awsQuery`, 2010-03-31 and
-//! 2011-06-15), DynamoDB's (AWS JSON 1.0, 2012-08-10), that of the EBS direct APIs (`restJson1`, 2019-11-02) and that of
-//! the Recycle Bin (`restJson1`, 2021-06-15), so the real SDKs, boto3 and the `aws` command line can be pointed at it. What exists is a plain value,
-//! [`World`], that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs
+//! 2011-06-15), DynamoDB's and SQS's (AWS JSON 1.0, 2012-08-10 and 2012-11-05), that of the EBS direct APIs
+//! (`restJson1`, 2019-11-02) and that of the Recycle Bin (`restJson1`, 2021-06-15), so the real SDKs, boto3 and the `aws`
+//! command line can be pointed at it. What exists is a plain value, [`World`], that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs
 //! calls in the ways in which life does.
 //!
 //! ```no_run
@@ -57,7 +57,7 @@
 //! no, as documented), whether a table that is not there refuses a transaction (here) or cancels it; of EBS the
 //! codes for a snapshot that is public, another account's or not completed, whether a new listing ends the
 //! tokens of earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how
-//! many calls it lets through at once (here: those of one second). [`FaultKind::Refuse`] can play any other
+//! many calls it lets through at once (here: those of one second); of SQS the status of a denial. [`FaultKind::Refuse`] can play any other
 //! answer.
 //!
 //! # What it does not do
@@ -67,6 +67,7 @@
 //! once. `DryRun` is answered before the request is looked at. An instance-store image can not be registered.
 //! Volumes are tagged only as they are made. Launch permissions of organizations are kept, and give nobody
 //! anything.
+//! SQS holds no messages: a queue notes for how long a receipt handle was hidden, whatever the handle.
 //! DynamoDB's tables have no sort key and no index, all reads are consistent, nothing expires, and values
 //! are texts, integers (of 38 digits), booleans, null, lists, maps and sets of texts: any other value or
 //! parameter is refused rather than ignored. A token of a transaction is remembered for ever, not for ten
@@ -88,6 +89,7 @@
 //! `DescribeTable`.
 //! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
 //! Rbin: `GetRule`.
+//! SQS: `ChangeMessageVisibility`.
 
 mod connection;
 mod dynamodb;
@@ -104,6 +106,7 @@ mod recording;
 mod refusal;
 mod server;
 mod sns;
+mod sqs;
 mod sts;
 mod world;
 mod xml;
@@ -116,6 +119,6 @@ pub use limit::Limit;
 pub use server::Sim;
 pub use world::{
     AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,
-    Lingering, Message, MessageAttribute, RecycleBinRule, Reference, Region, ReservedInstances,
-    Snapshot, SnapshotBilling, Table, Topic, Volume, World,
+    Lingering, Message, MessageAttribute, Queue, RecycleBinRule, Reference, Region,
+    ReservedInstances, Snapshot, SnapshotBilling, Table, Topic, Volume, World,
 };

@@ -239,6 +239,7 @@ fn name_of(service: Service) -> &'static str {
         Service::DynamoDb => "dynamodb",
         Service::Ebs => "ebs",
         Service::Rbin => "rbin",
+        Service::Sqs => "sqs",
     }
 }
 

@@ -28,7 +28,7 @@ use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{dynamodb, ebs, ec2, query, rbin, sns, sts};
+use crate::{dynamodb, ebs, ec2, query, rbin, sns, sqs, sts};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -218,16 +218,21 @@ impl Question {
         }
     }
 
-    /// A request of DynamoDB, whose action a header names.
-    fn of_json(action: &str, body: &[u8]) -> Question {
+    /// A request of DynamoDB or SQS, whose action a header names.
+    fn of_json(service: Service, action: &str, body: &[u8]) -> Question {
         let body = String::from_utf8_lossy(body).into_owned();
-        let mut params = BTreeMap::new();
-        if let Some(tables) = dynamodb::table_names(&body) {
+        let mut params = match service {
+            Service::Sqs => sqs::params(&body),
+            _ => BTreeMap::new(),
+        };
+        if service == Service::DynamoDb
+            && let Some(tables) = dynamodb::table_names(&body)
+        {
             params.insert("TableName".to_owned(), tables);
         }
         params.insert("Body".to_owned(), body);
         Question {
-            service: Service::DynamoDb,
+            service,
             action: action.to_owned(),
             params,
         }
@@ -249,7 +254,7 @@ impl Question {
         Form::new(&self.params)
     }
 
-    /// The body of a request of DynamoDB.
+    /// The body of a request of DynamoDB or SQS.
     fn json(&self) -> &str {
         self.params.get("Body").map_or("", String::as_str)
     }
@@ -262,11 +267,8 @@ async fn handle(
     let arrival = Instant::now();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let of_path = Question::of_path(request.method().as_str(), request.uri().path(), &query);
-    let target = request
-        .headers()
-        .get("x-amz-target")
-        .and_then(|target| target.to_str().ok()?.strip_prefix(dynamodb::TARGET))
-        .map(str::to_owned);
+    let target = request.headers().get("x-amz-target");
+    let target = target.and_then(|target| target_of(target.to_str().ok()?));
     let region = signed_for(request.headers());
     let heard = Heard::of(&request);
     let Some(body) = body_of(request).await else {
@@ -275,7 +277,7 @@ async fn handle(
     };
     let question = match (of_path, target) {
         (Some(question), _) => question,
-        (None, Some(action)) => Question::of_json(&action, &body),
+        (None, Some((service, action))) => Question::of_json(service, &action, &body),
         (None, None) => Question::of_form(&query, &body),
     };
 
@@ -319,6 +321,12 @@ async fn handle(
         }
         _ => response(reply, false),
     }
+}
+
+/// The service and the action that the header `X-Amz-Target` names.
+fn target_of(target: &str) -> Option<(Service, String)> {
+    let of = |service, prefix| Some((service, target.strip_prefix(prefix)?.to_owned()));
+    of(Service::DynamoDb, dynamodb::TARGET).or_else(|| of(Service::Sqs, sqs::TARGET))
 }
 
 /// The Region in the scope of a request's signature, `Credential=KEY/DATE/REGION/SERVICE/aws4_request`.
@@ -376,9 +384,12 @@ fn answer(state: &State, region: Option<String>, mut question: Question) -> Outc
     let fault = lock(&state.log).fault_for(&question.action, &question.params);
     let latency = match question.service {
         Service::Ebs => world.ebs.latency,
-        Service::Ec2 | Service::Sns | Service::Sts | Service::DynamoDb | Service::Rbin => {
-            Duration::ZERO
-        }
+        Service::Ec2
+        | Service::Sns
+        | Service::Sqs
+        | Service::Sts
+        | Service::DynamoDb
+        | Service::Rbin => Duration::ZERO,
     };
     let (pending, answer) = if fault == Some(FaultKind::ResetBefore) {
         (None, Answer::Ok)
@@ -424,7 +435,9 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::Throttle, Service::DynamoDb) => dynamodb::throttled(),
         (FaultKind::Throttle, Service::Ebs) => ebs::throttled(action),
         (FaultKind::Throttle, Service::Rbin) => rbin::throttled(),
+        (FaultKind::Throttle, Service::Sqs) => sqs::throttled(),
         (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
+        (FaultKind::InternalError, Service::Sqs) => sqs::failed(),
         // Both services have the same error.
         (FaultKind::InternalError, Service::Ebs | Service::Rbin) => ebs::failed(),
         (FaultKind::InternalError, _) => {
@@ -438,6 +451,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         }
         (FaultKind::AccessDenied, Service::Ebs) => ebs::denied(world, action, &question.params),
         (FaultKind::AccessDenied, Service::Rbin) => rbin::denied(world, action, &question.params),
+        (FaultKind::AccessDenied, Service::Sqs) => sqs::denied(world, action, &question.params),
         (FaultKind::TransactionConflict, _) => dynamodb::conflicting(action, question.json()),
         (FaultKind::Refuse { code, message }, Service::Ebs | Service::Rbin) => {
             ebs::refusal(code, message)
@@ -469,7 +483,7 @@ fn not_opted_in(service: Service) -> Refusal {
             Refusal::new("InvalidClientTokenId", invalid_token).with_status(403)
         }
         Service::DynamoDb => Refusal::new("UnrecognizedClientException", invalid_token),
-        Service::Ebs | Service::Rbin => {
+        Service::Ebs | Service::Rbin | Service::Sqs => {
             Refusal::new("UnrecognizedClientException", invalid_token).with_status(403)
         }
     }
@@ -503,6 +517,10 @@ fn serve_or_refuse(
         Service::DynamoDb => put_into_words(
             refusal.map_or_else(|| dynamodb::call(world, action, question.json()), Err),
             |result| dynamodb::reply(&request_id, result),
+        ),
+        Service::Sqs => put_into_words(
+            refusal.map_or_else(|| sqs::call(world, action, question.json()), Err),
+            |result| sqs::reply(&request_id, result),
         ),
         Service::Rbin => put_into_words(
             refusal.map_or_else(|| rbin::call(world, action, &question.params), Err),

@@ -47,6 +47,8 @@ pub struct World {
     pub topics: BTreeMap<String, Topic>,
     /// All messages that were published, in order.
     pub messages: Vec<Message>,
+    /// SQS queues by URL.
+    pub queues: BTreeMap<String, Queue>,
     /// DynamoDB tables by name.
     pub tables: BTreeMap<String, Table>,
     /// So many items a `BatchGetItem` reads at most, as if the throughput were spent then; the keys of all others
@@ -72,8 +74,8 @@ pub struct World {
 impl Default for World {
     /// Account 123456789012 in eu-west-1, with the topic
     /// `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, that has one confirmed subscription,
-    /// the empty table `ami-billing-guard`, whose key is `id`, and a Recycle Bin rule that keeps images
-    /// tagged `ami-billing-guard:discard` = `true` for 30 days. The account can also use us-east-1 and
+    /// the empty table `ami-billing-guard`, whose key is `id`, the queue [`Queue::URL`], and a Recycle Bin rule that keeps
+    /// images tagged `ami-billing-guard:discard` = `true` for 30 days. The account can also use us-east-1 and
     /// eu-south-1, and not ap-east-1.
     fn default() -> World {
         World {
@@ -103,6 +105,7 @@ impl Default for World {
                 },
             )]),
             messages: Vec::new(),
+            queues: BTreeMap::from([(Queue::URL.to_owned(), Queue::default())]),
             tables: BTreeMap::from([("ami-billing-guard".to_owned(), Table::new("id"))]),
             items_per_batch: None,
             transactions: BTreeMap::new(),
@@ -189,7 +192,7 @@ impl World {
     }
 
     /// What the account has in a Region: this world itself, or one of [`World::elsewhere`]. At first there is
-    /// nothing, no topic, no table and no rule either, but the same limits of calls. A Region that is not on the list comes onto it.
+    /// nothing, no topic, no queue, no table and no rule either, but the same limits of calls. A Region that is not on the list comes onto it.
     pub fn in_region(&mut self, name: &str) -> &mut World {
         if name == self.region {
             return self;
@@ -203,6 +206,7 @@ impl World {
             throttling: self.throttling.afresh(),
             recycle_bin_rules: Vec::new(),
             topics: BTreeMap::new(),
+            queues: BTreeMap::new(),
             tables: BTreeMap::new(),
             ..World::default()
         };
@@ -936,6 +940,18 @@ pub struct Topic {
     pub confirmed: u32,
     /// Subscriptions that nobody has confirmed yet.
     pub pending: u32,
+}
+
+/// An SQS queue. It holds no messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Receipt handles, and for how many seconds `ChangeMessageVisibility` last hid their messages.
+    pub hidden: BTreeMap<String, u32>,
+}
+
+impl Queue {
+    /// The URL of the default world's queue.
+    pub const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/ami-billing-guard";
 }
 
 /// A message that was published.

@@ -16,7 +16,7 @@ from api_models import Call, Check
 
 from e2e.test_permissions import MADE_OF, allowed_to_the_guard, make_every_call
 from e2e.world import ROOT, World, client
-from sim.test_sim_and_moto import TABLE, scenario, serving
+from sim.test_sim_and_moto import QUEUE, TABLE, scenario, serving
 
 # Who the guard and its command line say that they are.
 GUARD = "ami-billing-guard"
@@ -54,6 +54,8 @@ def scenario_of_boto3(sim_binary: Path, tmp_path: Path, monkeypatch) -> list[Cal
     with serving(sim_binary) as endpoint:
         scenario(endpoint)
         client("dynamodb", endpoint).describe_table(TableName=TABLE)
+        hides = client("sqs", endpoint).change_message_visibility
+        hides(QueueUrl=QUEUE, ReceiptHandle="a receipt handle", VisibilityTimeout=6301)
     return read(path)
 
 
@@ -164,6 +166,14 @@ def dynamodb(action: str, request: Any, answer: Any = None, status: int = 200) -
     return call
 
 
+def sqs(request: Any, answer: str | None = None, status: int = 200) -> Call:
+    headers = JSON | {"x-amz-target": "AmazonSQS.ChangeMessageVisibility"}
+    call = Call("sqs", "ChangeMessageVisibility", "POST", "/", headers, json.dumps(request))
+    if answer is not None:
+        call.answer = {"status": status, "headers": {}, "body": answer, "bytes": len(answer)}
+    return call
+
+
 def ebs(uri: str, answer: Any = None) -> Call:
     action = "GetSnapshotBlock" if re.search(r"blocks/", uri) else "ListSnapshotBlocks"
     call = Call("ebs", action, "GET", uri, {}, "")
@@ -178,6 +188,7 @@ TAG = "&ResourceId.1=ami-0123456789abcdef0&Tag.1.Key=a&Tag.1.Value=b"
 TOPIC = "&TopicArn=arn:aws:sns:eu-west-1:123456789012:t"
 ATTRIBUTE = "&MessageAttributes.entry.1.Name=a&MessageAttributes.entry.1.Value.DataType=String"
 KEY = {"TableName": "t", "Key": {"id": {"S": "x"}}}
+HIDES = {"QueueUrl": QUEUE, "ReceiptHandle": "a", "VisibilityTimeout": 300}
 BLOCKS = "/snapshots/snap-0123456789abcdef0/blocks"
 
 # A request, and what is wrong with it: nothing, if that is empty.
@@ -209,6 +220,9 @@ REQUESTS = [
     (dynamodb("GetItem", KEY | {"Key": {"id": {"N": 1}}}), "Key.*.N: is 1, and has to be a text"),
     (dynamodb("BatchGetItem", {"RequestItems": {"t": {"Keys": []}}}), "Keys: is of 0, and has to be from 1 to 100"),
     (dynamodb("UpdateItem", KEY | {"ReturnValues": "ALL"}), "ReturnValues: is 'ALL', and has to be one of"),
+    (sqs(HIDES), ""),
+    (sqs(HIDES | {"VisibilityTimeout": "300"}), "VisibilityTimeout: is '300', and has to be a number"),
+    (sqs({"QueueUrl": QUEUE, "VisibilityTimeout": 300}), "ReceiptHandle: is missing"),
     (ebs(BLOCKS + "?maxResults=1000&startingBlockIndex=0"), ""),
     (ebs(BLOCKS + "?maxResults=10"), "MaxResults: is of 10, and has to be from 100 to 10000"),
     (ebs(BLOCKS + "?MaxResults=1000"), "MaxResults: is not in the model"),
@@ -236,6 +250,10 @@ ANSWERS = [
     (dynamodb("TransactWriteItems", KEY, CANCELLED | {"CancellationReasons": [{"Code": "None"}]}, 400), ""),
     (dynamodb("TransactWriteItems", KEY, CANCELLED | {"Reasons": []}, 400), "Reasons: is not in the model"),
     (dynamodb("GetItem", KEY, CANCELLED, 400), "TransactionCanceledException: is no error of this action"),
+    (sqs(HIDES, ""), ""),
+    (sqs(HIDES, "[]"), "has to be an object"),
+    (sqs(HIDES, json.dumps({"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "no"}), 400), ""),
+    (sqs(HIDES, json.dumps({"__type": "com.amazonaws.sqs#OverLimit", "message": "no"}), 400), "is no error of this action"),
     (ebs(BLOCKS, {"Blocks": [{"BlockIndex": 0, "BlockToken": "dA=="}], "BlockSize": 524288}), ""),
     (ebs(BLOCKS, {"Blocks": [{"BlockIndex": "0"}]}), "Blocks[].BlockIndex: is '0', and has to be a number"),
     (ebs(BLOCKS, {"Size": 524288}), "Size: is not in the model"),
@@ -257,4 +275,4 @@ def test_what_is_wrong_with_an_answer_is_found_and_nothing_else(call: Call, wron
     check.answer(deepcopy(call))
     assert bool(check.faults) == bool(wrong), check.faults
     assert wrong in "\n".join(check.faults)
-    assert check.elements or wrong or call.action == "CreateTags"
+    assert check.elements or check.errors or wrong or call.action in ("CreateTags", "ChangeMessageVisibility")

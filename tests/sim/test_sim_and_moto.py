@@ -37,6 +37,9 @@ UUID = "01234567-89ab-4cde-8f01-23456789abcd"
 # The table of sim's default world.
 TABLE = "ami-billing-guard"
 
+# Its queue, whose URL moto goes by as well.
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/ami-billing-guard"
+
 # What the only instance of sim's example world was launched from, an image that is not there any more.
 LAUNCHED_FROM = "ami-0000000000000d001"
 
@@ -66,7 +69,7 @@ def sim(sim_binary: Path) -> Iterator[str]:
 
 @pytest.fixture
 def moto_endpoint(world: World, moto: Moto) -> str:
-    """moto's endpoint, with the snapshots, the instance and the table that sim's example world has."""
+    """moto's endpoint, with the snapshots, the instance, the table and the queue that sim's example world has."""
     volume = world.ec2.create_volume(Size=8, AvailabilityZone="eu-west-1a")["VolumeId"]
     for description, (details, operation) in SNAPSHOTS.items():
         snapshot = world.ec2.create_snapshot(VolumeId=volume, Description=description)["SnapshotId"]
@@ -81,6 +84,7 @@ def moto_endpoint(world: World, moto: Moto) -> str:
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
+    world.sqs.create_queue(QueueName=QUEUE.rsplit("/", 1)[-1])
     return moto.endpoint
 
 
@@ -225,6 +229,10 @@ def scenario(endpoint: str) -> Play:
     do("publish with a long subject", sns.publish, TopicArn=TOPIC, Subject="a" * 101, Message="text")
     do("the topic's attributes", sns.get_topic_attributes, TopicArn=TOPIC)
     do("no topic's attributes", sns.get_topic_attributes, TopicArn=f"{TOPIC}-2")
+    hide = client("sqs", endpoint).change_message_visibility
+    do("hide a message of no queue", hide, QueueUrl=f"{QUEUE}-2", ReceiptHandle="a", VisibilityTimeout=300)
+    do("hide a message for more than twelve hours", hide, QueueUrl=QUEUE, ReceiptHandle="a", VisibilityTimeout=43201)
+    do("hide a message without its handle", hide, QueueUrl=QUEUE, ReceiptHandle="", VisibilityTimeout=300)
     account(endpoint, do)
     blocks(client("ebs", endpoint), do, snapshots["Windows Server"])
     items(client("dynamodb", endpoint), do)
