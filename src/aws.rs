@@ -1,10 +1,11 @@
 //! The only place that names the SDK: calls to EC2, SNS and the Recycle Bin, in `table` to DynamoDB, in `snapshot` to EBS,
-//! their answers as the guard's own types, and the one decision which of the SDK's errors means what.
+//! in `queue` to SQS, their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
 mod account;
 mod ahead;
 mod connections;
 mod dry_run;
+mod queue;
 mod snapshot;
 mod table;
 
@@ -46,7 +47,7 @@ pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::SnapshotBlocks;
 pub(crate) use table::Table;
 
-/// EC2, EBS, SNS, the Recycle Bin and DynamoDB.
+/// EC2, EBS, SNS, SQS, the Recycle Bin and DynamoDB.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
@@ -54,6 +55,7 @@ pub struct Aws {
     ec2: aws_sdk_ec2::Client,
     rbin: aws_sdk_rbin::Client,
     sns: aws_sdk_sns::Client,
+    sqs: aws_sdk_sqs::Client,
     /// Where questions are put together with those of other images.
     ahead: Option<Arc<Ahead>>,
     counters: Arc<Counters>,
@@ -251,12 +253,16 @@ impl Aws {
             .interceptor(connections::OnItsOwn)
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
+        let sqs = aws_sdk_sqs::config::Builder::from(config)
+            .interceptor(Counting(Arc::clone(&counters)))
+            .build();
         Aws {
             config: config.clone(),
             ebs: snapshot::client(config, Counting(Arc::clone(&counters))),
             ec2: aws_sdk_ec2::Client::from_conf(ec2),
             rbin: aws_sdk_rbin::Client::from_conf(rbin),
             sns: aws_sdk_sns::Client::from_conf(sns),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs),
             ahead: None,
             counters,
         }

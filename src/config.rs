@@ -50,6 +50,9 @@ pub struct Config {
     /// `GUARD_RECYCLE_BIN_RULE`: the id of the retention rule that keeps what is deregistered. Without one, no rule is
     /// asked for.
     pub recycle_bin_rule: Option<String>,
+    /// `GUARD_QUEUE_URL`: the event queue, where the message of a young image is hidden until the image has settled.
+    /// Without one, the message comes back after the queue's own visibility timeout.
+    pub queue_url: Option<String>,
 }
 
 /// Why the function does not start.
@@ -81,6 +84,17 @@ pub enum ConfigError {
     ForgetsTooSoon {
         /// `GUARD_LEDGER_DAYS`.
         days: u32,
+        /// The policy's `discard.max_age_hours`.
+        hours: u32,
+    },
+    /// Every image would be too old for a discard before it has settled.
+    #[error(
+        "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}; accepted is a shorter \
+         time than that: an image would be too old before it is judged, and none would ever be discarded"
+    )]
+    SettlesTooLate {
+        /// `GUARD_SETTLE_SECONDS`.
+        seconds: u64,
         /// The policy's `discard.max_age_hours`.
         hours: u32,
     },
@@ -178,6 +192,16 @@ impl Config {
             }
             id => id,
         };
+        let queue_url = match variable("GUARD_QUEUE_URL") {
+            Some(value) if !is_url(&value) => {
+                return Err(ConfigError::Unaccepted {
+                    variable: "GUARD_QUEUE_URL",
+                    value,
+                    accepted: "an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+                });
+            }
+            url => url,
+        };
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
             let Some(value) = variable(name) else {
                 return Ok(Duration::from_secs(default));
@@ -204,14 +228,15 @@ impl Config {
             ledger_days,
             // A longer wait is the queue's business.
             wait: seconds("GUARD_WAIT_SECONDS", 5, "whole seconds from 0 to 30", 30)?,
-            // An SQS delay is at most 900 seconds.
+            // Packer tags an image after it has copied it to all Regions, which can take more than half an hour.
             settle: seconds(
                 "GUARD_SETTLE_SECONDS",
                 300,
-                "whole seconds from 0 to 900",
-                900,
+                "whole seconds from 0 to 7200",
+                7200,
             )?,
             recycle_bin_rule,
+            queue_url,
         })
     }
 }
@@ -251,15 +276,28 @@ fn is_rule_id(id: &str) -> bool {
     id.len() == 11 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
+/// Whether this begins as a URL of a service does. SQS itself says whether it is a queue's.
+fn is_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+}
+
 /// Checks that settings and policy go together.
 ///
 /// # Errors
-/// [`ConfigError::ForgetsTooSoon`], if the ledger would forget an image that could still be discarded.
+/// - [`ConfigError::ForgetsTooSoon`], if the ledger would forget an image that could still be discarded.
+/// - [`ConfigError::SettlesTooLate`], if an image would be too old for a discard before it has settled.
 pub fn check(config: &Config, policy: &Policy) -> Result<(), ConfigError> {
     let days = config.ledger_days;
     if config.ledger_table.is_some() && u64::from(days) * 24 < u64::from(policy.max_age_hours) {
         let hours = policy.max_age_hours;
         return Err(ConfigError::ForgetsTooSoon { days, hours });
+    }
+    let (seconds, hours) = (config.settle.as_secs(), policy.max_age_hours);
+    if seconds >= u64::from(hours) * 3600 {
+        return Err(ConfigError::SettlesTooLate { seconds, hours });
     }
     Ok(())
 }
@@ -290,6 +328,8 @@ mod tests {
         "arn:aws:sns:eu-west-1:123456789012:alerts",
     );
 
+    const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/events";
+
     fn read(settings: &[(&str, &str)]) -> Result<Config, String> {
         Config::read(|name| {
             settings
@@ -307,7 +347,10 @@ mod tests {
         assert_eq!(config.wait, Duration::from_secs(5));
         assert_eq!(config.settle, Duration::from_secs(300));
         assert_eq!(config.scope, Scope::default());
-        assert_eq!(config.recycle_bin_rule, None);
+        assert_eq!(
+            (&config.recycle_bin_rule, &config.queue_url),
+            (&None, &None)
+        );
         assert_eq!(
             (config.ledger_table.as_ref(), config.ledger_days),
             (None, 365)
@@ -318,6 +361,7 @@ mod tests {
                 ("GUARD_MODE", ""),
                 ("GUARD_ACCOUNT_ID", ""),
                 ("GUARD_RECYCLE_BIN_RULE", ""),
+                ("GUARD_QUEUE_URL", ""),
             ])
             .unwrap(),
             config
@@ -332,10 +376,11 @@ mod tests {
             ("GUARD_ACCOUNT_ID", "123456789012"),
             ("AWS_REGION", "eu-west-1"),
             ("GUARD_WAIT_SECONDS", "0"),
-            ("GUARD_SETTLE_SECONDS", "900"),
+            ("GUARD_SETTLE_SECONDS", "7200"),
             ("GUARD_LEDGER_TABLE", "guard-ledger"),
             ("GUARD_LEDGER_DAYS", "90"),
             ("GUARD_RECYCLE_BIN_RULE", "JSzDHyLPHm0"),
+            ("GUARD_QUEUE_URL", QUEUE),
         ])
         .unwrap();
         assert_eq!(config.mode, Mode::Enforce);
@@ -343,11 +388,12 @@ mod tests {
         assert_eq!(config.scope.region.as_deref(), Some("eu-west-1"));
         assert_eq!(
             (config.wait, config.settle),
-            (Duration::ZERO, Duration::from_secs(900))
+            (Duration::ZERO, Duration::from_secs(7200))
         );
         assert_eq!(config.ledger_table.as_deref(), Some("guard-ledger"));
         assert_eq!(config.ledger_days, 90);
         assert_eq!(config.recycle_bin_rule.as_deref(), Some("JSzDHyLPHm0"));
+        assert_eq!(config.queue_url.as_deref(), Some(QUEUE));
     }
 
     #[test]
@@ -392,8 +438,22 @@ mod tests {
                 "GUARD_RECYCLE_BIN_RULE is \"arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0\"; accepted is the id of a Recycle Bin retention rule: 11 letters and digits",
             ),
             (
-                vec![TOPIC, ("GUARD_SETTLE_SECONDS", "3600")],
-                "GUARD_SETTLE_SECONDS is \"3600\"; accepted is whole seconds from 0 to 900",
+                vec![TOPIC, ("GUARD_SETTLE_SECONDS", "7201")],
+                "GUARD_SETTLE_SECONDS is \"7201\"; accepted is whole seconds from 0 to 7200",
+            ),
+            (
+                vec![
+                    TOPIC,
+                    (
+                        "GUARD_QUEUE_URL",
+                        "arn:aws:sqs:eu-west-1:123456789012:events",
+                    ),
+                ],
+                "GUARD_QUEUE_URL is \"arn:aws:sqs:eu-west-1:123456789012:events\"; accepted is an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            ),
+            (
+                vec![TOPIC, ("GUARD_QUEUE_URL", "https://")],
+                "GUARD_QUEUE_URL is \"https://\"; accepted is an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
             ),
         ];
         for (settings, words) in cases {
@@ -426,6 +486,29 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn an_image_that_would_be_too_old_before_it_has_settled_is_refused() {
+        let check = |seconds: &str, max_age_hours: u32| {
+            let policy = Policy {
+                max_age_hours,
+                ..Policy::default()
+            };
+            let config = read(&[TOPIC, ("GUARD_SETTLE_SECONDS", seconds)]).unwrap();
+            check(&config, &policy).map_err(|error| error.to_string())
+        };
+        for (seconds, hours) in [("7200", 2), ("7200", 1), ("3600", 1), ("0", 0)] {
+            let words = format!(
+                "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}; accepted is a \
+                 shorter time than that"
+            );
+            let error = check(seconds, hours).unwrap_err();
+            assert!(error.starts_with(&words), "{error}");
+        }
+        for (seconds, hours) in [("7199", 2), ("7200", 3), ("0", 1)] {
+            assert_eq!(check(seconds, hours), Ok(()), "{seconds} {hours}");
+        }
     }
 
     #[test]

@@ -43,6 +43,10 @@ const LINGERS: Duration = Duration::from_secs(180);
 /// For so long the images of a batch are looked at together: what takes longer is each image's own business.
 const TOGETHER: Duration = Duration::from_secs(5);
 
+/// How long after the settle time another event of the same registration may be judged for the first time. CloudTrail
+/// delivers within about 90 seconds as a rule.
+const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
+
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -67,6 +71,8 @@ pub struct Delivery {
     pub request_id: Option<String>,
     /// SQS's id of the message, if the event came in one.
     pub message_id: Option<String>,
+    /// SQS's handle of this receive of the message, by which its visibility can be changed.
+    pub receipt_handle: Option<String>,
     /// When the invocation must have answered.
     pub deadline: Deadline,
 }
@@ -76,6 +82,7 @@ impl From<Deadline> for Delivery {
         Delivery {
             request_id: None,
             message_id: None,
+            receipt_handle: None,
             deadline,
         }
     }
@@ -283,8 +290,10 @@ impl Guard {
             let id = message.get("messageId").and_then(Value::as_str);
             // Without an id the message could not be reported as failed, and would be lost.
             let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
+            let receipt = message.get("receiptHandle").and_then(Value::as_str);
             let delivery = Delivery {
                 message_id: Some(id.to_owned()),
+                receipt_handle: receipt.map(str::to_owned),
                 ..delivery.clone()
             };
             failed.push(delivery.clone());
@@ -453,6 +462,9 @@ impl Guard {
             Ok(incoming) => self.deal_with(incoming, arrival.known, delivery).await,
             Err(error) => Err(error),
         };
+        if let Err(error) = &dealt {
+            self.hide_until_settled(error, delivery).await;
+        }
         dealt
             .map_err(|error| self.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
     }
@@ -597,7 +609,7 @@ impl Guard {
     ) -> Result<(Assessment, Option<Surroundings>), Error> {
         let cleared = [Verdict::Verified, Verdict::Exempt];
         if registration.registered_by != RegisteredBy::Unknown
-            || is_old(registration)
+            || self.no_other_event_may_come(registration)
             || cleared.contains(&assessment.judgement.verdict)
         {
             return Ok((assessment, None));
@@ -706,9 +718,11 @@ impl Guard {
                 let asked = planned.assessment.expectation.identity_asked;
                 match turn {
                     // Its tags changed since that was asked without a turn.
-                    _ if !is_old(case.registration) => Err(Error::IdentityMayCome {
-                        image: id.to_string(),
-                    }),
+                    _ if !self.no_other_event_may_come(case.registration) => {
+                        Err(Error::IdentityMayCome {
+                            image: id.to_string(),
+                        })
+                    }
                     Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
                         Ok(self.journal(case.delivery, record))
                     }
@@ -860,6 +874,16 @@ impl Guard {
             launch_permissions: launch_permissions.map_err(|error| error.to_string()),
             discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
         }
+    }
+
+    /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
+    fn no_other_event_may_come(&self, registration: &Registration) -> bool {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
+        let age = Utc::now() - registration.time;
+        is_old(registration)
+            && age
+                .checked_sub(&settle)
+                .is_some_and(|age| age > OTHER_EVENT)
     }
 
     /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.
@@ -1121,7 +1145,7 @@ fn is_held_by_limit(record: &Value) -> bool {
     held_by.is_some_and(|held_by| held_by.iter().any(|interlock| interlock == "limit"))
 }
 
-/// Whether all that is to be heard of a registration, and seen of its image, has had the time for it.
+/// Whether EC2 has had the time to show the image of a registration.
 fn is_old(registration: &Registration) -> bool {
     Utc::now() - registration.time > OLD_EVENT
 }

@@ -13,7 +13,8 @@
 //! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
-//! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones.
+//! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones; `settling` hides the
+//! message of an image that is too young.
 //!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
 
@@ -35,6 +36,7 @@ mod procedure;
 pub mod record;
 pub mod reserved;
 pub mod selftest;
+mod settling;
 pub mod sweep;
 pub mod telemetry;
 pub mod verdict;

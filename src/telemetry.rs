@@ -377,6 +377,7 @@ mod tests {
         let delivery = Delivery {
             request_id: Some("r-1".into()),
             message_id: Some("m-1".into()),
+            receipt_handle: None,
             deadline: Deadline::now(),
         };
         let line = telemetry.line(&delivery, line, now())?;

@@ -65,6 +65,7 @@ async fn serve() -> ExitCode {
                 deadline: deadline(event.context.deadline),
                 request_id: Some(event.context.request_id),
                 message_id: None,
+                receipt_handle: None,
             };
             let answer = guard.handle(event.payload, delivery).await;
             answer.map_err(|error| Diagnostic {

@@ -25,8 +25,9 @@ WRONG = [
     pytest.param({"GUARD_ACCOUNT_ID": "12345"}, ["GUARD_ACCOUNT_ID", "12345", "twelve digits"], id="account"),
     pytest.param({"GUARD_WAIT_SECONDS": "soon"}, ["GUARD_WAIT_SECONDS", "soon", "seconds"], id="wait"),
     pytest.param(
-        {"GUARD_SETTLE_SECONDS": "901"}, ["GUARD_SETTLE_SECONDS", "901", "0 to 900"], id="settle time"
+        {"GUARD_SETTLE_SECONDS": "7201"}, ["GUARD_SETTLE_SECONDS", "7201", "0 to 7200"], id="settle time"
     ),
+    pytest.param({"GUARD_QUEUE_URL": "registrations"}, ["GUARD_QUEUE_URL", "registrations", "https://"], id="queue"),
     pytest.param(
         {"GUARD_RECYCLE_BIN_RULE": "rule-1"}, ["GUARD_RECYCLE_BIN_RULE", "rule-1", "11 letters"], id="Recycle Bin rule"
     ),
@@ -86,6 +87,16 @@ def test_a_ledger_that_forgets_before_an_image_is_too_old_keeps_it_from_starting
     output = refused(start(GUARD_POLICY_PATH=path, GUARD_LEDGER_TABLE="ledger", GUARD_LEDGER_DAYS="2"))
 
     for word in ("GUARD_LEDGER_DAYS", "max_age_hours", "49"):
+        assert word in output, f"{word} is not in:\n{output}"
+    assert world.calls() == []
+
+
+def test_a_settle_time_after_which_every_image_is_too_old_keeps_it_from_starting(world, start, policy):
+    path = policy("version = 1\n[discard]\nmax_age_hours = 2\n")
+
+    output = refused(start(GUARD_POLICY_PATH=path, GUARD_SETTLE_SECONDS="7200"))
+
+    for word in ("GUARD_SETTLE_SECONDS", "7200", "max_age_hours is 2"):
         assert word in output, f"{word} is not in:\n{output}"
     assert world.calls() == []
 

@@ -17,6 +17,7 @@ mod ledger;
 mod lookups;
 mod model;
 mod selftest;
+mod settling;
 mod thaw;
 mod way_back;
 
@@ -62,6 +63,7 @@ struct Settings {
     chat_topic: Option<&'static str>,
     reader: PathBuf,
     recycle_bin_rule: Option<&'static str>,
+    queue_url: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             chat_topic: None,
             reader: READER.into(),
             recycle_bin_rule: None,
+            queue_url: None,
         }
     }
 }
@@ -127,6 +130,7 @@ impl House {
             ledger_table: settings.ledger_table.map(str::to_owned),
             ledger_days: 365,
             recycle_bin_rule: settings.recycle_bin_rule.map(str::to_owned),
+            queue_url: settings.queue_url.map(str::to_owned),
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);

@@ -363,6 +363,7 @@ impl Bench {
                 ledger_table: Some(TABLE.into()),
                 ledger_days: 365,
                 recycle_bin_rule: None,
+                queue_url: None,
                 chat_topic: None,
                 policy_path: None,
             };

@@ -1,0 +1,25 @@
+//! The event queue, as far as the guard itself uses it.
+
+use super::{Aws, classify};
+use crate::error::Error;
+
+impl Aws {
+    /// ChangeMessageVisibility: hides a received message for so many seconds from now on (SQS API reference: 0 to 43200).
+    ///
+    /// # Errors
+    /// [`Error`]: then the message comes back after the queue's own visibility timeout, or after these seconds.
+    pub(crate) async fn hide_message(
+        &self,
+        queue_url: &str,
+        receipt_handle: &str,
+        seconds: u32,
+    ) -> Result<(), Error> {
+        let request = self.sqs.change_message_visibility();
+        let request = request.queue_url(queue_url).receipt_handle(receipt_handle);
+        // It is at most 43200.
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
+        let answer = request.visibility_timeout(seconds).send().await;
+        answer.map_err(|error| classify("sqs:ChangeMessageVisibility", queue_url, &error))?;
+        Ok(())
+    }
+}
