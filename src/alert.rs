@@ -516,7 +516,7 @@ fn deeds(record: &Record) -> Vec<String> {
         (_, Some(Outcome::Failed)) => {
             let mut deeds = vec![
                 "Nothing that is known of: it did not get through. Its event comes back within minutes, and what became \
-                 of the image is looked at again; it is not tried more than five times.".to_owned(),
+                 of the image is looked at again; it is not tried more than seven times.".to_owned(),
                 format!("  {}", error()),
             ];
             if let Some(undo) = undo(record) {

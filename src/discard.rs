@@ -154,7 +154,7 @@ impl Interlock {
                 "the image is shared with other accounts, an organisation or everybody, who may use it: see shared_with"
             }
             Interlock::NoWayBack => {
-                "the Recycle Bin rule that keeps discarded images is not active, or the guard could not determine whether it is. Without it, a deregistered image cannot be restored. The first rule of a Region can be pending for 30 minutes. The event comes back about every six minutes, five deliveries in all. If it then goes to the dead-letter queue, send it again"
+                "the Recycle Bin rule that keeps discarded images is not active, or the guard could not determine whether it is. Without it, a deregistered image cannot be restored. The first rule of a Region can be pending for 30 minutes. The event comes back about every six minutes, seven deliveries in all. If it then goes to the dead-letter queue, send it again"
             }
             Interlock::Protected => "the image has deregistration protection",
             Interlock::BackupManaged => "the image is managed by AWS Backup",

@@ -25,9 +25,9 @@ use crate::record::Record;
 use crate::telemetry::Line;
 use crate::verdict::judge;
 
-/// At this age of an image its event is lost, if it did not arrive: the queue's longest delay and five attempts, six
-/// minutes apart, are over in 45 minutes.
-const LOST: TimeDelta = TimeDelta::hours(1);
+/// How long after the settle time of an image its event counts as lost: seven receives, six minutes apart, are over in
+/// 36 minutes; the rest is for the delivery of the event.
+const LOST: TimeDelta = TimeDelta::minutes(45);
 
 /// What is older than this is not dealt with any more, only told of.
 const RECENT: TimeDelta = TimeDelta::days(3);
@@ -311,7 +311,7 @@ impl Guard {
                     looked_at.unheard.push((id.clone(), image, created));
                 }
                 // Its event has its time yet.
-                (None, Some(created)) if Utc::now() - created < LOST => {}
+                (None, Some(created)) if !self.is_lost(created) => {}
                 (known, _) => {
                     let disk = known.as_ref().and_then(Finding::disk);
                     let declared = self.declared(&registration, &image);
@@ -395,8 +395,15 @@ impl Guard {
         image.source_instance.is_none()
             && image.source_image.is_none()
             && created > since
-            && Utc::now() - created >= LOST
+            && self.is_lost(created)
             && self.is_recent(created)
+    }
+
+    /// Whether the event of an unknown image of this creation time would have been judged by now.
+    fn is_lost(&self, created: DateTime<Utc>) -> bool {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
+        let age = (Utc::now() - created).checked_sub(&settle);
+        age.is_some_and(|age| age >= LOST)
     }
 
     /// Whether an image is young enough to be dealt with, and to be known if it was.

@@ -19,6 +19,7 @@ What is added to moto's EC2:
 - DescribeRegions leaves out those that the account has not opted in to, unless it is asked for them,
   heeds filters, and refuses one that does not exist; DescribeReservedInstances shows what a test reserved;
 - a topic counts its subscriptions: those by mail are never confirmed, all others are at once;
+- time can be told to pass for the messages of SQS;
 - any action can be told to fail, or to wait, and every call is logged in its order.
 
 What is added to moto's DynamoDB:
@@ -43,6 +44,8 @@ tests beside the AWS protocols:
     POST /_guard/snapshot               {"id", "platform_details", "usage_operation"}
     POST /_guard/change                 {"id", any attribute of the image, snapshot or instance: value}
     POST /_guard/rules                  [{"id", "status", "key", "value", "days"}]
+    POST /_guard/pass                   {"seconds"}: so much later is it for the messages of all queues
+    GET  /_guard/messages               [{"queue", "body", "visible_at", "receives"}] of all queues, times in seconds
     POST /_guard/reserve                [what DescribeReservedInstances shows]
     POST /_guard/fault                  {"action", "code", "message", "status", "times", "spared",
                                          "lost": the call takes effect, "reasons": of a cancelled transaction,
@@ -95,6 +98,7 @@ from moto.moto_server.werkzeug_app import (  # noqa: E402
     create_backend_app,
 )
 from moto.sns.models import SNSBackend, Topic  # noqa: E402
+from moto.sqs.models import sqs_backends  # noqa: E402
 from moto.ssm.models import ssm_backends  # noqa: E402
 from moto.ssm.utils import parameter_arn  # noqa: E402
 from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: E402
@@ -662,6 +666,20 @@ def order(what: str, body: Any) -> Any:
             setattr(model, attribute, value)
     elif what == "rules":
         STATE.rules = body
+    elif what == "pass":
+        for _, message in queued():
+            message.visible_at -= body["seconds"] * 1000
+            message.delayed_until -= body["seconds"] * 1000
+    elif what == "messages":
+        return [
+            {
+                "queue": queue,
+                "body": message.body,
+                "visible_at": max(message.visible_at, message.delayed_until) / 1000,
+                "receives": message.approximate_receive_count,
+            }
+            for queue, message in queued()
+        ]
     elif what == "reserve":
         STATE.reserved = body
     elif what == "fault":
@@ -685,6 +703,13 @@ def order(what: str, body: Any) -> Any:
     else:
         raise ValueError(f"no such order: {what}")
     return {}
+
+
+def queued() -> Iterator[tuple[str, Any]]:
+    """All messages, with the names of their queues."""
+    for name, queue in sqs_backends[ACCOUNT][REGION].queues.items():
+        for message in queue._messages:
+            yield name, message
 
 
 class Application:
@@ -863,6 +888,8 @@ def error_body(service: str, fault: dict[str, Any]) -> str:
         reasons = {"CancellationReasons": [{"Code": reason} for reason in fault["reasons"]]}
         kind = f"com.amazonaws.dynamodb.v20120810#{code}"
         return json.dumps({"__type": kind, "message": message} | (reasons if fault["reasons"] else {}))
+    if service == "sqs":
+        return json.dumps({"__type": f"com.amazonaws.sqs#{code}", "message": message})
     if service in ("ebs", "rbin"):
         return json.dumps({"Message": message} | {"Reason": reason for reason in fault["reasons"]})
     if service == "ec2":

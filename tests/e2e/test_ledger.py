@@ -580,9 +580,9 @@ def test_of_two_hundred_at_once_exactly_ten_are_discarded_and_none_is_lost(world
     images = [world.register(world.snapshot_of(volume), expect="Windows") for _ in range(200)]
     within_the_hour(60)
 
-    # The queue brings an event five times, and then puts it aside.
+    # The queue brings an event seven times, and then puts it aside.
     waiting = deliver(guards, [registration(ami) for ami in images])
-    for _ in range(4):
+    for _ in range(6):
         if waiting:
             six_minutes_pass(world)
             waiting = deliver(guards, waiting)

@@ -1,5 +1,8 @@
 """The role of the template against the calls that moto saw: what the guard may do is what it does."""
 
+import json
+from datetime import timedelta
+
 from e2e.emulator import Emulator
 from e2e.world import LEDGER, RULE, World, registration, scheduled, sweep, template_resource, within_the_hour
 
@@ -47,7 +50,8 @@ def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: Wor
 
 
 def make_every_call(world: World, start, policy) -> None:
-    """An image is discarded by deregistering, one by disabling, one is left to the digest, a disk is read, and all are swept."""
+    """An image is discarded by deregistering, one by disabling, one is left to the digest, one is too young, a disk is read,
+    and all are swept."""
     world.make_ledger()
     within_the_hour(60)
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
@@ -63,6 +67,11 @@ def make_every_call(world: World, start, policy) -> None:
     rule = policy('version = 1\n[discard]\naction = "disable"\n')
     disables = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
     assert disables.invoke(registration(first))["outcome"] == "done"
+    queue = world.make_event_queue(300)
+    young = registration(world.image(expect="Windows", age=timedelta()))
+    world.sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(young), DelaySeconds=0)
+    waits = start(GUARD_QUEUE_URL=queue)
+    assert len(waits.invoke({"Records": world.receive(queue)})["batchItemFailures"]) == 1
     on_disk = world.register(world.snapshot_with_disk("debian12"))
     assert disables.invoke(registration(on_disk))["expected"]["source"] == "disk"
     assert "images that were looked at" in disables.invoke(sweep())["reason"]

@@ -336,6 +336,44 @@ class World:
         finally:
             self.moto.order("release")
 
+    def make_event_queue(self, settle_seconds: int) -> str:
+        """Makes the event queue, and its dead-letter queue, as the template does. Its URL."""
+        properties = json.loads(json.dumps(template_resource("EventQueue")))
+        dead_letters = self.sqs.create_queue(QueueName="dead-letters")["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+        redrive = properties["RedrivePolicy"] | {"deadLetterTargetArn": arn["Attributes"]["QueueArn"]}
+        _, longest_delay, _ = properties["DelaySeconds"]["Fn::If"]
+        attributes = {
+            "DelaySeconds": str(min(settle_seconds, longest_delay)),
+            "VisibilityTimeout": str(properties["VisibilityTimeout"]),
+            "RedrivePolicy": json.dumps(redrive),
+        }
+        return self.sqs.create_queue(QueueName="registrations", Attributes=attributes)["QueueUrl"]
+
+    def receive(self, queue: str) -> list[dict[str, Any]]:
+        """What Lambda would take from a queue now, as it hands it to the function."""
+        received = self.sqs.receive_message(
+            QueueUrl=queue, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], WaitTimeSeconds=0
+        )
+        return [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": message["Attributes"],
+                "messageAttributes": {},
+                "md5OfBody": message["MD5OfBody"],
+                "eventSource": "aws:sqs",
+                "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.rsplit('/', 1)[-1]}",
+                "awsRegion": REGION,
+            }
+            for message in received.get("Messages", [])
+        ]
+
+    def later(self, seconds: float) -> None:
+        """So much later is it for the messages of all queues."""
+        self.moto.order("pass", {"seconds": seconds})
+
     def make_ledger(self) -> None:
         """Makes the ledger's table as the template does."""
         properties = json.loads(json.dumps(template_resource("LedgerTable")))

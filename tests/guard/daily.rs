@@ -167,6 +167,35 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
 }
 
 #[tokio::test]
+async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
+    for (settle_minutes, age_minutes, lost) in [
+        (0, 44, 0),
+        (0, 46, 1),
+        (5, 49, 0),
+        (5, 51, 1),
+        (120, 164, 0),
+        (120, 166, 1),
+    ] {
+        let mut image = expects(aged(1, 0), "Windows");
+        image.creation_date = Utc::now() - TimeDelta::minutes(age_minutes);
+        let settings = Settings {
+            settle: Duration::from_secs(settle_minutes * 60),
+            ..settings(NOBODY_ASKS)
+        };
+        // One that is told of in any case.
+        let house = house([image, expects(aged(2, 80), "Windows")], settings).await;
+        house.record(scheduled(1)).await;
+        let [summary] = &summaries(&house)[..] else {
+            panic!()
+        };
+        let case = format!("{age_minutes} of {settle_minutes}");
+        assert_eq!(group(summary, "unheard").0, lost, "{case}");
+        assert_eq!(group(summary, "mismatch").0, 1, "{case}");
+        assert_eq!(stand(&house), 2 - lost as usize, "{case}");
+    }
+}
+
+#[tokio::test]
 async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
     let observe = Settings {
         mode: Mode::Observe,
@@ -859,8 +888,8 @@ async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
     .await;
     let slow = FaultKind::Slow(Duration::from_secs(30));
     house.inject(Fault::always("ListSnapshotBlocks", slow));
-    // By the queue's five attempts at most.
-    for _ in 0..5 {
+    // By the queue's seven attempts at most.
+    for _ in 0..7 {
         let short = Deadline::now() + Duration::from_secs(20);
         house.guard.handle(scheduled(1), short).await.ok();
         turns_end(&house);

@@ -197,6 +197,23 @@ def test_the_alarms_are_ones_that_cloudwatch_takes(created: Created):
     late = {query["Id"]: query for query in made["VerdictTimeAlarm"]["Metrics"]}
     assert late["late"]["Expression"] == "slowest / 1000 - 300"
     assert made["VerdictTimeAlarm"]["Threshold"] == 15 * 60
+    oldest = {query["Id"]: query for query in made["WaitingEventAlarm"]["Metrics"]}
+    assert oldest["late"]["Expression"] == "oldest - 300"
+
+
+@pytest.mark.parametrize(("settle_seconds", "delay"), [("0", "0"), ("300", "300"), ("900", "900"), ("1200", "900"), ("7200", "900")])
+def test_the_queue_is_created_with_a_delay_that_sqs_takes(settle_seconds: str, delay: str):
+    with mock_aws():
+        created = Created(SettleSeconds=settle_seconds)
+        queue = created.ids["EventQueue"]
+        attributes = client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+        assert attributes["DelaySeconds"] == delay
+        [function] = client("lambda").list_functions()["Functions"]
+        variables = function["Environment"]["Variables"]
+        # moto leaves the number a number.
+        assert (str(variables["GUARD_SETTLE_SECONDS"]), variables["GUARD_QUEUE_URL"]) == (settle_seconds, queue)
+        [hides] = [it for it in statements_of_the_guard(created) if it["Action"] == "sqs:ChangeMessageVisibility"]
+        assert hides["Resource"] == created.outputs["EventQueueArn"]
 
 
 def test_the_queries_are_ones_that_logs_takes(created: Created):

@@ -94,6 +94,7 @@ def test_the_role_grants_the_calls_of_the_guard_and_no_others():
         "rbin:GetRule",
         "sns:GetTopicAttributes",
         "sns:Publish",
+        "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
@@ -330,16 +331,78 @@ def test_a_message_stays_hidden_for_six_times_the_longest_timeout():
     assert of_type("AWS::SQS::Queue")["EventQueue"]["VisibilityTimeout"] >= 6 * PARAMETERS["Timeout"]["MaxValue"]
 
 
-def test_the_queue_delays_by_what_the_guard_takes_for_settled():
-    queue = RESOURCES["EventQueue"]["Properties"]
-    assert queue["DelaySeconds"] == {"Ref": "SettleSeconds"}
+# The longest delay of a queue (SQS API reference, "CreateQueue").
+LONGEST_DELAY = 900
+SETTLE_SECONDS = PARAMETERS["SettleSeconds"]["AllowedValues"]
+
+
+def holds(condition, settle_seconds):
+    """Whether a condition on SettleSeconds holds."""
+    match condition:
+        case {"Fn::Or": conditions}:
+            # CloudFormation takes from two to ten.
+            assert 2 <= len(conditions) <= 10
+            return any([holds(it, settle_seconds) for it in conditions])
+        case {"Fn::Equals": [{"Ref": "SettleSeconds"}, value]}:
+            # CloudFormation compares texts.
+            return str(settle_seconds) == str(value)
+    raise ValueError(condition)
+
+
+def delay(settle_seconds):
+    """The queue's delay, as CloudFormation works it out."""
+    condition, longer, otherwise = RESOURCES["EventQueue"]["Properties"]["DelaySeconds"]["Fn::If"]
+    assert otherwise == {"Ref": "SettleSeconds"}
+    return longer if holds(TEMPLATE["Conditions"][condition], settle_seconds) else settle_seconds
+
+
+@pytest.mark.parametrize("seconds", SETTLE_SECONDS)
+def test_the_queue_delays_by_the_settle_time_as_far_as_a_queue_can(seconds):
+    assert delay(seconds) == min(seconds, LONGEST_DELAY)
+
+
+def test_the_settle_time_is_one_that_the_function_accepts():
     assert settings()["GUARD_SETTLE_SECONDS"] == {"Ref": "SettleSeconds"}
-    assert (PARAMETERS["SettleSeconds"]["Default"], PARAMETERS["SettleSeconds"]["MaxValue"]) == (300, 900)
+    assert PARAMETERS["SettleSeconds"]["Default"] == 300
+    assert SETTLE_SECONDS == [*range(0, 901, 60), 1200, 1800, 2700, 3600, 5400, 7200]
+    [most] = re.findall(r'"whole seconds from 0 to (\d+)",\s+\1,', (ROOT / "src/config.rs").read_text())[-1:]
+    assert max(SETTLE_SECONDS) == int(most)
+    # The policy that is deployed with it must not stop the function.
+    policy = tomllib.loads((ROOT / "policy" / "policy.toml").read_text())
+    assert max(SETTLE_SECONDS) < policy["discard"]["max_age_hours"] * 3600
+
+
+def test_the_condition_on_the_settle_time_has_the_values_that_are_longer_than_a_delay_and_no_others():
+    listed = [it["Fn::Equals"][1] for it in TEMPLATE["Conditions"]["SettlesAfterTheDelay"]["Fn::Or"]]
+    assert listed == [seconds for seconds in SETTLE_SECONDS if seconds > LONGEST_DELAY]
+
+
+def test_the_guard_may_hide_messages_of_its_own_queue_and_of_no_other():
+    assert settings()["GUARD_QUEUE_URL"] == {"Ref": "EventQueue"}
+    assert statement_for("sqs:ChangeMessageVisibility")["Resource"] == {"Fn::GetAtt": ["EventQueue", "Arn"]}
+
+
+@pytest.mark.parametrize("seconds", SETTLE_SECONDS)
+def test_the_receives_outlast_the_recycle_bin_rule_of_a_new_stack(seconds):
+    queue = RESOURCES["EventQueue"]["Properties"]
+    receives, pause = queue["RedrivePolicy"]["maxReceiveCount"], queue["VisibilityTimeout"]
+    # The wait beyond the delay takes one receive, and ends when the image has settled.
+    waits = seconds > LONGEST_DELAY
+    last = seconds + (receives - waits - 1) * pause
+    # It can be pending for half an hour (EBS User Guide, "Recycle Bin").
+    assert last > 30 * 60
+
+
+def test_an_event_is_lost_only_when_no_receive_is_left():
+    queue = RESOURCES["EventQueue"]["Properties"]
+    pauses = (queue["RedrivePolicy"]["maxReceiveCount"] - 1) * queue["VisibilityTimeout"]
+    [minutes] = re.findall(r"const LOST: TimeDelta = TimeDelta::minutes\((\d+)\)", (ROOT / "src/sweep/daily.rs").read_text())
+    assert int(minutes) * 60 > pauses
 
 
 def test_what_can_not_be_judged_is_kept_for_fourteen_days():
     redrive = RESOURCES["EventQueue"]["Properties"]["RedrivePolicy"]
-    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
+    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 7}
     for queue in ("EventQueue", "DeadLetterQueue", "UndeliveredEventQueue"):
         assert RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
@@ -347,11 +410,16 @@ def test_what_can_not_be_judged_is_kept_for_fourteen_days():
 ALARMS = of_type("AWS::CloudWatch::Alarm").values()
 
 
+def measured(alarm):
+    """What an alarm looks at: one metric, or several that it reckons with."""
+    return [it["MetricStat"]["Metric"] for it in alarm["Metrics"] if "MetricStat" in it] if "Metrics" in alarm else [alarm]
+
+
 @pytest.mark.parametrize("queue", sorted(of_type("AWS::SQS::Queue")))
 def test_every_queue_has_an_alarm_that_is_told_where_alerts_are(queue):
     name = [{"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}]
-    (alarm,) = (alarm for alarm in ALARMS if alarm.get("Dimensions") == name)
-    assert alarm["Namespace"] == "AWS/SQS"
+    ((alarm, metric),) = ((alarm, metric) for alarm in ALARMS for metric in measured(alarm) if metric["Dimensions"] == name)
+    assert metric["Namespace"] == "AWS/SQS"
     assert alarm["AlarmActions"] == [{"Fn::If": ["HasAlarmTopic", {"Ref": "AlarmTopicArn"}, {"Ref": "AlertTopic"}]}]
     # An idle queue sends no numbers, and is in order.
     assert alarm["TreatMissingData"] == "notBreaching"
@@ -381,10 +449,15 @@ def test_the_topic_for_alarms_is_one_topic_or_none(topic, accepted):
 
 
 def test_events_that_wait_are_told_of_only_when_no_attempt_can_be_left():
-    (waiting,) = (alarm for alarm in ALARMS if alarm.get("MetricName") == "ApproximateAgeOfOldestMessage")
+    waiting = RESOURCES["WaitingEventAlarm"]["Properties"]
+    [oldest] = measured(waiting)
+    assert oldest["MetricName"] == "ApproximateAgeOfOldestMessage"
+    # The age counts from when the event was sent: a message that is hidden until its image has settled is not late.
+    [late] = [it["Expression"] for it in waiting["Metrics"] if it["ReturnData"]]
+    assert late == {"Fn::Sub": "oldest - ${SettleSeconds}"}
     queue = RESOURCES["EventQueue"]["Properties"]
     attempts = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
-    assert waiting["Threshold"] >= PARAMETERS["SettleSeconds"]["MaxValue"] + attempts
+    assert waiting["Threshold"] >= attempts
 
 
 def test_the_runbook_knows_every_error_and_every_queue_of_the_outputs():
@@ -427,6 +500,7 @@ def test_the_function_gets_settings_that_the_guard_knows():
         "GUARD_SETTLE_SECONDS",
         "GUARD_LEDGER_TABLE",
         "GUARD_LEDGER_DAYS",
+        "GUARD_QUEUE_URL",
         "GUARD_RECYCLE_BIN_RULE",
     }
     assert settings()["GUARD_MODE"] == {"Ref": "Mode"}
