@@ -21,8 +21,8 @@ use crate::policy::{Asked, Policy};
 use crate::record::Record;
 pub(crate) use findings::{FIRST, Finding, Findings, Group};
 
-/// The most images of a page (EC2 API reference, "DescribeImages").
-const PAGE: i32 = 1000;
+/// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
+const PAGE: i32 = 500;
 
 /// Stands for a time that EC2 does not tell, as that of an image that is disabled.
 const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -70,7 +70,7 @@ impl Registration {
     }
 }
 
-/// So many pages are looked at side by side. Each of them is some twenty-five calls, a few at a time.
+/// So many pages are looked at side by side. Each of them is some fifteen calls, a few at a time.
 const AT_ONCE: usize = 6;
 
 /// Pages in their order, of which those that follow are looked at meanwhile.
@@ -116,7 +116,7 @@ impl<'a, P> Pages<'a, P> {
 }
 
 impl Guard {
-    /// Judges the account's images page by page, from `token` on: up to 1,000 in a page. Nothing is changed, and nobody
+    /// Judges the account's images page by page, from `token` on: up to 500 in a page. Nothing is changed, and nobody
     /// told. After a page that could not be seen there is no other; what could not be found out of a single image is in
     /// its record.
     pub fn sweep<'a>(

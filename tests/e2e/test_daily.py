@@ -85,7 +85,8 @@ def test_a_sweep_takes_no_more_memory_for_many_images_than_for_few(
     sim_binary: Path, sam_bootstrap: Path, environment: dict[str, str]
 ):
     peaks = {}
-    for images in (400, 4_000):
+    # More than are in memory at once, and several times that.
+    for images in (4_000, 12_000):
         with account(sim_binary, images) as endpoint:
             settings = environment | {"AWS_ENDPOINT_URL": endpoint, "GUARD_LEDGER_TABLE": "ami-billing-guard"}
             with Emulator(sam_bootstrap, settings) as function:

@@ -182,13 +182,13 @@ async fn what_tags_decide_costs_no_call_and_the_rest_is_asked_for_two_hundred_at
         verdicts,
         BTreeMap::from(expected.map(|(verdict, number)| (verdict.to_owned(), number)))
     );
-    // Of each page 400 images need their snapshot, 300 of these a volume and an instance, and 100 another image.
+    // Of each page 200 images need their snapshot, 150 of these a volume and an instance, and 50 another image.
     let calls = [
-        ("DescribeImages", 4 + 4),
-        ("DescribeInstances", 4 * 2),
+        ("DescribeImages", 8 + 8),
+        ("DescribeInstances", 8),
         ("DescribeReservedInstances", 1),
-        ("DescribeSnapshots", 4 * 2),
-        ("DescribeVolumes", 4 * 2),
+        ("DescribeSnapshots", 8),
+        ("DescribeVolumes", 8),
         ("GetCallerIdentity", 1),
     ];
     assert_eq!(
@@ -201,7 +201,7 @@ async fn what_tags_decide_costs_no_call_and_the_rest_is_asked_for_two_hundred_at
     sim.forget_calls();
     assert_eq!(code(&before(&sim, &arguments).await), 0);
     let calls = [
-        ("DescribeImages", 3),
+        ("DescribeImages", 5),
         ("DescribeReservedInstances", 1),
         ("GetCallerIdentity", 1),
     ];
@@ -227,7 +227,8 @@ async fn regression_images_are_looked_for_by_two_hundred_snapshots_in_a_call_and
         let mut failed = evidence.iter().filter(|it| it["state"] == "failed");
         assert_eq!(failed.next(), None, "{row}");
     }
-    assert_eq!(counted(&sim)["DescribeImages"], 1 + 3);
+    // A page of 500, and one of 100.
+    assert_eq!(counted(&sim)["DescribeImages"], (1 + 3) + (1 + 1));
 }
 
 #[tokio::test]
