@@ -742,6 +742,10 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
         Verdict::Unverifiable if ec2_is_clear(record) => {
             vec![format!("Say what the image should bill: {declare}")]
         }
+        // Told of for its tag alone.
+        Verdict::Verified if record.action == Action::Alert => {
+            vec![format!("Correct the tag: {declare}")]
+        }
         Verdict::Conflict | Verdict::Unverifiable => vec![
             "What EC2 says of the image contradicts itself, or is new to this version of the guard: no \
              declaration helps. Ask AWS Support what the image bills, or look for a newer version."

@@ -251,6 +251,7 @@ impl Aws {
         let sns = aws_sdk_sns::config::Builder::from(config)
             // An alert is sent twice only if an attempt is made twice.
             .interceptor(connections::OnItsOwn)
+            .interceptor(Whole(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let sqs = aws_sdk_sqs::config::Builder::from(config)
@@ -296,7 +297,7 @@ impl Aws {
             .send()
             .await;
         let images = match answer {
-            Ok(answer) => answer.images.unwrap_or_default(),
+            Ok(answer) => present_list(DESCRIBE_IMAGES, "*", answer.images)?,
             Err(error) => {
                 return match error.code() {
                     Some("InvalidAMIID.NotFound") => Ok(Described::NotFound),
@@ -325,7 +326,7 @@ impl Aws {
     ) -> Result<Vec<(AmiId, Described)>, Error> {
         let all = self.ec2.describe_images().include_disabled(true);
         let all = all.set_image_ids(Some(strings(ids))).send().await;
-        let all = all.map(|answer| (answer.images.unwrap_or_default(), answer.next_token));
+        let all = all.map(|answer| (answer.images, answer.next_token));
         let own = || {
             self.pages_of_images(|| {
                 let request = self.ec2.describe_images().owners("self");
@@ -409,7 +410,7 @@ impl Aws {
             ImagesBy::Id => {
                 let named = || self.ec2.describe_images().include_deprecated(true);
                 let all = named().set_image_ids(Some(strings(ids))).send().await;
-                let all = all.map(|answer| (answer.images.unwrap_or_default(), answer.next_token));
+                let all = all.map(|answer| (answer.images, answer.next_token));
                 let unknown = UNKNOWN_IMAGE;
                 let own = || async {
                     let own = || request().owners("self").filters(filter("image-id", ids));
@@ -420,7 +421,9 @@ impl Aws {
                             continue;
                         }
                         match named().image_ids(*id).send().await {
-                            Ok(answer) => found.extend(answer.images.unwrap_or_default()),
+                            Ok(answer) => {
+                                found.extend(present_list(DESCRIBE_IMAGES, id, answer.images)?);
+                            }
                             Err(error) if is_one_of(&unknown, error.code()) => {}
                             Err(error) => return Err(classify(DESCRIBE_IMAGES, "*", &error)),
                         }
@@ -430,6 +433,9 @@ impl Aws {
                 by_id(DESCRIBE_IMAGES, ids, &unknown, all, own).await?
             }
         };
+        if let Some(lacks) = found.iter().find_map(|image| what_lacks(image)) {
+            return Err(lacking(DESCRIBE_IMAGES, "*", lacks));
+        }
         use ec2::ImageState::{Available, Deregistered, Error as InError, Failed, Invalid};
         let no_copy = [Failed, InError, Invalid, Deregistered];
         let counts = |state: Option<&ec2::ImageState>| match by {
@@ -456,7 +462,7 @@ impl Aws {
             async move {
                 let answer = request.send().await;
                 let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                Ok((answer.images.unwrap_or_default(), answer.next_token))
+                Ok((answer.images, answer.next_token))
             }
         })
         .await
@@ -483,7 +489,7 @@ impl Aws {
         let unknown = ["InvalidSnapshot.NotFound"];
         let all = self.ec2.describe_snapshots();
         let all = all.set_snapshot_ids(Some(strings(ids))).send().await;
-        let all = all.map(|answer| (answer.snapshots.unwrap_or_default(), answer.next_token));
+        let all = all.map(|answer| (answer.snapshots, answer.next_token));
         let own = || async {
             let own = all_pages(call, "*", |token| {
                 let request = self.ec2.describe_snapshots().owner_ids("self");
@@ -492,7 +498,7 @@ impl Aws {
                 async move {
                     let answer = request.send().await;
                     let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                    Ok((answer.snapshots.unwrap_or_default(), answer.next_token))
+                    Ok((answer.snapshots, answer.next_token))
                 }
             });
             let mut found = own.await?;
@@ -503,7 +509,7 @@ impl Aws {
                     continue;
                 }
                 match self.ec2.describe_snapshots().snapshot_ids(*id).send().await {
-                    Ok(answer) => found.extend(answer.snapshots.unwrap_or_default()),
+                    Ok(answer) => found.extend(present_list(call, id, answer.snapshots)?),
                     Err(error) if is_one_of(&unknown, error.code()) => {}
                     Err(error) => return Err(classify(call, "*", &error)),
                 }
@@ -514,7 +520,16 @@ impl Aws {
         let snapshots = snapshots.into_iter();
         Ok(snapshots
             .filter_map(|snapshot| {
+                let lacks = [
+                    ("its owner", snapshot.owner_id.is_none()),
+                    (
+                        "its volume",
+                        non_empty(snapshot.volume_id.clone()).is_none(),
+                    ),
+                    ("when it was started", snapshot.start_time.is_none()),
+                ];
                 Some(Snapshot {
+                    lacks: first_of(lacks),
                     id: snapshot.snapshot_id?,
                     owner: snapshot.owner_id,
                     // What EC2 writes where it knows of no volume.
@@ -544,7 +559,8 @@ impl Aws {
             .send()
             .await
             .map_err(|error| classify("ec2:DescribeSnapshotAttribute", id, &error))?;
-        Ok(product_codes(answer.product_codes))
+        let codes = present_list("ec2:DescribeSnapshotAttribute", id, answer.product_codes)?;
+        Ok(product_codes(Some(codes)))
     }
 
     /// DescribeSnapshotAttribute: whether everybody may use the snapshot. DescribeSnapshots does not say so.
@@ -585,7 +601,7 @@ impl Aws {
         // Also those that a service manages, which EC2 leaves out where the account hides them.
         let request = || self.ec2.describe_volumes().include_managed_resources(true);
         let all = request().set_volume_ids(Some(strings(ids))).send().await;
-        let all = all.map(|answer| (answer.volumes.unwrap_or_default(), answer.next_token));
+        let all = all.map(|answer| (answer.volumes, answer.next_token));
         let listed = || {
             all_pages(call, "*", |token| {
                 let request = request().filters(filter("volume-id", ids));
@@ -593,7 +609,7 @@ impl Aws {
                 async move {
                     let answer = request.send().await;
                     let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                    Ok((answer.volumes.unwrap_or_default(), answer.next_token))
+                    Ok((answer.volumes, answer.next_token))
                 }
             })
         };
@@ -601,6 +617,18 @@ impl Aws {
         let volumes = volumes.into_iter();
         Ok(volumes
             .filter_map(|volume| {
+                let attached = volume.attachments.iter().flatten();
+                let in_part = |it: &ec2::VolumeAttachment| {
+                    it.instance_id.is_none() || it.device.is_none() || it.attach_time.is_none()
+                };
+                let lacks = [
+                    ("what it is attached to", volume.attachments.is_none()),
+                    ("how it is attached", attached.into_iter().any(in_part)),
+                    (
+                        "what it was made from",
+                        volume.snapshot_id.is_none() && volume.source_volume_id.is_none(),
+                    ),
+                ];
                 let attachments = volume.attachments.into_iter().flatten();
                 let attachments = attachments.filter_map(|attachment| {
                     Some(Attachment {
@@ -610,6 +638,7 @@ impl Aws {
                     })
                 });
                 Some(Volume {
+                    lacks: first_of(lacks),
                     attachments: attachments.collect(),
                     id: volume.volume_id?,
                     snapshot: non_empty(volume.snapshot_id),
@@ -640,7 +669,7 @@ impl Aws {
                 .include_managed_resources(true)
         };
         let all = request().set_instance_ids(Some(strings(ids))).send().await;
-        let all = all.map(|answer| (answer.reservations.unwrap_or_default(), answer.next_token));
+        let all = all.map(|answer| (answer.reservations, answer.next_token));
         let listed = || {
             all_pages(call, "*", |token| {
                 let request = request().filters(filter("instance-id", ids));
@@ -648,7 +677,7 @@ impl Aws {
                 async move {
                     let answer = request.send().await;
                     let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                    Ok((answer.reservations.unwrap_or_default(), answer.next_token))
+                    Ok((answer.reservations, answer.next_token))
                 }
             })
         };
@@ -660,7 +689,18 @@ impl Aws {
                 let owner = reservation.owner_id;
                 let instances = reservation.instances.into_iter().flatten();
                 instances.filter_map(move |instance| {
+                    let lacks = [
+                        ("its owner", owner.is_none()),
+                        ("its state", instance.state.is_none()),
+                        ("its root device", instance.root_device_name.is_none()),
+                        (
+                            "how it is billed",
+                            instance.platform_details.is_none()
+                                || instance.usage_operation.is_none(),
+                        ),
+                    ];
                     Some(Instance {
+                        lacks: first_of(lacks),
                         id: instance.instance_id?,
                         owner: owner.clone(),
                         image: non_empty(instance.image_id),
@@ -740,10 +780,7 @@ impl Aws {
             async move {
                 let answer = request.send().await;
                 let answer = answer.map_err(|error| classify(call, "*", &error))?;
-                Ok((
-                    answer.image_references.unwrap_or_default(),
-                    answer.next_token,
-                ))
+                Ok((answer.image_references, answer.next_token))
             }
         });
         let references = match tokio::time::timeout(SLOW, pages).await {
@@ -773,8 +810,10 @@ impl Aws {
             .send()
             .await
             .map_err(|error| classify("ec2:DescribeImageAttribute", image.arn(), &error))?;
-        let permissions = answer.launch_permissions.into_iter().flatten();
+        let call = "ec2:DescribeImageAttribute";
+        let permissions = present_list(call, &image.arn(), answer.launch_permissions)?;
         permissions
+            .into_iter()
             .map(|permission| {
                 let permission = present(json!({
                     "Group": permission.group.map(|group| group.as_str().to_owned()),
@@ -862,6 +901,7 @@ impl Aws {
             .config_override(in_one_attempt())
             .send()
             .await;
+        let answer = answer.map(|answer| answer.r#return);
         taken("ec2:DeregisterImage", image, answer)
     }
 
@@ -878,6 +918,7 @@ impl Aws {
             .config_override(in_one_attempt())
             .send()
             .await;
+        let answer = answer.map(|answer| answer.r#return);
         taken("ec2:DisableImage", image, answer)
     }
 
@@ -898,7 +939,7 @@ impl Aws {
             .send()
             .await;
         let images = match answer {
-            Ok(answer) => answer.images.unwrap_or_default(),
+            Ok(answer) => present_list("ec2:ListImagesInRecycleBin", "*", answer.images)?,
             // Asked for an id that is not there, EC2 may as well say so.
             Err(error) if is_one_of(&UNKNOWN_IMAGE, error.code()) => Vec::new(),
             Err(error) => return Err(classify("ec2:ListImagesInRecycleBin", "*", &error)),
@@ -957,7 +998,11 @@ impl Aws {
             .message_structure("json")
             .message(&message.bodies);
         let answer = alert.send().await;
-        answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        let answer = answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        // Nothing less says that SNS took it.
+        if non_empty(answer.message_id).is_none() {
+            return Err(lacking("sns:Publish", topic, "a message id"));
+        }
         self.counters.alerts.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -1283,7 +1328,7 @@ async fn all_pages<T, F>(
     page: impl Fn(Option<String>) -> F,
 ) -> Result<Vec<T>, Error>
 where
-    F: Future<Output = Result<(Vec<T>, Option<String>), Error>>,
+    F: Future<Output = Result<(Option<Vec<T>>, Option<String>), Error>>,
 {
     let mut all = Vec::new();
     let mut token = None;
@@ -1291,7 +1336,7 @@ where
     loop {
         // Boxed: the SDK's futures are large.
         let (items, next) = Box::pin(page(token.clone())).await?;
-        all.extend(items);
+        all.extend(present_list(call, resource, items)?);
         match non_empty(next) {
             None => return Ok(all),
             Some(next) if !seen.insert(next.clone()) => {
@@ -1304,6 +1349,24 @@ where
             next => token = next,
         }
     }
+}
+
+/// What an image lacks without which it can not be told whether it is a witness, and of what.
+fn what_lacks(image: &ec2::Image) -> Option<&'static str> {
+    let is_available = image.state == Some(ec2::ImageState::Available);
+    let lacks = [
+        ("the id of an image", image.image_id.is_none()),
+        ("the state of an image", image.state.is_none()),
+        (
+            "the owner of an image",
+            is_available && image.owner_id.is_none(),
+        ),
+        (
+            "the disks of an image",
+            is_available && image.block_device_mappings.is_none(),
+        ),
+    ];
+    first_of(lacks)
 }
 
 /// Images by their ids, as far as they have one that is well-formed.
@@ -1322,7 +1385,7 @@ async fn by_id<T, E, F>(
     call: &'static str,
     ids: &[&str],
     unknown: &[&str],
-    all: Result<(Vec<T>, Option<String>), SdkError<E, HttpResponse>>,
+    all: Result<(Option<Vec<T>>, Option<String>), SdkError<E, HttpResponse>>,
     listed: impl FnOnce() -> F,
 ) -> Result<Vec<T>, Error>
 where
@@ -1330,11 +1393,30 @@ where
     F: Future<Output = Result<Vec<T>, Error>>,
 {
     match all {
-        Ok((items, token)) if non_empty(token.clone()).is_none() => Ok(items),
+        Ok((items, token)) if non_empty(token.clone()).is_none() => present_list(call, "*", items),
         Err(error) if !is_one_of(unknown, error.code()) => Err(classify(call, "*", &error)),
         Err(_) if ids.len() == 1 => Ok(Vec::new()),
         // Boxed: the SDK's futures are large.
         Ok(_) | Err(_) => Box::pin(listed()).await,
+    }
+}
+
+/// A list that an answer must have. EC2 says of nothing that there is nothing, by an empty list; an answer without one says
+/// nothing at all.
+fn present_list<T>(
+    call: &'static str,
+    resource: &str,
+    list: Option<Vec<T>>,
+) -> Result<Vec<T>, Error> {
+    list.ok_or_else(|| lacking(call, resource, "its list"))
+}
+
+/// That an answer does not have what decides.
+pub(crate) fn lacking(call: &'static str, resource: &str, what: &str) -> Error {
+    Error::Unavailable {
+        call,
+        resource: resource.to_owned(),
+        message: format!("the answer lacks {what}"),
     }
 }
 
@@ -1359,6 +1441,12 @@ fn slowly() -> aws_sdk_ec2::config::Builder {
 /// What is there, if it says anything.
 fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
+}
+
+/// The first of these that holds.
+fn first_of<const N: usize>(all: [(&'static str, bool); N]) -> Option<&'static str> {
+    let mut all = all.into_iter();
+    all.find_map(|(what, holds)| holds.then_some(what))
 }
 
 fn tags(tags: Option<Vec<ec2::Tag>>) -> BTreeMap<String, String> {
@@ -1401,17 +1489,31 @@ fn in_one_attempt() -> aws_sdk_ec2::config::Builder {
         .interceptor(connections::OnItsOwn)
 }
 
-fn taken<T, E: ProvideErrorMetadata>(
+/// Whether EC2 says that it took an image away: its `return`, which is `true` if it did.
+fn taken<E: ProvideErrorMetadata>(
     call: &'static str,
     image: &ImageName<'_>,
-    answer: Result<T, SdkError<E, HttpResponse>>,
+    answer: Result<Option<bool>, SdkError<E, HttpResponse>>,
 ) -> Result<(), NotTaken> {
-    let Err(error) = answer else {
-        return Ok(());
+    let said = match answer {
+        Ok(Some(true)) => return Ok(()),
+        Ok(Some(false)) => "EC2 answers that it did not do it",
+        Ok(None) => "the answer lacks whether it was done",
+        Err(error) => {
+            return Err(NotTaken {
+                may_have_acted: may_have_acted(&error),
+                error: classify(call, image.arn(), &error),
+            });
+        }
     };
+    // Whether it is true shows when the image is looked at again.
     Err(NotTaken {
-        may_have_acted: may_have_acted(&error),
-        error: classify(call, image.arn(), &error),
+        error: Error::Unavailable {
+            call,
+            resource: image.arn(),
+            message: said.into(),
+        },
+        may_have_acted: true,
     })
 }
 

@@ -928,6 +928,17 @@ impl Platforms {
             .any(|one| others.0.iter().any(|other| one.shares_os(other)))
     }
 
+    /// Whether an image may be billed as some platform of both. `product_code`: whether it has a product code.
+    pub(crate) fn share_a_platform(&self, others: &Platforms, product_code: bool) -> bool {
+        let shared = |one: &Platform, other: &Platform| match (one.billing(), other.billing()) {
+            (Some(billing), Some(same)) => billing == same && (one == other || product_code),
+            (Some(billing), None) | (None, Some(billing)) => billing.sql.is_some(),
+            (None, None) => true,
+        };
+        let mut all = self.0.iter();
+        all.any(|one| others.0.iter().any(|other| shared(one, other)))
+    }
+
     /// The platforms' names.
     pub fn names(&self) -> Vec<String> {
         self.0.iter().map(Platform::to_string).collect()

@@ -12,7 +12,7 @@ use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Says, Source, Standing};
 use crate::ledger::Entry;
 use crate::observation::{Image, Observation};
-use crate::policy::{AlertOn, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
+use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
 
 /// The tag by which the guard marks an image that it discards. The template's Recycle Bin rule and
@@ -88,6 +88,10 @@ pub enum Interlock {
     NotRegistered,
     /// A stronger source could not be asked, or a weaker one did not answer yet.
     SourceFailed,
+    /// No observed source confirms what is declared, and the policy asks for that.
+    Unconfirmed,
+    /// A tag says something that is no platform: nobody knows what was meant.
+    NoPlatform,
     /// The platform details are known, the usage operation is not.
     UnrecognisedOperation,
     /// The usage operation is known and judges, the platform details are not known.
@@ -136,6 +140,12 @@ impl Interlock {
             Interlock::NotRegistered => "the image was made by CreateImage, CopyImage or a restore",
             Interlock::SourceFailed => {
                 "a stronger source of evidence could not be asked, or whether a rule exempts the image could not be determined, or a weaker source did not answer yet that may contradict: see what was asked"
+            }
+            Interlock::Unconfirmed => {
+                "the policy's discard.confirm asks for an observed source that accepts what is declared, and not what the image is billed as: neither the lineage nor the disk does"
+            }
+            Interlock::NoPlatform => {
+                "a tag that declares what the image should bill names no platform, so that nobody knows what was meant: correct it or take it away"
             }
             Interlock::UnrecognisedOperation => {
                 "EC2's usage operation is absent, or not known to this version"
@@ -266,7 +276,14 @@ pub struct Plan {
 /// Chooses what to do about a verdict. Pure. A discard comes from nothing but a mismatch of the
 /// kinds empty, missing and wrong, and only if no interlock holds.
 pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy) -> Plan {
+    let mistyped = circumstances.expectation.mistyped().is_some();
     let tell = match verdict {
+        // A typing error is never quieter than no tag.
+        Verdict::Verified | Verdict::Mismatch(_) | Verdict::Conflict | Verdict::Unverifiable
+            if mistyped =>
+        {
+            true
+        }
         Verdict::Mismatch(_) => policy.alert_on.contains(&AlertOn::Mismatch),
         Verdict::Conflict => policy.alert_on.contains(&AlertOn::Conflict),
         Verdict::Unverifiable => policy.alert_on.contains(&AlertOn::Unverifiable),
@@ -341,6 +358,8 @@ fn interlocks(
     };
     let tag = |key: &str| image.tags.contains_key(key);
     let too_old = match image.created {
+        // Nor of one that is yet to come: then a clock is wrong.
+        Some(created) if created - *now > CLOCKS_DIFFER => true,
         Some(created) => *now - created > TimeDelta::hours(policy.max_age_hours.into()),
         // Of an age that is not known, nobody can say that it is young enough.
         None => true,
@@ -365,6 +384,14 @@ fn interlocks(
                 // A weaker observed source may yet contradict what decides. An empty field needs no source.
                 || (kind != Mismatch::Empty && (expectation.may_pass || expectation.is_late)),
         ),
+        (
+            Interlock::Unconfirmed,
+            policy.confirm == Confirm::Observed
+                && kind != Mismatch::Empty
+                && expectation.decided_by_declaration()
+                && !expectation.is_confirmed(billed_as.billing().as_ref(), &image.product_codes),
+        ),
+        (Interlock::NoPlatform, expectation.mistyped().is_some()),
         (
             Interlock::UnrecognisedOperation,
             known_by == Some(By::Details),
@@ -425,7 +452,7 @@ fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &P
     let Some(actual) = image.billed_as().billing() else {
         return false;
     };
-    let Some(Ok((Difference::Missing | Difference::Wrong, decisive))) =
+    let Some((Difference::Missing | Difference::Wrong, decisive)) =
         expectation.difference(&actual, &image.product_codes)
     else {
         return false;

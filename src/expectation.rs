@@ -102,9 +102,9 @@ pub enum Says {
 }
 
 impl Says {
-    /// Whether the source named a platform, be it nonsense.
+    /// Whether the source named a platform. What is none counts for nothing.
     pub fn spoke(&self) -> bool {
-        matches!(self, Says::Platforms(_) | Says::NoPlatform(_))
+        matches!(self, Says::Platforms(_))
     }
 }
 
@@ -184,7 +184,7 @@ pub struct Origin {
 }
 
 impl Expectation {
-    /// The statement that decides: that of the strongest source that spoke, be it nonsense.
+    /// The statement that decides: that of the strongest source that spoke.
     pub fn decisive(&self) -> Option<&Evidence> {
         self.evidence
             .iter()
@@ -212,12 +212,12 @@ impl Expectation {
 
     /// How what an image is billed as differs from what is expected, and the statement that says so: of platform and
     /// product codes the one that differs more. `None` if nothing names a platform, and no product code is missing or one
-    /// too many; `Err` with the statement if the one that decides names no platform.
+    /// too many.
     pub(crate) fn difference(
         &self,
         actual: &Billing,
         product_codes: &BTreeSet<String>,
-    ) -> Option<Result<(Difference, &Evidence), &Evidence>> {
+    ) -> Option<(Difference, &Evidence)> {
         // As for platforms, the case of letters does not matter.
         let lower = |codes: &BTreeSet<String>| -> BTreeSet<String> {
             codes.iter().map(|code| code.to_ascii_lowercase()).collect()
@@ -233,23 +233,25 @@ impl Expectation {
             };
             (difference, evidence)
         });
-        let by_platform = match self.decisive() {
-            Some(decisive) => match &decisive.says {
-                Says::Platforms(platforms) => {
-                    let sold = !product_codes.is_empty();
-                    Some((platforms.difference(actual, sold), decisive))
-                }
-                _ => return Some(Err(decisive)),
-            },
-            None => None,
-        };
+        let by_platform = self.decisive().zip(self.platforms());
+        let by_platform = by_platform.map(|(decisive, platforms)| {
+            let sold = !product_codes.is_empty();
+            (platforms.difference(actual, sold), decisive)
+        });
         match (by_platform, by_codes) {
-            (Some(platform), Some(codes)) if codes.0 > platform.0 => Some(Ok(codes)),
-            (Some(platform), _) => Some(Ok(platform)),
+            (Some(platform), Some(codes)) if codes.0 > platform.0 => Some(codes),
+            (Some(platform), _) => Some(platform),
             // Product codes that are right say nothing of the platform.
             (None, Some((Difference::None, _))) => None,
-            (None, codes) => codes.map(Ok),
+            (None, codes) => codes,
         }
+    }
+
+    /// The tag that says something that is no platform, if there is one: a typing error. It counts for nothing, but nobody
+    /// knows what was meant.
+    pub fn mistyped(&self) -> Option<&Evidence> {
+        let mut evidence = self.evidence.iter();
+        evidence.find(|evidence| matches!(evidence.says, Says::NoPlatform(_)))
     }
 
     /// Why it is not known which product codes a rule names, where that is in doubt.
@@ -261,10 +263,17 @@ impl Expectation {
         })
     }
 
-    /// A statement, and an observed one that is no stronger and names another operating system.
-    /// What is not observed (the default) contradicts nobody. A disk that holds what the rule says it may hold does not
-    /// contradict the rule, or whoever names the same operating system as the rule.
-    pub fn contradiction(&self) -> Option<(&Evidence, &Evidence)> {
+    /// A statement, and an observed one that is no stronger and contradicts it.
+    ///
+    /// It does if it names another operating system. And so does the disk, or the instance whose root volume the image was
+    /// made of, if it accepts what the image is billed as (`actual`), and nothing of what is declared: EC2 and it are two
+    /// witnesses against one. What is not observed (the default) contradicts nobody. A disk that holds what the rule says
+    /// it may hold does not contradict the rule, or whoever names the same operating system as the rule.
+    pub fn contradiction(
+        &self,
+        actual: &Billing,
+        product_codes: &BTreeSet<String>,
+    ) -> Option<(&Evidence, &Evidence)> {
         let mut spoken: Vec<(&Evidence, &Platforms)> = self
             .evidence
             .iter()
@@ -286,20 +295,54 @@ impl Expectation {
                     .is_some_and(|may_hold| may_hold.share_os(others))
         };
         spoken.sort_by_key(|(evidence, _)| evidence.source);
+        let is_witness = |evidence: &Evidence, platforms: &Platforms| match evidence.source {
+            Source::Disk => true,
+            Source::Lineage => {
+                let origin = self.origin.as_ref();
+                origin.is_some_and(|origin| platforms.names_first(&origin.bills))
+            }
+            _ => false,
+        };
+        let sold = !product_codes.is_empty();
+        let outvoted = |one: &Evidence, names: &Platforms, other: &Evidence, others: &Platforms| {
+            one.source.standing() == Standing::Declared
+                && is_witness(other, others)
+                && others.difference(actual, sold) == Difference::None
+                && !others.share_a_platform(names, sold)
+        };
         spoken.iter().enumerate().find_map(|(rank, (one, names))| {
             spoken
                 .iter()
                 .skip(rank + 1)
                 .find(|(other, others)| {
                     other.source.standing() == Standing::Observed
-                        && !names.share_os(others)
+                        && (!names.share_os(others) || outvoted(one, names, other, others))
                         && !excused(names, other, others)
                 })
                 .map(|(other, _)| (*one, *other))
         })
     }
 
-    /// Whether a source stronger than this one spoke, be it nonsense.
+    /// Whether an observed source confirms what is declared: it accepts that, and not what the image is billed as.
+    pub(crate) fn is_confirmed(
+        &self,
+        actual: Option<&Billing>,
+        product_codes: &BTreeSet<String>,
+    ) -> bool {
+        let sold = !product_codes.is_empty();
+        let Some(declared) = self.platforms() else {
+            return false;
+        };
+        self.evidence.iter().any(|evidence| match &evidence.says {
+            Says::Platforms(seen) if evidence.source.standing() == Standing::Observed => {
+                let accepts = |actual| seen.difference(actual, sold) == Difference::None;
+                seen.share_a_platform(declared, sold) && !actual.is_some_and(accepts)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a source stronger than this one spoke.
     pub(crate) fn spoke_before(&self, source: Source) -> bool {
         self.decisive()
             .is_some_and(|decisive| decisive.source < source)
@@ -375,7 +418,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     let expect = rules::first(policy.expect.iter().filter(names_platform), subject);
     let codes = rules::first(policy.expect.iter().filter(names_codes), subject);
     let image_tag = tags::on_image(subject.image, policy);
-    let silent = image_tag.says == Says::Silent;
+    let silent = matches!(image_tag.says, Says::Silent | Says::NoPlatform(_));
     let snapshot_tag = tags::on_snapshot(subject, policy);
     let tagged = [&image_tag, &snapshot_tag]
         .iter()
@@ -643,7 +686,7 @@ mod tests {
         for (image, rules, needed) in [
             (image(), "", true),
             (tagged("Windows"), "", false),
-            (tagged("nonsense"), "", false),
+            (tagged("nonsense"), "", true),
             (image(), no_tags, false),
             (tagged("Windows"), expect, false),
             (tagged("Windows"), exempt, true),
@@ -715,6 +758,11 @@ mod tests {
     #[test]
     fn observed_sources_contradict_whatever_is_stronger_and_each_other() {
         let says = |platform: &str| Says::Platforms(Platforms::parse([platform]).unwrap());
+        // EC2 bills what nobody here names: it is no witness.
+        let bills = Billing {
+            ha: true,
+            ..Billing::PLAIN_LINUX
+        };
         let contradiction = |statements: &[(Source, &str)]| {
             let evidence = statements.iter().map(|(source, platform)| Evidence {
                 source: *source,
@@ -726,7 +774,7 @@ mod tests {
                 ..Expectation::default()
             };
             expectation
-                .contradiction()
+                .contradiction(&bills, &BTreeSet::new())
                 .map(|(one, other)| (one.source, other.source))
         };
         use Source::{Default, Disk, ImageTag, Lineage, Policy};

@@ -174,10 +174,18 @@ impl Guard {
     /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
     async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
-            return (nothing_seen(image), false);
+            // What is on an EBS volume comes from a snapshot: an answer that names none lacks it.
+            let may_pass = !image.is_instance_store_backed();
+            return (nothing_seen(image), may_pass);
         };
         match self.aws.describe_snapshot(id).await {
-            Ok(Some(snapshot)) => (Look::Seen(snapshot), false),
+            Ok(Some(snapshot)) => match snapshot.lacks {
+                None => (Look::Seen(snapshot), false),
+                Some(what) => (
+                    Look::Failed(format!("EC2's answer on {id} lacks {what}")),
+                    true,
+                ),
+            },
             Ok(None) => {
                 let why = format!("EC2 shows no snapshot {id} to this account");
                 (Look::Failed(why), false)

@@ -133,6 +133,8 @@ pub struct Snapshot {
     pub kms_key: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    pub lacks: Option<&'static str>,
 }
 
 /// A volume of this account. (EC2 API reference, "Volume".)
@@ -148,6 +150,8 @@ pub struct Volume {
     pub created: Option<DateTime<Utc>>,
     /// What it is attached to.
     pub attachments: Vec<Attachment>,
+    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    pub lacks: Option<&'static str>,
 }
 
 /// A volume's attachment to an instance.
@@ -180,6 +184,8 @@ pub struct Instance {
     pub usage_operation: Option<String>,
     /// When its usage operation was last changed.
     pub usage_operation_updated: Option<DateTime<Utc>>,
+    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    pub lacks: Option<&'static str>,
 }
 
 impl Instance {

@@ -30,6 +30,8 @@ pub struct Policy {
     pub action: DiscardAction,
     /// `discard.from`: whose word suffices for a discard.
     pub discard_from: BTreeSet<DiscardFrom>,
+    /// `discard.confirm`: whether what is declared must be confirmed by what is observed.
+    pub confirm: Confirm,
     /// `discard.max_per_hour`.
     pub max_per_hour: u32,
     /// `discard.max_age_hours`: the age at which an image is too old to be discarded.
@@ -128,10 +130,11 @@ impl Default for Policy {
             default_expect: None,
             ask_tags: true,
             lineage: Asked::Always,
-            disk: Asked::WhenNeeded,
+            disk: Asked::Always,
             disk_max_blocks: 256,
             action: DiscardAction::Deregister,
             discard_from: BTreeSet::from([DiscardFrom::Declared]),
+            confirm: Confirm::None,
             max_per_hour: 10,
             max_age_hours: 24,
             in_use: HoldOrDiscard::Hold,
@@ -166,6 +169,16 @@ trait Word: Copy + PartialEq + 'static {
             .iter()
             .find(|(_, value)| value == self)
             .map_or("", |(word, _)| word)
+    }
+}
+
+words! {
+    /// What a declared discard needs besides the declaration.
+    Confirm {
+        /// Nothing.
+        None = "none",
+        /// An observed source that accepts what is declared, and not what the image is billed as.
+        Observed = "observed",
     }
 }
 
@@ -347,6 +360,7 @@ mod tests {
             max_age_hours = 48
             in_use = "discard"
             shared = "discard"
+            confirm = "observed"
             service_registered = "discard"
             [alert]
             on = ["unverifiable"]
@@ -375,6 +389,7 @@ mod tests {
             max_age_hours: 48,
             in_use: HoldOrDiscard::Discard,
             shared: HoldOrDiscard::Discard,
+            confirm: Confirm::Observed,
             service_registered: HoldOrDiscard::Discard,
             alert_on: BTreeSet::from([AlertOn::Unverifiable]),
             expect: vec![Rule {
@@ -404,7 +419,7 @@ mod tests {
                     product_codes: Some(BTreeSet::from(["774F4FF8".to_owned()])),
                     disk: Some(Platforms::parse(["Linux"]).unwrap()),
                 },
-                place: "p:20".into(),
+                place: "p:21".into(),
             }],
             exempt: vec![Rule {
                 conditions: vec![Condition {
@@ -412,7 +427,7 @@ mod tests {
                     globs: vec![Pattern::new("drs.*").unwrap()],
                 }],
                 says: "recovery".into(),
-                place: "p:28".into(),
+                place: "p:29".into(),
             }],
         };
         assert_eq!(policy, Ok(read));
@@ -441,7 +456,7 @@ mod tests {
             ),
             "policy.toml:5:10: `\"delete\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
             "policy.toml:6:16: `-1` is not accepted; accepted are whole numbers from 0 to 4294967295",
-            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, shared, service_registered",
+            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
             "policy.toml:8:21: `7` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
             "policy.toml:10:8: `\"yes\"` is not accepted; accepted are true, false",
             "policy.toml:11:2: unknown key `alerts` (did you mean `alert`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
@@ -495,7 +510,7 @@ mod tests {
                 "version = 1\n[evidnce]\ntags = true\n[discard]\nmax_per_hours = 3\n[[expect]]\nnmae = \"x\"\nplattform = \"Windows\"\n",
                 &[
                     "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
-                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, max_per_hour, max_age_hours, in_use, shared, service_registered",
+                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
                     "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform, product_codes, disk",
                     "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform, product_codes, disk",
                 ][..],

@@ -168,7 +168,7 @@ impl Expected {
         let product_codes = codes.map(|(_, codes)| codes.clone());
         let compared = image.and_then(|image| {
             let actual = image.billed_as().billing()?;
-            expectation.difference(&actual, &image.product_codes)?.ok()
+            expectation.difference(&actual, &image.product_codes)
         });
         match (expectation.decisive(), codes) {
             (Some(decisive), _) => match &decisive.says {

@@ -172,7 +172,8 @@ impl Guard {
         })
         .await;
         if scope.disks && self.policy.disk != Asked::Never {
-            let reading = self.asking(asked, self.policy.disk);
+            // A disk that no discard depends on is not worth its blocks among thousands.
+            let reading = self.asking(asked, Asked::WhenNeeded);
             for (registration, assessment) in &mut assessed {
                 let observation = assessment.observation.clone();
                 *assessment = Box::pin(reading.assess(registration, observation, None)).await;

@@ -114,10 +114,22 @@ pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement 
         Observation::Gone { why, .. } => (Verdict::Gone, why.clone()),
         Observation::Available(image) => match &expectation.exemption {
             Some(reason) => (Verdict::Exempt, reason.clone()),
-            None => judge_billing(image, expectation),
+            None => {
+                let (verdict, reason) = judge_billing(image, expectation);
+                match expectation.mistyped() {
+                    Some(tag) => (verdict, format!("{reason}; {}", mistyped(tag))),
+                    None => (verdict, reason),
+                }
+            }
         },
     };
     Judgement { verdict, reason }
+}
+
+/// What is wrong with a tag that names no platform.
+fn mistyped(tag: &Evidence) -> String {
+    let (source, says) = (tag.source.name(), &tag.says);
+    format!("{source} says {says}; accepted are {ACCEPTED_PLATFORMS}")
 }
 
 fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) {
@@ -164,7 +176,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         }
     };
 
-    if let Some((one, other)) = expectation.contradiction() {
+    if let Some((one, other)) = expectation.contradiction(&actual, &image.product_codes) {
         let named = |evidence: &Evidence| match one.source == other.source {
             true => format!("{} ({})", evidence.source.name(), evidence.detail),
             false => evidence.source.name().to_owned(),
@@ -181,28 +193,21 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         );
     }
     let (difference, decisive) = match expectation.difference(&actual, &image.product_codes) {
-        Some(Ok(compared)) => compared,
-        Some(Err(decisive)) => {
-            return (
-                Verdict::Unverifiable,
-                format!(
-                    "{} says {}; accepted are {ACCEPTED_PLATFORMS}",
-                    decisive.source.name(),
-                    decisive.says
-                ),
-            );
-        }
+        Some(compared) => compared,
         None => {
             let nothing = match expectation.product_codes() {
                 None => "nothing says",
                 Some(_) => "the policy names product codes alone, and nothing says",
             };
-            return (
-                Verdict::Unverifiable,
-                format!(
-                    "{nothing} what the image should bill; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
+            let nothing = format!("{nothing} what the image should bill");
+            let reason = match expectation.mistyped() {
+                // What is accepted is said of that.
+                Some(_) => nothing,
+                None => format!(
+                    "{nothing}; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
                 ),
-            );
+            };
+            return (Verdict::Unverifiable, reason);
         }
     };
     let (source, says) = (decisive.source.name(), &decisive.says);
@@ -444,7 +449,18 @@ mod tests {
                 Unverifiable,
             ),
             (LINUX, "image-tag: RHEL", Unverifiable),
-            (LINUX, "image-tag: RHEL; default: Windows", Unverifiable),
+            // a typing error is as no tag
+            (
+                LINUX,
+                "image-tag: RHEL; default: Windows",
+                Mismatch(Kind::Wrong),
+            ),
+            (WINDOWS, "image-tag: RHEL; snapshot-tag: Windows", Verified),
+            (
+                LINUX,
+                "image-tag: RHEL; disk: Windows",
+                Mismatch(Kind::Wrong),
+            ),
             (("Solaris", "RunInstances:vvvv"), "", Unverifiable),
             (
                 ("Solaris", "RunInstances:vvvv"),
@@ -517,6 +533,106 @@ mod tests {
             );
             assert!(!judgement.reason.is_empty());
         }
+    }
+
+    /// Every code that can be declared, by everything that is billed, by everything that a disk can hold: the disk and EC2
+    /// outvote a declaration, and nothing else is judged otherwise than by the operating systems alone.
+    #[test]
+    fn a_disk_that_accepts_what_is_billed_and_nothing_of_what_is_declared_makes_a_conflict() {
+        use crate::billing::{Parsed, Platform};
+        use crate::expectation::disk::platforms;
+        use disk::{Findings, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
+        let signs = [
+            LinuxSigns::Included,
+            LinuxSigns::IncludedWithHa,
+            LinuxSigns::Bundle,
+            LinuxSigns::Sold,
+            LinuxSigns::Brought,
+            LinuxSigns::Open,
+        ];
+        let linux = signs.into_iter().flat_map(|signs| {
+            [
+                System::RedHat(signs),
+                System::Suse(signs),
+                System::SuseForSap(signs),
+                System::Ubuntu(signs),
+            ]
+        });
+        let systems: Vec<System> = linux
+            .chain([System::OtherLinux("debian".into())])
+            .chain([WindowsKind::Server, WindowsKind::Client].map(System::Windows))
+            .collect();
+        let servers = [
+            None,
+            Some(SqlServer::Free),
+            Some(SqlServer::Unknown),
+            Some(SqlServer::Editions(vec![SqlEdition::Standard])),
+        ];
+        let codes: Vec<&str> = Platform::codes().collect();
+        let (mut cells, mut changed) = (0, 0);
+        for (declared, details) in codes
+            .iter()
+            .flat_map(|code| DETAILS.iter().map(move |details| (*code, *details)))
+        {
+            let Parsed::Known(billed) = parse_platform_details(Some(details)) else {
+                continue;
+            };
+            for (system, sql_server) in systems
+                .iter()
+                .flat_map(|system| servers.iter().map(move |server| (system, server)))
+            {
+                let on_disk = platforms(&Findings {
+                    system: system.clone(),
+                    sql_server: sql_server.clone(),
+                    name: String::new(),
+                    place: String::new(),
+                    evidence: Vec::new(),
+                });
+                let platforms = Platforms::parse([declared]).unwrap();
+                let by_system = match platforms.share_os(&on_disk) {
+                    false => Verdict::Conflict,
+                    true => match platforms.difference(&billed, false) {
+                        Difference::None => Verdict::Verified,
+                        Difference::Extra => Verdict::Mismatch(Mismatch::Extra),
+                        Difference::Missing => Verdict::Mismatch(Mismatch::Missing),
+                        Difference::Wrong => Verdict::Mismatch(Mismatch::Wrong),
+                    },
+                };
+                let accepts_billed = on_disk.difference(&billed, false) == Difference::None;
+                let accepts_declared = on_disk.names().iter().any(|name| {
+                    let sql = name.contains("SQL") && declared == "SQL";
+                    sql || platforms.names().contains(name)
+                });
+                let statement = |source, says| Evidence {
+                    source,
+                    says: Says::Platforms(says),
+                    detail: String::new(),
+                };
+                let expectation = Expectation {
+                    evidence: vec![
+                        statement(Source::ImageTag, platforms),
+                        statement(Source::Disk, on_disk),
+                    ],
+                    ..Expectation::default()
+                };
+                let operation = billed.usage_operation();
+                let verdict = judge(&observed(details, &operation), &expectation).verdict;
+                cells += 1;
+                let words =
+                    format!("{declared} declared, {details} billed, {system:?} {sql_server:?}");
+                if verdict != by_system {
+                    changed += 1;
+                    assert_eq!(verdict, Verdict::Conflict, "{words}");
+                    assert!(accepts_billed && !accepts_declared, "{words}");
+                    // What was a mismatch is none any more; no cell became one.
+                    assert!(matches!(by_system, Verdict::Mismatch(_)), "{words}");
+                } else if matches!(verdict, Verdict::Mismatch(_)) {
+                    assert!(!accepts_billed || accepts_declared, "{words}");
+                }
+            }
+        }
+        println!("{cells} cells, {changed} of them a conflict instead of a mismatch");
+        assert!(changed > 0);
     }
 
     /// Every spelling of details, by every operation, by what is declared: the operation alone, where the details are
@@ -896,8 +1012,9 @@ mod tests {
             let judgement = judge(&observed(DETAILS[row], OPERATIONS[row]), &expectation);
             let Parsed::Known(actual) = parse_platform_details(Some(DETAILS[row])) else { panic!() };
             let compared = expectation.difference(&actual, &Default::default());
-            let satisfied = matches!(compared, Some(Ok((Difference::None, _))));
-            let judged = expectation.exemption.is_none() && expectation.contradiction().is_none();
+            let satisfied = matches!(compared, Some((Difference::None, _)));
+            let contradiction = expectation.contradiction(&actual, &Default::default());
+            let judged = expectation.exemption.is_none() && contradiction.is_none();
             prop_assert_eq!(judgement.verdict == Verdict::Verified, satisfied && judged);
         }
 

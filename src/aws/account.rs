@@ -6,7 +6,9 @@ use aws_config::Region;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use tokio::time::Instant;
 
-use super::{Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, time};
+use super::{
+    Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, present_list, time,
+};
 use crate::error::Error;
 use crate::event::{AccountId, AmiId};
 use crate::reserved::ReservedInstances;
@@ -93,7 +95,7 @@ impl Aws {
             .await
             .map_err(|error| classify("ec2:DescribeImages", "*", &error))?;
         Ok(Page {
-            images: identified(answer.images.unwrap_or_default()),
+            images: identified(present_list("ec2:DescribeImages", "*", answer.images)?),
             next: non_empty(answer.next_token),
         })
     }

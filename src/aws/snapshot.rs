@@ -154,15 +154,22 @@ impl SnapshotBlocks {
             let size = format!("{:?}", page.block_size());
             return Err(self.broken(LIST, format!("blocks of {size} bytes are not known")));
         }
-        let gibibytes = page.volume_size().map_or(0, |size| size.unsigned_abs());
+        let Some(gibibytes) = page.volume_size().map(i64::unsigned_abs) else {
+            return Err(self.broken(LIST, "the answer lacks the size of the volume".into()));
+        };
         self.size = gibibytes.saturating_mul(1 << 30);
         let mut end = from;
+        // No list is not an empty one, which says that nothing was written.
+        if page.blocks.is_none() {
+            return Err(self.broken(LIST, "the answer lacks its list".into()));
+        }
         for block in page.blocks() {
-            if let (Some(index), Some(token)) = (block.block_index(), block.block_token()) {
-                let index = u64_of(index);
-                self.tokens.insert(index, token.to_owned());
-                end = end.max(index + 1);
-            }
+            let (Some(index), Some(token)) = (block.block_index(), block.block_token()) else {
+                return Err(self.broken(LIST, "the answer lacks part of a block".into()));
+            };
+            let index = u64_of(index);
+            self.tokens.insert(index, token.to_owned());
+            end = end.max(index + 1);
         }
         if page.next_token().is_none_or(str::is_empty) {
             end = u64::MAX;

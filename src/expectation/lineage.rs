@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
-use crate::aws::{Aws, ImagesBy, SLOW, no_answer_in};
+use crate::aws::{Aws, ImagesBy, SLOW, lacking, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::error::Error;
 use crate::event::{Registration, quoted};
@@ -117,6 +117,9 @@ pub(crate) async fn walk(
         Some(volume) => place.by_volume(volume).await,
         None => place.by_copy().await,
     };
+    if trail.contradicts_itself {
+        place.may_pass.store(true, Ordering::Relaxed);
+    }
     let mut lineage = trail.lineage();
     if !image.product_codes.is_empty() {
         lineage.evidence.iter_mut().for_each(sold);
@@ -163,6 +166,8 @@ struct Trail {
     late: Option<String>,
     /// Whether one of those that bill something has platform details that are not known.
     unrecognised: bool,
+    /// Whether what EC2 says of one of them contradicts itself.
+    contradicts_itself: bool,
 }
 
 impl Trail {
@@ -218,7 +223,19 @@ impl Trail {
                     bills: billing,
                 });
             }
-            Err(why) => self.seen.push(format!("{what} {why}")),
+            Err(unproven) => self.met(what, unproven),
+        }
+    }
+
+    /// Notes what proves nothing, or what can not be judged by what EC2 says of it now.
+    fn met(&mut self, what: &str, unproven: Unproven) {
+        match unproven {
+            Unproven::Silent(why) => self.seen.push(format!("{what} {why}")),
+            Unproven::Contradiction => {
+                self.contradicts_itself = true;
+                self.failed
+                    .push(format!("{what} contradicts itself in what it bills"));
+            }
         }
     }
 
@@ -244,9 +261,17 @@ impl Trail {
                 let detail = self.by(by, detail, image.platform_details.as_deref());
                 self.found.push((platforms, detail));
             }
-            Err(why) => self.seen.push(format!("{what} {why}")),
+            Err(unproven) => self.met(what, unproven),
         }
     }
+}
+
+/// Why what EC2 says of an image or an instance proves nothing.
+enum Unproven {
+    /// It says nothing that proves anything: why.
+    Silent(&'static str),
+    /// Its two fields contradict each other, or one of them is absent: the next answer may be another one.
+    Contradiction,
 }
 
 /// Where a walk begins.
@@ -282,7 +307,7 @@ impl Place<'_> {
     /// From the volume that the snapshot was taken of.
     async fn by_volume(&self, id: &str) -> Trail {
         let mut trail = Trail::default();
-        let volume = match self.in_time(self.aws.describe_volume(id)).await {
+        let volume = match self.in_time(self.whole_volume(id)).await {
             Err(_) if self.aws.waits() => return trail,
             Ok(Some(volume)) => volume,
             Ok(None) => {
@@ -307,7 +332,7 @@ impl Place<'_> {
         if let (Some(original), true) = (&volume.copied_from, trail.found.is_empty())
             && !self.aws.waits()
         {
-            match self.in_time(self.aws.describe_volume(original)).await {
+            match self.in_time(self.whole_volume(original)).await {
                 Err(_) if self.aws.waits() => return trail,
                 Ok(Some(original)) => {
                     self.by_attachments(&original, volume.created, &mut trail, &mut launched_from)
@@ -323,6 +348,15 @@ impl Place<'_> {
             self.by_images(made_from, &launched_from, &mut trail).await;
         }
         trail
+    }
+
+    /// The volume, unless EC2's answer lacks what decides.
+    async fn whole_volume(&self, id: &str) -> Result<Option<Volume>, Error> {
+        let volume = self.aws.describe_volume(id).await?;
+        match volume.as_ref().and_then(|volume| volume.lacks) {
+            None => Ok(volume),
+            Some(what) => Err(lacking("ec2:DescribeVolumes", id, what)),
+        }
     }
 
     /// From the instances that a volume was attached to at a time, when a snapshot or a copy of it was made.
@@ -356,7 +390,14 @@ impl Place<'_> {
             .iter()
             .map(|attachment| attachment.instance.as_str())
             .collect();
-        let instances = match self.in_time(self.aws.describe_instances(&ids)).await {
+        let whole_instances = async {
+            let instances = self.aws.describe_instances(&ids).await?;
+            match instances.iter().find_map(|it| Some((&it.id, it.lacks?))) {
+                None => Ok(instances),
+                Some((id, what)) => Err(lacking("ec2:DescribeInstances", id, what)),
+            }
+        };
+        let instances = match self.in_time(whole_instances).await {
             Ok(instances) => instances,
             Err(why) => return trail.failed.push(why),
         };
@@ -571,15 +612,16 @@ fn is_published(image: &Image) -> bool {
 }
 
 /// What billing fields prove, or why they prove nothing.
-fn proven(billed_as: BilledAs) -> Result<(Billing, By), String> {
+fn proven(billed_as: BilledAs) -> Result<(Billing, By), Unproven> {
+    use Unproven::Silent;
     match billed_as {
-        BilledAs::Empty => Err("has no platform details".into()),
-        BilledAs::Contradiction => Err("contradicts itself in what it bills".into()),
-        BilledAs::Unrecognised => Err("bills something that is not known to this version".into()),
+        BilledAs::Empty => Err(Silent("has no platform details")),
+        BilledAs::Contradiction => Err(Unproven::Contradiction),
+        BilledAs::Unrecognised => Err(Silent("bills something that is not known to this version")),
         BilledAs::Known {
             billing: Billing::PLAIN_LINUX,
             ..
-        } => Err("bills plain Linux, which proves nothing".into()),
+        } => Err(Silent("bills plain Linux, which proves nothing")),
         BilledAs::Known { billing, by } => Ok((billing, by)),
     }
 }

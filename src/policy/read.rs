@@ -123,6 +123,7 @@ impl Reader<'_> {
                     let keys = [
                         "action",
                         "from",
+                        "confirm",
                         "max_per_hour",
                         "max_age_hours",
                         "in_use",
@@ -132,6 +133,7 @@ impl Reader<'_> {
                     self.keys(value, &keys, |reader, key, value| match key {
                         "action" => reader.word(value, &mut policy.action),
                         "from" => reader.words(value, &mut policy.discard_from),
+                        "confirm" => reader.word(value, &mut policy.confirm),
                         "max_per_hour" => reader.count(value, &mut policy.max_per_hour),
                         "max_age_hours" => reader.count(value, &mut policy.max_age_hours),
                         "in_use" => reader.word(value, &mut policy.in_use),

@@ -128,8 +128,7 @@ fn scenarios() -> Vec<Scenario> {
                     "RunInstances:0002",
                 ),
             ),
-        )
-        .made_from_windows_instance(),
+        ),
         of(&["mismatch-wrong"], linux_for_windows()).made_from_windows_instance(),
         of(&["mismatch-wrong-disabled"], linux_for_windows())
             .policy("discard = { action = \"disable\", shared = \"discard\" }")

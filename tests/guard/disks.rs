@@ -46,6 +46,9 @@ const RED_HAT: (&str, &str) = ("Red Hat Enterprise Linux", "RunInstances:0010");
 const RED_HAT_BYOL: (&str, &str) = ("Red Hat BYOL Linux", "RunInstances:00g0");
 const SUSE: (&str, &str) = ("SUSE Linux", "RunInstances:000g");
 const WINDOWS: (&str, &str) = ("Windows", "RunInstances:0002");
+const WINDOWS_BYOL: (&str, &str) = ("Windows BYOL", "RunInstances:0800");
+const WINDOWS_STANDARD: (&str, &str) = ("Windows with SQL Server Standard", "RunInstances:0006");
+const CONFIRM: &str = "[discard]\nconfirm = 'observed'\n";
 
 async fn house(world: World, policy: &str) -> House {
     let policy = Policy::parse("policy.toml", &format!("version = 1\n{policy}")).unwrap();
@@ -83,7 +86,7 @@ fn why(record: &Value) -> String {
 
 #[tokio::test]
 async fn the_scenarios() {
-    let always = "[evidence]\ndisk = 'always'\n";
+    let when_needed = "[evidence]\ndisk = 'when-needed'\n";
     let rhel = "rhel9-rhui";
     let windows = "windows2022";
     let sold = |mut world: World| {
@@ -114,10 +117,27 @@ async fn the_scenarios() {
         // a person says something
         ("a tag that the disk bears out", with_tag(world(windows, LINUX), "Windows"), "", "mismatch/wrong by image-tag: deregister"),
         ("a tag that the disk contradicts, before a discard", with_tag(world("debian12", LINUX), "Windows"), "", "conflict by image-tag: alert"),
-        ("a tag alone can not talk a Windows disk into Linux", with_tag(world(windows, LINUX), "Linux"), always, "conflict by image-tag: alert"),
-        ("a tag that nothing contradicts is not looked behind", with_tag(world(windows, LINUX), "Linux"), "", "verified by image-tag: none"),
+        ("a tag alone can not talk a Windows disk into Linux", with_tag(world(windows, LINUX), "Linux"), "", "conflict by image-tag: alert"),
+        ("a tag that nothing contradicts is not looked behind", with_tag(world(windows, LINUX), "Linux"), when_needed, "verified by image-tag: none"),
         ("a tag, and a disk that can not be read", with_tag(world("all-zeros", LINUX), "Windows"), "", "mismatch/wrong by image-tag: deregister"),
-        ("a tag with more detail than the disk has", with_tag(world(windows, WINDOWS), "SQL"), "", "mismatch/missing by image-tag: deregister"),
+        // the disk and EC2's billing are two witnesses against the tag
+        ("a Windows without SQL Server, billed as it is", with_tag(world(windows, WINDOWS), "SQL"), "", "conflict by image-tag: alert"),
+        ("a Debian, billed as it is", with_tag(world("debian12", LINUX), "UbuntuPro"), "", "conflict by image-tag: alert"),
+        ("a Red Hat without high availability, billed as it is", with_tag(world(rhel, RED_HAT), "RedHatHa"), "", "conflict by image-tag: alert"),
+        ("a Windows for desktops, billed as it is", with_tag(world("windows10-client", WINDOWS_BYOL), "Windows"), "", "conflict by image-tag: alert"),
+        ("another edition of SQL Server, billed as it is", with_tag(world("windows2022-sql-standard", WINDOWS_STANDARD), "Windows with SQL Server Enterprise"), "", "conflict by image-tag: alert"),
+        // it accepts both
+        ("an edition of SQL Server that is on the disk, and not billed", with_tag(world("windows2022-sql-standard", WINDOWS), "Windows with SQL Server Standard"), "", "mismatch/missing by image-tag: deregister"),
+        ("a licence that may be anybody's", with_tag(world(rhel, RED_HAT_BYOL), "RedHat"), "", "mismatch/missing by image-tag: deregister"),
+        // a declaration that something observed must confirm
+        ("a tag that the disk confirms", with_tag(world(windows, LINUX), "Windows"), CONFIRM, "mismatch/wrong by image-tag: deregister"),
+        ("a tag that the disk does not deny, nor confirm", with_tag(world("windows2022-sql-standard", WINDOWS), "Windows with SQL Server Standard"), CONFIRM, "mismatch/missing by image-tag: hold (unconfirmed)"),
+        ("a tag, and a disk that can not be read, where one must confirm the other", with_tag(world("all-zeros", LINUX), "Windows"), CONFIRM, "mismatch/wrong by image-tag: hold (unconfirmed)"),
+        ("no platform details, which need no confirmation", with_tag(world(windows, ("", "")), "Windows"), CONFIRM, "mismatch/empty by image-tag: deregister"),
+        // a typing error is as no tag, but holds and alerts
+        ("a tag that is a typing error, on an image that is right", with_tag(world(windows, WINDOWS), "Windws"), "", "verified by disk: alert"),
+        ("a tag that is a typing error, on one that lost its code", with_tag(world(windows, LINUX), "Windws"), DISK_MAY, "mismatch/wrong by disk: hold (no-platform)"),
+        ("a tag that is a typing error, on one without platform details", with_tag(world(windows, ("", "")), "Windws"), DISK_MAY, "mismatch/empty by disk: hold (no-platform)"),
         ("no platform details at all", world("debian12", ("", "")), "", "mismatch/empty by disk: deregister"),
         // products that are billed by a product code
         ("SLES for SAP with a product code", sold(world("sles15-sap-pay-as-you-go", LINUX)), ALL_MAY, "verified by disk: none"),
@@ -139,11 +159,11 @@ async fn the_scenarios() {
         ("Red Hat in image mode that lost its code", world("rhel9-image-mode", LINUX), ALL_MAY, "mismatch/wrong by disk: deregister"),
         ("RHCOS", world("rhcos", LINUX), ALL_MAY, "verified by disk: none"),
         // a disk that rightly is another thing than what is billed
-        ("RHCOS with Windows's code, by a rule that does not mention the disk", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\n"), "conflict by policy: alert"),
-        ("RHCOS with Windows's code, by a rule that does", world("rhcos", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "verified by policy: none"),
-        ("a disk that is neither what the rule says", world("rhel9-rhui", WINDOWS), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "conflict by policy: alert"),
-        ("RHCOS with a rule that does, and a tag that says something else", with_tag(world("rhcos", LINUX), "SUSE"), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "conflict by image-tag: alert"),
-        ("RHCOS with a rule that does, and a tag that says the same", with_tag(world("rhcos", WINDOWS), "Windows"), &format!("{always}[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n"), "verified by image-tag: none"),
+        ("RHCOS with Windows's code, by a rule that does not mention the disk", world("rhcos", WINDOWS), "[[expect]]\nname = '*'\nplatform = 'Windows'\n", "conflict by policy: alert"),
+        ("RHCOS with Windows's code, by a rule that does", world("rhcos", WINDOWS), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "verified by policy: none"),
+        ("a disk that is neither what the rule says", world("rhel9-rhui", WINDOWS), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "conflict by policy: alert"),
+        ("RHCOS with a rule that does, and a tag that says something else", with_tag(world("rhcos", LINUX), "SUSE"), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "conflict by image-tag: alert"),
+        ("RHCOS with a rule that does, and a tag that says the same", with_tag(world("rhcos", WINDOWS), "Windows"), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "verified by image-tag: none"),
         ("RHCOS that lost the code that the rule names", world("rhcos", LINUX), "[[expect]]\nname = '*'\nplatform = 'Windows'\ndisk = 'Linux'\n", "mismatch/wrong by policy: deregister"),
         // never
         ("the disk is never read", world(rhel, LINUX), "[evidence]\ndisk = 'never'", "unverifiable: none"),
@@ -202,7 +222,7 @@ async fn the_disk_is_not_read_where_the_lineage_has_spoken_and_nothing_is_to_be_
     world.add_instance(instance);
     let snapshot = world.snapshots.get_mut(SNAPSHOT).unwrap();
     snapshot.volume_id = "vol-0a1b2c3d4e5f60001".into();
-    let house = house(world, "").await;
+    let house = house(world, "[evidence]\ndisk = 'when-needed'\n").await;
     let record = house.record(registered()).await;
     assert_eq!(outcome(&record), "verified by lineage: none");
     assert!(!asked_for_blocks(&house));

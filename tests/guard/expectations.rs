@@ -334,16 +334,16 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
         ("the tag names more", given().bills("Windows").tag("SQL"), "", "mismatch/missing by image-tag: deregister"),
         ("the tag names less", given().bills("Windows with SQL Server Web").tag("Windows"), "", "mismatch/extra by image-tag: alert"),
         ("one of several values is right", given().bills("Windows").tag("RedHat, windows"), "", "verified by image-tag: none"),
-        ("the tag is a typing error", given().tag("Widnows"), "", "unverifiable: none"),
-        ("one of several values is a typing error", given().tag("Windows,RHEL"), "", "unverifiable: none"),
-        ("the tag is empty", given().tag(""), "", "unverifiable: none"),
-        ("a typing error is not passed over for a rule", given().tag("RHEL"), RULE, "unverifiable: none"),
+        ("the tag is a typing error", given().tag("Widnows"), "", "unverifiable: alert"),
+        ("one of several values is a typing error", given().tag("Windows,RHEL"), "", "unverifiable: alert"),
+        ("the tag is empty", given().tag(""), "", "unverifiable: alert"),
+        ("a typing error is passed over for a rule, and holds", given().tag("RHEL"), RULE, "mismatch/wrong by policy: hold (no-platform)"),
         ("tags are not asked", given().tag("Windows"), "[evidence]\ntags = false", "unverifiable: none"),
         ("the snapshot's tag agrees", given().bills("Windows").snapshot_tag("Windows"), "", "verified by snapshot-tag: none"),
         ("the snapshot's tag does not", given().snapshot_tag("Windows"), "", "mismatch/wrong by snapshot-tag: deregister"),
         ("the image's tag outranks the snapshot's", given().tag("Linux").snapshot_tag("Windows"), "", "verified by image-tag: none"),
         ("the snapshot's tag outranks a rule", given().snapshot_tag("Linux"), RULE, "verified by snapshot-tag: none"),
-        ("the snapshot's tag is a typing error", given().snapshot_tag("Win2022"), RULE, "unverifiable: none"),
+        ("the snapshot's tag is a typing error", given().snapshot_tag("Win2022"), RULE, "mismatch/wrong by policy: hold (no-platform)"),
         // Rules.
         ("a rule agrees", given().bills("Windows"), RULE, "verified by policy: none"),
         ("a rule does not", given(), RULE, "mismatch/wrong by policy: deregister"),
@@ -941,7 +941,7 @@ async fn a_tag_that_changes_between_judgement_and_act_counts_either_way() {
     assert!(house.image_stands() && house.alerts().is_empty());
 
     let (house, record) = changed_during(tagged, "", "CreateTags", on_image("RHEL")).await;
-    assert_eq!(outcome(&record), "unverifiable: none");
+    assert_eq!(outcome(&record), "unverifiable: alert");
     assert!(house.image_stands());
 
     let (house, record) = changed_during(

@@ -435,7 +435,7 @@ async fn an_image_without_platform_details_is_discarded_without_any_expectation(
 async fn verdicts_that_do_not_discard_leave_the_image_alone() {
     let cases = [
         (image(), "unverifiable", 0),
-        (expecting("RHEL"), "unverifiable", 0),
+        (expecting("RHEL"), "unverifiable", 1),
         (
             billing(expecting("Windows"), "Solaris", "RunInstances:vvvv"),
             "unverifiable",
