@@ -84,6 +84,16 @@ pub(crate) struct Session {
     pub(crate) policy: Policy,
 }
 
+impl Session {
+    /// Whose events are the guard's.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            account: Some(self.account.clone()),
+            region: self.aws.region().map(str::to_owned),
+        }
+    }
+}
+
 impl Guarding {
     /// The settings, as the function's would be. `wait`: for an AMI to become visible.
     fn config(&self, wait: Duration) -> Result<Config, Stop> {

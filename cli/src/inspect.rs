@@ -1,7 +1,7 @@
 //! `ami-guard inspect`: what is on a disk, and what an AMI made of it may bill.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use disk::{BLOCK_BYTES, ImageFile, Inspection};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::formats::Sample;
 use crate::show::shown;
 use crate::{Outcome, Stop};
 
@@ -180,32 +181,13 @@ fn open(path: &str) -> Result<ImageFile, String> {
             "{path:?} is neither a file nor a block device; {accepted}"
         ));
     }
-    let mut beginning = Vec::new();
-    let file = File::open(path).map_err(unopened)?;
-    file.take(16)
-        .read_to_end(&mut beginning)
-        .map_err(unopened)?;
-    for (what, magic) in OTHER_FORMATS {
-        if beginning.starts_with(magic) {
-            return Err(format!(
-                "{path:?} is {what}, not a raw image: unpack or convert it first (qemu-img convert -O raw)"
-            ));
-        }
+    let mut file = File::open(path).map_err(unopened)?;
+    let sample = Sample::read(&mut file, kind.is_file()).map_err(unopened)?;
+    if let Some((what, how)) = sample.format(path) {
+        return Err(format!("{path:?} is {what}, not a raw image: {how}"));
     }
     ImageFile::open(Path::new(path)).map_err(unopened)
 }
-
-/// What people have beside raw images, and how it begins.
-const OTHER_FORMATS: [(&str, &[u8]); 8] = [
-    ("a qcow2 image", b"QFI\xfb"),
-    ("a VMDK image", b"KDMV"),
-    ("a VMDK description", b"# Disk DescriptorFile"),
-    ("a VHD image", b"conectix"),
-    ("a VHDX image", b"vhdxfile"),
-    ("compressed with gzip", b"\x1f\x8b"),
-    ("compressed with xz", b"\xfd7zXZ\0"),
-    ("compressed with zstd", b"\x28\xb5\x2f\xfd"),
-];
 
 /// An image in a file, with the progress of reading it.
 struct Image<'a> {

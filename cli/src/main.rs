@@ -5,6 +5,7 @@
 mod account;
 mod check;
 mod explain;
+mod formats;
 mod inspect;
 mod policy;
 mod replay;
@@ -22,6 +23,8 @@ use anstream::AutoStream;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use disk::contained;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// What the program ends with, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +127,25 @@ fn main() -> ExitCode {
     if first.is_some_and(|argument| argument == contained::ARGUMENT) {
         return contained::run_child(std::env::args().skip(2));
     }
+    if std::process::id() == 1 {
+        end_on_signals();
+    }
     run(std::env::args_os())
+}
+
+/// Ends the program on Ctrl-C and SIGTERM, with the exit code that a shell gives for these. Elsewhere the kernel does so,
+/// but not to the first process of a container, which has to ask for them. (pid_namespaces(7).)
+fn end_on_signals() {
+    match Signals::new([SIGINT, SIGTERM]) {
+        Ok(mut signals) => {
+            std::thread::spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    std::process::exit(128 + signal);
+                }
+            });
+        }
+        Err(error) => note(&format!("Ctrl-C cannot end this program: {error}")),
+    }
 }
 
 // A command waits for one thing at a time.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use ami_billing_guard::event::{self, Scope};
 use ami_billing_guard::record::Record;
 use ami_billing_guard::verdict::Verdict;
 use ami_billing_guard::{Answer, Deadline, Error};
@@ -18,14 +19,17 @@ use crate::{Outcome, Stop, tell};
 const AFTER: &str = "\
 Files may hold EventBridge events, CloudTrail's log files as they are in S3, the answer of aws cloudtrail \
 lookup-events or of aws logs filter-log-events on a trail's log group, or batches of SQS, also with SNS's envelope; \
-several JSON documents one after the other, and gzip as well. What is no registration in this account and Region is \
-counted and left out.
+several JSON documents one after the other, and gzip as well, of at most 256 MiB unpacked. What is no registration in \
+this account and Region is counted and left out.
+
+An event that is not understood is named on standard error, and the others are judged. With --strict nothing is judged \
+then. A file without any event stops the command in either case.
 
 Exit codes:
   0  all AMIs bill what they should, are exempt, or there were none
   1  a mismatch was found
-  2  the command line, or a file, was not understood
-  3  of an AMI, what it bills or should bill could not be found out
+  2  the command line or a file was not understood, or with --strict an event
+  3  an event was not understood, or what an AMI bills or should bill could not be found out
 
 Without --enforce nothing is changed, and nobody told.";
 
@@ -41,6 +45,9 @@ pub(crate) struct Arguments {
     /// Act as the deployed guard does: tell people, and discard what the policy lets it discard
     #[arg(long)]
     enforce: bool,
+    /// Judge nothing if there is an event that is not understood
+    #[arg(long)]
+    strict: bool,
     /// Print what is no registration as well, and why not
     #[arg(long)]
     all: bool,
@@ -48,6 +55,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// How many bytes a file may have, unpacked. All events are in memory before the first is judged, several times as
+/// large as their text; the largest log files of CloudTrail have some 50 MiB.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How long the guard may take for one event, as in Lambda.
 const EVENT: Duration = Duration::from_secs(60);
@@ -65,6 +76,9 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         events.extend(found.map(|(at, event)| (place(file, at + 1, event.as_ref().ok()), event)));
     }
     let session = arguments.guarding.begin(Duration::ZERO).await?;
+    if arguments.strict {
+        strictly(&events, &session.scope())?;
+    }
     let mut outcome = Outcome::Good;
     let (all, mut registrations) = (events.len(), 0);
     for (place, event) in events {
@@ -112,6 +126,30 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     Ok(outcome)
 }
 
+/// Holds that every event is understood. `scope`: that of the guard, to which the events of others mean nothing.
+///
+/// # Errors
+/// The first that is not understood, and how many more there are.
+fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result<(), Stop> {
+    let mut faults = events.iter().filter_map(|(place, event)| {
+        let why = match event {
+            Ok(event) => event::parse(event.clone(), scope).err()?,
+            Err(why) => Error::MalformedEvent(why.clone()),
+        };
+        Some(format!("{place}: {why}"))
+    });
+    let Some(first) = faults.next() else {
+        return Ok(());
+    };
+    let more = match faults.count() {
+        0 => String::new(),
+        more => format!("{more} more events are not understood\n"),
+    };
+    Err(Stop::Usage(format!(
+        "{first}\n{more}--strict: nothing was judged"
+    )))
+}
+
 fn action(record: &Record) -> String {
     format!("{:?}", record.action).to_lowercase()
 }
@@ -141,33 +179,85 @@ fn place(file: &str, number: usize, event: Option<&Value>) -> String {
 /// # Errors
 /// Why there is not a single event to be read.
 fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
-    let mut bytes = Vec::new();
-    let done = match file {
-        "-" => io::stdin().read_to_end(&mut bytes),
-        path => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    let unread = |error: io::Error| format!("can not be read: {error}");
+    let most = MOST_BYTES / 1024 / 1024;
+    let bytes = match file {
+        "-" => bounded(io::stdin()),
+        path => File::open(path).and_then(bounded),
     };
-    done.map_err(|error| format!("can not be read: {error}"))?;
+    let mut bytes = bytes
+        .map_err(unread)?
+        .ok_or(format!("has more than {most} MiB: split it"))?;
     if bytes.starts_with(b"\x1f\x8b") {
-        let mut unpacked = Vec::new();
-        MultiGzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut unpacked)
-            .map_err(|error| format!("is not whole gzip: {error}"))?;
-        bytes = unpacked;
+        bytes = bounded(MultiGzDecoder::new(bytes.as_slice()))
+            .map_err(|error| format!("is not whole gzip: {error}"))?
+            .ok_or(format!(
+                "is gzip that unpacks to more than {most} MiB: unpack and split it"
+            ))?;
     }
-    let mut events = Vec::new();
-    let mut documents = 0;
-    for document in serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>() {
-        let document = document.map_err(|error| format!("is not JSON: {error}"))?;
-        collect(document, &mut events);
-        documents += 1;
-    }
-    if documents == 0 {
-        return Err("is empty".into());
-    }
+    let events = events(&bytes);
     match events.first() {
+        None => Err("is empty".into()),
         Some(Err(why)) if events.iter().all(Result::is_err) => Err(why.clone()),
-        _ => Ok(events),
+        Some(_) => Ok(events),
     }
+}
+
+/// All bytes, if they are no more than a file may have.
+fn bounded(reader: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    reader.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= MOST_BYTES).then_some(bytes))
+}
+
+/// The events of all documents; in the place of a document that is not JSON, why not.
+fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
+    let mut events = Vec::new();
+    let (mut rest, mut lines_before) = (bytes, 0);
+    loop {
+        let mut documents = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+        let mut whole = 0;
+        let error = loop {
+            match documents.next() {
+                None => return events,
+                Some(Ok(document)) => collect(document, &mut events),
+                Some(Err(error)) => break error,
+            }
+            whole = documents.byte_offset();
+        };
+        let broken = rest.get(whole..).unwrap_or_default();
+        let line_of = |part: &[u8]| {
+            let before = rest.iter().take(rest.len() - part.len());
+            1 + lines_before + before.filter(|it| **it == b'\n').count()
+        };
+        // An error at column 0 is at the end of the line before.
+        let (line, place) = match (lines_before + error.line(), error.column()) {
+            (line, 0) => (line - 1, format!("the end of line {}", line - 1)),
+            (line, column) => (line, format!("line {line} column {column}")),
+        };
+        let begins = match line_of(broken.trim_ascii_start()) {
+            begins if begins == line => String::new(),
+            begins => format!(", in what begins at line {begins}"),
+        };
+        let error = error.to_string();
+        // It says where in the rest it is.
+        let why = error.split(" at line ").next().unwrap_or_default();
+        events.push(Err(format!("is not JSON: {why} at {place}{begins}")));
+        let Some(next) = next_document(broken) else {
+            return events;
+        };
+        (rest, lines_before) = (next, line_of(next) - 1);
+    }
+}
+
+/// Where documents may go on after one that is broken: at the next line that begins one. The inner lines of a document
+/// are indented, and what has a document in each line has no inner lines.
+fn next_document(broken: &[u8]) -> Option<&[u8]> {
+    let begins = |at: &usize| matches!(broken.get(at + 1), Some(b'{' | b'['));
+    let blank = broken.iter().take_while(|it| it.is_ascii_whitespace());
+    let lines = broken.iter().enumerate().skip(blank.count());
+    let mut lines = lines.filter(|(_, it)| **it == b'\n').map(|(at, _)| at);
+    broken.get(lines.find(begins)? + 1..)
 }
 
 /// Takes the events out of a document, whatever they are wrapped in.

@@ -218,6 +218,123 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
     }
 }
 
+/// A file of zeros that has these bytes at these places.
+fn with(name: &str, size: usize, parts: &[(usize, &[u8])]) -> String {
+    let mut bytes = vec![0; size];
+    for (at, part) in parts {
+        bytes[*at..at + part.len()].copy_from_slice(part);
+    }
+    let path = temporary(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn regression_what_is_no_raw_disk_is_named_with_how_to_convert_it() {
+    let size = 64 * 1024;
+    let mut footer = [0; 512];
+    footer[..8].copy_from_slice(b"conectix");
+    footer[60..64].copy_from_slice(&[0, 0, 0, 2]);
+    let convert = "qemu-img convert -O raw";
+    for (name, parts, what, how) in [
+        ("qed", &[(0, &b"QED\0"[..])][..], "a QED image", convert),
+        (
+            "hdd",
+            &[(0, b"WithoutFreeSpace")],
+            "a Parallels image",
+            convert,
+        ),
+        (
+            "hds",
+            &[(0, b"WithouFreSpacExt")],
+            "a Parallels image",
+            convert,
+        ),
+        (
+            "vdi",
+            &[
+                (0, b"<<< Oracle VM VirtualBox Disk Image >>>\n"),
+                (64, b"\x7f\x10\xda\xbe\x01\0\x01\0"),
+            ],
+            "a VDI image",
+            convert,
+        ),
+        (
+            "vhd",
+            &[(510, &[0x55, 0xaa]), (size - 512, &footer)],
+            "a fixed VHD image",
+            "qemu-img convert -f vpc -O raw",
+        ),
+        // As Virtual PC wrote it before 2004.
+        (
+            "vhd",
+            &[(size - 511, &footer[..511])],
+            "a fixed VHD image",
+            "qemu-img convert -f vpc -O raw",
+        ),
+        (
+            "iso",
+            &[(32_769, b"CD001")],
+            "an ISO 9660 image",
+            "was installed from it",
+        ),
+        (
+            "ova",
+            &[(0, b"appliance.ovf"), (257, b"ustar")],
+            "an OVA archive",
+            "tar -xf",
+        ),
+        (
+            "tar",
+            &[(0, b"disk.raw"), (257, b"ustar")],
+            "a tar archive",
+            "tar -xf",
+        ),
+        (
+            "bz2",
+            &[(0, b"BZh91AY&SY")],
+            "compressed with bzip2",
+            "bzip2 -d <",
+        ),
+        (
+            "gz",
+            &[(0, b"\x1f\x8b\x08")],
+            "compressed with gzip",
+            "gzip -d <",
+        ),
+        ("xz", &[(0, b"\xfd7zXZ\0")], "compressed with xz", "xz -d <"),
+        (
+            "zst",
+            &[(0, b"\x28\xb5\x2f\xfd")],
+            "compressed with zstd",
+            "zstd -d <",
+        ),
+        (
+            "lz4",
+            &[(0, b"\x04\x22\x4d\x18")],
+            "compressed with lz4",
+            "lz4 -d <",
+        ),
+        ("zip", &[(0, b"PK\x03\x04")], "a zip archive", "unzip"),
+        ("7z", &[(0, b"7z\xbc\xaf\x27\x1c")], "a 7z archive", "7z x"),
+    ] {
+        let path = with(&format!("format.{name}"), size, parts);
+        let (code, out, err) = said(&run(&["inspect", &path]).await);
+        assert_eq!((code, out.as_str()), (3, ""), "{name}");
+        assert!(err.contains(&format!("{path:?} is {what}")), "{err}");
+        assert!(err.contains(", not a raw image: "), "{err}");
+        assert!(err.contains(how), "{err}");
+        let report = json(&run(&["inspect", "--json", &path]).await);
+        let why = report["undetermined"].as_str().unwrap();
+        assert!(why.contains(what) && why.contains(how), "{why}");
+    }
+    // What is no disk that anybody knows is said to be none, as ever.
+    let path = with("format.unknown", size, &[(0, b"Hello")]);
+    let (code, out, err) = said(&run(&["inspect", &path]).await);
+    assert_eq!((code, err.as_str()), (3, ""));
+    assert!(out.starts_with("undetermined: "), "{out}");
+}
+
 #[tokio::test]
 async fn without_credentials_the_error_says_so() {
     let output = program()

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod inspect;
+mod replay;
 mod sweep;
 
 use std::path::{Path, PathBuf};
