@@ -51,7 +51,7 @@ impl Outcome {
         }
     }
 
-    /// Of both: a mismatch is told before what is not known.
+    /// Of both: a mismatch goes before what is not known.
     fn and(self, other: Outcome) -> Outcome {
         match (self, other) {
             (Outcome::Mismatch, _) | (_, Outcome::Mismatch) => Outcome::Mismatch,
@@ -70,6 +70,52 @@ enum Stop {
     Unknown(String),
     /// The result could not be written.
     Output(io::Error),
+}
+
+/// Standard output. Where it cannot be written any more, the rest of the result is dropped and the command goes on: its
+/// exit code says what it finds, whoever reads.
+struct Output<W> {
+    out: W,
+    /// Why it cannot be written any more.
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Output<W> {
+    fn to(out: W) -> Output<W> {
+        Output { out, failed: None }
+    }
+
+    /// Does something with the output, unless it has failed.
+    fn unless_failed(&mut self, act: impl FnOnce(&mut W) -> io::Result<()>) {
+        if self.failed.is_none() {
+            self.failed = act(&mut self.out).err();
+        }
+    }
+
+    /// What a command ends with that found this out. A reader may stop before the end of a result. A result that gets
+    /// lost otherwise, on a full disk for instance, is no success.
+    fn end(mut self, outcome: Outcome) -> Outcome {
+        self.unless_failed(|out| out.flush());
+        match self.failed {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                let why = format!("the result cannot be written: {error}");
+                outcome.and(tell(&why, Outcome::Unknown))
+            }
+            _ => outcome,
+        }
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_failed(|out| out.write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_failed(|out| out.flush());
+        Ok(())
+    }
 }
 
 impl From<io::Error> for Stop {
@@ -97,7 +143,7 @@ Exit codes:
   0  all is found out, and as it should be
   1  a mismatch was found
   2  the command line, or a file that it names, was not understood
-  3  something could not be found out";
+  3  something could not be found out, or the result could not be written";
 
 #[derive(Subcommand)]
 enum Command {
@@ -157,7 +203,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(tell(&why, Outcome::Usage) as u8);
     }
     // Colours go to a terminal that shows them, and nowhere else.
-    let mut out = AutoStream::auto(io::stdout());
+    let mut out = Output::to(AutoStream::auto(io::stdout()));
     let done = match command_line.command {
         Command::Check(arguments) => check::run(arguments, &mut out).await,
         Command::Explain(arguments) => explain::run(arguments, &mut out).await,
@@ -168,22 +214,16 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sweep(arguments) => sweep::run(arguments, &mut out).await,
         Command::Completions { shell } => completions(shell, &mut out),
     };
-    let done = done.and_then(|outcome| {
-        out.flush()?;
-        Ok(outcome)
-    });
     let outcome = match done {
         Ok(outcome) => outcome,
         Err(Stop::Usage(why)) => tell(&why, Outcome::Usage),
         Err(Stop::Unknown(why)) => tell(&why, Outcome::Unknown),
-        // Whoever reads the result may stop before its end.
-        Err(Stop::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Outcome::Good,
         Err(Stop::Output(error)) => {
-            let why = format!("the result can not be written: {error}");
+            let why = format!("the result cannot be written: {error}");
             tell(&why, Outcome::Unknown)
         }
     };
-    ExitCode::from(outcome as u8)
+    ExitCode::from(out.end(outcome) as u8)
 }
 
 /// Takes note of the setting that lets disks be read where a limit cannot be set.

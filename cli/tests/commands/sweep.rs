@@ -429,7 +429,7 @@ async fn regression_the_report_is_written_whoever_reads_the_table_to_its_end() {
     sweep.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = sweep.spawn().unwrap();
     drop(child.stdout.take());
-    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
     assert!(
         std::fs::read_to_string(page)
             .unwrap()
