@@ -63,7 +63,7 @@ def run(command: list[str | Path], environment: dict[str, str], folder: Path) ->
 def sweep(sim: Simulator, folder: Path, policy: str, *more: str | Path) -> tuple[float, int, str]:
     (folder / "policy.toml").write_text(POLICIES[policy])
     program = ROOT / "target/release/ami-guard"
-    options = ["--policy", folder / "policy.toml", "--state", folder / "state.jsonl", *more]
+    options = ["--policy", folder / "policy.toml", "--state", folder / "state.jsonl", "--force", *more]
     return run([program, "sweep", *options], sim.environment, folder)
 
 

@@ -5,6 +5,7 @@
 mod account;
 mod check;
 mod explain;
+mod files;
 mod formats;
 mod inspect;
 mod policy;

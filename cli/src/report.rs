@@ -14,6 +14,17 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::files::Kind;
+
+/// A report, known by its first line: that of `report/head.html`.
+pub(crate) const REPORT: Kind = Kind {
+    option: "--html",
+    name: "a report that ami-guard wrote",
+    has_first_line: |line| line.trim_end() == FIRST_LINE,
+};
+
+const FIRST_LINE: &str = "<!doctype html><!-- A report of ami-guard. -->";
+
 /// So many rows are in a page; of more, only those with a mismatch or a conflict.
 const MOST_ROWS: u64 = 20_000;
 
@@ -157,7 +168,9 @@ impl Sums {
 
 #[derive(Template)]
 #[template(path = "report/head.html")]
-struct Head;
+struct Head {
+    first_line: &'static str,
+}
 
 #[derive(Template)]
 #[template(path = "report/body.html")]
@@ -202,7 +215,10 @@ pub(crate) fn write<E: From<io::Error>>(
     rows: impl Iterator<Item = Result<Row, E>>,
     out: &mut impl Write,
 ) -> Result<(), E> {
-    out.write_all(rendered(&Head)?.as_bytes())?;
+    let head = Head {
+        first_line: FIRST_LINE,
+    };
+    out.write_all(rendered(&head)?.as_bytes())?;
     let mut sums = Sums::default();
     let mut written = 0_u64;
     for row in rows {
@@ -328,6 +344,16 @@ mod tests {
                 && page.contains("10 AMIs without a mismatch or a conflict are counted")
         );
         assert_eq!(page.matches("{\"image_id\":").count(), 20_002);
+    }
+
+    #[test]
+    fn a_report_is_known_by_its_first_line() {
+        let page = page(std::iter::empty());
+        let first = page.split_inclusive('\n').next().unwrap();
+        assert!((REPORT.has_first_line)(first), "{first}");
+        for other in ["<!doctype html>\n", "", "-----BEGIN PRIVATE KEY-----\n"] {
+            assert!(!(REPORT.has_first_line)(other), "{other}");
+        }
     }
 
     #[test]

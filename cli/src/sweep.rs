@@ -4,7 +4,6 @@ mod journal;
 mod summary;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +18,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::account::{Guarding, Session};
 use crate::check::{Row, reserved};
 use crate::report::{self, About};
-use crate::{Outcome, Stop, note, show};
-use journal::{Header, Journal, Page};
+use crate::{Outcome, Stop, files, note, show, tell};
+use journal::{Header, Journal, Page, Purpose};
 use summary::Summary;
 
 const AFTER: &str = "\
@@ -54,9 +53,12 @@ pub(crate) struct Arguments {
     /// Go on where the last sweep was stopped
     #[arg(long)]
     resume: bool,
-    /// Where to keep what is found; by default a file of the account's in your state folder
+    /// Where to keep what is found; by default a file in your state folder, for the account, the Regions and the options
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Replace a state that is of another sweep: of another account, Region or policy, or with other options
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
     /// Discard what the policy lets the deployed guard discard, as it does it: after an alert
     #[arg(long)]
     enforce: bool,
@@ -115,16 +117,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
     }
-    // Known now, and not after minutes.
-    if let Some(folder) = arguments.html.as_deref().and_then(Path::parent)
-        && folder != Path::new("")
-        && !folder.is_dir()
-    {
-        let folder = folder.display().to_string();
-        return Err(Stop::Usage(format!(
-            "--html: there is no folder {folder:?}"
-        )));
-    }
+    may_write(&arguments)?;
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let regions = match arguments.all_regions {
         true => session.aws.regions().await?,
@@ -146,7 +139,12 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         policy_name: arguments.guarding.policy_name(),
         begun: Utc::now(),
     };
-    let mut journal = Journal::open(arguments.state.as_deref(), header, arguments.resume)?;
+    let purpose = match (arguments.resume, arguments.force) {
+        (true, _) => Purpose::Resume,
+        (false, true) => Purpose::BeginByForce,
+        (false, false) => Purpose::Begin,
+    };
+    let mut journal = Journal::open(arguments.state.as_deref(), header, purpose)?;
     let bar = ProgressBar::new_spinner().with_style(style());
     bar.enable_steady_tick(Duration::from_millis(100));
     if arguments.resume && journal.is_complete() {
@@ -163,13 +161,37 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     note(&format!(
         "{calls} requests to AWS, of which it took {throttles} for too many"
     ));
+    let name = journal.path().display().to_string();
+    let unchanged =
+        format!("no page was complete: {name:?} still has the earlier sweep, unchanged");
     swept.map_err(|stop| match stop {
-        Stop::Unknown(why) => Stop::Unknown(format!(
+        Stop::Unknown(why) if journal.is_in_place() => Stop::Unknown(format!(
             "{why}\nwhat was found so far is kept: add --resume to go on"
         )),
+        Stop::Unknown(why) => Stop::Unknown(format!("{why}\n{unchanged}")),
         stop => stop,
     })?;
+    if !journal.is_in_place() {
+        note(&unchanged);
+    }
     present(&arguments, &journal, out)
+}
+
+/// Whether the files can be written that the command line names: known now, before AWS is asked, and not after minutes.
+fn may_write(arguments: &Arguments) -> Result<(), Stop> {
+    let (state, html) = (arguments.state.as_deref(), arguments.html.as_deref());
+    if let (Some(state), Some(html)) = (state, html)
+        && files::are_same(state, html)
+    {
+        return Err(Stop::Usage("--state and --html name the same file".into()));
+    }
+    for (path, kind) in [(html, report::REPORT), (state, journal::STATE)] {
+        if let Some(path) = path {
+            kind.find(path)?;
+            files::can_write_beside(kind.option, path)?;
+        }
+    }
+    Ok(())
 }
 
 fn style() -> ProgressStyle {
@@ -284,10 +306,11 @@ async fn keep(
 
 /// Writes and prints what the journal has.
 fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
-    // First: whoever reads the result may stop before its end.
-    if let Some(path) = &arguments.html {
-        report(path, journal)?;
-    }
+    // Before the table: the report is there, whoever reads the table to its end.
+    let report = match &arguments.html {
+        Some(path) => report(path, journal),
+        None => Ok(()),
+    };
     let mut summary = Summary::new(!arguments.json, arguments.all);
     for line in journal.lines()? {
         let line = line?;
@@ -297,14 +320,21 @@ fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Res
         summary.add(journal::row(&line)?, out)?;
     }
     summary.end(journal.pages(), out)?;
-    Ok(summary.outcome())
+    // A mismatch is a mismatch, without a report too.
+    Ok(match report {
+        Ok(()) => summary.outcome(),
+        Err(why) => summary.outcome().and(tell(&why, Outcome::Unknown)),
+    })
 }
 
-/// Writes the report, beside its place first: nobody finds half of one there.
-fn report(path: &Path, journal: &Journal) -> Result<(), Stop> {
+/// Writes the report. Why that failed is for people.
+fn report(path: &Path, journal: &Journal) -> Result<(), String> {
     let shown = path.display().to_string();
-    let unwritten =
-        |error: io::Error| Stop::Unknown(format!("{shown:?} can not be written: {error}"));
+    let unwritten = |error: io::Error| format!("{shown:?} cannot be written: {error}");
+    let why = |stop: Stop| match stop {
+        Stop::Usage(why) | Stop::Unknown(why) => why,
+        Stop::Output(error) => unwritten(error),
+    };
     let header = &journal.header;
     let gaps = journal.pages().filter_map(|page| {
         let why = page.failed.as_ref()?;
@@ -319,13 +349,14 @@ fn report(path: &Path, journal: &Journal) -> Result<(), Stop> {
         policy: header.policy_name.clone(),
         gaps: gaps.collect(),
     };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let mut out = BufWriter::new(File::create(&beside).map_err(unwritten)?);
-    report::write(&about, journal.rows()?, &mut out).map_err(|stop: Stop| match stop {
-        Stop::Output(error) => unwritten(error),
-        stop => stop,
-    })?;
+    // Something else may be there since the sweep began.
+    let found = report::REPORT.find(path).map_err(why)?;
+    let new = report::REPORT.beside(path).map_err(unwritten)?;
+    let mut out = BufWriter::new(new.as_file());
+    let rows = journal.rows().map_err(why)?;
+    report::write(&about, rows, &mut out).map_err(why)?;
     out.flush().map_err(unwritten)?;
-    std::fs::rename(&beside, path).map_err(unwritten)
+    drop(out);
+    report::REPORT.put(new, path, found.as_ref()).map_err(why)?;
+    Ok(())
 }

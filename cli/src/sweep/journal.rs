@@ -2,10 +2,14 @@
 //!
 //! Lines of JSON: the header, then the rows of a page and the page's end, and so on. Rows without the end of their page
 //! do not count: they are found again.
+//!
+//! What an earlier sweep left stays in its place until the new one has its first page: a sweep that is denied at once
+//! loses nothing.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ami_billing_guard::sweep::Swept;
@@ -13,9 +17,29 @@ use chrono::{DateTime, Utc};
 use etcetera::BaseStrategy;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::summary::Listed;
+use crate::files::{self, Existing, Kind};
 use crate::{Stop, show};
+
+/// The state of a sweep, known by its header.
+pub(super) const STATE: Kind = Kind {
+    option: "--state",
+    name: "a state that ami-guard sweep wrote",
+    has_first_line: |line| matches!(mark(line), Some(Mark::Sweep(_))),
+};
+
+/// What a journal is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To go on with the sweep that is in it.
+    Resume,
+    /// To begin a new sweep. An earlier state of the same sweep may be replaced.
+    Begin,
+    /// To begin a new sweep. An earlier state of any sweep may be replaced.
+    BeginByForce,
+}
 
 /// What is swept. A sweep goes on only as what it began.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,57 +111,131 @@ pub(super) struct Journal {
     pub(super) resumed: bool,
     pages: Vec<Page>,
     path: PathBuf,
+    place: Place,
+    /// The same file as `out`, for reading.
+    file: File,
     out: BufWriter<File>,
+}
+
+/// Where what is found is written.
+enum Place {
+    /// Under the state's name.
+    Own,
+    /// In a file without a name, which ends with this process. An earlier state is under the name, and this process has
+    /// its lock.
+    Apart(Existing),
 }
 
 impl Journal {
     /// Opens the journal: the one that was begun, if it is to be resumed and is of the same sweep, or a new one.
-    pub(super) fn open(path: Option<&Path>, header: Header, resume: bool) -> Result<Journal, Stop> {
+    pub(super) fn open(
+        path: Option<&Path>,
+        header: Header,
+        purpose: Purpose,
+    ) -> Result<Journal, Stop> {
         let path = match path {
             Some(path) => path.to_owned(),
-            None => default_path(&header.account)?,
+            None => default_path(&header)?,
         };
-        let shown = path.display().to_string();
-        let unusable = |error| Stop::Unknown(format!("{shown:?}, where progress is kept: {error}"));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        // Names and tags of the account are nobody else's.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(unusable)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Stop::Unknown(format!(
-                    "{shown:?}: another sweep is writing there"
+        let found = locked(&path)?;
+        if purpose == Purpose::Resume {
+            return match found {
+                Some(found) if !found.is_empty => Journal::resume(path, header, found.file),
+                _ => Err(nothing_to_resume(&path)),
+            };
+        }
+        if let (Purpose::Begin, Some(found)) = (purpose, &found)
+            && !found.is_empty
+        {
+            let earlier = earlier_header(&path, &found.file)?;
+            if let Some(what) = header.differs(&earlier) {
+                return Err(Stop::Usage(format!(
+                    "--state: the sweep in {:?} was of another {what}, and was not changed. --force replaces it; another \
+                     --state keeps both",
+                    path.display().to_string()
                 )));
             }
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
+        Journal::begin(path, header, found)
+    }
+
+    fn resume(path: PathBuf, header: Header, mut file: File) -> Result<Journal, Stop> {
+        let failed = |error| unusable(&path, error);
+        // An earlier version may have created it, or somebody may have opened it to others since.
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(failed)?;
         let mut journal = Journal {
             header,
             rows: 0,
-            resumed: resume,
+            resumed: true,
             pages: Vec::new(),
-            out: BufWriter::new(file.try_clone().map_err(unusable)?),
-            path,
+            path: path.clone(),
+            place: Place::Own,
+            out: BufWriter::new(file.try_clone().map_err(failed)?),
+            file: file.try_clone().map_err(failed)?,
         };
-        if resume {
-            let (whole, acts) = journal.read(&mut file).map_err(unusable)??;
-            file.set_len(whole).map_err(unusable)?;
-            file.seek(SeekFrom::End(0)).map_err(unusable)?;
-            for row in acts {
-                journal.keep(&row)?;
-            }
-            journal.out.flush().map_err(unusable)?;
-        } else {
-            file.set_len(0).map_err(unusable)?;
-            let header = show::json(&Mark::Sweep(journal.header.clone()))?;
-            journal.out.write_all(header.as_bytes()).map_err(unusable)?;
-            journal.out.flush().map_err(unusable)?;
+        let (whole, acts) = journal.read(&mut file).map_err(failed)??;
+        file.set_len(whole).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        for row in acts {
+            journal.keep(&row)?;
         }
-        file.seek(SeekFrom::End(0)).map_err(unusable)?;
+        journal.out.flush().map_err(failed)?;
         Ok(journal)
+    }
+
+    fn begin(path: PathBuf, header: Header, found: Option<Existing>) -> Result<Journal, Stop> {
+        let failed = |error| unusable(&path, error);
+        let line = show::json(&Mark::Sweep(header.clone()))?;
+        let (file, place) = match found {
+            Some(found) if !found.is_empty => {
+                let file = tempfile::tempfile_in(files::folder(&path)).map_err(failed)?;
+                (file, Place::Apart(found))
+            }
+            // There is nothing to lose.
+            found => (
+                put(&path, &mut line.as_bytes(), found.as_ref())?,
+                Place::Own,
+            ),
+        };
+        let mut journal = Journal {
+            header,
+            rows: 0,
+            resumed: false,
+            pages: Vec::new(),
+            out: BufWriter::new(file.try_clone().map_err(failed)?),
+            file,
+            place,
+            path: path.clone(),
+        };
+        if let Place::Apart(_) = journal.place {
+            journal.out.write_all(line.as_bytes()).map_err(failed)?;
+        }
+        Ok(journal)
+    }
+
+    /// The name that the journal has, or is to have.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether what was found is under the state's name, and can be resumed.
+    pub(super) fn is_in_place(&self) -> bool {
+        matches!(self.place, Place::Own)
+    }
+
+    /// Puts what was found so far in the place of the earlier state.
+    fn put_in_place(&mut self) -> Result<(), Stop> {
+        let Place::Apart(earlier) = &self.place else {
+            return Ok(());
+        };
+        let mut found = ReadAt::beginning(&self.file);
+        let file = put(&self.path, &mut found, Some(earlier))?;
+        let again = file.try_clone().map_err(|error| self.full(error))?;
+        self.out = BufWriter::new(again);
+        self.file = file;
+        self.place = Place::Own;
+        Ok(())
     }
 
     /// Takes note of what is there, and says how much of it is whole, and which rows beyond that tell of something
@@ -153,7 +251,7 @@ impl Journal {
                 Some(Mark::Sweep(begun)) if whole == 0 => {
                     if let Some(what) = self.header.differs(&begun) {
                         return Ok(Err(Stop::Usage(format!(
-                            "--resume: the sweep in {:?} was of another {what}; without --resume a new one begins",
+                            "--resume: the sweep in {:?} was of another {what}, and was not changed",
                             self.path.display().to_string()
                         ))));
                     }
@@ -177,10 +275,7 @@ impl Journal {
             line.clear();
         }
         Ok(match whole {
-            0 => Err(Stop::Usage(format!(
-                "--resume: there is no sweep in {:?} to go on with",
-                self.path.display().to_string()
-            ))),
+            0 => Err(nothing_to_resume(&self.path)),
             whole => Ok((whole, acts)),
         })
     }
@@ -219,7 +314,11 @@ impl Journal {
             .and_then(|()| self.out.flush());
         kept.map_err(|error| self.full(error))?;
         self.pages.push(page.clone());
-        Ok(())
+        match page.failed {
+            // Nothing was found there that would be worth the earlier state.
+            Some(_) => Ok(()),
+            None => self.put_in_place(),
+        }
     }
 
     fn full(&self, error: std::io::Error) -> Stop {
@@ -229,10 +328,11 @@ impl Journal {
         ))
     }
 
-    /// Makes sure that what is kept stays, whatever comes.
+    /// Makes sure that what is kept stays, whatever comes: something was done that is not found again.
     pub(super) fn flush(&mut self) -> Result<(), Stop> {
         let flushed = self.out.flush();
-        flushed.map_err(|error| self.full(error))
+        flushed.map_err(|error| self.full(error))?;
+        self.put_in_place()
     }
 
     /// The pages' ends, without those of Regions that were looked at later after all.
@@ -254,8 +354,8 @@ impl Journal {
 
     /// The rows' lines.
     pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, Stop>>, Stop> {
-        let file = File::open(&self.path).map_err(|error| unreadable(&error.to_string()))?;
-        Ok(BufReader::new(file).lines().filter_map(|line| match line {
+        let lines = BufReader::new(ReadAt::beginning(&self.file)).lines();
+        Ok(lines.filter_map(|line| match line {
             Ok(line) if mark(&line).is_some() => None,
             Ok(line) => Some(Ok(line + "\n")),
             Err(error) => Some(Err(unreadable(&error.to_string()))),
@@ -283,20 +383,114 @@ impl Journal {
 }
 
 impl Header {
-    /// In what another sweep is not this one.
-    fn differs(&self, other: &Header) -> Option<&'static str> {
-        let differ = [
-            (self.account != other.account, "account"),
-            (self.regions != other.regions, "Region"),
-            (self.since_said != other.since_said, "--since"),
-            (self.disk != other.disk, "--disk"),
-            (self.enforce != other.enforce, "--enforce"),
-            (self.policy != other.policy, "policy"),
+    /// In what another sweep differs from this one: `Region (eu-west-1 there, us-east-1 now)`.
+    fn differs(&self, earlier: &Header) -> Option<String> {
+        let said = |since: &Option<String>| since.clone().unwrap_or_else(|| "not given".into());
+        let given = |given: bool| if given { "given" } else { "not given" }.to_owned();
+        let compared = [
+            ("account", earlier.account.clone(), self.account.clone()),
+            ("Region", earlier.regions.join(" "), self.regions.join(" ")),
+            ("--since", said(&earlier.since_said), said(&self.since_said)),
+            ("--disk", given(earlier.disk), given(self.disk)),
+            ("--enforce", given(earlier.enforce), given(self.enforce)),
         ];
-        differ
+        let mut differ: Vec<String> = compared
             .into_iter()
-            .find(|(differs, _)| *differs)
-            .map(|(_, what)| what)
+            .filter(|(_, there, now)| there != now)
+            .map(|(what, there, now)| format!("{what} ({there} there, {now} now)"))
+            .collect();
+        if self.policy != earlier.policy {
+            let (there, now) = (&earlier.policy_name, &self.policy_name);
+            // The same name may have another text by now.
+            differ.push(match there == now {
+                true => format!("policy ({now} was changed since)"),
+                false => format!("policy ({there} there, {now} now)"),
+            });
+        }
+        (!differ.is_empty()).then(|| differ.join(", "))
+    }
+
+    /// What tells apart the default state files of an account. Sweeps of other Regions, or with other options, have
+    /// files of their own.
+    fn code(&self) -> Result<String, Stop> {
+        let options = (&self.regions, &self.since_said, self.disk, self.enforce);
+        let digest = Sha256::digest(show::json(&options)?);
+        Ok(digest
+            .iter()
+            .take(4)
+            .map(|it| format!("{it:02x}"))
+            .collect())
+    }
+}
+
+/// Reads a file from its beginning, wherever it is written meanwhile.
+struct ReadAt<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl ReadAt<'_> {
+    fn beginning(file: &File) -> ReadAt<'_> {
+        ReadAt { file, at: 0 }
+    }
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// What is under the state's name, locked: no other sweep writes there.
+fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
+    let Some(found) = STATE.find(path)? else {
+        return Ok(None);
+    };
+    let name = path.display().to_string();
+    let taken = || Stop::Unknown(format!("{name:?}: another sweep is writing there"));
+    match found.file.try_lock() {
+        // It may have been replaced before it was locked.
+        Ok(()) if found.is_at(path) => Ok(Some(found)),
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(taken()),
+        Err(TryLockError::Error(error)) => Err(unusable(path, error)),
+    }
+}
+
+/// Puts a new state in its place, locked.
+fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<File, Stop> {
+    let failed = |error| unusable(path, error);
+    let mut new = STATE.beside(path).map_err(failed)?;
+    // Nobody else knows its name yet.
+    new.as_file()
+        .try_lock()
+        .map_err(|error| failed(error.into()))?;
+    io::copy(content, new.as_file_mut()).map_err(failed)?;
+    STATE.put(new, path, found)
+}
+
+fn unusable(path: &Path, error: io::Error) -> Stop {
+    let name = path.display().to_string();
+    Stop::Unknown(format!("{name:?}, where progress is kept: {error}"))
+}
+
+fn nothing_to_resume(path: &Path) -> Stop {
+    let name = path.display().to_string();
+    Stop::Usage(format!(
+        "--resume: there is no sweep in {name:?} to go on with"
+    ))
+}
+
+/// The header of a state.
+fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
+    let mut line = String::new();
+    BufReader::new(ReadAt::beginning(file))
+        .read_line(&mut line)
+        .map_err(|error| unusable(path, error))?;
+    match mark(&line) {
+        Some(Mark::Sweep(header)) => Ok(header),
+        _ => Err(nothing_to_resume(path)),
     }
 }
 
@@ -317,7 +511,7 @@ fn mark(line: &str) -> Option<Mark> {
     serde_json::from_str(line).ok()
 }
 
-fn default_path(account: &str) -> Result<PathBuf, Stop> {
+fn default_path(header: &Header) -> Result<PathBuf, Stop> {
     let folders = etcetera::choose_base_strategy().map_err(|error| {
         Stop::Usage(format!(
             "no folder to keep progress in is known ({error}): say --state"
@@ -325,11 +519,15 @@ fn default_path(account: &str) -> Result<PathBuf, Stop> {
     })?;
     let state = folders.state_dir().unwrap_or_else(|| folders.data_dir());
     let folder = state.join("ami-billing-guard");
-    std::fs::create_dir_all(&folder).map_err(|error| {
+    // Names and tags of the account are nobody else's.
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(&folder).map_err(|error| {
         Stop::Usage(format!(
             "{:?} can not be made: {error}; say --state",
             folder.display().to_string()
         ))
     })?;
-    Ok(folder.join(format!("sweep-{account}.jsonl")))
+    let (account, code) = (&header.account, header.code()?);
+    Ok(folder.join(format!("sweep-{account}-{code}.jsonl")))
 }

@@ -4,6 +4,7 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod files;
 mod gate;
 mod inspect;
 mod replay;

@@ -287,7 +287,8 @@ async fn only_images_since_then_are_swept() {
     sim.world().images.get_mut(LOST).unwrap().creation_date = Utc::now() - TimeDelta::days(40);
     let since = state("since");
     let swept = async |since_when: &str| {
-        let arguments = ["sweep", "--json", "--since", since_when, "--state", &since];
+        let options = ["sweep", "--json", "--force", "--since", since_when];
+        let arguments = [&options[..], &["--state", &since]].concat();
         found(&lines(&before(&sim, &arguments).await)).contains_key(LOST)
     };
     assert!(!swept("30d").await && !swept("24h").await);
@@ -327,7 +328,8 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
         "version = 1\n[discard]\nservice_registered = 'discard'",
     )
     .unwrap();
-    let with_policy = [&deployed[..], &["--policy", policy.to_str().unwrap()]].concat();
+    let more = ["--force", "--policy", policy.to_str().unwrap()];
+    let with_policy = [&deployed[..], &more].concat();
     let output = before(&sim, &with_policy).await;
     assert_eq!(code(&output), 1);
     says(&out(&output), "1 AMI discarded");
