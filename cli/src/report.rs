@@ -11,8 +11,11 @@ use std::io::{self, Write};
 use ami_billing_guard::alert::json_without;
 use ami_billing_guard::record::{Actual, Expected};
 use askama::Template;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::files::Kind;
 
@@ -24,6 +27,10 @@ pub(crate) const REPORT: Kind = Kind {
 };
 
 const FIRST_LINE: &str = "<!doctype html><!-- A report of ami-guard. -->";
+
+/// The page's style and script. The page's policy names their hashes, so that nothing else in the page runs.
+const STYLE: &str = include_str!("../templates/report/report.css");
+const SCRIPT: &str = include_str!("../templates/report/report.js");
 
 /// So many rows are in a page; of more, only those with a mismatch or a conflict.
 const MOST_ROWS: u64 = 20_000;
@@ -170,11 +177,16 @@ impl Sums {
 #[template(path = "report/head.html")]
 struct Head {
     first_line: &'static str,
+    style: &'static str,
+    /// What the page's policy calls the style and the script.
+    style_hash: String,
+    script_hash: String,
 }
 
 #[derive(Template)]
 #[template(path = "report/body.html")]
 struct Body<'a> {
+    script: &'static str,
     about: &'a About,
     all: u64,
     left_out: u64,
@@ -217,6 +229,9 @@ pub(crate) fn write<E: From<io::Error>>(
 ) -> Result<(), E> {
     let head = Head {
         first_line: FIRST_LINE,
+        style: STYLE,
+        style_hash: hash(STYLE),
+        script_hash: hash(SCRIPT),
     };
     out.write_all(rendered(&head)?.as_bytes())?;
     let mut sums = Sums::default();
@@ -244,6 +259,15 @@ fn embedded(row: &Row) -> io::Result<String> {
     Ok(json_without(&json, |letter| {
         !matches!(letter, ' '..='~') || matches!(letter, '<' | '>' | '&')
     }))
+}
+
+/// The source expression that allows an inline element with this content, and no other. (Content Security Policy Level 3,
+/// "hash-source": <https://www.w3.org/TR/CSP3/#grammardef-hash-source>.)
+fn hash(content: &str) -> String {
+    format!(
+        "'sha256-{}'",
+        BASE64_STANDARD.encode(Sha256::digest(content))
+    )
 }
 
 fn rendered(template: &impl Template) -> io::Result<String> {
@@ -286,6 +310,7 @@ impl<'a> Body<'a> {
             (month.clone(), VERDICTS.iter().map(number).collect())
         });
         Ok(Body {
+            script: SCRIPT,
             about,
             all: sums.all,
             left_out: sums.left_out,
@@ -344,6 +369,50 @@ mod tests {
                 && page.contains("10 AMIs without a mismatch or a conflict are counted")
         );
         assert_eq!(page.matches("{\"image_id\":").count(), 20_002);
+    }
+
+    /// The content of the page's only element of this kind.
+    fn content<'a>(page: &'a str, open: &str, close: &str) -> &'a str {
+        assert_eq!(page.matches(open).count(), 1, "{open}");
+        let (_, rest) = page.split_once(open).unwrap();
+        rest.split_once(close).unwrap().0
+    }
+
+    #[test]
+    fn regression_the_page_s_policy_allows_its_own_script_and_style_and_nothing_else() {
+        let mut old = row(1, "mismatch");
+        old.registered_at = Some(Utc::now());
+        let page = page([old].into_iter());
+        assert!(page.contains("<svg"), "a chart");
+        let policy = content(
+            &page,
+            "http-equiv=\"Content-Security-Policy\" content=\"",
+            "\"",
+        );
+        let allowed = |directive: &str| {
+            let mut all = policy.split("; ");
+            all.find_map(|it| it.strip_prefix(directive))
+                .unwrap()
+                .trim()
+        };
+        assert_eq!(allowed("default-src"), "'none'");
+        assert_eq!(
+            allowed("style-src"),
+            hash(content(&page, "<style>", "</style>"))
+        );
+        assert_eq!(
+            allowed("script-src"),
+            hash(content(&page, "<script>", "</script>"))
+        );
+        // The rows are data, which no policy is for. Attributes with style or script would be refused.
+        assert_eq!(page.matches("<script").count(), 2);
+        assert_eq!(page.matches("<style").count(), 1);
+        let outside = page
+            .replace(content(&page, "<style>", "</style>"), "")
+            .replace(content(&page, "<script>", "</script>"), "");
+        assert!(!outside.contains(" style="));
+        let handler = |word: &str| word.starts_with("on") && word.contains("=\"");
+        assert!(!outside.split_whitespace().any(handler));
     }
 
     #[test]

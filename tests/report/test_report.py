@@ -161,6 +161,51 @@ def test_filters_find_what_they_say_and_are_in_the_address(report: Open, rows: l
     assert hits(page) == len([row for row in rows if (row["registered_at"] or "").startswith(month)])
 
 
+def shown(page: Page) -> dict[str, Any]:
+    """What the page shows of the list, and how."""
+    return {
+        "hits": page.locator("#hits").inner_text(),
+        "page": page.locator("#page").inner_text(),
+        "rows": page.locator("#amis tbody tr").all_inner_texts(),
+        "sorted": page.locator("#amis th[aria-sort]").evaluate_all("all => all.map((it) => it.outerHTML)"),
+        "filter": page.locator("#filter").evaluate("form => [...new FormData(form)]"),
+    }
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "#sort=__proto__",
+        "#sort=-constructor",
+        "#sort=toString&verdict=nonsense",
+        "#bills=__proto__&should=valueOf&region=mars-north-1",
+        "#from=yesterday&to=2026-13-01",
+        "#somebody-elses=1",
+        "#%E0%A4%A",
+        "#:~:text=AMIs",
+        "#totals-title",
+        "#list",
+    ],
+)
+def test_a_link_with_a_foreign_fragment_shows_the_page_as_without_it(report: Open, fragment: str) -> None:
+    page = report(fragment)
+    assert shown(page) == shown(report())
+    # The page's own places are where the browser goes by itself.
+    if fragment not in ["#list", "#totals-title"]:
+        assert page.evaluate("scrollY") == 0
+
+
+def test_the_skip_link_leads_to_the_list_as_it_is(report: Open, rows: list[dict[str, Any]]) -> None:
+    page = report()
+    page.get_by_label("Verdict", exact=True).select_option("mismatch")
+    before = shown(page)
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#list")).to_be_focused()
+    assert shown(page) == before
+    assert hits(page) == len(of(rows, verdict="mismatch"))
+
+
 def test_sums_and_cells_of_the_matrix_lead_to_their_amis(report: Open, rows: list[dict[str, Any]]) -> None:
     page = report()
     page.locator(".totals .v-unverifiable a").click()
@@ -212,6 +257,25 @@ def test_what_a_stranger_wrote_does_nothing(report: Open, sweep: Path) -> None:
     assert not set("\u2028\u202e") & set(more)
     assert page.title() == "What our AMIs bill"
     assert page.locator("img").count() == 0
+
+
+def test_nothing_runs_but_the_page_s_own_script_and_style(browser: Browser, sweep: Path) -> None:
+    text = (sweep / "report.html").read_text()
+    planted = """<script>document.title = 'taken'</script>
+        <img src="nowhere" onerror="document.title = 'taken'"><a id="planted" href="javascript:document.title = 'taken'">a</a>
+        <style>body { display: none }</style><p style="position: fixed">p</p></body>"""
+    altered = sweep / "altered.html"
+    altered.write_text(text.replace("</body>", planted))
+    page = browser.new_page()
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(altered.as_uri())
+    page.wait_for_selector("#amis tbody tr")
+    page.locator("#planted").dispatch_event("click")
+    assert page.title() == "What our AMIs bill"
+    assert page.evaluate("getComputedStyle(document.querySelector('p[style]')).position") == "static"
+    assert sum("Content Security Policy" in it or "Content-Security-Policy" in it for it in refused) >= 5, refused
+    page.close()
 
 
 def test_csv_and_json_are_of_what_is_found(report: Open, rows: list[dict[str, Any]]) -> None:

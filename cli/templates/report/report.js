@@ -32,7 +32,7 @@
 
   const form = get("filter"), table = get("amis"), body = table.tBodies[0];
   const FILTERS = ["q", "verdict", "bills", "should", "region", "from", "to"];
-  let found = rows, page = 0, by = "verdict", down = false;
+  let found = rows, page = 0, by = "verdict", down = false, looked = false;
 
   const fill = (name, values) => {
     const select = form.elements[name];
@@ -64,6 +64,7 @@
     // Of those that are alike, the newest comes first.
     found.sort((a, b) => (down ? -1 : 1) * compared(key(a), key(b)) || compared(b.at, a.at) || compared(a.image_id, b.image_id));
     show();
+    looked = true;
   };
 
   const show = () => {
@@ -161,18 +162,31 @@
     own = kept.toString();
     history.replaceState(null, "", own ? "#" + own : location.pathname + location.search);
   };
+  // What a fragment says of the list: filters and an order, each only if the page could have written it.
+  const said = (text) => {
+    const kept = new URLSearchParams(text), filters = {};
+    for (const name of FILTERS) {
+      const control = form.elements[name], value = kept.get(name) || "";
+      const known = control.options ? [...control.options].some((option) => option.value === value)
+        : name === "q" || /^\d{4}-\d{2}$/.test(value);
+      if (value && known) filters[name] = value;
+    }
+    const sort = kept.get("sort") || "", key = sort.replace("-", "");
+    return { filters, sort: Object.hasOwn(KEYS, key) ? { key, down: sort.startsWith("-") } : null };
+  };
   const recall = () => {
     const text = location.hash.slice(1);
-    if (text === "list") return get("list").focus();
-    const kept = new URLSearchParams(text);
-    for (const name of FILTERS) form.elements[name].value = kept.get(name) || "";
-    const sort = kept.get("sort") || "verdict";
-    down = sort.startsWith("-");
-    by = sort.replace("-", "") in KEYS ? sort.replace("-", "") : "verdict";
+    // The skip link leads to the list as it is. There is none yet when the page opens at it.
+    if (text === "list" && looked) return get("list").focus();
+    const { filters, sort } = said(text);
+    for (const name of FILTERS) form.elements[name].value = filters[name] || "";
+    ({ key: by, down } = sort || { key: "verdict", down: false });
     page = 0;
     look();
-    if (text && text !== own) get("list").scrollIntoView();
-    own = text;
+    const isOfTheList = sort || Object.keys(filters).length;
+    if (text === "list") get("list").focus();
+    else if (isOfTheList && text !== own) get("list").scrollIntoView();
+    own = isOfTheList ? text : "";
   };
   addEventListener("hashchange", recall);
   form.addEventListener("input", () => { page = 0; look(); keep(); });
