@@ -308,6 +308,10 @@ async fn keep(
 fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
     // Before the table: the report is there, whoever reads the table to its end.
     let report = match &arguments.html {
+        // Nothing was found that would be worth an earlier report.
+        Some(_) if !journal.has_a_page() => {
+            Err("no page was complete: no report was written".into())
+        }
         Some(path) => report(path, journal),
         None => Ok(()),
     };

@@ -140,7 +140,7 @@ impl Journal {
         let found = locked(&path)?;
         if purpose == Purpose::Resume {
             return match found {
-                Some(found) if !found.is_empty => Journal::resume(path, header, found.file),
+                Some(found) if !found.is_empty => Journal::resume(path, header, found),
                 _ => Err(nothing_to_resume(&path)),
             };
         }
@@ -159,8 +159,9 @@ impl Journal {
         Journal::begin(path, header, found)
     }
 
-    fn resume(path: PathBuf, header: Header, mut file: File) -> Result<Journal, Stop> {
+    fn resume(path: PathBuf, header: Header, found: Existing) -> Result<Journal, Stop> {
         let failed = |error| unusable(&path, error);
+        let mut file = found.file.try_clone().map_err(failed)?;
         // An earlier version may have created it, or somebody may have opened it to others since.
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(failed)?;
@@ -175,12 +176,18 @@ impl Journal {
             file: file.try_clone().map_err(failed)?,
         };
         let (whole, acts) = journal.read(&mut file).map_err(failed)??;
-        file.set_len(whole).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
-        for row in acts {
-            journal.keep(&row)?;
+        if acts.is_empty() {
+            file.set_len(whole).map_err(failed)?;
+            file.seek(SeekFrom::End(0)).map_err(failed)?;
+            return Ok(journal);
         }
-        journal.out.flush().map_err(failed)?;
+        // These rows are not found again: they are in the file at every moment.
+        journal.rows += acts.len() as u64;
+        let acts = acts.concat();
+        let mut kept = ReadAt::beginning(&file).take(whole).chain(acts.as_bytes());
+        let file = put(&path, &mut kept, Some(&found))?;
+        journal.out = BufWriter::new(file.try_clone().map_err(failed)?);
+        journal.file = file;
         Ok(journal)
     }
 
@@ -222,6 +229,11 @@ impl Journal {
     /// Whether what was found is under the state's name, and can be resumed.
     pub(super) fn is_in_place(&self) -> bool {
         matches!(self.place, Place::Own)
+    }
+
+    /// Whether any page was looked at.
+    pub(super) fn has_a_page(&self) -> bool {
+        self.pages.iter().any(|page| page.failed.is_none())
     }
 
     /// Puts what was found so far in the place of the earlier state.

@@ -369,13 +369,22 @@ async fn regression_an_earlier_sweep_survives_one_that_is_denied_at_its_first_pa
     for user in users() {
         let folder = Folder::new("denied", user);
         let (state, regions) = (folder.at("s.jsonl"), folder.at("regions.jsonl"));
-        let one = ["sweep", "--json", "--state", &state];
-        let all = ["sweep", "--json", "--all-regions", "--state", &regions];
+        let page = folder.at("page.html");
+        let one = ["sweep", "--json", "--html", &page, "--state", &state];
+        let all = [
+            "sweep",
+            "--json",
+            "--html",
+            &page,
+            "--all-regions",
+            "--state",
+            &regions,
+        ];
         for (arguments, path) in [(&one[..], &state), (&all, &regions)] {
             sim.heal();
             let earlier = folder.run(&sim, arguments).await;
             assert_eq!(code(&earlier), 1);
-            let kept = read(path);
+            let (kept, report) = (read(path), read(&page));
             sim.inject(Fault::always("DescribeImages", FaultKind::AccessDenied));
             let output = folder.run(&sim, arguments).await;
             assert_eq!(code(&output), 3);
@@ -384,14 +393,14 @@ async fn regression_an_earlier_sweep_survives_one_that_is_denied_at_its_first_pa
                 &format!("{path:?} still has the earlier sweep, unchanged"),
             );
             assert!(!err(&output).contains("--resume"), "{}", err(&output));
-            assert_eq!(read(path), kept);
+            assert_eq!((read(path), read(&page)), (kept, report));
             // Without anything that is asked of EC2.
             let resumed = folder.run(&sim, &[arguments, &["--resume"]].concat()).await;
             assert_eq!(code(&resumed), 1);
             assert_eq!(out(&resumed), out(&earlier));
         }
         sim.heal();
-        assert_eq!(folder.names(), ["regions.jsonl", "s.jsonl"]);
+        assert_eq!(folder.names(), ["page.html", "regions.jsonl", "s.jsonl"]);
     }
 }
 
