@@ -444,6 +444,14 @@ impl Aws {
         };
         let available = found.into_iter().filter(|it| counts(it.state.as_ref()));
         let mut available: Vec<Image> = available.map(observed).collect();
+        let is_whole = |it: &Image| it.root_snapshot.is_some() || it.is_instance_store_backed();
+        if !available.iter().all(is_whole) {
+            return Err(lacking(
+                DESCRIBE_IMAGES,
+                "*",
+                "the root snapshot of an image",
+            ));
+        }
         // In whatever order EC2 lists them, the same is said of them.
         available.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(available)
@@ -517,6 +525,9 @@ impl Aws {
             Ok(found)
         };
         let snapshots = by_id(call, ids, &unknown, all, own).await?;
+        if snapshots.iter().any(|it| it.snapshot_id.is_none()) {
+            return Err(lacking(call, "*", "the id of a snapshot"));
+        }
         let snapshots = snapshots.into_iter();
         Ok(snapshots
             .filter_map(|snapshot| {
@@ -614,6 +625,9 @@ impl Aws {
             })
         };
         let volumes = by_id(call, ids, &["InvalidVolume.NotFound"], all, listed).await?;
+        if volumes.iter().any(|it| it.volume_id.is_none()) {
+            return Err(lacking(call, "*", "the id of a volume"));
+        }
         let volumes = volumes.into_iter();
         Ok(volumes
             .filter_map(|volume| {
@@ -683,6 +697,13 @@ impl Aws {
         };
         let unknown = ["InvalidInstanceID.NotFound"];
         let reservations = by_id(call, ids, &unknown, all, listed).await?;
+        let whole = |it: &ec2::Reservation| {
+            let instances = it.instances.as_ref();
+            instances.is_some_and(|all| all.iter().all(|it| it.instance_id.is_some()))
+        };
+        if !reservations.iter().all(whole) {
+            return Err(lacking(call, "*", "an instance, or its id"));
+        }
         let reservations = reservations.into_iter();
         Ok(reservations
             .flat_map(|reservation| {
@@ -1320,6 +1341,9 @@ fn root_mapping(
     mappings.into_iter().nth(at)?.ebs
 }
 
+/// A page of a list as it came: its items, and the token of the next one.
+type ListPage<T> = (Option<Vec<T>>, Option<String>);
+
 /// All pages of a list. A page may be empty and have a token, so the last one is the one without (EC2 API reference,
 /// "Query requests").
 async fn all_pages<T, F>(
@@ -1328,7 +1352,7 @@ async fn all_pages<T, F>(
     page: impl Fn(Option<String>) -> F,
 ) -> Result<Vec<T>, Error>
 where
-    F: Future<Output = Result<(Option<Vec<T>>, Option<String>), Error>>,
+    F: Future<Output = Result<ListPage<T>, Error>>,
 {
     let mut all = Vec::new();
     let mut token = None;
@@ -1385,7 +1409,7 @@ async fn by_id<T, E, F>(
     call: &'static str,
     ids: &[&str],
     unknown: &[&str],
-    all: Result<(Option<Vec<T>>, Option<String>), SdkError<E, HttpResponse>>,
+    all: Result<ListPage<T>, SdkError<E, HttpResponse>>,
     listed: impl FnOnce() -> F,
 ) -> Result<Vec<T>, Error>
 where

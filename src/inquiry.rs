@@ -36,7 +36,7 @@ impl Traces {
             snapshot: nothing_seen(image),
             lineage: None,
             disk: None,
-            may_pass: false,
+            may_pass: lacks_root_snapshot(image),
             compared: false,
             just_now: false,
         }
@@ -174,9 +174,7 @@ impl Guard {
     /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
     async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
-            // What is on an EBS volume comes from a snapshot: an answer that names none lacks it.
-            let may_pass = !image.is_instance_store_backed();
-            return (nothing_seen(image), may_pass);
+            return (nothing_seen(image), lacks_root_snapshot(image));
         };
         match self.aws.describe_snapshot(id).await {
             Ok(Some(snapshot)) => match snapshot.lacks {
@@ -262,6 +260,11 @@ pub(crate) fn is_asked(
 /// Whether an observed source is needed: no stronger one speaks, or a discard would follow.
 fn is_needed(source: Source, observation: &Observation, known: &Expectation) -> bool {
     !known.spoke_before(source) || judge(observation, known).verdict.calls_for_discard()
+}
+
+/// Whether EC2's answer lacks the root snapshot: only an image that is not on EBS has none.
+fn lacks_root_snapshot(image: &Image) -> bool {
+    image.root_snapshot.is_none() && !image.is_instance_store_backed()
 }
 
 fn nothing_seen(image: &Image) -> Look<Snapshot> {

@@ -179,6 +179,9 @@ pub enum FaultKind {
     /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
     /// checksum of a snapshot's block does not fit any more.
     FlipBit,
+    /// The call takes effect; the answer comes without this element (of XML) or key (of JSON), wherever it has one of that
+    /// name.
+    Without(String),
     /// EC2 answers a list with a page that is empty, and a token of the next one. A page may have fewer items than asked
     /// for, or none (EC2 API reference, "Query requests").
     EmptyPage,
@@ -205,6 +208,7 @@ impl FaultKind {
             | FaultKind::CutBody
             | FaultKind::CutShort(_)
             | FaultKind::EmptyPage
+            | FaultKind::Without(_)
             | FaultKind::FlipBit => true,
             FaultKind::Throttle
             | FaultKind::InternalError

@@ -108,6 +108,7 @@ mod server;
 mod sns;
 mod sqs;
 mod sts;
+mod without;
 mod world;
 mod xml;
 

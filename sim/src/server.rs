@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
 use crate::world::World;
-use crate::{dynamodb, ebs, ec2, query, rbin, sns, sqs, sts};
+use crate::{dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -69,6 +69,8 @@ impl Sim {
             log: Mutex::new(Log::default()),
             requests: AtomicU64::new(1),
             connections: Connections::default(),
+            keeps_answers: AtomicBool::new(false),
+            answers: Mutex::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Sim {
@@ -94,6 +96,16 @@ impl Sim {
     /// Every call in the order of arrival.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.state.log).calls().to_vec()
+    }
+
+    /// From now on keeps what it answers, as it is before a fault disturbs it: action and text.
+    pub fn keep_answers(&self) {
+        self.state.keeps_answers.store(true, Ordering::Relaxed);
+    }
+
+    /// The answers that were kept, in the order in which they were made.
+    pub fn answers(&self) -> Vec<(String, String)> {
+        lock(&self.state.answers).clone()
     }
 
     /// Empties the log of calls.
@@ -126,6 +138,9 @@ struct State {
     /// Gives each answer its request id.
     requests: AtomicU64,
     connections: Connections,
+    keeps_answers: AtomicBool,
+    /// What was answered, by the action.
+    answers: Mutex<Vec<(String, String)>>,
 }
 
 /// A test that failed while it held the lock must not make every other one fail.
@@ -299,6 +314,10 @@ async fn handle(
         heard.record(service, &action, &body, fault.is_some(), reply.as_ref());
     }
     let mut reply = reply.ok_or(Closed)?;
+    if state.keeps_answers.load(Ordering::Relaxed) {
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        lock(&state.answers).push((action.clone(), text));
+    }
     let early = latency.saturating_sub(arrival.elapsed());
     // Even a sleep of no time at all takes up to a millisecond.
     if !early.is_zero() {
@@ -313,6 +332,10 @@ async fn handle(
         Some(FaultKind::CutBody) => response(reply, true),
         Some(FaultKind::CutShort(bytes)) => {
             reply.body.truncate(bytes);
+            response(reply, false)
+        }
+        Some(FaultKind::Without(name)) => {
+            reply.body = without::element(&reply.body, &name);
             response(reply, false)
         }
         Some(FaultKind::FlipBit) => {
@@ -464,6 +487,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
             | FaultKind::CutBody
             | FaultKind::CutShort(_)
             | FaultKind::EmptyPage
+            | FaultKind::Without(_)
             | FaultKind::FlipBit,
             _,
         ) => return None,

@@ -33,6 +33,10 @@ pub(super) fn world(name: &str, (details, operation): (&str, &str)) -> World {
     world
 }
 
+pub(super) fn tagged_world(name: &str, bills: (&str, &str), expectation: &str) -> World {
+    with_tag(world(name, bills), expectation)
+}
+
 fn with_tag(mut world: World, expectation: &str) -> World {
     let image = world.images.get_mut(AMI).unwrap();
     image

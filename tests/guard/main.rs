@@ -4,6 +4,7 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod absent;
 mod alerts;
 mod batches;
 mod billing;
