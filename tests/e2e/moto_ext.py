@@ -89,7 +89,7 @@ from moto.ec2.exceptions import (  # noqa: E402
 )
 from moto.ec2.models import ec2_backends  # noqa: E402
 from moto.ec2.models.amis import Ami  # noqa: E402
-from moto.ec2.models.elastic_block_store import EBSBackend, Snapshot  # noqa: E402
+from moto.ec2.models.elastic_block_store import EBSBackend, Snapshot, Volume  # noqa: E402
 from moto.ec2.models.instances import Instance  # noqa: E402
 from moto.ec2.responses import EC2Response  # noqa: E402
 from moto.moto_api._internal import moto_api_backend  # noqa: E402
@@ -325,6 +325,18 @@ def copy_snapshot(self: EBSBackend, *arguments: Any, **named: Any) -> Snapshot:
     snapshot.volume.id = NO_VOLUME
     return snapshot
 
+
+without_an_empty_snapshot_id = Volume.__init__
+
+
+def set_up_volume(self: Volume, *arguments: Any, **named: Any) -> None:
+    """A volume that was made from no snapshot has an empty `SnapshotId` in EC2's answers, and `Attachments` too: so
+    `aws ec2 describe-volumes` prints them of a real account (public notes of 2024). moto leaves the id out."""
+    without_an_empty_snapshot_id(self, *arguments, **named)
+    self.snapshot_id = self.snapshot_id or ""
+
+
+Volume.__init__ = set_up_volume
 
 # What moto's backend does itself in the course of these actions.
 Instance.setup_defaults = set_up_from_image

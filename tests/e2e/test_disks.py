@@ -100,13 +100,13 @@ def test_an_image_that_bills_what_is_on_its_disk_is_verified(world: World, guard
 def test_a_tag_does_not_talk_a_windows_disk_into_linux(world: World, guard: Emulator, start, policy):
     ami = world.register(world.snapshot_with_disk("windows2022"), expect="Linux")
 
-    # Nothing is to be discarded, and the tag is the stronger source: by default nobody looks behind it.
-    record = guard.invoke(registration(ami))
+    # Nothing is to be discarded, and the tag is the stronger source: nobody has to look behind it.
+    when_needed = start(GUARD_POLICY_PATH=policy(evidence('disk = "when-needed"')))
+    record = when_needed.invoke(registration(ami))
     assert outcome(record) == "verified by image-tag: none"
     assert on_disk(record)["state"] == "not-asked" and not {*DISK} & {*world.actions()}
 
-    always = start(GUARD_POLICY_PATH=policy(evidence('disk = "always"')))
-    record = always.invoke(registration(ami))
+    record = guard.invoke(registration(ami))
     assert outcome(record) == "conflict by image-tag: alert"
     assert on_disk(record)["says"] == ["Windows", "WindowsByol"]
     assert [alert["verdict"] for alert in world.alerts()] == ["conflict"]
@@ -119,7 +119,8 @@ def test_a_disk_that_contradicts_the_tag_stops_its_discard(world: World, guard: 
     assert world.exists(ami) and world.mutations() == ["Publish"]
 
 
-def test_what_the_lineage_says_is_enough_where_nothing_is_to_be_discarded(world: World, guard: Emulator):
+def test_what_the_lineage_says_is_enough_where_nothing_is_to_be_discarded(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy(evidence('disk = "when-needed"')))
     snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))
     windows = {"platform_details": "Windows", "usage_operation": "RunInstances:0002"}
     ami = world.register(snapshot, **windows)

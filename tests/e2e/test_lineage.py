@@ -482,7 +482,7 @@ def test_lineage_is_asked_when_it_is_needed_or_never(world: World, start, policy
     snapshot = world.snapshot_of(world.root_volume(instance))
     windows = {"platform_details": "Windows", "usage_operation": "RunInstances:0002"}
     declared = world.register(snapshot, expect="Windows", **windows)
-    when_needed = start(GUARD_POLICY_PATH=policy('version = 1\n[evidence]\nlineage = "when-needed"\n'))
+    when_needed = start(GUARD_POLICY_PATH=policy('version = 1\n[evidence]\nlineage = "when-needed"\ndisk = "when-needed"\n'))
 
     record = when_needed.invoke(registration(declared))
     assert outcome(record) == "verified by image-tag: none" and lineage(record)[0] == ["not-asked"]

@@ -524,10 +524,11 @@ def test_the_deployed_policy_is_the_defaults_written_out():
     assert policy == {
         "version": 1,
         "defaults": {},
-        "evidence": {"tags": True, "lineage": "always", "disk": "when-needed", "disk_max_blocks": 256},
+        "evidence": {"tags": True, "lineage": "always", "disk": "always", "disk_max_blocks": 256},
         "discard": {
             "action": "deregister",
             "from": ["declared"],
+            "confirm": "none",
             "max_per_hour": 10,
             "max_age_hours": 24,
             "in_use": "hold",
