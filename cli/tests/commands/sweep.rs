@@ -133,7 +133,7 @@ async fn every_image_is_judged_and_those_that_need_attention_are_listed() {
 }
 
 #[tokio::test]
-async fn a_sweep_says_of_each_image_what_check_says_of_it() {
+async fn a_sweep_says_of_each_image_what_check_says_of_it_but_for_disks_that_no_verdict_needs() {
     let sim = Sim::start(large(40)).await.unwrap();
     let swept = before(
         &sim,
@@ -144,11 +144,18 @@ async fn a_sweep_says_of_each_image_what_check_says_of_it() {
     let mut arguments = vec!["check", "--json"];
     arguments.extend(ids.iter().map(String::as_str));
     let checked = found(&lines(&before(&sim, &arguments).await));
-    for (id, row) in found(&lines(&swept)) {
+    for (id, mut row) in found(&lines(&swept)) {
+        let mut checked = checked[&id].clone();
+        let evidence = |row: &mut Value| row["evidence"].as_array_mut().unwrap().pop().unwrap();
+        let (of_sweep, of_check) = (evidence(&mut row), evidence(&mut checked));
+        assert_eq!(of_sweep["source"], "disk");
+        if of_sweep["state"] != "not-asked" {
+            assert_eq!(of_sweep, of_check, "{id}");
+        }
         for key in [
             "verdict", "kind", "reason", "actual", "expected", "evidence", "action", "fix",
         ] {
-            assert_eq!(row[key], checked[&id][key], "{id} {key}");
+            assert_eq!(row[key], checked[key], "{id} {key}");
         }
     }
 }
