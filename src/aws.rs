@@ -1636,7 +1636,10 @@ fn classify<E: ProvideErrorMetadata>(
             );
             unavailable(cause)
         }
-        SdkError::ResponseError(_) => unavailable("the answer could not be read".into()),
+        SdkError::ResponseError(_) => unavailable(format!(
+            "the answer could not be read: it is broken, or longer than {} MiB",
+            connections::MOST_OF_AN_ANSWER >> 20
+        )),
         _ => unavailable("the request could not be made".into()),
     }
 }

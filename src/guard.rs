@@ -40,6 +40,9 @@ const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 /// the queue brings an event back.
 const LINGERS: Duration = Duration::from_secs(180);
 
+/// The most messages of a batch: more than these SQS gives to no function (Lambda Developer Guide, "Batching behavior").
+const MOST_MESSAGES: usize = 10_000;
+
 /// For so long the images of a batch are looked at together: what takes longer is each image's own business.
 const TOGETHER: Duration = Duration::from_secs(5);
 
@@ -284,6 +287,11 @@ impl Guard {
         let Value::Array(messages) = messages else {
             return Err(malformed("Records is not a list"));
         };
+        if messages.len() > MOST_MESSAGES {
+            let number = messages.len();
+            let what = format!("Records has {number} messages; accepted are up to {MOST_MESSAGES}");
+            return Err(malformed(&what));
+        }
         let mut failed = Vec::new();
         let mut by_image: Vec<Vec<(Arrival, Delivery)>> = Vec::new();
         for message in messages {

@@ -176,6 +176,8 @@ pub enum FaultKind {
     /// The call takes effect; of the answer only so many bytes come, and HTTP does not know that there
     /// were more.
     CutShort(usize),
+    /// The call takes effect; so many spaces come after the answer.
+    Padded(usize),
     /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
     /// checksum of a snapshot's block does not fit any more.
     FlipBit,
@@ -209,6 +211,7 @@ impl FaultKind {
             | FaultKind::CutShort(_)
             | FaultKind::EmptyPage
             | FaultKind::Without(_)
+            | FaultKind::Padded(_)
             | FaultKind::FlipBit => true,
             FaultKind::Throttle
             | FaultKind::InternalError

@@ -334,6 +334,12 @@ async fn handle(
             reply.body.truncate(bytes);
             response(reply, false)
         }
+        Some(FaultKind::Padded(spaces)) => {
+            let mut body = reply.body.to_vec();
+            body.resize(body.len() + spaces, b' ');
+            reply.body = body.into();
+            response(reply, false)
+        }
         Some(FaultKind::Without(name)) => {
             reply.body = without::element(&reply.body, &name);
             response(reply, false)
@@ -488,6 +494,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
             | FaultKind::CutShort(_)
             | FaultKind::EmptyPage
             | FaultKind::Without(_)
+            | FaultKind::Padded(_)
             | FaultKind::FlipBit,
             _,
         ) => return None,

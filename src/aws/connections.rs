@@ -21,8 +21,10 @@ use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 
 /// So many connections to a host wait for the next request: what one event has under way at once, about. A batch needs
 /// more of them, but not afterwards.
@@ -30,6 +32,10 @@ const MOST_IDLE: usize = 4;
 
 /// For so long they do. Servers end those that wait for much longer.
 const IDLE: Duration = Duration::from_secs(15);
+
+/// The most bytes of an answer. A page of 500 images that have 50 long tags each takes some 15 MB; what goes on for longer
+/// fills the function's memory.
+pub(super) const MOST_OF_AN_ANSWER: usize = 32 << 20;
 
 /// So many connections are remembered: more than there are ever open.
 const MOST_KNOWN: usize = 256;
@@ -102,7 +108,8 @@ struct Connections {
 impl HttpConnector for Connections {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         if request.extension::<OnItsOwn>().is_some() {
-            return self.single.call(request);
+            let call = self.single.call(request);
+            return HttpConnectorFuture::new(async move { call.await.map(bounded) });
         }
         // The SDK asks here which connection it was.
         let captured = request.extension::<CaptureSmithyConnection>().cloned();
@@ -122,17 +129,22 @@ impl HttpConnector for Connections {
                     if let Some(captured) = captured {
                         request.add_extension(captured);
                     }
-                    single.call(request).await
+                    single.call(request).await.map(bounded)
                 }
                 (answer, _, connection) => {
                     if let (Ok(_), Some(connection)) = (&answer, connection) {
                         known.remember(connection);
                     }
-                    answer
+                    answer.map(bounded)
                 }
             }
         })
     }
+}
+
+/// The answer, of which no more can be read than it may have.
+fn bounded(answer: HttpResponse) -> HttpResponse {
+    answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, MOST_OF_AN_ANSWER)))
 }
 
 /// Whether the connection ended before it brought an answer. What was sent over it may have arrived all the same, as

@@ -14,6 +14,37 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+#[tokio::test]
+async fn an_answer_that_does_not_end_is_given_up_and_says_nothing() {
+    let house = House::of(billing(
+        expecting("Windows"),
+        "Windows",
+        "RunInstances:0002",
+    ))
+    .await;
+    house.inject(Fault::nth("DescribeImages", 1, FaultKind::Padded(1 << 20)));
+    assert_eq!(house.record(registered()).await["verdict"], "verified");
+    house.inject(Fault::always("DescribeImages", FaultKind::Padded(33 << 20)));
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("longer than 32 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn a_batch_of_more_messages_than_sqs_gives_is_refused_and_says_how_many_are_accepted() {
+    let house = House::of(image()).await;
+    let messages = vec![json!({ "messageId": "m", "body": "{}" }); 10_001];
+    let error = house
+        .give(json!({ "Records": messages }))
+        .await
+        .unwrap_err();
+    assert_eq!(error.error_type(), "MalformedEvent");
+    assert!(
+        error.to_string().contains("accepted are up to 10000"),
+        "{error}"
+    );
+}
+
 const LEDGER: &str = "ami-billing-guard";
 const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
 
