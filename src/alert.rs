@@ -53,26 +53,178 @@ pub(crate) struct Message {
 /// The SNS message of a record: text where people read (`default`, `email`), the record where
 /// programs do.
 pub(crate) fn message(record: &Record) -> Message {
-    let json = serde_json::json!(record);
-    let mut bodies = bodies(&text(record), &json);
-    if bodies.len() > LONGEST_MESSAGE {
-        // An image with very many tags or launch permissions: the log and the ledger have them all.
-        let mut shorter = record.clone();
-        shorter.rebuild = None;
-        shorter.references.truncate(10);
-        let mut json = serde_json::json!(shorter);
-        bodies = self::bodies(&text(&shorter), &json);
-        if bodies.len() > LONGEST_MESSAGE {
-            // Longer than anything that EC2 or IAM allows.
-            cut(&mut json);
-            shorter.fix.retain(|step| step.len() <= SHOWN);
-            bodies = self::bodies(&text(&shorter), &json);
+    message_with(record, None)
+}
+
+/// The message of the first record that is over the number of an hour's alerts: it says that the digest has further ones.
+pub(crate) fn first_over(record: &Record, most: u32) -> Message {
+    let note = format!(
+        "This hour has more alerts than the policy's alert.max_per_hour ({most}). The next hourly digest has further AMIs of \
+         this hour that are held or need a look."
+    );
+    message_with(record, Some(&note))
+}
+
+/// What a message is shortened by until SNS takes it, one after the other. The request that registers the image again, the
+/// most valuable part, is left out last.
+const SHORTENINGS: [fn(&mut Draft<'_>); 6] = [
+    fewer_references,
+    no_long_texts,
+    no_tags_for_programs,
+    no_launch_permissions,
+    no_tags_in_the_command,
+    no_request,
+];
+
+/// So many references stay in a message that is too long.
+const FEWER_REFERENCES: usize = 10;
+
+/// A message in the making.
+struct Draft<'a> {
+    record: Record,
+    /// The body for programs.
+    json: Value,
+    note: Option<&'a str>,
+    /// Whether the command that registers the image again has the image's tags.
+    with_tags: bool,
+    /// What is left out, each with the record's key that has it.
+    left_out: Vec<String>,
+}
+
+impl Draft<'_> {
+    fn bodies(&self) -> String {
+        let mut json = self.json.clone();
+        if let (Some(members), false) = (json.as_object_mut(), self.left_out.is_empty()) {
+            members.insert("left_out".into(), self.left_out.clone().into());
         }
+        bodies(&text_of(self), &json)
+    }
+
+    /// A member of the body for programs.
+    fn member(&mut self, pointer: &str) -> Option<&mut Value> {
+        self.json.pointer_mut(pointer)
+    }
+}
+
+fn fewer_references(draft: &mut Draft<'_>) {
+    let references = &mut draft.record.references;
+    let Some(fewer @ 1..) = references.len().checked_sub(FEWER_REFERENCES) else {
+        return;
+    };
+    // The last one may stand for some that the record does not have either.
+    let unnamed = references.last().and_then(|last| more(last));
+    let number = unnamed.map_or(fewer, |unnamed| fewer - 1 + unnamed);
+    references.truncate(FEWER_REFERENCES);
+    references.push(format!("and {number} more"));
+    let shorter = serde_json::json!(references);
+    if let Some(member) = draft.member("/references") {
+        *member = shorter;
+    }
+    draft.left_out.push(format!(
+        "ARNs of what refers to the image: {number} (`references`)"
+    ));
+}
+
+fn no_long_texts(draft: &mut Draft<'_>) {
+    let steps = &mut draft.record.fix;
+    let before = steps.len();
+    steps.retain(|step| step.len() <= SHOWN);
+    let (left, shorter) = (before - steps.len(), serde_json::json!(steps));
+    if let Some(member) = draft.member("/fix") {
+        *member = shorter;
+    }
+    if left > 0 {
+        draft
+            .left_out
+            .push(format!("long steps to make it right: {left} (`fix`)"));
+    }
+    let whole = draft.json.clone();
+    if let Some(members) = draft.json.as_object_mut() {
+        let others = members.iter_mut().filter(|(key, _)| *key != "rebuild");
+        others.for_each(|(_, member)| cut(member));
+    }
+    if draft.json != whole {
+        draft.left_out.push(format!(
+            "in the part for programs, what is beyond {SHOWN} characters of a text"
+        ));
+    }
+}
+
+/// Where the request is that registers an image again.
+const REQUEST: &str = "(`rebuild`)";
+
+const TAGS: &str = "/rebuild/register_image/TagSpecifications";
+
+fn no_tags_for_programs(draft: &mut Draft<'_>) {
+    let Some(tags) = draft.member(TAGS) else {
+        return;
+    };
+    let number = tags.pointer("/0/Tags").and_then(Value::as_array);
+    let number = number.map_or(0, Vec::len);
+    let request = draft.member("/rebuild/register_image");
+    if let Some(request) = request.and_then(Value::as_object_mut) {
+        request.remove("TagSpecifications");
+    }
+    draft.left_out.push(format!(
+        "in the part for programs, the image's tags: {number} (`rebuild.register_image.TagSpecifications`)"
+    ));
+}
+
+fn no_launch_permissions(draft: &mut Draft<'_>) {
+    let Some(permissions) = draft.member("/rebuild/launch_permissions") else {
+        return;
+    };
+    let number = permissions.as_array().map_or(0, Vec::len);
+    if number > 0 {
+        *permissions = Value::Null;
+        draft.left_out.push(format!(
+            "launch permissions: {number} (`rebuild.launch_permissions`)"
+        ));
+    }
+}
+
+fn no_tags_in_the_command(draft: &mut Draft<'_>) {
+    draft.with_tags = false;
+}
+
+fn no_request(draft: &mut Draft<'_>) {
+    if draft.record.rebuild.take().is_none() {
+        return;
+    }
+    if let Some(member) = draft.member("/rebuild") {
+        *member = Value::Null;
+    }
+    draft.left_out.push(format!(
+        "the request that registers the image again {REQUEST}"
+    ));
+}
+
+/// The number in a record's `and 3 more`.
+fn more(text: &str) -> Option<usize> {
+    let number = text.strip_prefix("and ")?.strip_suffix(" more")?;
+    number.parse().ok()
+}
+
+fn message_with(record: &Record, note: Option<&str>) -> Message {
+    let mut draft = Draft {
+        record: record.clone(),
+        json: serde_json::json!(record),
+        note,
+        with_tags: true,
+        left_out: Vec::new(),
+    };
+    let mut bodies = draft.bodies();
+    for shorten in SHORTENINGS {
+        if bodies.len() <= LONGEST_MESSAGE {
+            break;
+        }
+        shorten(&mut draft);
+        bodies = draft.bodies();
     }
     Message {
         subject: subject(record),
         bodies,
-        chat: chat::of_record(record),
+        chat: chat::of_record(record, note),
         attributes: {
             // Who hears of a mismatch also hears how it ended.
             let label = record.label();
@@ -151,21 +303,47 @@ fn bodies(text: &str, json: &Value) -> String {
     bodies.to_string()
 }
 
-/// The messages of a digest: the images that the hourly limit has held, by their records as the ledger has
-/// them, in as few messages as hold them.
-pub(crate) fn digest(digest: &Digest, held: &[Value]) -> Vec<Message> {
-    if held.is_empty() {
-        return Vec::new();
+/// The messages of a digest: the images that were over an hourly limit, by their records as the ledger has them. Each
+/// verdict has messages of its own, because subscriptions filter by it, and as few as possible.
+pub(crate) fn digest(digest: &Digest, held: Vec<Value>) -> Vec<Message> {
+    let mut by_verdict: BTreeMap<(usize, String), Vec<Value>> = BTreeMap::new();
+    for record in held {
+        // An image whose record is lost was held.
+        let verdict = record.get("verdict").and_then(Value::as_str);
+        let verdict = verdict.unwrap_or(VERDICTS[0]).to_owned();
+        let rank = VERDICTS.iter().position(|it| *it == verdict);
+        let rank = rank.unwrap_or(VERDICTS.len());
+        by_verdict.entry((rank, verdict)).or_default().push(record);
     }
-    let message = one_digest(digest, held);
+    let messages = by_verdict.iter();
+    let messages = messages.map(|((_, verdict), held)| digests(digest, verdict, held));
+    messages.collect::<Vec<_>>().concat()
+}
+
+/// The verdicts of digests, in the order of their messages.
+const VERDICTS: [&str; 3] = ["mismatch", "conflict", "unverifiable"];
+
+fn digests(digest: &Digest, verdict: &str, held: &[Value]) -> Vec<Message> {
+    let message = one_digest(digest, verdict, held);
     if message.bodies.len() <= LONGEST_MESSAGE || held.len() == 1 {
         return vec![message];
     }
     let (some, others) = held.split_at(held.len() / 2);
-    [self::digest(digest, some), self::digest(digest, others)].concat()
+    [
+        digests(digest, verdict, some),
+        digests(digest, verdict, others),
+    ]
+    .concat()
 }
 
-fn one_digest(digest: &Digest, held: &[Value]) -> Message {
+/// The interlocks in a record as the ledger has it.
+fn held_by(record: &Value) -> Vec<&str> {
+    let held_by = record.get("held_by").and_then(Value::as_array);
+    let held_by = held_by.into_iter().flatten();
+    held_by.filter_map(Value::as_str).collect()
+}
+
+fn one_digest(digest: &Digest, verdict: &str, held: &[Value]) -> Message {
     const KEYS: [&str; 8] = [
         "image_id",
         "name",
@@ -178,32 +356,56 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
     ];
     let mut text = Text::default();
     let number = held.len();
-    text.line(&format!(
-        "AMIs that do not bill what they should, and were held by the hourly limit: {number}. As many discards as the \
-         policy's discard.max_per_hour allows had been begun. They stood when they were judged."
-    ));
+    let is_by_limit = |record: &&Value| held_by(record).contains(&"limit");
+    let by_limit = held.iter().filter(is_by_limit).count();
+    let others = number - by_limit;
+    if by_limit > 0 {
+        text.line(&format!(
+            "AMIs that do not bill what they should, and were held by the hourly limit: {by_limit}. As many discards as \
+             the policy's discard.max_per_hour allows had been begun. They stood when they were judged."
+        ));
+    }
+    if others > 0 {
+        text.line(&format!(
+            "AMIs that are held or need a look, and have no alert of their own: {others}. The guard had sent as many alerts \
+             in the hour as the policy's alert.max_per_hour allows."
+        ));
+    }
     text.heading(&format!("In account {}, {}", digest.account, digest.region));
     for record in held {
         let word = |key: &str| plain(record.get(key).and_then(Value::as_str).unwrap_or("-"));
-        text.line(&format!(
-            "  {} {}: {}/{}: {}",
+        let label = match record.get("kind").and_then(Value::as_str) {
+            Some(kind) => format!("{}/{}", word("verdict"), plain(kind)),
+            None => word("verdict"),
+        };
+        let mut line = format!(
+            "  {} {}: {label}: {}",
             word("image_id"),
             word("name"),
-            word("verdict"),
-            word("kind"),
             word("reason")
-        ));
+        );
+        let held_by = held_by(record);
+        if !held_by.is_empty() {
+            line.push_str(&format!("; held by {}", plain(&held_by.join(", "))));
+        }
+        text.line(&line);
     }
     text.heading("What to do");
     text.line(
         "So many at once: is something wrong with the images, or with what they are expected to bill? Correct that \
          first.",
     );
+    text.line(
+        "To have one judged again, give its event to the function again. The log and the ledger have the whole record of \
+         each. To discard one yourself:",
+    );
     text.line(&format!(
-        "To have one judged again, give its event to the function again. To discard one yourself: aws ec2 \
-         deregister-image --region {} --image-id <image>. The log and the ledger have the whole record of each.",
-        digest.region
+        "aws ec2 deregister-image --region {} --image-id '<image>'",
+        word(Some(&digest.region), "region")
     ));
+    if text.0.contains('…') {
+        text.line("What ends in … here is cut: the record of the image has all of it.");
+    }
     let images: Vec<Value> = held
         .iter()
         .map(|record| {
@@ -211,19 +413,26 @@ fn one_digest(digest: &Digest, held: &[Value]) -> Message {
                 let text = plain(record.get(*key)?.as_str()?);
                 Some(((*key).to_owned(), text.into()))
             });
-            members.collect::<serde_json::Map<_, _>>().into()
+            let mut members: serde_json::Map<String, Value> = members.collect();
+            if record.get("held_by").is_some() {
+                members.insert("held_by".into(), held_by(record).into());
+            }
+            members.into()
         })
         .collect();
     let json = serde_json::json!({
         "schema": SCHEMA, "digest": "limit", "event_id": digest.event_id,
         "account": digest.account, "region": digest.region, "images": images,
     });
-    let subject = format!("AMI billing: held by the hourly limit, AMIs: {number}");
+    let subject = match others {
+        0 => format!("AMI billing: held by the hourly limit, AMIs: {number}"),
+        _ => format!("AMI billing digest: AMIs that are held or need a look: {number}"),
+    };
     Message {
         bodies: bodies(&text.0, &json),
-        chat: chat::of_digest(digest, held, &subject),
+        chat: chat::of_digest(digest, verdict, held, &subject),
         attributes: attributes(
-            "mismatch",
+            verdict,
             None,
             Some(digest.account.as_str()),
             Some(&digest.region),
@@ -262,6 +471,17 @@ fn done(record: &Record) -> &'static str {
 /// The text of an alert: what was done, what was registered, what it bills and should, how to make
 /// it right, how to take it back.
 pub fn text(record: &Record) -> String {
+    text_of(&Draft {
+        record: record.clone(),
+        json: Value::Null,
+        note: None,
+        with_tags: true,
+        left_out: Vec::new(),
+    })
+}
+
+fn text_of(draft: &Draft<'_>) -> String {
+    let record = &draft.record;
     let mut text = Text::default();
     let image = record.image_id.as_deref().unwrap_or("An AMI");
     text.line(&format!(
@@ -272,6 +492,9 @@ pub fn text(record: &Record) -> String {
 
     text.heading("What was done");
     deeds(record).iter().for_each(|deed| text.line(deed));
+    if let Some(note) = draft.note {
+        text.line(note);
+    }
 
     text.heading("Registered");
     text.field("image", &record.image_id);
@@ -318,7 +541,16 @@ pub fn text(record: &Record) -> String {
     if !record.references.is_empty() {
         text.heading("What refers to it, in this account and Region");
         for arn in &record.references {
-            text.field("used by", &Some(arn.clone()));
+            match more(arn) {
+                Some(more) => {
+                    text.line(&format!("  and {more} more. To list all of them:"));
+                    text.line(&format!(
+                        "{} --include-all-resource-types",
+                        aws_ec2(record, "describe-image-references", "--image-ids")
+                    ));
+                }
+                None => text.field("used by", &Some(arn.clone())),
+            }
         }
     }
 
@@ -333,9 +565,16 @@ pub fn text(record: &Record) -> String {
         if record.action == Action::Deregister {
             text.line(
                 "This needs the image's snapshots, which the guard never deletes, and that the Recycle Bin \
-                 kept the image. A snapshot that is in the Recycle Bin itself is restored first: aws ec2 \
-                 restore-snapshot-from-recycle-bin. Sharing comes back by itself.",
+                 kept the image. Sharing comes back by itself.",
             );
+            text.line(
+                "If a snapshot of the image is in the Recycle Bin itself, restore that first:",
+            );
+            text.line(&format!(
+                "aws ec2 restore-snapshot-from-recycle-bin --region {} --snapshot-id {}",
+                region(record),
+                word(record.snapshot_id.as_deref(), "the snapshot")
+            ));
         } else {
             launch_permissions(record, record.image_id.as_deref())
                 .iter()
@@ -353,7 +592,9 @@ pub fn text(record: &Record) -> String {
             Some(_) => "How to register it again, if it can not be restored",
             None => "How to register it again",
         });
-        text.line(&register_again(record, rebuild));
+        register_again(record, rebuild, draft.with_tags)
+            .iter()
+            .for_each(|line| text.line(line));
         not_in_the_request(record, rebuild)
             .iter()
             .for_each(|line| text.line(line));
@@ -361,7 +602,45 @@ pub fn text(record: &Record) -> String {
             "A new image bills as this one did: its snapshot's metadata is not mended by that.",
         );
     }
+    if draft.record.rebuild.is_none() && draft.left_out.iter().any(|it| it.ends_with(REQUEST)) {
+        text.heading("How to register it again");
+        text.line(
+            "The request is too long for this message. The record has it (`rebuild`): see below.",
+        );
+    }
+    left_out(draft, &mut text);
     text.0
+}
+
+/// What the message does not have, and where it is.
+fn left_out(draft: &Draft<'_>, text: &mut Text) {
+    // Each text that `plain` cut ends in this.
+    let cut = text.0.contains('…');
+    if draft.left_out.is_empty() && !cut {
+        return;
+    }
+    let record = &draft.record;
+    text.heading("What this message leaves out");
+    if cut {
+        text.line("  The rest of each text that ends in … here.");
+    }
+    if !draft.left_out.is_empty() {
+        text.line("  The whole would be longer than SNS takes. So these are not here:");
+        let left_out = draft.left_out.iter();
+        left_out.for_each(|what| text.line(&format!("  {what}")));
+    }
+    let item = [&record.account, &record.region, &record.image_id];
+    let item = item.map(|part| plain(part.as_deref().unwrap_or("-")));
+    text.line(&format!(
+        "The record has all of it, by these keys. It is in the ledger's item {}, and in the function's log group:",
+        item.join("#")
+    ));
+    let event = record.event_id.as_deref().filter(|id| is_word(id));
+    text.line(&format!(
+        "aws logs filter-log-events --region {} --log-group-name '<the log group>' --filter-pattern '\"{}\"'",
+        region(record),
+        event.unwrap_or("<event id>")
+    ));
 }
 
 /// Whether the image is, or is about to be, gone in a way in which it may have to be registered again.
@@ -371,39 +650,42 @@ fn registers_again(record: &Record) -> bool {
         && !matches!(record.outcome, Some(Outcome::Refused | Outcome::Failed))
 }
 
-/// The command that registers the image again, as it was.
-fn register_again(record: &Record, rebuild: &Rebuild) -> String {
-    let region = record.region.as_deref().unwrap_or("<region>");
-    let command = |request: &Value| {
-        format!(
-            "aws ec2 register-image --region {region} --cli-input-json {}",
-            shell_quoted(&escaped_json(&request.to_string()))
-        )
-    };
-    let whole = command(&rebuild.register_image);
-    if whole.len() <= 2 * LONGEST_TAGS {
-        return whole;
-    }
+/// The command that registers the image again, as it was, and what it lacks.
+fn register_again(record: &Record, rebuild: &Rebuild, with_tags: bool) -> Vec<String> {
     let mut request = rebuild.register_image.clone();
-    if let Some(members) = request.as_object_mut() {
-        members.remove("TagSpecifications");
+    let mut lines = Vec::new();
+    if let (Some(members), false) = (request.as_object_mut(), with_tags)
+        && let Some(tags) = members.remove("TagSpecifications")
+    {
+        let number = tags.pointer("/0/Tags").and_then(Value::as_array);
+        lines.push(format!(
+            "The command leaves out the image's tags, {} in number, because it would be too long. The record has them \
+             (`rebuild.register_image.TagSpecifications`).",
+            number.map_or(0, Vec::len)
+        ));
     }
-    format!(
-        "{} (without its tags, which the record has)",
-        command(&request)
-    )
+    lines.push(format!(
+        "aws ec2 register-image --region {} --cli-input-json {}",
+        region(record),
+        shell_quoted(&escaped_json(&request.to_string()))
+    ));
+    lines
 }
 
 /// What the image had that RegisterImage cannot bring back, each with the command that does.
 fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
-    let region = record.region.as_deref().unwrap_or("<region>");
+    let region = region(record);
     let on_the_new =
         |command: &str| format!("aws ec2 {command} --region {region} --image-id '<the new image>'");
     let mut steps = launch_permissions(record, None);
     if let Some(at) = rebuild.deprecate_at {
         // EC2 API reference, "EnableImageDeprecation": "You can't specify a date in the past".
+        steps.push(
+            "It had a deprecation time, and EC2 accepts a future one only. To set it again:"
+                .to_owned(),
+        );
         steps.push(format!(
-            "It had a deprecation time, and EC2 accepts a future one only. To set it again: {} --deprecate-at {}",
+            "{} --deprecate-at {}",
             on_the_new("enable-image-deprecation"),
             at.to_rfc3339_opts(SecondsFormat::Secs, true)
         ));
@@ -413,8 +695,9 @@ fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
             "enabled-with-cooldown" => " --with-cooldown",
             _ => "",
         };
+        steps.push("It had deregistration protection. To protect the new image:".to_owned());
         steps.push(format!(
-            "It had deregistration protection. To protect the new image: {}{cooldown}",
+            "{}{cooldown}",
             on_the_new("enable-image-deregistration-protection")
         ));
     }
@@ -424,10 +707,14 @@ fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
         .is_some_and(|mode| mode.starts_with("uefi"))
     {
         // EC2 API reference, "Image": it has no UefiData.
-        steps.push(format!(
+        steps.push(
             "It boots by UEFI, and DescribeImages does not show UEFI variables. If it had its own (Secure Boot keys), \
-             read them from an instance of the image before you register it: aws ec2 get-instance-uefi-data --region \
-             {region} --instance-id '<an instance of the image>' --query UefiData --output text. Pass them as --uefi-data."
+             read them from an instance of the image before you register it, and pass them as --uefi-data:"
+                .to_owned(),
+        );
+        steps.push(format!(
+            "aws ec2 get-instance-uefi-data --region {region} --instance-id '<an instance of the image>' --query UefiData \
+             --output text"
         ));
     }
     steps
@@ -448,16 +735,17 @@ fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
         return Vec::new();
     }
     let json = serde_json::json!({ "Add": permissions }).to_string();
-    let region = record.region.as_deref().unwrap_or("<region>");
+    let region = region(record);
     let command = format!(
         "aws ec2 modify-image-attribute --region {region} --image-id {} --launch-permission {}",
         image.unwrap_or("'<the new image>'"),
         shell_quoted(&escaped_json(&json))
     );
     match command.len() <= LONGEST_TAGS {
-        true => vec![format!("It was shared. To share it again: {command}")],
+        true => vec!["It was shared. To share it again:".to_owned(), command],
         false => vec![format!(
-            "It was shared with {} others. Its record has them all (rebuild.launch_permissions).",
+            "It was shared with {} others, too many for a command here. The record has them all \
+             (`rebuild.launch_permissions`).",
             permissions.len()
         )],
     }
@@ -495,9 +783,19 @@ fn deeds(record: &Record) -> Vec<String> {
         (Action::Hold, _) => {
             let held = record.held_by.iter();
             let held = held.map(|interlock| format!("  {interlock}: {}", why_held(record, *interlock)));
-            std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
+            let mut deeds: Vec<String> = std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
                 .chain(held)
-                .collect()
+                .collect();
+            if record.held_by.contains(&Interlock::Shared)
+                && record.shared_with.last().is_some_and(|last| more(last).is_some())
+            {
+                deeds.push("To list all whom it is shared with:".to_owned());
+                deeds.push(format!(
+                    "{} --attribute launchPermission",
+                    aws_ec2(record, "describe-image-attribute", "--image-id")
+                ));
+            }
+            deeds
         }
         (Action::None | Action::Alert, _) => {
             let mut deeds = vec!["Nothing: this verdict is told, never acted upon.".to_owned()];
@@ -507,11 +805,12 @@ fn deeds(record: &Record) -> Vec<String> {
             deeds
         }
         (_, Some(Outcome::Refused)) => {
-            return vec![
+            let mut deeds = vec![
                 "Nothing: EC2 refused, and the image stands. It will not be tried again by itself.".to_owned(),
                 format!("  {}", error()),
-                by_hand(record),
             ];
+            deeds.extend(by_hand(record));
+            return deeds;
         }
         (_, Some(Outcome::Failed)) => {
             let mut deeds = vec![
@@ -520,7 +819,8 @@ fn deeds(record: &Record) -> Vec<String> {
                 format!("  {}", error()),
             ];
             if let Some(undo) = undo(record) {
-                deeds.push(format!("If it turns out to be gone, and is needed: {undo}"));
+                deeds.push("If it turns out to be gone, and is needed:".to_owned());
+                deeds.push(undo);
             }
             return deeds;
         }
@@ -644,31 +944,37 @@ pub(crate) fn undo(record: &Record) -> Option<String> {
     }
 }
 
-/// What a person can do about a discard that EC2 refused.
-fn by_hand(record: &Record) -> String {
+/// What a person can do about a discard that EC2 refused: sentences, and commands on lines of their own.
+fn by_hand(record: &Record) -> Vec<String> {
     let command = match record.action {
         Action::Disable => "disable-image",
         _ => "deregister-image",
     };
     let command = aws_ec2(record, command, "--image-id");
     match record.refusal {
-        Some(Refusal::Protected) => format!(
-            "Somebody wants it kept: it has deregistration protection. If it is to go: {}, wait for a day if the \
-             protection has a cool-down, then {command}",
-            aws_ec2(record, "disable-image-deregistration-protection", "--image-id")
-        ),
-        Some(Refusal::BackupManaged) => "It is a recovery point of AWS Backup, and only AWS Backup deletes it: find it \
-             in its vault, and delete it there if it is to go."
-            .to_owned(),
-        Some(Refusal::NotOwner) => {
+        Some(Refusal::Protected) => vec![
+            "Somebody wants it kept: it has deregistration protection. If it is to go, take the protection away:"
+                .to_owned(),
+            aws_ec2(record, "disable-image-deregistration-protection", "--image-id"),
+            "Wait for a day if the protection has a cool-down. Then discard it:".to_owned(),
+            command,
+        ],
+        Some(Refusal::BackupManaged) => vec![
+            "It is a recovery point of AWS Backup, and only AWS Backup deletes it: find it in its vault, and delete it \
+             there if it is to go."
+                .to_owned(),
+        ],
+        Some(Refusal::NotOwner) => vec![
             "EC2 takes it for another account's image, or one of a service: only its owner can discard it."
-                .to_owned()
-        }
-        Some(Refusal::Denied) => format!(
+                .to_owned(),
+        ],
+        Some(Refusal::Denied) => vec![
             "Restore the permission in the template, or look for a service control policy that takes it away. To \
-             discard it yourself: {command}"
-        ),
-        Some(Refusal::Other) | None => format!("To discard it yourself: {command}"),
+             discard it yourself:"
+                .to_owned(),
+            command,
+        ],
+        Some(Refusal::Other) | None => vec!["To discard it yourself:".to_owned(), command],
     }
 }
 
@@ -687,7 +993,8 @@ pub(crate) struct Anew {
 pub(crate) const AT_PACKER: &str = "Packer registered it. So that its next images keep the billing code: the builder amazon-ebssurrogate with \
      `use_create_image = true` makes them by CreateImage.";
 
-/// How to get an image that bills what it should, a step a line.
+/// How to get an image that bills what it should: sentences, and commands, each of them complete. A placeholder in a
+/// command is quoted, so that a shell does not take it for a redirection.
 pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     let declare = format!(
         "{} --tags 'Key={EXPECT_TAG},Value=<what it should bill>'",
@@ -711,9 +1018,8 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
                     }
                     _ => "",
                 };
-                steps.push(format!(
-                    "Or, if what it bills is right, say so{first}: {declare}"
-                ));
+                steps.push(format!("Or, if what it bills is right, say so{first}:"));
+                steps.push(declare);
             }
             steps
         }
@@ -732,7 +1038,8 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
                     "If what was observed is right: create the image from an instance that has the code.".into(),
                 ],
             };
-            steps.push(format!("If a declaration is wrong, correct it: {declare}"));
+            steps.push("If a declaration is wrong, correct it:".to_owned());
+            steps.push(declare);
             steps.push(
                 "If what was observed misleads, no tag helps: exempt the image by an [[exempt]] rule of the policy."
                     .into(),
@@ -740,11 +1047,11 @@ pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
             steps
         }
         Verdict::Unverifiable if ec2_is_clear(record) => {
-            vec![format!("Say what the image should bill: {declare}")]
+            vec!["Say what the image should bill:".to_owned(), declare]
         }
         // Told of for its tag alone.
         Verdict::Verified if record.action == Action::Alert => {
-            vec![format!("Correct the tag: {declare}")]
+            vec!["Correct the tag:".to_owned(), declare]
         }
         Verdict::Conflict | Verdict::Unverifiable => vec![
             "What EC2 says of the image contradicts itself, or is new to this version of the guard: no \
@@ -790,8 +1097,8 @@ fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
     let name = record.name.as_deref().unwrap_or_default();
     let mut command = format!(
         "aws ec2 create-image --region {} --instance-id {} {}",
-        record.region.as_deref().unwrap_or("<region>"),
-        anew.origin.instance,
+        region(record),
+        word(Some(&anew.origin.instance), "the instance"),
         name_option(name)
     );
     if let Some(tags) = tags {
@@ -807,7 +1114,8 @@ fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
     ];
     if left_out > 0 {
         steps.push(format!(
-            "{left_out} of the image's tags are not in the command, as it would be too long."
+            "{left_out} of the image's tags are not in the command, because it would be too long. The image has them. After a \
+             discard, the record has them too (`rebuild.register_image.TagSpecifications`)."
         ));
     }
     steps
@@ -815,8 +1123,9 @@ fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
 
 fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
     let platform = expected_platform(record);
-    let region = record.region.as_deref().unwrap_or("<region>");
-    let snapshot = record.snapshot_id.as_deref().unwrap_or("<snapshot>");
+    let region = region(record);
+    let snapshot = word(record.snapshot_id.as_deref(), "the snapshot");
+    let base = shell_quoted(&format!("<an AMI that bills {platform}>"));
     let name = record.name.as_deref().unwrap_or_default();
     vec![
         format!(
@@ -829,14 +1138,18 @@ fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
                 origin.instance, origin.bills
             ),
         },
+        format!("2. Launch an instance from an AMI that bills {platform}, and stop it when it runs:"),
         format!(
-            "2. aws ec2 run-instances --region {region} --image-id <an AMI that bills {platform}> --instance-type <type>, and stop it when it runs"
+            "aws ec2 run-instances --region {region} --image-id {base} --instance-type '<type>'"
         ),
+        format!("aws ec2 stop-instances --region {region} --instance-ids '<the instance>'"),
+        "3. Make a volume of the snapshot where the instance is, and attach it in place of the root volume:".into(),
         format!(
-            "3. aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone <the instance's>, and attach it in place of the root volume"
+            "aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone '<zone of the instance>'"
         ),
+        "4. Create the image. As long as this image has the name, it must be another:".into(),
         format!(
-            "4. aws ec2 create-image --region {region} --instance-id <the instance> {} (another name, as long as this image has it)",
+            "aws ec2 create-image --region {region} --instance-id '<the instance>' {}",
             name_option(name)
         ),
         "Until then, a Reserved Instance for that platform does not apply to instances of this image.".into(),
@@ -848,7 +1161,7 @@ fn from_another_bundle(record: &Record) -> Vec<String> {
     let platform = expected_platform(record);
     vec![
         "A billing code can not be put on an AMI afterwards, and this image is instance-store-backed: \
-         aws ec2 create-image can not make such a one anew."
+         CreateImage can not make such a one anew."
             .into(),
         format!(
             "Launch an EBS-backed instance from an AMI that bills {platform}, bring onto it what this image has, and \
@@ -928,9 +1241,36 @@ fn ec2_is_clear(record: &Record) -> bool {
     actual.is_some_and(|actual| matches!(actual.billed_as(), BilledAs::Known { .. }))
 }
 
+/// The record's Region as one word of a command.
+fn region(record: &Record) -> String {
+    word(record.region.as_deref(), "region")
+}
+
+/// A value as one word of a command, or a placeholder for it.
+fn word(value: Option<&str>, placeholder: &str) -> String {
+    match value {
+        Some(value) if is_word(value) => value.to_owned(),
+        _ => shell_quoted(&format!("<{placeholder}>")),
+    }
+}
+
+/// Whether a text is an id or a name that means nothing else to a shell.
+fn is_word(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Whether a line is a command: it stands alone, and can be copied and run.
+pub fn is_command(line: &str) -> bool {
+    line.starts_with("aws ") || line.starts_with("ami-guard ")
+}
+
 fn aws_ec2(record: &Record, command: &str, option: &str) -> String {
-    let image = record.image_id.as_deref().unwrap_or("<image>");
-    let region = record.region.as_deref().unwrap_or("<region>");
+    let image = word(record.image_id.as_deref(), "image");
+    let region = region(record);
     format!("aws ec2 {command} {option} {image} --region {region}")
 }
 
@@ -1042,7 +1382,7 @@ mod tests {
             "  bills        Linux/UNIX",
             "  should bill  Windows",
             "  who says so  image-tag",
-            "aws ec2 create-image --region eu-west-1 --instance-id <the instance> --name 'win2022-golden'",
+            "\naws ec2 create-image --region eu-west-1 --instance-id '<the instance>' --name 'win2022-golden'\n",
             "a Reserved Instance for that platform does not apply",
             "aws ec2 restore-image-from-recycle-bin --image-id ami-0a1b2c3d4e5f60001",
         ] {
@@ -1126,6 +1466,8 @@ mod tests {
         }));
         let honest = super::text(&with_fix(Record {
             error: Some("e".into()),
+            // Cut as well, and so said.
+            event_id: Some("e".repeat(1000)),
             ..record()
         }));
         assert_eq!(text.lines().count(), honest.lines().count());
@@ -1247,7 +1589,7 @@ mod tests {
             "{} of the image's tags are not in the command",
             50 - carried
         );
-        assert!(carried > 0 && steps.last().unwrap().contains("say so"));
+        assert!(carried > 0 && steps[steps.len() - 2].contains("say so"));
         assert!(
             steps.iter().any(|step| step.starts_with(&counted)),
             "{steps:?}"
@@ -1292,6 +1634,129 @@ mod tests {
             let record: Value = serde_json::from_str(bodies["sqs"].as_str().unwrap()).unwrap();
             assert_eq!(record["verdict"], "mismatch");
         }
+    }
+
+    /// The record of a discard, with a request that registers the image again.
+    fn with_request(request: Value) -> Record {
+        Record {
+            rebuild: Some(Rebuild {
+                register_image: request,
+                launch_permissions: Vec::new(),
+                deprecate_at: None,
+                deregistration_protection: None,
+            }),
+            ..record()
+        }
+    }
+
+    fn parts(message: &Message) -> (String, Value) {
+        let bodies: Value = serde_json::from_str(&message.bodies).unwrap();
+        let programs = serde_json::from_str(bodies["sqs"].as_str().unwrap()).unwrap();
+        (bodies["email"].as_str().unwrap().to_owned(), programs)
+    }
+
+    #[test]
+    fn the_request_that_registers_again_is_left_out_last_and_never_without_a_word() {
+        let tags = |number: usize, value: &str| {
+            let tag = |n: usize| serde_json::json!({ "Key": format!("k{n}"), "Value": value });
+            let tags: Vec<Value> = (0..number).map(tag).collect();
+            serde_json::json!({
+                "Name": "golden",
+                "TagSpecifications": [{ "ResourceType": "image", "Tags": tags }],
+            })
+        };
+        let request = |mail: &str| -> Option<Value> {
+            let command = mail
+                .lines()
+                .find(|it| it.starts_with("aws ec2 register-image"))?;
+            serde_json::from_str(arguments(command).last().unwrap()).ok()
+        };
+        let has_tags = |request: &Value| request.get("TagSpecifications").is_some();
+
+        // All of it fits.
+        let (mail, programs) = parts(&message(&with_request(tags(46, &"a".repeat(256)))));
+        assert!(has_tags(&request(&mail).unwrap()));
+        assert!(has_tags(&programs["rebuild"]["register_image"]));
+        assert!(programs.get("left_out").is_none() && !mail.contains("leaves out"));
+
+        // The mail has all of it, the part for programs says what it leaves out.
+        let (mail, programs) = parts(&message(&with_request(tags(46, &"\"".repeat(256)))));
+        assert!(has_tags(&request(&mail).unwrap()));
+        assert_eq!(programs["rebuild"]["register_image"]["Name"], "golden");
+        assert!(!has_tags(&programs["rebuild"]["register_image"]));
+        let said = "the image's tags: 46 (`rebuild.register_image.TagSpecifications`)";
+        assert!(
+            programs["left_out"].to_string().contains(said),
+            "{programs}"
+        );
+        assert!(mail.contains(said), "{mail}");
+
+        // Neither has the tags, both have the request.
+        let (mail, programs) = parts(&message(&with_request(tags(46, &"\u{202e}".repeat(2560)))));
+        assert_eq!(request(&mail).unwrap()["Name"], "golden");
+        assert!(!has_tags(&request(&mail).unwrap()));
+        assert!(
+            mail.contains("leaves out the image's tags, 46 in number"),
+            "{mail}"
+        );
+        assert_eq!(programs["rebuild"]["register_image"]["Name"], "golden");
+
+        // Longer than anything that EC2 allows.
+        let long = serde_json::json!({ "Description": "\"".repeat(100_000) });
+        let (mail, programs) = parts(&message(&with_request(long)));
+        assert_eq!(request(&mail), None);
+        assert!(programs["rebuild"].is_null());
+        assert!(mail.contains("\nHow to register it again\n"), "{mail}");
+        assert!(mail.contains("the request that registers the image again (`rebuild`)"));
+        let key = "123456789012#eu-west-1#ami-0a1b2c3d4e5f60001";
+        assert!(mail.contains(key), "{mail}");
+        let look = "aws logs filter-log-events --region eu-west-1 --log-group-name '<the log group>' --filter-pattern '\"e-1\"'";
+        assert!(mail.lines().any(|line| line == look), "{mail}");
+    }
+
+    #[test]
+    fn lists_that_are_cut_say_how_to_see_the_rest() {
+        let mut references: Vec<String> = (0..100).map(|n| format!("arn:aws:{n}")).collect();
+        references.push("and 23 more".into());
+        let held = Record {
+            action: Action::Hold,
+            outcome: None,
+            undo: None,
+            held_by: vec![Interlock::InUse, Interlock::Shared],
+            shared_with: vec!["210987654321".into(), "and 4 more".into()],
+            references,
+            ..record()
+        };
+        let message = message(&held);
+        let (mail, _) = parts(&message);
+        for command in [
+            "aws ec2 describe-image-references --image-ids ami-0a1b2c3d4e5f60001 --region eu-west-1 --include-all-resource-types",
+            "aws ec2 describe-image-attribute --image-id ami-0a1b2c3d4e5f60001 --region eu-west-1 --attribute launchPermission",
+        ] {
+            assert!(
+                mail.lines().any(|line| line == command),
+                "{command} in:\n{mail}"
+            );
+        }
+        assert!(mail.contains("and 23 more. To list all of them:"), "{mail}");
+        assert!(message.chat.contains("and 113 more, which the mail has"));
+
+        // Of those that the record has, a message that is too long leaves some out.
+        let long = Record {
+            references: [vec!["\"".repeat(10_000); 100], vec!["and 23 more".into()]].concat(),
+            ..held
+        };
+        let (mail, programs) = parts(&super::message(&long));
+        assert!(
+            mail.contains("and 113 more. To list all of them:"),
+            "{mail}"
+        );
+        assert!(
+            mail.contains("refers to the image: 113 (`references`)"),
+            "{mail}"
+        );
+        assert_eq!(programs["references"][10], "and 113 more");
+        assert!(programs["left_out"].is_array());
     }
 
     #[test]

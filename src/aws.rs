@@ -1568,7 +1568,15 @@ fn with_causes(error: &dyn std::error::Error) -> String {
             said.push(text);
         }
     }
-    said.join(": ").chars().take(500).collect()
+    cut_after(500, &said.join(": "))
+}
+
+/// A text of at most so many characters. One that is longer says that it was cut.
+fn cut_after(most: usize, text: &str) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{} (cut here)", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 /// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may
@@ -1587,14 +1595,8 @@ fn classify<E: ProvideErrorMetadata>(
     match error {
         SdkError::ServiceError(refusal) => {
             let code = refusal.err().code().unwrap_or_default();
-            let message = refusal
-                .err()
-                .message()
-                .unwrap_or("no message")
-                .chars()
-                // An encoded authorisation message can be thousands of characters long.
-                .take(1000)
-                .collect::<String>();
+            // An encoded authorisation message can be thousands of characters long.
+            let message = cut_after(1000, refusal.err().message().unwrap_or("no message"));
             let passing = matches!(refusal.raw().status().as_u16(), 408 | 429 | 500..);
             match code {
                 _ if passing => unavailable(format!("{code}: {message}")),

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::event::{self, AccountId, AmiId, Digest, Incoming, RegisteredBy, Registration};
 use crate::expectation::Expectation;
 use crate::inquiry::Traces;
-use crate::ledger::{Discard, Ledger, Told, Turn};
+use crate::ledger::{Discard, Ledger, Place, Told, Turn};
 use crate::observation::{Image, Observation};
 use crate::policy::{DiscardAction, Policy};
 use crate::record::{Rebuild, Record};
@@ -174,6 +174,16 @@ pub(crate) struct Assessment {
     pub(crate) judgement: Judgement,
     /// What was looked up for it.
     pub(crate) traces: Option<Traces>,
+}
+
+/// How an alert that announces no discard reaches people.
+enum Way {
+    /// By itself.
+    AtOnce,
+    /// By itself, and it says that the digest has further ones.
+    FirstOver,
+    /// In the next digest.
+    Digest,
 }
 
 /// What is to be done about it, and why.
@@ -1029,9 +1039,79 @@ impl Guard {
         self.chats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Completes a record of which no discard is announced: reports it at once, or leaves it to the digest if this hour
+    /// has sent as many alerts as the policy allows.
+    ///
+    /// # Errors
+    /// [`Error`], if the alert could not be sent, or if another invocation writes to the ledger for too long.
+    pub(crate) async fn tell(
+        &self,
+        case: &Case<'_>,
+        record: Record,
+        tell: bool,
+    ) -> Result<Record, Error> {
+        match &case.turn {
+            Ok(turn) if tell && turn.may_wait_for_digest(&record, Utc::now()) => {
+                match self.way_of_alert(turn, &record).await? {
+                    Way::AtOnce => self.tell_at_once(case, record, tell).await,
+                    Way::FirstOver => {
+                        let message = alert::first_over(&record, self.policy.alerts_per_hour);
+                        self.tell_by(case, record, &message).await
+                    }
+                    Way::Digest => self.leave_to_digest(case, turn, record).await,
+                }
+            }
+            _ => self.tell_at_once(case, record, tell).await,
+        }
+    }
+
+    /// How an alert that announces no discard reaches people. If the ledger cannot be reached it is sent at once: one
+    /// message more is better than silence.
+    async fn way_of_alert(&self, turn: &Turn, record: &Record) -> Result<Way, Error> {
+        let most = self.policy.alerts_per_hour;
+        let gist = record.gist();
+        let place = self.ledger.reserve_alert(turn, most, &gist, Utc::now());
+        let first = match place.await {
+            Ok(Place::Kept) => return Ok(Way::AtOnce),
+            Ok(Place::Full(_)) if most == 0 => return Ok(Way::Digest),
+            Ok(Place::Full(hour)) => self.ledger.is_first_over_alerts(turn, &hour).await,
+            Err(error) => Err(error),
+        };
+        match first {
+            Ok(true) => Ok(Way::FirstOver),
+            Ok(false) => Ok(Way::Digest),
+            Err(busy @ Error::Busy { .. }) => Err(busy),
+            Err(error) => {
+                tracing::warn!("the alert of {:?} is not counted: {error}", record.image_id);
+                Ok(Way::AtOnce)
+            }
+        }
+    }
+
+    /// Leaves an image to the next digest. If the ledger does not take it, its alert is sent at once.
+    pub(crate) async fn leave_to_digest(
+        &self,
+        case: &Case<'_>,
+        turn: &Turn,
+        record: Record,
+    ) -> Result<Record, Error> {
+        match self.ledger.leave_to_digest(turn, &record).await {
+            Ok(()) => Ok(self.journal(case.delivery, record)),
+            Err(busy @ Error::Busy { .. }) => Err(busy),
+            // One message more is better than one image that nobody hears of.
+            Err(error) => {
+                tracing::warn!(
+                    "{} is not left to the digest: {error}",
+                    case.registration.image_id
+                );
+                self.tell_at_once(case, record, true).await
+            }
+        }
+    }
+
     /// Completes a record: tells people, if they are to be told and were not just told the same, and closes
     /// it.
-    pub(crate) async fn tell(
+    pub(crate) async fn tell_at_once(
         &self,
         case: &Case<'_>,
         record: Record,
@@ -1041,12 +1121,28 @@ impl Guard {
         let told = match &case.turn {
             _ if !tell => Told::Nothing,
             Ok(turn) if turn.entry.was_told(&gist, Utc::now()) => Told::AsBefore,
-            _ => match self.publish(&record).await {
-                Ok(()) => Told::Now(gist),
-                Err(silence) => return Err(self.close_with(case, record, silence).await),
-            },
+            _ => {
+                let message = alert::message(&record);
+                return self.tell_by(case, record, &message).await;
+            }
         };
         Ok(self.close(case, record, told).await)
+    }
+
+    /// Sends a message about a record, and closes the record.
+    async fn tell_by(
+        &self,
+        case: &Case<'_>,
+        record: Record,
+        message: &Message,
+    ) -> Result<Record, Error> {
+        match self.send(message).await {
+            Ok(()) => {
+                let told = Told::Now(record.gist());
+                Ok(self.close(case, record, told).await)
+            }
+            Err(silence) => Err(self.close_with(case, record, silence).await),
+        }
     }
 
     /// Closes the record of an event that must come again.
@@ -1092,7 +1188,7 @@ impl Guard {
         (self.journal)(delivery, line);
     }
 
-    /// Tells people, in as few messages as hold them, of the images that the hourly limit has held.
+    /// Sends the digest: the images whose discards or alerts were over an hourly limit, in as few messages as possible.
     ///
     /// # Errors
     /// [`Error`], if the event must come again: those who were just told of are told of again.
@@ -1104,17 +1200,18 @@ impl Guard {
         for images in waiting.chunks(IN_A_DIGEST) {
             let mut held = Vec::new();
             for image in images {
-                match self.ledger.last_record(account, region, image).await? {
-                    Some(record) if is_held_by_limit(&record) => held.push(record),
+                let entry = self.ledger.entry(account, region, image).await?;
+                match (entry.for_digest(), entry.last()) {
+                    (Some(record), _) => held.push(record),
                     // What became of it meanwhile has a record, and if need be an alert, of its own.
-                    Some(_) => {}
-                    None => held.push(serde_json::json!({ "image_id": image })),
+                    (None, Some(_)) => {}
+                    (None, None) => held.push(serde_json::json!({ "image_id": image })),
                 }
             }
-            for message in alert::digest(&digest, &held) {
+            told += held.len();
+            for message in alert::digest(&digest, held) {
                 self.send(&message).await?;
             }
-            told += held.len();
             let images = images.iter().cloned().collect();
             self.ledger.digested(account, region, images).await?;
         }
@@ -1146,11 +1243,6 @@ pub(crate) fn observed(described: Described) -> Result<Observation, Unseen> {
         Described::NoImage => Err(Unseen::Unknown("EC2 shows no such image".into())),
         Described::NotFound => Err(Unseen::Unknown("EC2 says InvalidAMIID.NotFound".into())),
     }
-}
-
-fn is_held_by_limit(record: &Value) -> bool {
-    let held_by = record.get("held_by").and_then(Value::as_array);
-    held_by.is_some_and(|held_by| held_by.iter().any(|interlock| interlock == "limit"))
 }
 
 /// Whether EC2 has had the time to show the image of a registration.

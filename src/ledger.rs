@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::Table;
-use crate::discard::Action;
+use crate::discard::{Action, Interlock};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep};
 use crate::expectation::Source;
@@ -60,6 +60,13 @@ const BEGUN: &str = "begun";
 const FIRST_OVER: &str = "first_over";
 const DISCARDS: &str = "discards";
 const HELD: &str = "held";
+/// How many alerts of held images an hour has sent, and the image whose alert was the first over the number.
+const ALERTED: &str = "alerted";
+const FIRST_OVER_ALERTS: &str = "first_over_alerts";
+/// The hour among whose alerts an image's last alert is counted, and what it said.
+const ALERTED_AS: &str = "alerted_as";
+/// Set while the next digest is to report what was found last.
+const WAITS: &str = "waits";
 const SINCE: &str = "since_ms";
 /// Of the list of all images, in pages of the size that it has now: for another list it is another name.
 const CURSOR: &str = "cursor";
@@ -154,6 +161,10 @@ pub struct Entry {
     pub discard: Option<Discard>,
     /// The hour in whose number of discards it is counted.
     place: OnceLock<String>,
+    /// The hour in whose number of alerts its last alert is counted, and what that said.
+    alerted_as: Option<String>,
+    /// Whether the next digest is to report what was found last.
+    waits: bool,
     /// What people were told last, and when.
     told: Option<(String, DateTime<Utc>)>,
     /// The last record: JSON, which few ask for.
@@ -200,6 +211,8 @@ impl Entry {
                 record,
             }),
             place: text(PLACE).map(OnceLock::from).unwrap_or_default(),
+            alerted_as: text(ALERTED_AS),
+            waits: item.contains_key(WAITS),
             told: text(TOLD).zip(time(TOLD_AT)),
             last: text(RECORD),
         }
@@ -243,6 +256,19 @@ impl Entry {
     /// The last record, as JSON.
     pub(crate) fn last(&self) -> Option<serde_json::Value> {
         serde_json::from_str(self.last.as_ref()?).ok()
+    }
+
+    /// The last record, if the next digest is to report it: one that needs a person, and that no alert has reported.
+    pub(crate) fn for_digest(&self) -> Option<serde_json::Value> {
+        let last = self.last()?;
+        let is = |key: &str, wanted: &[&str]| {
+            let word = last.get(key).and_then(serde_json::Value::as_str);
+            word.is_some_and(|word| wanted.contains(&word))
+        };
+        let held_by = last.get("held_by").and_then(serde_json::Value::as_array);
+        let by_limit = held_by.is_some_and(|held_by| held_by.iter().any(|it| it == "limit"));
+        let waits = by_limit || (self.waits && is("action", &["hold", "alert"]));
+        waits.then_some(last)
     }
 
     /// Whether a discard of the image was ever begun: no image is marked before.
@@ -292,6 +318,17 @@ pub(crate) struct Turn {
     pub(crate) entry: Entry,
 }
 
+impl Turn {
+    /// Whether an alert that reports this may wait for the digest: it was not reported before, and it is neither about a
+    /// discard that happens or failed nor about one whose end is not known.
+    pub(crate) fn may_wait_for_digest(&self, record: &Record, now: DateTime<Utc>) -> bool {
+        record.outcome.is_none()
+            && !record.held_by.contains(&Interlock::Untaggable)
+            && self.entry.unfinished().is_none()
+            && !self.entry.was_told(&record.gist(), now)
+    }
+}
+
 /// The right to sweep the images of an account, that one invocation has at a time.
 #[derive(Debug)]
 pub(crate) struct SweepTurn {
@@ -335,6 +372,8 @@ pub(crate) struct Note<'a> {
 pub(crate) enum Told {
     /// This, just now.
     Now(String),
+    /// This, in the next digest.
+    InDigest(String),
     /// Nothing new: they know.
     AsBefore,
     /// Nothing that need be known the next time.
@@ -468,7 +507,7 @@ impl Ledger {
             ],
         );
         let count = Write {
-            id: format!("hour#{}#{hour}", turn.place),
+            id: of_hour(&turn.place, &hour),
             if_any: vec![
                 Condition::Absent(BEGUN),
                 Condition::Below(BEGUN, most.into()),
@@ -501,15 +540,85 @@ impl Ledger {
         turn: &Turn,
         hour: &Hour,
     ) -> Result<bool, Error> {
+        self.is_first(turn, hour, FIRST_OVER).await
+    }
+
+    /// Whether this image is the first one whose alert is over the number of this hour's alerts. Asked again, it still is.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger cannot be reached.
+    pub(crate) async fn is_first_over_alerts(
+        &self,
+        turn: &Turn,
+        hour: &Hour,
+    ) -> Result<bool, Error> {
+        self.is_first(turn, hour, FIRST_OVER_ALERTS).await
+    }
+
+    async fn is_first(
+        &self,
+        turn: &Turn,
+        hour: &Hour,
+        attribute: &'static str,
+    ) -> Result<bool, Error> {
         let written = self.write(Write {
-            id: format!("hour#{}#{hour}", turn.place),
+            id: of_hour(&turn.place, hour),
             if_any: vec![
-                Condition::Absent(FIRST_OVER),
-                Condition::Is(FIRST_OVER, turn.image.as_str().into()),
+                Condition::Absent(attribute),
+                Condition::Is(attribute, turn.image.as_str().into()),
             ],
-            changes: vec![Change::Set(FIRST_OVER, turn.image.as_str().into())],
+            changes: vec![Change::Set(attribute, turn.image.as_str().into())],
         });
         Ok(written.await?.is_some())
+    }
+
+    /// Counts an alert that announces no discard among the alerts of the hour of `now`. The same alert that is tried again
+    /// in the same hour is counted once. A ledger in memory counts none: a digest may never come to this process, so that
+    /// every alert is sent at once.
+    ///
+    /// # Errors
+    /// [`Error`], if the ledger cannot be reached, or if others write to it for too long.
+    pub(crate) async fn reserve_alert(
+        &self,
+        turn: &Turn,
+        most: u32,
+        dedup_key: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Place, Error> {
+        if matches!(self.store, Store::Memory(_)) {
+            return Ok(Place::Kept);
+        }
+        let hour = hour(now);
+        if most == 0 {
+            return Ok(Place::Full(hour));
+        }
+        let alerted_as = format!("{hour} {dedup_key}");
+        if turn.entry.alerted_as.as_ref() == Some(&alerted_as) {
+            return Ok(Place::Kept);
+        }
+        let changes = vec![Change::Set(ALERTED_AS, Value::Text(alerted_as))];
+        let count = Write {
+            id: of_hour(&turn.place, &hour),
+            if_any: vec![
+                Condition::Absent(ALERTED),
+                Condition::Below(ALERTED, most.into()),
+            ],
+            changes: vec![Change::Add(ALERTED, 1)],
+        };
+        let both = [
+            self.lasting(self.of_turn(turn, changes)),
+            self.lasting(count),
+        ];
+        let token = token();
+        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
+        match written.await? {
+            Written::Yes(_) => Ok(Place::Kept),
+            Written::No(0) => Err(busy(&turn.image)),
+            Written::No(_) => Ok(Place::Full(hour)),
+            Written::Contended => Err(Error::Busy {
+                what: format!("the number of alerts in {hour}"),
+            }),
+        }
     }
 
     /// Ends a turn by leaving the image, with this record, to the next digest: both or neither.
@@ -517,7 +626,7 @@ impl Ledger {
     /// # Errors
     /// [`Error`], if the ledger can not be reached, or has no room for more.
     pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
-        let told = Told::Now(record.gist());
+        let told = Told::InDigest(record.gist());
         let both = [
             self.lasting(self.of_turn(turn, closing(record, told))),
             self.lasting(Write {
@@ -643,21 +752,18 @@ impl Ledger {
         Ok(texts(&item, HELD).map(str::to_owned).collect())
     }
 
-    /// The last record of an image, as JSON, if there is one.
+    /// What is known of an image that waits for the next digest.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
-    pub(crate) async fn last_record(
+    pub(crate) async fn entry(
         &self,
         account: &str,
         region: &str,
         image: &str,
-    ) -> Result<Option<serde_json::Value>, Error> {
-        let item = self
-            .store
-            .read(&format!("{}#{image}", of_place(account, region)))
-            .await?;
-        Ok(Entry::read(&item).last())
+    ) -> Result<Entry, Error> {
+        let id = format!("{}#{image}", of_place(account, region));
+        Ok(Entry::read(&self.store.read(&id).await?))
     }
 
     /// Notes that people were told of these images, one at least, in a digest.
@@ -943,6 +1049,11 @@ fn held_in(place: &str) -> String {
     format!("{HELD}#{place}")
 }
 
+/// The item of an hour's numbers.
+fn of_hour(place: &str, hour: &Hour) -> String {
+    format!("hour#{place}#{hour}")
+}
+
 /// What the end of a turn changes.
 fn closing(record: &Record, told: Told) -> Vec<Change> {
     let mut changes = vec![
@@ -953,9 +1064,19 @@ fn closing(record: &Record, told: Told) -> Vec<Change> {
         Told::Now(gist) => changes.extend([
             Change::Set(TOLD, Value::Text(gist)),
             Change::Set(TOLD_AT, ms(Utc::now())),
+            Change::Remove(WAITS),
+        ]),
+        Told::InDigest(gist) => changes.extend([
+            Change::Set(TOLD, Value::Text(gist)),
+            Change::Set(TOLD_AT, ms(Utc::now())),
+            Change::Set(WAITS, Value::Number(1)),
         ]),
         Told::AsBefore => {}
-        Told::Nothing => changes.extend([Change::Remove(TOLD), Change::Remove(TOLD_AT)]),
+        Told::Nothing => changes.extend([
+            Change::Remove(TOLD),
+            Change::Remove(TOLD_AT),
+            Change::Remove(WAITS),
+        ]),
     }
     if record.action.is_discard() && record.outcome == Some(Outcome::Done) {
         changes.extend([
@@ -1258,10 +1379,13 @@ mod tests {
                 let held = record(Action::Hold, None);
                 ledger.leave_to_digest(&turn, &held).await.unwrap();
             }
+            let for_digest = async |image: &str| {
+                let entry = ledger.entry(place.0, place.1, image).await.unwrap();
+                entry.for_digest().map(|record| record["action"].clone())
+            };
             let [one, two] = [1, 2].map(|number| image(number).image_id.to_string());
             assert_eq!(waiting().await, BTreeSet::from([one.clone(), two.clone()]));
-            let last = ledger.last_record(place.0, place.1, &one).await.unwrap();
-            assert_eq!(last.unwrap()["action"], "hold");
+            assert_eq!(for_digest(&one).await, Some("hold".into()));
             ledger
                 .digested(place.0, place.1, BTreeSet::from([one]))
                 .await
@@ -1272,6 +1396,49 @@ mod tests {
                 .await
                 .unwrap();
             assert!(waiting().await.is_empty());
+            // What an alert of its own reports meanwhile, or what is right, no digest does.
+            for told in [Told::Now("b".into()), Told::Nothing] {
+                let held = record(Action::Hold, None);
+                let turn = ledger.begin(&image(3), soon()).await.unwrap();
+                ledger.leave_to_digest(&turn, &held).await.unwrap();
+                let three = image(3).image_id.to_string();
+                assert_eq!(for_digest(&three).await, Some("hold".into()));
+                let turn = ledger.begin(&image(3), soon()).await.unwrap();
+                ledger.end(&turn, &held, told).await.unwrap();
+                assert_eq!(for_digest(&three).await, None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alert_is_counted_once_in_its_hour_and_one_has_room_for_so_many() {
+        let (_sim, ledger) = table().await;
+        let reserve = async |number: u32, said: &str, now| {
+            let turn = ledger.begin(&image(number), soon()).await.unwrap();
+            let place = ledger.reserve_alert(&turn, 2, said, now).await.unwrap();
+            ledger.give_back(&turn).await;
+            place
+        };
+        let full = Place::Full("2026-11-23T12".into());
+        let later = noon() + TimeDelta::hours(1);
+        for (number, said, now, place) in [
+            (1, "a", noon(), &Place::Kept),
+            (1, "a", noon(), &Place::Kept),
+            (1, "b", noon(), &Place::Kept),
+            (2, "a", noon(), &full),
+            // The last alert of the image is the one that is counted.
+            (1, "b", noon(), &Place::Kept),
+            (2, "a", later, &Place::Kept),
+            (1, "b", later, &Place::Kept),
+            (3, "b", later, &Place::Full("2026-11-23T13".into())),
+        ] {
+            assert_eq!(reserve(number, said, now).await, *place, "{number} {said}");
+        }
+        let memory = Ledger::in_memory();
+        for number in 1..=3 {
+            let turn = memory.begin(&image(number), soon()).await.unwrap();
+            let place = memory.reserve_alert(&turn, 0, "a", noon()).await.unwrap();
+            assert_eq!(place, Place::Kept, "no digest may come");
         }
     }
 

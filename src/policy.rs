@@ -44,6 +44,9 @@ pub struct Policy {
     pub service_registered: HoldOrDiscard,
     /// `alert.on`: the verdicts that are told.
     pub alert_on: BTreeSet<AlertOn>,
+    /// `alert.max_per_hour`: how many alerts that announce no discard are sent at once in one hour (UTC). The digest has
+    /// the others.
+    pub alerts_per_hour: u32,
     /// `[[expect]]`: what the images that a rule matches should be billed as. The first that matches counts.
     pub expect: Vec<Rule<Requirement>>,
     /// `[[exempt]]`: the images that are left alone, each with the reason.
@@ -141,6 +144,7 @@ impl Default for Policy {
             shared: HoldOrDiscard::Hold,
             service_registered: HoldOrDiscard::Hold,
             alert_on: BTreeSet::from([AlertOn::Mismatch, AlertOn::Conflict]),
+            alerts_per_hour: 20,
             expect: Vec::new(),
             exempt: Vec::new(),
         }
@@ -364,6 +368,7 @@ mod tests {
             service_registered = "discard"
             [alert]
             on = ["unverifiable"]
+            max_per_hour = 5
             [[expect]]
             name = "win*"
             tag = { Team = "data-*" }
@@ -392,6 +397,7 @@ mod tests {
             confirm: Confirm::Observed,
             service_registered: HoldOrDiscard::Discard,
             alert_on: BTreeSet::from([AlertOn::Unverifiable]),
+            alerts_per_hour: 5,
             expect: vec![Rule {
                 conditions: vec![
                     Condition {
@@ -419,7 +425,7 @@ mod tests {
                     product_codes: Some(BTreeSet::from(["774F4FF8".to_owned()])),
                     disk: Some(Platforms::parse(["Linux"]).unwrap()),
                 },
-                place: "p:21".into(),
+                place: "p:22".into(),
             }],
             exempt: vec![Rule {
                 conditions: vec![Condition {
@@ -427,7 +433,7 @@ mod tests {
                     globs: vec![Pattern::new("drs.*").unwrap()],
                 }],
                 says: "recovery".into(),
-                place: "p:29".into(),
+                place: "p:30".into(),
             }],
         };
         assert_eq!(policy, Ok(read));

@@ -230,23 +230,12 @@ impl Guard {
         let record = planned.record(case.registration);
         let known = turn.entry.was_told(&record.gist(), Utc::now());
         if known || self.ledger.is_first_over_limit(turn, hour).await? {
-            return self.tell(case, record, true).await;
+            return self.tell_at_once(case, record, true).await;
         }
-        match self.ledger.leave_to_digest(turn, &record).await {
-            Ok(()) => Ok(self.journal(case.delivery, record)),
-            Err(busy @ Error::Busy { .. }) => Err(busy),
-            // One message more is better than one image that nobody hears of.
-            Err(error) => {
-                tracing::warn!(
-                    "{} is not left to the digest: {error}",
-                    case.registration.image_id
-                );
-                self.tell(case, record, true).await
-            }
-        }
+        self.leave_to_digest(case, turn, record).await
     }
 
-    /// Holds a discard that was about to begin.
+    /// Holds a discard that was about to begin, and reports that at once.
     async fn hold(
         &self,
         case: &Case<'_>,
@@ -257,7 +246,7 @@ impl Guard {
         planned.plan = held(interlock);
         let mut record = planned.record(case.registration);
         record.error = Some(why.to_string());
-        self.tell(case, record, true).await
+        self.tell_at_once(case, record, true).await
     }
 
     /// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
@@ -664,6 +653,18 @@ fn refusal(error: &Error, protected: bool) -> Option<Refusal> {
     }
 }
 
+/// A text as a tag's value. One that is too long ends in `...`: the record, which another tag names, has all of it.
+fn tag_value(text: String) -> String {
+    const CUT: &str = "...";
+    match text.chars().count() > TAG_VALUE {
+        true => {
+            let kept = text.chars().take(TAG_VALUE - CUT.len());
+            kept.chain(CUT.chars()).collect()
+        }
+        false => text,
+    }
+}
+
 /// The tags that mark an image for its discard, or take the mark back.
 fn marks<'a>(
     registration: &Registration,
@@ -672,7 +673,7 @@ fn marks<'a>(
 ) -> [(&'a str, String); 4] {
     let verdict = assessment.judgement.verdict.label();
     let should_be = match Expected::of(&assessment.expectation, assessment.observation.image()) {
-        Some(expected) => expected.text().chars().take(TAG_VALUE).collect(),
+        Some(expected) => tag_value(expected.text()),
         None => "unknown".to_owned(),
     };
     [
@@ -681,4 +682,18 @@ fn marks<'a>(
         (SHOULD_BE_TAG, should_be),
         (RECORD_TAG, registration.event_id.clone()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_is_cut_says_so_and_fits() {
+        assert_eq!(tag_value("ä".repeat(256)), "ä".repeat(256));
+        assert_eq!(
+            tag_value("ä".repeat(257)),
+            format!("{}...", "ä".repeat(253))
+        );
+    }
 }

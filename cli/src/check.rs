@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use ami_billing_guard::Error;
+use ami_billing_guard::alert::is_command;
 use ami_billing_guard::event::AmiId;
 use ami_billing_guard::record::Record;
 use ami_billing_guard::reserved::{ReservedInstances, Unapplied, unapplied};
@@ -133,9 +134,23 @@ fn text(row: &Row<'_>) -> String {
     }
     for (number, step) in record.fix.iter().enumerate() {
         let what = if number == 0 { "fix" } else { "" };
-        line(what, &shown(step));
+        match is_command(step) {
+            // On a line of its own, so that it can be copied and run.
+            true => {
+                if number == 0 {
+                    line(what, "run:");
+                }
+                line("", &command(step));
+            }
+            false => line(what, &shown(step)),
+        }
     }
     text
+}
+
+/// A command as a shell takes it: unlike [`shown`], with its backslashes as they are.
+fn command(text: &str) -> String {
+    shown(text).replace(r"\\", r"\")
 }
 
 fn reservation(unapplied: &Unapplied<'_>) -> String {

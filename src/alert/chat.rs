@@ -7,7 +7,9 @@
 
 use serde_json::{Value, json};
 
-use super::{A_TEST, deeds, done, escaped_json, plain, registers_again, subject};
+use super::{
+    A_TEST, deeds, done, escaped_json, held_by, is_command, more, plain, registers_again, subject,
+};
 use crate::discard::Action;
 use crate::event::{Digest, Sweep};
 use crate::record::{Actual, Record};
@@ -25,10 +27,13 @@ const MOST_STEPS: usize = 4;
 const MOST: usize = 10;
 
 /// The notification of a record: what it is about, what was done, what to do; a thread for each image.
-pub(super) fn of_record(record: &Record) -> String {
+pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     let image = record.image_id.as_deref().unwrap_or("An AMI");
     let mut facts = Facts::default();
     deeds(record).iter().for_each(|deed| facts.line(deed));
+    if let Some(note) = note {
+        facts.line(note);
+    }
     facts.fact("name", record.name.as_deref());
     facts.fact("by", record.registered_by.as_deref());
     let place = [record.account.as_deref(), record.region.as_deref()];
@@ -47,24 +52,30 @@ pub(super) fn of_record(record: &Record) -> String {
     for arn in record.references.iter().take(MOST) {
         facts.fact("used by", Some(arn));
     }
+    // The last may stand for some that are not named.
+    let unnamed = record.references.last().and_then(|last| more(last));
+    let number = record.references.len() + unnamed.map_or(0, |unnamed| unnamed.saturating_sub(1));
+    if let Some(more @ 1..) = number.checked_sub(MOST) {
+        facts.line(&format!("and {more} more, which the mail has"));
+    }
 
     let mut steps: Vec<String> = Vec::new();
     match &record.undo {
-        Some(undo) => steps.push(format!("To take the discard back: {}", step(undo))),
+        Some(undo) => steps.extend(grouped(&["To take the discard back:".to_owned(), undo.clone()])),
         None if registers_again(record) => steps.push(
             "How to register it again: the command is in the mail, and what it takes in the record (`rebuild`)."
                 .to_owned(),
         ),
         None => {}
     }
-    match record.fix.as_slice() {
+    match grouped(&record.fix).as_slice() {
         // A way of many steps is for the mail.
         [first, way @ .., last] if way.len() > MOST_STEPS => steps.extend([
-            step(first),
+            first.clone(),
             "The way there, step by step, is in the mail, and in the record (`fix`).".to_owned(),
-            step(last),
+            last.clone(),
         ]),
-        fix => steps.extend(fix.iter().map(|fix| step(fix))),
+        fix => steps.extend_from_slice(fix),
     }
     let verdict = record.label();
     let mut keywords = vec![verdict.clone()];
@@ -90,7 +101,7 @@ pub(super) fn of_record(record: &Record) -> String {
 }
 
 /// The notification of a digest; its hours make one thread.
-pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> String {
+pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact(
         "in",
@@ -113,21 +124,23 @@ pub(super) fn of_digest(digest: &Digest, held: &[Value], subject: &str) -> Strin
         "Then have them judged again by giving their events to the function again, or deregister them yourself."
             .to_owned(),
     ];
+    let by_limit = held.iter().all(|it| held_by(it).contains(&"limit"));
+    let title = match by_limit {
+        true => "AMIs that do not bill what they should, held by the hourly limit",
+        false => "AMIs that are held or need a look, over an hourly limit",
+    };
     notification(
-        &format!(
-            "AMIs that do not bill what they should, held by the hourly limit: {}",
-            held.len()
-        ),
+        &format!("{title}: {}", held.len()),
         &facts.0,
         steps,
-        vec!["mismatch".to_owned(), "limit".to_owned()],
+        vec![plain(verdict), "limit".to_owned()],
         &format!(
             "ami-billing-guard-limit-{}-{}",
             digest.account, digest.region
         ),
         subject,
         json!({
-            "verdict": "mismatch",
+            "verdict": verdict,
             "account": digest.account,
             "region": digest.region,
         }),
@@ -142,7 +155,7 @@ pub(super) fn of_sweep(sweep: &Sweep, lines: &[String], steps: &[String], subjec
     notification(
         "ami-billing-guard: the sweep of all AMIs",
         &facts.0,
-        steps.iter().map(|text| step(text)).collect(),
+        grouped(steps),
         vec!["sweep".to_owned()],
         &format!("ami-billing-guard-sweep-{}-{}", sweep.account, sweep.region),
         subject,
@@ -225,19 +238,32 @@ impl Facts {
     }
 }
 
-/// A step. One with a command stands in code, as no application may change a sign of it; one that would not be
-/// the same any more is not shown.
+/// Steps: a sentence that ends in a colon stands before its command.
+fn grouped(lines: &[String]) -> Vec<String> {
+    let mut steps: Vec<String> = Vec::new();
+    for line in lines {
+        match steps.last_mut() {
+            Some(last) if is_command(line) && last.ends_with(':') => {
+                last.push(' ');
+                last.push_str(&step(line));
+            }
+            _ => steps.push(step(line)),
+        }
+    }
+    steps
+}
+
+/// A step. A command stands in code, because no application may change a sign of it. One that would not be the same any
+/// more, or is too long, is not shown.
 fn step(text: &str) -> String {
-    let command = text.contains("aws ") && text.contains(" --");
+    if !is_command(text) {
+        return inert(text);
+    }
     // What people gave names and tags is in such a command as it is; `<…>` elsewhere is for people to fill in.
     let as_it_is = text.contains("--tag-specifications") && inert(text) != text;
-    if command && (as_it_is || text.len() > LONGEST_STEP) {
-        return "The exact command is in the mail, and in the record (`fix`).".to_owned();
-    }
-    match text.split_once(": aws ") {
-        Some((what, words)) if command => format!("{}: `aws {}`", inert(what), inert(words)),
-        _ if command => format!("`{}`", inert(text)),
-        _ => inert(text),
+    match as_it_is || text.len() > LONGEST_STEP {
+        true => "The exact command is in the mail, and in the record (`fix`).".to_owned(),
+        false => format!("`{}`", inert(text)),
     }
 }
 

@@ -44,7 +44,9 @@ fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
             .for_each(|finding| text.line(&format!("  {}", line(finding))));
         match found.number.saturating_sub(most) {
             0 => {}
-            more => text.line(&format!("  and {more} more")),
+            more => text.line(&format!(
+                "  and {more} more, which an audit of your own lists: see below"
+            )),
         }
     }
     text.heading("What to do");
@@ -68,6 +70,9 @@ fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
     for (group, found) in findings.groups() {
         lines.push(heading(group, found.number));
         lines.extend(found.first.iter().take(FIRST_IN_CHAT).map(line));
+        if let Some(more @ 1..) = found.number.checked_sub(FIRST_IN_CHAT) {
+            lines.push(format!("and {more} more: see the mail"));
+        }
     }
     Message {
         bodies: bodies(&text.0, &json),
@@ -173,10 +178,14 @@ fn steps(findings: &Findings) -> Vec<String> {
                 .to_owned(),
         );
     }
-    steps.push(
-        "No disk was read for this, but of what no event told of. Everything that is known of one AMI: ami-guard explain \
-         <image>; all of them: ami-guard sweep."
-            .to_owned(),
+    steps.extend(
+        [
+            "No disk was read for this, but of what no event told of. Everything that is known of one AMI:",
+            "ami-guard explain '<image>'",
+            "All of them:",
+            "ami-guard sweep",
+        ]
+        .map(str::to_owned),
     );
     steps
 }

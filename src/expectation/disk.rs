@@ -288,7 +288,8 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
         .map(|path| one_line(path))
         .collect();
     if findings.evidence.len() > MENTIONED {
-        paths.push(format!("{} more", findings.evidence.len() - MENTIONED));
+        let more = findings.evidence.len() - MENTIONED;
+        paths.push(format!("{more} more, which `ami-guard inspect` lists"));
     }
     let mut name = one_line(&findings.name);
     if let System::OtherLinux(os_release_id) = &findings.system {

@@ -141,9 +141,16 @@ impl Reader<'_> {
                         _ => reader.word(value, &mut policy.service_registered),
                     });
                 }
-                "alert" => self.keys(value, &["on"], |reader, _, value| {
-                    reader.words(value, &mut policy.alert_on);
-                }),
+                "alert" => {
+                    self.keys(
+                        value,
+                        &["on", "max_per_hour"],
+                        |reader, key, value| match key {
+                            "on" => reader.words(value, &mut policy.alert_on),
+                            _ => reader.count(value, &mut policy.alerts_per_hour),
+                        },
+                    );
+                }
                 "expect" => {
                     policy.expect = self.rules(key, value, &EXPECT, Self::expected, contradiction)
                 }

@@ -1,8 +1,11 @@
 """The discard: what is done, in which order, and what happens when AWS says no."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -204,6 +207,38 @@ def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world
     assert launch_permissions(world, again) == shared
 
 
+@pytest.mark.skipif(shutil.which("aws") is None, reason="the aws command line is not here")
+def test_the_commands_of_the_letter_run_as_they_are_copied(world: World, start, policy):
+    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\nshared = "discard"\n'))
+    ami = world.image(expect="Windows", name="win 'golden'", tags={"Team": 'data, "west"'})
+    before = described(world, ami)
+    assert guard.invoke(registration(ami))["outcome"] == "done"
+    [letter] = world.letters()
+    environment = os.environ | {
+        "AWS_ENDPOINT_URL": world.moto.endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_PAGER": "",
+    }
+
+    def run(name: str) -> str:
+        [command] = [
+            line for line in letter["text"].split("\n") if re.match(f"aws ec2 {name}( |$)", line)
+        ]
+        shell = subprocess.run(
+            ["sh", "-c", command], env=environment, check=True, capture_output=True, text=True
+        )
+        return shell.stdout
+
+    again = json.loads(run("register-image"))["ImageId"]
+    assert described(world, again) == before
+    run("restore-image-from-recycle-bin")
+    assert world.exists(ami)
+    run("create-tags")
+    tags = {tag["Key"]: tag["Value"] for tag in described(world, ami)["Tags"]}
+    assert tags[EXPECT] == "<what it should bill>"
+
+
 def test_the_policy_can_ask_for_disabling(world: World, start, policy):
     guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\naction = "disable"\n'))
     ami = world.image(expect="Windows")
@@ -295,7 +330,7 @@ REFUSALS = [
         400,
         "This image stays.",
         "other",
-        ["To discard it yourself: aws ec2 deregister-image"],
+        ["To discard it yourself:\naws ec2 deregister-image"],
         id="for another reason",
     ),
 ]

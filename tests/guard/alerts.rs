@@ -581,3 +581,115 @@ async fn an_alert_of_what_packer_registered_names_the_fix_at_packer() {
         );
     }
 }
+
+/// Every line of a golden, of a mail as of JSON, as a person would copy it.
+fn lines_of(golden: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in golden.lines() {
+        let line = line.trim_start();
+        let string = line.trim_end_matches(',');
+        let string = match string.split_once("\": ") {
+            Some((_, value)) if string.starts_with('"') => value,
+            _ => string,
+        };
+        match serde_json::from_str::<String>(string) {
+            // A chat shows a command as code, where the placeholder's brackets would be a link.
+            Ok(text) => lines.extend(text.lines().flat_map(|line| match line.contains(": `") {
+                true => line.split(": `").map(str::to_owned).collect(),
+                false => vec![line.to_owned()],
+            })),
+            Err(_) => lines.push(line.to_owned()),
+        }
+    }
+    lines
+        .iter()
+        .map(|line| line.trim_matches('`').to_owned())
+        .collect()
+}
+
+fn is_command(line: &str) -> bool {
+    line.starts_with("aws ") || line.starts_with("ami-guard ")
+}
+
+/// What a shell makes of a line: the words that its command is given.
+fn words(line: &str) -> Vec<String> {
+    let check = |arguments: &[&str]| {
+        let shell = std::process::Command::new("sh").args(arguments).output();
+        let shell = shell.unwrap();
+        let error = String::from_utf8_lossy(&shell.stderr).into_owned();
+        assert!(shell.status.success(), "{line}: {error}");
+        String::from_utf8(shell.stdout).unwrap()
+    };
+    check(&["-n", "-c", line]);
+    let given = "given() { printf '%s\\0' \"$@\"; }";
+    let line = line.split_once(' ').unwrap().1;
+    let output = check(&["-c", &format!("{given}\ngiven {line}")]);
+    let words = output.strip_suffix('\0').unwrap().split('\0');
+    words.map(str::to_owned).collect()
+}
+
+/// A printed command is a command alone.
+#[test]
+fn regression_every_command_of_every_golden_can_be_copied_and_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut commands = 0;
+    for folder in ["tests/guard/golden", "cli/tests/golden"] {
+        for file in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = file.unwrap().path();
+            let golden = std::fs::read_to_string(&path).unwrap();
+            for line in lines_of(&golden) {
+                if !is_command(&line) {
+                    let name = path.display();
+                    assert!(!line.contains("aws ec2 "), "{name}: in a sentence: {line}");
+                    continue;
+                }
+                if !line.starts_with("aws ") {
+                    continue;
+                }
+                commands += 1;
+                let words = words(&line);
+                assert!(words.len() > 2, "{line}");
+                // After the command each word is an option, or the value of the option before it.
+                let rest: Vec<bool> = words[2..].iter().map(|it| it.starts_with("--")).collect();
+                let stray = rest.windows(2).any(|two| !two[0] && !two[1]);
+                assert!(rest[0] && !stray, "something stands behind it: {line}");
+            }
+        }
+    }
+    assert!(commands > 100, "{commands}");
+}
+
+/// Today 46 long tags dropped the request that registers again, without a word.
+#[tokio::test]
+async fn regression_an_alert_that_is_too_long_says_what_it_leaves_out_and_where_it_is() {
+    let mut image = linux_for_windows();
+    for n in 0..44 {
+        image.tags.insert(format!("{n:0128}"), "\"".repeat(256));
+    }
+    let house = House::of(image).await;
+    let record = house.record(registered()).await;
+    assert_eq!(record["outcome"], "done");
+    let message = house.sim.world().messages[0].clone();
+    assert!(message.message.len() <= LARGEST);
+    let mail = message.body("email");
+    let command = mail
+        .lines()
+        .find(|line| line.starts_with("aws ec2 register-image "));
+    let given = words(command.unwrap());
+    let request: Value = serde_json::from_str(given.last().unwrap()).unwrap();
+    assert_eq!(
+        request, record["rebuild"]["register_image"],
+        "the whole of it"
+    );
+    let programs: Value = serde_json::from_str(&message.body("sqs")).unwrap();
+    assert_eq!(
+        programs["rebuild"]["register_image"]["Name"],
+        "win2022-golden"
+    );
+    for said in [programs["left_out"].to_string(), mail] {
+        assert!(
+            said.contains("`rebuild.register_image.TagSpecifications`"),
+            "{said}"
+        );
+    }
+}

@@ -1669,3 +1669,289 @@ async fn regression_an_exemption_of_long_ago_clears_no_image_that_is_there_anew(
     house.record(became_available()).await;
     assert_eq!(house.alerts().len(), 1);
 }
+
+/// In observe mode, in which every mismatch is held.
+fn observing(ledger: Option<&'static str>, policy: &str) -> Settings {
+    Settings {
+        mode: Mode::Observe,
+        ..with(ledger, policy)
+    }
+}
+
+/// The images that alerts of their own told of, in order.
+fn alerted(house: &House) -> Vec<String> {
+    let alerts = house.alerts();
+    let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
+    alone.map(str::to_owned).collect()
+}
+
+/// All images that people heard of, each as often as they did.
+fn heard_of(house: &House) -> Vec<String> {
+    let mut heard = [alerted(house), digested(house)].concat();
+    heard.sort();
+    heard
+}
+
+fn ids(range: std::ops::Range<usize>) -> Vec<String> {
+    range
+        .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
+        .collect()
+}
+
+/// Gives these events in batches of this many messages, one after the other. Nothing comes back.
+async fn in_batches(house: &House, events: &[Value], size: usize) {
+    for events in events.chunks(size) {
+        let bodies: Vec<String> = events.iter().map(Value::to_string).collect();
+        let answer = house.give(batch(&bodies)).await.unwrap();
+        assert_eq!(answer["batchItemFailures"], json!([]));
+    }
+}
+
+/// Forty held mismatches sent forty mails.
+#[tokio::test]
+async fn regression_of_forty_held_images_twenty_and_one_are_told_at_once_and_the_others_in_the_digest()
+ {
+    within_an_hour(|| async {
+        for size in [40, 10] {
+            let (world, events) = many(40);
+            let house = House::around(world, observing(Some(TABLE), "")).await;
+            in_batches(&house, &events, size).await;
+            assert_eq!(alerted(&house).len(), 21, "batches of {size}");
+            let letters: Vec<String> = {
+                let world = house.sim.world();
+                world.messages.iter().map(|it| it.body("email")).collect()
+            };
+            let over = |letter: &&String| letter.contains("alert.max_per_hour");
+            assert_eq!(
+                letters.iter().filter(over).count(),
+                1,
+                "the first over it says so"
+            );
+
+            // Nobody hears of one again because its event comes again, before the digest and after it.
+            in_batches(&house, &events, size).await;
+            assert_eq!(alerted(&house).len(), 21);
+            house.record(hourly()).await;
+            assert_eq!(digested(&house).len(), 19);
+            in_batches(&house, &events, size).await;
+            house.record(hourly()).await;
+            assert_eq!(heard_of(&house), ids(0..40), "each once");
+            let digest = house.alerts().last().unwrap().clone();
+            assert_eq!(digest["images"][0]["held_by"], json!(["observe-mode"]));
+            let letter = house.sim.world().messages.last().unwrap().body("email");
+            assert!(letter.contains("held by observe-mode"), "{letter}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_and_the_ledger_are_the_same_for_an_image_that_waits_for_the_digest() {
+    within_an_hour(|| async {
+        let (world, events) = many(2);
+        let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
+        let house = House::around(world, settings).await;
+        in_batches(&house, &events, 10).await;
+        assert_eq!(house.alerts().len(), 0, "with 0 all of them wait");
+        let journal = house.journal.lock().unwrap().clone();
+        assert_eq!(journal.len(), 2);
+        for record in &journal {
+            assert_eq!(
+                (&record["action"], &record["held_by"]),
+                (&json!("hold"), &json!(["observe-mode"]))
+            );
+            assert!(!record["fix"].as_array().unwrap().is_empty());
+        }
+        let item = |id: &str| {
+            let world = house.sim.world();
+            json!(world.tables[TABLE].items[&format!("123456789012#eu-west-1#{id}")])
+        };
+        let kept: Value =
+            serde_json::from_str(item(&ids(0..1)[0])["record"]["S"].as_str().unwrap()).unwrap();
+        assert_eq!(kept["held_by"], json!(["observe-mode"]));
+        house.record(hourly()).await;
+        assert_eq!(heard_of(&house), ids(0..2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_number_of_alerts_is_exact_over_all_invocations_at_once() {
+    within_an_hour(|| async {
+        let (world, events) = many(60);
+        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 7")).await;
+        let events = Arc::new(Mutex::new(events));
+        let mut workers = JoinSet::new();
+        for _ in 0..12 {
+            let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
+            workers.spawn(async move {
+                loop {
+                    let Some(event) = events.lock().unwrap().pop() else {
+                        return;
+                    };
+                    while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
+                        assert!(!error.needs_a_person(), "{error}");
+                    }
+                }
+            });
+        }
+        workers.join_all().await;
+        assert_eq!(alerted(&house).len(), 8);
+        house.record(hourly()).await;
+        assert_eq!(heard_of(&house), ids(0..60), "each once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_hour_has_its_own_number_of_alerts() {
+    within_an_hour(|| async {
+        let (world, events) = many(6);
+        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 1")).await;
+        in_batches(&house, &events[..3], 1).await;
+        assert_eq!(alerted(&house), ids(0..2));
+        // The hour is over: its item counts for none that comes.
+        house
+            .sim
+            .world()
+            .tables
+            .get_mut(TABLE)
+            .unwrap()
+            .items
+            .retain(|id, _| !id.starts_with("hour#"));
+        in_batches(&house, &events[3..], 1).await;
+        assert_eq!(alerted(&house), [ids(0..2), ids(3..5)].concat());
+        house.record(hourly()).await;
+        assert_eq!(heard_of(&house), ids(0..6), "each once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn discards_and_what_went_wrong_with_them_are_told_whatever_the_number() {
+    within_an_hour(|| async {
+        let cases = [
+            (None, "planned"),
+            (
+                Some(Fault::always("DeregisterImage", FaultKind::AccessDenied)),
+                "refused",
+            ),
+            (
+                Some(Fault::always(
+                    "CreateTags",
+                    refuse("TagLimitExceeded", "no more"),
+                )),
+                "untaggable",
+            ),
+        ];
+        for (fault, last) in cases {
+            let (world, events) = many(1);
+            let settings = with(Some(TABLE), "alert.max_per_hour = 0");
+            let house = House::around(world, settings).await;
+            if let Some(fault) = fault {
+                house.inject(fault);
+            }
+            house.record(events[0].clone()).await;
+            let alert = house.alerts().last().unwrap().clone();
+            let told = alert["outcome"].as_str().or(alert["held_by"][0].as_str());
+            assert_eq!(told, Some(last));
+        }
+        // A discard that was cut off, and of which nobody knows whether somebody took it back.
+        let (world, events) = many(1);
+        let settings = with(Some(TABLE), "alert.max_per_hour = 0");
+        let house = House::around(world, settings).await;
+        house.inject(Fault::always("DeregisterImage", FaultKind::ResetBefore));
+        house.give(events[0].clone()).await.unwrap_err();
+        turns_end(&house);
+        house.sim.heal();
+        let alerts = house.alerts().len();
+        let record = house.record(events[0].clone()).await;
+        assert_eq!(record["held_by"], json!(["discarded-before"]));
+        assert_eq!(house.alerts().len(), alerts + 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn conflicts_count_too_and_the_digest_has_a_message_for_each_verdict() {
+    within_an_hour(|| async {
+        let (mut world, events) = many(4);
+        for id in &ids(2..4) {
+            let image = world.images.get_mut(id).unwrap();
+            *image = billing(image.clone(), "Windows", "RunInstances:0010");
+        }
+        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
+        in_batches(&house, &events, 10).await;
+        assert_eq!(house.alerts().len(), 0);
+        house.record(hourly()).await;
+        let world = house.sim.world();
+        let verdicts: Vec<(String, usize)> = world
+            .messages
+            .iter()
+            .map(|message| {
+                let body: Value = serde_json::from_str(&message.body("sqs")).unwrap();
+                let images = body["images"].as_array().unwrap().len();
+                let attribute = message
+                    .attributes
+                    .iter()
+                    .find(|(name, _)| *name == "verdict");
+                (attribute.unwrap().1.value.clone(), images)
+            })
+            .collect();
+        assert_eq!(verdicts, [("mismatch".into(), 2), ("conflict".into(), 2)]);
+    })
+    .await;
+}
+
+/// Silence is worse than noise.
+#[tokio::test]
+async fn without_a_ledger_that_lasts_every_alert_goes_out_at_once() {
+    within_an_hour(|| async {
+        let (world, events) = many(4);
+        let house = House::around(world, observing(None, "alert.max_per_hour = 0")).await;
+        in_batches(&house, &events, 10).await;
+        assert_eq!(alerted(&house).len(), 4, "in memory");
+
+        // Down altogether, for the count alone, and for the digest alone.
+        let faults = [
+            Fault::always("UpdateItem", FaultKind::InternalError),
+            Fault::always("TransactWriteItems", FaultKind::InternalError),
+            Fault::from_nth("TransactWriteItems", 2, FaultKind::InternalError),
+        ];
+        for fault in faults {
+            let (world, events) = many(2);
+            let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
+            let house = House::around(world, settings).await;
+            house.inject(fault);
+            for event in &events {
+                let _ = house.give(event.clone()).await;
+            }
+            let waiting = {
+                house.sim.heal();
+                house.record(hourly()).await;
+                digested(&house)
+            };
+            assert_eq!(heard_of(&house).len(), 2, "{waiting:?}");
+            assert!(waiting.len() < 2, "{waiting:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_right_by_the_time_of_the_digest_is_not_in_it() {
+    within_an_hour(|| async {
+        let (world, events) = many(3);
+        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
+        in_batches(&house, &events, 10).await;
+        {
+            let mut world = house.sim.world();
+            let image = world.images.get_mut(&ids(1..2)[0]).unwrap();
+            *image = billing(image.clone(), "Windows", "RunInstances:0002");
+        }
+        in_batches(&house, &events[1..2], 1).await;
+        house.record(hourly()).await;
+        assert_eq!(heard_of(&house), [ids(0..1), ids(2..3)].concat());
+    })
+    .await;
+}

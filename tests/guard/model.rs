@@ -722,8 +722,12 @@ fn let_pass(world: &mut World, seconds: i64, hours: i64) {
                     *value = json!({ "SS": discards.collect::<Vec<_>>() });
                 }
                 "place" => *value = json!({ "S": earlier(&text) }),
+                "alerted_as" => {
+                    let (hour, said) = text.split_once(' ').unwrap();
+                    *value = json!({ "S": format!("{} {said}", earlier(hour)) });
+                }
                 "id" | "turn" | "doubted" | "completed" | "discard" | "told" | "record"
-                | "begun" | "first_over" | "held" => {}
+                | "begun" | "first_over" | "held" | "waits" | "alerted" | "first_over_alerts" => {}
                 other => panic!("how time passes for {other} in the ledger is not known here"),
             }
         }
