@@ -569,7 +569,10 @@ async fn three_thousand_images_are_looked_at_in_six_pages() {
     assert_eq!((number, first.len()), (2_000, 20));
     assert_eq!(summary["looked_at"], 3_000);
     let letter = house.sim.world().messages[0].body("email");
-    assert!(letter.contains("  and 1980 more\n"), "{letter}");
+    assert!(
+        letter.contains("  and 1980 more, which an audit of your own lists: see below\n"),
+        "{letter}"
+    );
 }
 
 /// So many images, each of a volume that was made from a snapshot of which only a publisher's image could tell: four
