@@ -209,7 +209,8 @@ def test_the_commands_of_the_letter_make_a_discarded_image_again_as_it_was(world
 
 @pytest.mark.skipif(shutil.which("aws") is None, reason="the aws command line is not here")
 def test_the_commands_of_the_letter_run_as_they_are_copied(world: World, start, policy):
-    guard = start(GUARD_POLICY_PATH=policy('version = 1\n[discard]\nshared = "discard"\n'))
+    asked = 'version = 1\n[evidence]\nlineage = "never"\ndisk = "never"\n'
+    guard = start(GUARD_POLICY_PATH=policy(asked))
     ami = world.image(expect="Windows", name="win 'golden'", tags={"Team": 'data, "west"'})
     before = described(world, ami)
     assert guard.invoke(registration(ami))["outcome"] == "done"
