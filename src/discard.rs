@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::billing::{BilledAs, Billing, By, Difference};
@@ -32,7 +32,10 @@ pub const RECORD_TAG: &str = "ami-billing-guard:record";
 
 /// An image that was registered less than this before another one of the same snapshot was discarded counts
 /// as registered afterwards: EC2 gives whole seconds, and by another clock.
-const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
+pub(crate) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
+
+/// An image whose creation time is later than that of its registration's event by this much has a time that is wrong.
+const CREATED_AFTER_EVENT: TimeDelta = TimeDelta::hours(1);
 
 /// The tags that mark an image for its discard.
 const MARKS: [&str; 4] = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
@@ -155,7 +158,7 @@ impl Interlock {
             }
             Interlock::NotOwner => "the image is not known to belong to the account of the event",
             Interlock::TooOld => {
-                "the image is older than the policy's discard.max_age_hours, and may be in use"
+                "the image is older than the policy's discard.max_age_hours, and may be in use; or its age is not known, because EC2 does not say when it was created, or because a clock is wrong"
             }
             Interlock::InUse => {
                 "instances, launch templates, SSM parameters or Image Builder recipes of this account refer to the image, or whether any do could not be found out"
@@ -190,7 +193,7 @@ impl Interlock {
                 "as many discards as the policy's discard.max_per_hour allows were begun in this hour. Further images of this hour are held as well, and told of in an hourly digest. Is something wrong with the images, or with what they are expected to bill? They are judged again when their events are sent again"
             }
             Interlock::LedgerUnavailable => {
-                "the guard's ledger could not be reached: whether the image was discarded before, and how many were this hour, is not known. If nothing else holds it, it is tried again"
+                "the guard's ledger could not be reached, or an item in it cannot be read: whether the image was discarded before, and how many were this hour, is not known. A ledger that could not be reached is tried again, if nothing else holds the discard. An item that cannot be read must be corrected"
             }
         }
     }
@@ -349,7 +352,8 @@ fn interlocks(
     // The ledger knows of every discard before its image is marked, unless it lost its memory.
     let marked = is_marked(image);
     let brought_back =
-        past.is_some_and(|past| past.attempted.is_some() || (marked && !past.was_begun()));
+        past.is_some_and(|past| past.may_have_been_discarded() || (marked && !past.was_begun()));
+    let readable = past.is_some_and(|past| past.unreadable().is_none());
     let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());
     let billed_as = image.billed_as();
     let known_by = match billed_as {
@@ -358,8 +362,8 @@ fn interlocks(
     };
     let tag = |key: &str| image.tags.contains_key(key);
     let too_old = match image.created {
-        // Nor of one that is yet to come: then a clock is wrong.
-        Some(created) if created - *now > CLOCKS_DIFFER => true,
+        // Nor can anybody if a clock is wrong.
+        Some(_) if wrong_clock(*now, registration, image).is_some() => true,
         Some(created) => *now - created > TimeDelta::hours(policy.max_age_hours.into()),
         // Of an age that is not known, nobody can say that it is young enough.
         None => true,
@@ -440,11 +444,42 @@ fn interlocks(
         (Interlock::NobodyListening, !heard),
         (Interlock::Uncaptured, !captured),
         (Interlock::Untaggable, own_tags + MARKS.len() > MOST_TAGS),
-        (Interlock::LedgerUnavailable, past.is_none() || !remembered),
+        (Interlock::LedgerUnavailable, !readable || !remembered),
     ]
     .into_iter()
     .filter_map(|(interlock, holds)| holds.then_some(interlock))
     .collect()
+}
+
+/// Why the age of an image is not known, although EC2 says when it was created: times that contradict each other, and so
+/// a clock that is wrong. `now`: by this function's clock.
+pub(crate) fn wrong_clock(
+    now: DateTime<Utc>,
+    registration: &Registration,
+    image: &Image,
+) -> Option<String> {
+    let created = image.created?;
+    let shown = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let ahead = |what: &str, at: DateTime<Utc>| {
+        format!(
+            "a clock is wrong: {what} at {}, and this function's clock says {}",
+            shown(at),
+            shown(now)
+        )
+    };
+    if created - now > CLOCKS_DIFFER {
+        Some(ahead("EC2 says that the image was created", created))
+    } else if registration.time - now > CLOCKS_DIFFER {
+        Some(ahead("the event says that it happened", registration.time))
+    } else if created - registration.time > CREATED_AFTER_EVENT {
+        Some(format!(
+            "a time is wrong: the event says that the image was registered at {}, and EC2 that it was created at {}",
+            shown(registration.time),
+            shown(created)
+        ))
+    } else {
+        None
+    }
 }
 
 /// Whether the word of the source that decides suffices for a discard.

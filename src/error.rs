@@ -93,7 +93,7 @@ pub enum Error {
         /// What it was about.
         resource: String,
         /// What kind of reason: `NoTopic`, `NoRootSnapshot`, `NotAvailable`, `NotInRecycleBin`, `NotForImages`,
-        /// `InvalidAMIID.NotFound`.
+        /// `InvalidAMIID.NotFound`, `UnreadableItem`.
         code: &'static str,
         /// Why not.
         message: String,

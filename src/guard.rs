@@ -17,7 +17,7 @@ use crate::alert::{self, Anew, Message};
 use crate::aws::{Ahead, Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
-use crate::discard::{Action, Circumstances, Interlock, Plan, Surroundings, plan};
+use crate::discard::{Action, Circumstances, Interlock, Plan, Surroundings, plan, wrong_clock};
 use crate::error::Error;
 use crate::event::{self, AccountId, AmiId, Digest, Incoming, RegisteredBy, Registration};
 use crate::expectation::Expectation;
@@ -49,6 +49,9 @@ const TOGETHER: Duration = Duration::from_secs(5);
 /// How long after the settle time another event of the same registration may be judged for the first time. CloudTrail
 /// delivers within about 90 seconds as a rule.
 const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
+
+/// An image whose creation lies in the future by this much is not waited for.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
 
 /// What is kept back of an invocation's time, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
@@ -194,6 +197,8 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     /// What is known of a discard before, if the plan minds one.
     pub(crate) before: Option<String>,
+    /// What cannot be right, if it holds the discard: items of the ledger, clocks.
+    pub(crate) doubts: Vec<String>,
 }
 
 impl Guard {
@@ -559,7 +564,10 @@ impl Guard {
                 // Whoever has its turn may leave it as it was not.
                 Err(busy @ Error::Busy { .. }) => match patience.pause().await {
                     true => looked = None,
-                    false => return Err(busy),
+                    false => {
+                        self.ledger.repair_turn(registration).await;
+                        return Err(busy);
+                    }
                 },
                 turn => break turn,
             }
@@ -815,6 +823,7 @@ impl Guard {
             past: case.turn.as_ref().ok().map(|turn| &turn.entry),
         };
         let plan = plan(verdict, &circumstances, &self.policy);
+        let doubts = doubts(&circumstances, &plan);
         let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
             true => Some(what_was_before(case, surroundings.as_ref())),
             false => None,
@@ -824,6 +833,7 @@ impl Guard {
             surroundings,
             plan,
             before,
+            doubts,
         }
     }
 
@@ -881,7 +891,11 @@ impl Guard {
                 .into_iter()
                 .filter(|(interlock, error)| {
                     let of_ledger = *interlock == Interlock::LedgerUnavailable;
-                    error.is_some_and(|error| of_ledger || !error.needs_a_person())
+                    error.is_some_and(|error| match error {
+                        // An item that cannot be read: no later try reads more.
+                        Error::NotPossible { .. } => false,
+                        error => of_ledger || !error.needs_a_person(),
+                    })
                 })
                 .map(|(interlock, _)| interlock)
                 .chain(not_yet.then_some(Interlock::NoWayBack))
@@ -981,7 +995,12 @@ impl Guard {
             (Observation::Available(image), _) => image.created.unwrap_or(registration.time),
             (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
         };
-        let age_seconds = (Utc::now() - created).num_seconds();
+        let age = Utc::now() - created;
+        // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
+        if age < -AHEAD {
+            return Ok(());
+        }
+        let age_seconds = age.num_seconds();
         let settle_seconds = self.config.settle.as_secs();
         if u64::try_from(age_seconds).unwrap_or(0) >= settle_seconds {
             return Ok(());
@@ -1350,6 +1369,11 @@ impl Planned {
             }
         }
         record.before = self.before.clone();
+        if !self.doubts.is_empty() {
+            let known = record.error.take().into_iter();
+            let all: Vec<String> = known.chain(self.doubts.iter().cloned()).collect();
+            record.error = Some(all.join("; "));
+        }
         record.fix = alert::fix(&record, self.assessment.anew().as_ref());
         if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
             record.fix.push(alert::AT_PACKER.into());
@@ -1358,11 +1382,37 @@ impl Planned {
     }
 }
 
+/// What cannot be right, if it holds a discard.
+fn doubts(circumstances: &Circumstances<'_>, plan: &Plan) -> Vec<String> {
+    let Circumstances {
+        now,
+        registration,
+        observation,
+        past,
+        ..
+    } = circumstances;
+    let unreadable = past.and_then(|past| past.unreadable());
+    let unreadable = unreadable.map(|what| {
+        format!(
+            "the ledger's item {} cannot be read: {what}",
+            crate::ledger::item_of(registration)
+        )
+    });
+    let clock = observation
+        .image()
+        .and_then(|image| wrong_clock(*now, registration, image));
+    let holds = |interlock| plan.held_by.contains(&interlock);
+    let unreadable = unreadable.filter(|_| holds(Interlock::LedgerUnavailable));
+    let clock = clock.filter(|_| holds(Interlock::TooOld));
+    unreadable.into_iter().chain(clock).collect()
+}
+
 /// What is known of a discard before, of an image that is held for one.
 fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> String {
     let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let entry = case.turn.as_ref().ok().map(|turn| &turn.entry);
     let own = entry.and_then(|entry| entry.attempted);
+    let undated = entry.is_some_and(|entry| entry.undated);
     // The end of it is known: EC2 said that it did it, or the image was seen to be gone.
     let completed = entry
         .and_then(|entry| entry.discard.as_ref())
@@ -1378,6 +1428,9 @@ fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> Stri
              carried out",
             at(own)
         ),
+        (None, _) if undated => "its item in the ledger has marks of a discard, and no time of it that can be read: either \
+             somebody brought it back since, or it is not known whether it was carried out"
+            .to_owned(),
         (None, Some(sibling)) => {
             format!(
                 "another image of the same snapshot was discarded at {}, and this one was registered afterwards",

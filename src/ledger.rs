@@ -22,11 +22,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::Table;
-use crate::discard::{Action, Interlock};
+use crate::discard::{Action, CLOCKS_DIFFER, Interlock};
 use crate::error::Error;
-use crate::event::{AmiId, Registration, Sweep};
+use crate::event::{AmiId, Registration, Sweep, quoted};
 use crate::expectation::Source;
-use crate::record::{Outcome, Record, Refusal};
+use crate::record::{Outcome, Record, Refusal, SCHEMA};
 use crate::verdict::Verdict;
 use memory::Memory;
 
@@ -35,6 +35,17 @@ const CONTENTION: Duration = Duration::from_secs(3);
 
 /// A turn outlasts its invocation by this, as clocks differ.
 const TURN_SLACK: TimeDelta = TimeDelta::seconds(5);
+
+/// The longest that an invocation can last (Lambda Developer Guide, "Lambda quotas": 15 minutes), and some more, because
+/// clocks differ. A lease that ends later, or whose end cannot be read, is broken.
+const LONGEST_TURN: TimeDelta = TimeDelta::minutes(17);
+
+/// The largest record that the ledger keeps, in bytes. An item has two of them, and must stay below 400 kB (DynamoDB
+/// Developer Guide, "Quotas").
+const LARGEST_RECORD: usize = 180_000;
+
+/// No guard ran before: a time that is earlier is wrong. 2020-01-01, in milliseconds.
+const EARLIEST_MS: i64 = 1_577_836_800_000;
 
 /// For so long people are not told the same again of an image.
 const REMEMBERED: TimeDelta = TimeDelta::hours(24);
@@ -59,6 +70,8 @@ const RECORD: &str = "record";
 const BEGUN: &str = "begun";
 const FIRST_OVER: &str = "first_over";
 const DISCARDS: &str = "discards";
+/// Says that the set of discards was emptied by the guard: without this, a set that is missing is lost.
+const EMPTIED: &str = "emptied";
 const HELD: &str = "held";
 /// How many alerts of held images an hour has sent, and the image whose alert was the first over the number.
 const ALERTED: &str = "alerted";
@@ -85,6 +98,8 @@ pub(crate) enum Value {
     Number(i64),
     /// A set of texts, never empty.
     Set(BTreeSet<String>),
+    /// Something that the guard never writes: another type, or a number that it cannot hold.
+    Foreign,
 }
 
 impl From<&str> for Value {
@@ -105,6 +120,10 @@ pub(crate) enum Condition {
     Is(&'static str, Value),
     /// The attribute is a number below this.
     Below(&'static str, i64),
+    /// The attribute is a number from this to that, both included.
+    Within(&'static str, i64, i64),
+    /// There is no such item at all.
+    NoItem,
 }
 
 /// What a write does to an item.
@@ -120,6 +139,19 @@ pub(crate) enum Change {
     Include(&'static str, String),
     /// Takes texts, one at least, out of a set.
     Exclude(&'static str, BTreeSet<String>),
+}
+
+impl Change {
+    /// The attribute that it changes.
+    fn name(&self) -> &'static str {
+        match self {
+            Change::Set(name, _)
+            | Change::Remove(name)
+            | Change::Add(name, _)
+            | Change::Include(name, _)
+            | Change::Exclude(name, _) => name,
+        }
+    }
 }
 
 /// A write to one item, that comes to be by it if it is not there.
@@ -157,6 +189,11 @@ pub struct Entry {
     /// When a discard was attempted that was carried out, or may have been: nothing since has shown that the
     /// image stood through it.
     pub attempted: Option<DateTime<Utc>>,
+    /// Whether the item has marks of such a discard, but no time of it that can be read.
+    pub undated: bool,
+    /// The attributes that cannot be read, and what is wrong with each. Nothing is discarded while there are any, and
+    /// they are left as they are.
+    unreadable: BTreeMap<&'static str, String>,
     /// The last discard that was begun.
     pub discard: Option<Discard>,
     /// The hour in whose number of discards it is counted.
@@ -192,30 +229,147 @@ impl Discard {
     }
 }
 
+/// What the ledger itself reads of a record.
+#[derive(Deserialize)]
+struct Head {
+    schema: u32,
+    outcome: Option<String>,
+}
+
+/// Reads the attributes of an item. What is not as the guard writes it is noted, never taken for absent.
+struct Reader<'a> {
+    item: &'a Item,
+    now: DateTime<Utc>,
+    unreadable: BTreeMap<&'static str, String>,
+}
+
+impl Reader<'_> {
+    /// Notes that an attribute is not what is accepted.
+    fn wrong(&mut self, name: &'static str, accepted: &str) {
+        let found = match self.item.get(name) {
+            None => "missing".to_owned(),
+            Some(Value::Text(text)) => quoted(text),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::Set(_)) => "a set of texts".to_owned(),
+            Some(Value::Foreign) => "of a type or size that the guard does not write".to_owned(),
+        };
+        let why = format!("{name} is {found}; accepted is {accepted}");
+        self.unreadable.insert(name, why);
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        match self.item.get(name) {
+            None => None,
+            Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),
+            Some(_) => {
+                self.wrong(name, "a text");
+                None
+            }
+        }
+    }
+
+    fn time(&mut self, name: &'static str) -> Option<DateTime<Utc>> {
+        let latest = (self.now + CLOCKS_DIFFER).timestamp_millis();
+        match self.item.get(name) {
+            None => None,
+            Some(Value::Number(ms)) if (EARLIEST_MS..=latest).contains(ms) => {
+                DateTime::from_timestamp_millis(*ms)
+            }
+            Some(_) => {
+                let now = self.now.to_rfc3339_opts(SecondsFormat::Secs, true);
+                let accepted = format!(
+                    "a time in milliseconds since 1970, not in the future (this function's clock says {now})"
+                );
+                self.wrong(name, &accepted);
+                None
+            }
+        }
+    }
+
+    /// Whether a flag is set; `None` if there is none that can be read.
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        match self.item.get(name) {
+            None => None,
+            Some(Value::Number(0)) => Some(false),
+            Some(Value::Number(1)) => Some(true),
+            Some(_) => {
+                self.wrong(name, "0 or 1");
+                None
+            }
+        }
+    }
+
+    /// A record of a schema that this version knows, and whether it is that of a discard that was done.
+    fn record(&mut self, name: &'static str) -> Option<(String, bool)> {
+        let text = self.text(name)?;
+        match serde_json::from_str::<Head>(&text) {
+            Ok(head) if head.schema <= SCHEMA => {
+                Some((text, head.outcome.as_deref() == Some("done")))
+            }
+            _ => {
+                let accepted = format!("a record of schema {SCHEMA} or earlier, as JSON");
+                self.wrong(name, &accepted);
+                None
+            }
+        }
+    }
+}
+
 impl Entry {
-    fn read(item: &Item) -> Entry {
-        let text = |name: &str| match item.get(name) {
+    fn read(item: &Item, now: DateTime<Utc>) -> Entry {
+        let mut reader = Reader {
+            item,
+            now,
+            unreadable: BTreeMap::new(),
+        };
+        let (attempted, told_at) = (reader.time(ATTEMPTED_AT), reader.time(TOLD_AT));
+        let (completed, doubted) = (reader.flag(COMPLETED), reader.flag(DOUBTED));
+        let (place, told) = (reader.text(PLACE), reader.text(TOLD));
+        // Neither has a part in a discard.
+        let alerted_as = match item.get(ALERTED_AS) {
             Some(Value::Text(text)) => Some(text.clone()),
             _ => None,
         };
-        let time = |name: &str| match item.get(name) {
-            Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
-            _ => None,
-        };
-        let discard = text(DISCARD).and_then(|record| serde_json::from_str(&record).ok());
+        let waits = item.contains_key(WAITS);
+        let (discard, last) = (reader.record(DISCARD), reader.record(RECORD));
+        // The note of a discard has its time and `completed`: one of the two says enough.
+        let has = |name: &str| item.contains_key(name);
+        let is_done =
+            |record: &Option<(String, bool)>| record.as_ref().is_some_and(|(_, done)| *done);
+        let marks = has(COMPLETED) || has(DOUBTED) || is_done(&discard) || is_done(&last);
+        if marks && !has(ATTEMPTED_AT) {
+            reader.wrong(
+                ATTEMPTED_AT,
+                "the time of the discard, of which the item has other marks",
+            );
+        }
+        let discard = discard.and_then(|(record, _)| serde_json::from_str(&record).ok());
         Entry {
-            attempted: time(ATTEMPTED_AT),
+            attempted,
+            undated: attempted.is_none() && (marks || has(ATTEMPTED_AT)),
+            unreadable: reader.unreadable,
             discard: discard.map(|record| Discard {
-                completed: item.contains_key(COMPLETED),
-                doubted: item.contains_key(DOUBTED),
+                completed: completed == Some(true),
+                doubted: doubted == Some(true),
                 record,
             }),
-            place: text(PLACE).map(OnceLock::from).unwrap_or_default(),
-            alerted_as: text(ALERTED_AS),
-            waits: item.contains_key(WAITS),
-            told: text(TOLD).zip(time(TOLD_AT)),
-            last: text(RECORD),
+            place: place.map(OnceLock::from).unwrap_or_default(),
+            alerted_as,
+            waits,
+            told: told.zip(told_at),
+            last: last.map(|(record, _)| record),
         }
+    }
+
+    /// Whether the image was discarded, or may have been.
+    pub(crate) fn may_have_been_discarded(&self) -> bool {
+        self.attempted.is_some() || self.undated
+    }
+
+    /// What of the item cannot be read, if anything.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let all: Vec<&str> = self.unreadable.values().map(String::as_str).collect();
+        Some(all.join("; ")).filter(|all| !all.is_empty())
     }
 
     /// The verdict, and why, by which another event of the same registration, that said who registered the image,
@@ -279,7 +433,7 @@ impl Entry {
     /// The discard whose end the guard did not see.
     pub(crate) fn unfinished(&self) -> Option<&Discard> {
         let discard = self.discard.as_ref();
-        discard.filter(|discard| self.attempted.is_some() && !discard.completed)
+        discard.filter(|discard| self.may_have_been_discarded() && !discard.completed)
     }
 
     /// Whether people were told a short while ago that this is wrong with the image, whatever was done about it.
@@ -417,7 +571,7 @@ impl Ledger {
         let id = format!("{place}#{image}");
         let (token, item) = self.take_turn(&id, image.as_str(), until).await?;
         Ok(Turn {
-            entry: Entry::read(&item),
+            entry: Entry::read(&item, Utc::now()),
             image,
             place,
             id,
@@ -461,6 +615,50 @@ impl Ledger {
         }
     }
 
+    /// Gives a lease that is broken an end: one whose end cannot be read, or that ends later than any invocation can
+    /// last. Nothing is taken over here. The lease then ends when its holder, if there is one, is certain to have ended,
+    /// and whoever asks after that has the turn. Whether it was broken.
+    async fn repair_lease(&self, id: &str) -> Result<bool, Error> {
+        let item = self.store.read(id).await?;
+        let latest = Utc::now() + LONGEST_TURN;
+        match item.get(TURN_UNTIL) {
+            None => return Ok(false),
+            Some(Value::Number(until)) if *until <= latest.timestamp_millis() => return Ok(false),
+            Some(_) => {}
+        }
+        let unchanged = match item.get(TURN) {
+            None => vec![Condition::Absent(TURN)],
+            Some(Value::Text(token)) => vec![Condition::Is(TURN, token.as_str().into())],
+            // Of no invocation.
+            Some(_) => Vec::new(),
+        };
+        let written = self.write(Write {
+            id: id.to_owned(),
+            if_any: unchanged,
+            changes: vec![Change::Set(TURN_UNTIL, ms(latest))],
+        });
+        let repaired = written.await?.is_some();
+        if repaired {
+            tracing::warn!(
+                "the lease of {id} in the ledger had no end that can be right: it ends at {}",
+                latest.to_rfc3339_opts(SecondsFormat::Secs, true)
+            );
+        }
+        Ok(repaired)
+    }
+
+    /// As [`Ledger::repair_lease`], of an image that another invocation seems to deal with.
+    pub(crate) async fn repair_turn(&self, registration: &Registration) {
+        self.try_to_repair(&item_of(registration)).await;
+    }
+
+    /// As [`Ledger::repair_lease`]. What fails is tried again when the event comes back.
+    async fn try_to_repair(&self, id: &str) {
+        if let Err(error) = self.repair_lease(id).await {
+            tracing::warn!("whether the lease of {id} is broken is not known: {error}");
+        }
+    }
+
     /// What is known of an image, for somebody who only looks: a turn in which nothing can be written.
     ///
     /// # Errors
@@ -470,7 +668,7 @@ impl Ledger {
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
         Ok(Turn {
-            entry: Entry::read(&self.store.read(&id).await?),
+            entry: Entry::read(&self.store.read(&id).await?, Utc::now()),
             image,
             place,
             id,
@@ -506,14 +704,17 @@ impl Ledger {
                 Change::Set(DISCARD, json(record)),
             ],
         );
+        // A counter that exists has counted one at least. One without such a number is damaged.
+        let mut free = vec![Condition::NoItem];
+        if most > 1 {
+            free.push(Condition::Within(BEGUN, 1, i64::from(most) - 1));
+        }
         let count = Write {
             id: of_hour(&turn.place, &hour),
-            if_any: vec![
-                Condition::Absent(BEGUN),
-                Condition::Below(BEGUN, most.into()),
-            ],
+            if_any: free,
             changes: vec![Change::Add(BEGUN, 1)],
         };
+        let counter = count.id.clone();
         let both = [self.lasting(place), self.lasting(count)];
         // One for all attempts: whichever takes effect, it counts once.
         let token = token();
@@ -524,7 +725,13 @@ impl Ledger {
                 Ok(Place::Kept)
             }
             Written::No(0) => Err(busy(&turn.image)),
-            Written::No(_) => Ok(Place::Full(hour)),
+            Written::No(_) => match self.store.read(&counter).await?.get(BEGUN) {
+                Some(Value::Number(begun)) if *begun >= most.into() => Ok(Place::Full(hour)),
+                _ => Err(unreadable(
+                    &counter,
+                    "begun is not the number of the hour's discards",
+                )),
+            },
             Written::Contended => Err(Error::Busy {
                 what: format!("the limit of discards in {hour}"),
             }),
@@ -540,7 +747,8 @@ impl Ledger {
         turn: &Turn,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        self.is_first(turn, hour, FIRST_OVER).await
+        let id = of_hour(&turn.place, hour);
+        self.is_first(turn, id, FIRST_OVER).await
     }
 
     /// Whether this image is the first one whose alert is over the number of this hour's alerts. Asked again, it still is.
@@ -552,17 +760,18 @@ impl Ledger {
         turn: &Turn,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        self.is_first(turn, hour, FIRST_OVER_ALERTS).await
+        let id = alerts_of_hour(&turn.place, hour);
+        self.is_first(turn, id, FIRST_OVER_ALERTS).await
     }
 
     async fn is_first(
         &self,
         turn: &Turn,
-        hour: &Hour,
+        id: String,
         attribute: &'static str,
     ) -> Result<bool, Error> {
         let written = self.write(Write {
-            id: of_hour(&turn.place, hour),
+            id,
             if_any: vec![
                 Condition::Absent(attribute),
                 Condition::Is(attribute, turn.image.as_str().into()),
@@ -598,7 +807,7 @@ impl Ledger {
         }
         let changes = vec![Change::Set(ALERTED_AS, Value::Text(alerted_as))];
         let count = Write {
-            id: of_hour(&turn.place, &hour),
+            id: alerts_of_hour(&turn.place, &hour),
             if_any: vec![
                 Condition::Absent(ALERTED),
                 Condition::Below(ALERTED, most.into()),
@@ -628,7 +837,7 @@ impl Ledger {
     pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
         let told = Told::InDigest(record.gist());
         let both = [
-            self.lasting(self.of_turn(turn, closing(record, told))),
+            self.lasting(self.of_turn(turn, closing(turn, record, told))),
             self.lasting(Write {
                 id: held_in(&turn.place),
                 if_any: Vec::new(),
@@ -670,7 +879,8 @@ impl Ledger {
                 Change::Set(ATTEMPTED_AT, ms(note.at)),
                 Change::Set(DISCARD, json(record)),
                 Change::Remove(DOUBTED),
-                Change::Remove(COMPLETED),
+                // A second mark, so that the loss of one attribute does not hide that there was a discard.
+                Change::Set(COMPLETED, Value::Number(0)),
             ],
         )
         .await
@@ -693,10 +903,11 @@ impl Ledger {
             return self.in_turn(turn, changes).await;
         }
         let own = [dated(note.at, &turn.image)].into();
-        if let Some(write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
+        if let Some(mut write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
+            write.changes.push(Change::Set(EMPTIED, Value::Number(1)));
             self.write(write).await?;
         }
-        let changes = vec![Change::Remove(ATTEMPTED_AT)];
+        let changes = vec![Change::Remove(ATTEMPTED_AT), Change::Remove(COMPLETED)];
         self.in_turn(turn, changes).await
     }
 
@@ -704,16 +915,37 @@ impl Ledger {
     /// the image whose turn it is.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`], if the ledger can not be reached; [`Error::NotPossible`], if what it has cannot be read.
     pub(crate) async fn first_discard_of(
         &self,
         turn: &Turn,
         source: &str,
     ) -> Result<Option<DateTime<Utc>>, Error> {
-        let item = self.store.read(&format!("{}#{source}", turn.place)).await?;
-        let discards = texts(&item, DISCARDS).filter_map(read_dated);
-        let others = discards.filter(|(image, _)| *image != turn.image);
-        Ok(others.map(|(_, at)| at).min())
+        let id = format!("{}#{source}", turn.place);
+        let item = self.store.read(&id).await?;
+        if !item.is_empty() && !item.contains_key(DISCARDS) && !item.contains_key(EMPTIED) {
+            return Err(unreadable(&id, "discards is missing"));
+        }
+        let latest = Utc::now() + CLOCKS_DIFFER;
+        let mut first = None;
+        for text in texts(&id, &item, DISCARDS)? {
+            match read_dated(text) {
+                Some((_, at)) if at > latest => {
+                    let what = format!("discards has {}, which lies in the future", quoted(text));
+                    return Err(unreadable(&id, &what));
+                }
+                Some((image, _)) if image == turn.image => {}
+                Some((_, at)) => first = Some(first.map_or(at, |first| at.min(first))),
+                None => {
+                    let what = format!(
+                        "discards has {}; accepted are a time and an AMI id",
+                        quoted(text)
+                    );
+                    return Err(unreadable(&id, &what));
+                }
+            }
+        }
+        Ok(first)
     }
 
     /// Ends a turn: keeps the record, what people were told, and what came of a discard.
@@ -722,7 +954,7 @@ impl Ledger {
     /// [`Error`], if this could not be noted. The turn ends by itself.
     pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
         turn.ended.store(true, Ordering::Relaxed);
-        self.in_turn(turn, closing(record, told)).await
+        self.in_turn(turn, closing(turn, record, told)).await
     }
 
     /// Ends a turn, if it has not ended, in which nothing came to an end: the event comes again.
@@ -745,11 +977,9 @@ impl Ledger {
         account: &str,
         region: &str,
     ) -> Result<BTreeSet<String>, Error> {
-        let item = self
-            .store
-            .read(&held_in(&of_place(account, region)))
-            .await?;
-        Ok(texts(&item, HELD).map(str::to_owned).collect())
+        let id = held_in(&of_place(account, region));
+        let item = self.store.read(&id).await?;
+        Ok(texts(&id, &item, HELD)?.map(str::to_owned).collect())
     }
 
     /// What is known of an image that waits for the next digest.
@@ -763,7 +993,7 @@ impl Ledger {
         image: &str,
     ) -> Result<Entry, Error> {
         let id = format!("{}#{image}", of_place(account, region));
-        Ok(Entry::read(&self.store.read(&id).await?))
+        Ok(Entry::read(&self.store.read(&id).await?, Utc::now()))
     }
 
     /// Notes that people were told of these images, one at least, in a digest.
@@ -795,12 +1025,19 @@ impl Ledger {
     ) -> Result<SweepTurn, Error> {
         let place = of_place(sweep.account.as_str(), &sweep.region);
         let id = format!("sweep#{place}");
-        let (token, item) = self.take_turn(&id, "the sweep", until).await?;
+        let (token, item) = match self.take_turn(&id, "the sweep", until).await {
+            Err(busy @ Error::Busy { .. }) => {
+                self.try_to_repair(&id).await;
+                return Err(busy);
+            }
+            taken => taken?,
+        };
         let time = |name: &str| match item.get(name) {
             Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
             _ => None,
         };
-        let since = time(SINCE);
+        // From a time that is yet to come on, no event would ever be missed.
+        let since = time(SINCE).filter(|since| *since <= Utc::now() + CLOCKS_DIFFER);
         let turn = SweepTurn {
             id,
             token,
@@ -810,10 +1047,8 @@ impl Ledger {
                 _ => None,
             },
             last: time(TOLD_AT),
-            begun_with: texts(&item, BEGUN_WITH).filter_map(read_dated).collect(),
-            ended_with: texts(&item, ENDED_WITH)
-                .filter_map(|id| id.parse().ok())
-                .collect(),
+            begun_with: followed(&item, BEGUN_WITH, read_dated),
+            ended_with: followed(&item, ENDED_WITH, |id| id.parse().ok()),
         };
         if since.is_none() {
             let changes = vec![Change::Set(SINCE, ms(turn.since))];
@@ -921,11 +1156,11 @@ impl Ledger {
         let ids: Vec<String> = images.keys().cloned().collect();
         let items = self.store.read_many(&ids, RECORD).await?;
         let records = items.iter().filter_map(|(id, item)| {
-            let Some(Value::Text(record)) = item.get(RECORD) else {
-                return None;
+            let record = match item.get(RECORD)? {
+                Value::Text(record) => serde_json::from_str(record).unwrap_or_default(),
+                Value::Number(_) | Value::Set(_) | Value::Foreign => T::default(),
             };
-            let image = (*images.get(id)?).clone();
-            Some((image, serde_json::from_str(record).unwrap_or_default()))
+            Some(((*images.get(id)?).clone(), record))
         });
         Ok(records.collect())
     }
@@ -1044,18 +1279,30 @@ fn of_place(account: &str, region: &str) -> String {
     format!("{account}#{region}")
 }
 
+/// The id of an image's item.
+pub(crate) fn item_of(registration: &Registration) -> String {
+    let place = of_place(registration.account.as_str(), &registration.region);
+    format!("{place}#{}", registration.image_id)
+}
+
 /// The item of the images that wait for a digest.
 fn held_in(place: &str) -> String {
     format!("{HELD}#{place}")
 }
 
-/// The item of an hour's numbers.
+/// The item of an hour's number of discards.
 fn of_hour(place: &str, hour: &Hour) -> String {
     format!("hour#{place}#{hour}")
 }
 
-/// What the end of a turn changes.
-fn closing(record: &Record, told: Told) -> Vec<Change> {
+/// The item of an hour's number of alerts. Not the same, as that of discards is damaged if it has no number of them.
+fn alerts_of_hour(place: &str, hour: &Hour) -> String {
+    format!("alerts#{place}#{hour}")
+}
+
+/// What the end of a turn changes. An attribute that could not be read is left as it is: what it says may be the only
+/// sign of a discard, and a later version may be able to read it.
+fn closing(turn: &Turn, record: &Record, told: Told) -> Vec<Change> {
     let mut changes = vec![
         Change::Set(RECORD, json(record)),
         Change::Set(TURN_UNTIL, Value::Number(0)),
@@ -1088,6 +1335,7 @@ fn closing(record: &Record, told: Told) -> Vec<Change> {
             changes.push(Change::Set(DISCARD, json(record)));
         }
     }
+    changes.retain(|change| !turn.entry.unreadable.contains_key(change.name()));
     changes
 }
 
@@ -1101,12 +1349,46 @@ fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
 }
 
 /// The texts of a set, none if there is none.
-fn texts<'a>(item: &'a Item, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+///
+/// # Errors
+/// [`Error::NotPossible`] if it is not a set.
+fn texts<'a>(
+    id: &str,
+    item: &'a Item,
+    name: &str,
+) -> Result<impl Iterator<Item = &'a str> + use<'a>, Error> {
     let set = match item.get(name) {
+        None => None,
         Some(Value::Set(texts)) => Some(texts),
-        _ => None,
+        Some(_) => return Err(unreadable(id, &format!("{name} is not a set of texts"))),
     };
-    set.into_iter().flatten().map(String::as_str)
+    Ok(set.into_iter().flatten().map(String::as_str))
+}
+
+/// The members of a set that a sweep follows up. It leaves out what it cannot read: that follows from no image's
+/// registration, and the list of all images has the others.
+fn followed<T>(item: &Item, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let members = match item.get(name) {
+        Some(Value::Set(texts)) => texts.iter().map(|text| (text, read(text))).collect(),
+        _ => Vec::new(),
+    };
+    let mut followed = Vec::new();
+    for (text, member) in members {
+        match member {
+            Some(member) => followed.push(member),
+            None => tracing::warn!("the sweep's {name} in the ledger has {}", quoted(text)),
+        }
+    }
+    followed
+}
+
+/// An item of the ledger is not as the guard writes it. No later try reads more.
+fn unreadable(id: &str, what: &str) -> Error {
+    Error::NotPossible {
+        resource: format!("the ledger's item {id}"),
+        code: "UnreadableItem",
+        message: what.to_owned(),
+    }
 }
 
 /// An image and a time of it, as sets have them.
@@ -1137,8 +1419,23 @@ fn busy(image: &AmiId) -> Error {
     }
 }
 
+/// A record as the ledger keeps it. If it is too large, what is only for people is left out, which the log has.
 fn json(record: &Record) -> Value {
-    Value::Text(serde_json::json!(record).to_string())
+    let whole = serde_json::json!(record).to_string();
+    if whole.len() <= LARGEST_RECORD {
+        return Value::Text(whole);
+    }
+    let mut brief = record.clone();
+    let cut = "left out because the record is too large for the ledger: see the log";
+    brief.fix = vec![cut.to_owned()];
+    brief.references.truncate(1);
+    for text in brief.error.iter_mut().chain(&mut brief.before) {
+        *text = text.chars().take(1_000).collect();
+    }
+    for statement in &mut brief.evidence {
+        statement.detail = statement.detail.chars().take(1_000).collect();
+    }
+    Value::Text(serde_json::json!(brief).to_string())
 }
 
 fn ms(time: DateTime<Utc>) -> Value {
@@ -1279,6 +1576,164 @@ mod tests {
                 .attempt(&turn, &note(None), &planned())
                 .await
                 .unwrap();
+        }
+    }
+
+    /// Its holder, if there is one, can do and write what it could: another one begins only when that one has ended.
+    #[tokio::test]
+    async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last_longer() {
+        let (_sim, ledgers) = both().await;
+        let year_3000 = Value::Number(32_503_680_000_000);
+        let broken = [
+            year_3000,
+            "soon".into(),
+            Value::Set(["1".to_owned()].into()),
+        ];
+        for ledger in ledgers {
+            for (n, end) in broken.iter().enumerate() {
+                let image = image(100 + n as u32);
+                let id = item_of(&image);
+                let turn = ledger.begin(&image, soon()).await.unwrap();
+                let set = |end: Value| Write {
+                    id: id.clone(),
+                    if_any: Vec::new(),
+                    changes: vec![Change::Set(TURN_UNTIL, end)],
+                };
+                ledger.write(set(end.clone())).await.unwrap();
+                assert!(is_busy(&ledger, &image).await);
+                let earliest = Utc::now() + TimeDelta::minutes(15);
+                ledger.repair_turn(&image).await;
+                assert!(is_busy(&ledger, &image).await, "{end:?}: two at once");
+                let item = ledger.store.read(&id).await.unwrap();
+                let Some(Value::Number(until)) = item.get(TURN_UNTIL) else {
+                    panic!("{item:?}");
+                };
+                let until = DateTime::from_timestamp_millis(*until).unwrap();
+                assert!(
+                    until > earliest && until < Utc::now() + LONGEST_TURN,
+                    "{until}"
+                );
+                // A second look leaves it as it is.
+                ledger.repair_turn(&image).await;
+                assert_eq!(ledger.store.read(&id).await.unwrap(), item);
+                // The holder can write, and end its turn.
+                ledger.end(&turn, &planned(), Told::Nothing).await.unwrap();
+                let turn = ledger.begin(&image, soon()).await.unwrap();
+                // Once it is over, another has it.
+                ledger.write(set(ms(long_ago()))).await.unwrap();
+                ledger.begin(&image, soon()).await.unwrap();
+                assert!(ledger.end(&turn, &planned(), Told::Nothing).await.is_err());
+            }
+            let image = image(200);
+            ledger.begin(&image, soon()).await.unwrap();
+            let before = ledger.store.read(&item_of(&image)).await.unwrap();
+            ledger.repair_turn(&image).await;
+            let after = ledger.store.read(&item_of(&image)).await.unwrap();
+            assert_eq!(before, after, "a lease that is right stays");
+        }
+    }
+
+    #[tokio::test]
+    async fn regression_a_counter_that_has_lost_its_number_counts_nothing() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let first = ledger.begin(&image(1), soon()).await.unwrap();
+            ledger.reserve(&first, 5, &planned(), noon()).await.unwrap();
+            let id = "hour#123456789012#eu-west-1#2026-11-23T12";
+            for damage in [
+                Change::Remove(BEGUN),
+                Change::Set(BEGUN, "1".into()),
+                Change::Set(BEGUN, Value::Number(0)),
+                Change::Set(BEGUN, Value::Number(-9)),
+                Change::Set(BEGUN, Value::Set(["1".to_owned()].into())),
+            ] {
+                let write = Write {
+                    id: id.to_owned(),
+                    if_any: Vec::new(),
+                    changes: vec![damage.clone()],
+                };
+                ledger.write(write).await.unwrap();
+                let turn = ledger.begin(&image(2), soon()).await.unwrap();
+                let error = ledger.reserve(&turn, 5, &planned(), noon()).await;
+                let error = error.unwrap_err().to_string();
+                assert!(
+                    error.contains("UnreadableItem: begun"),
+                    "{damage:?}: {error}"
+                );
+                ledger.give_back(&turn).await;
+            }
+            let write = Write {
+                id: id.to_owned(),
+                if_any: Vec::new(),
+                changes: vec![Change::Set(BEGUN, Value::Number(i64::MAX))],
+            };
+            ledger.write(write).await.unwrap();
+            let turn = ledger.begin(&image(2), soon()).await.unwrap();
+            let place = ledger.reserve(&turn, 5, &planned(), noon()).await.unwrap();
+            assert_eq!(place, Place::Full(hour(noon())));
+        }
+    }
+
+    /// 50 tags with keys and values as long as they can be, of characters of four bytes or such as JSON escapes, a hundred
+    /// block devices, a thousand accounts that may use the image, and all sentences that are long.
+    #[tokio::test]
+    async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
+        let (_sim, ledgers) = both().await;
+        let tag = |n: usize| {
+            let (key, value) = ("\u{1f980}".repeat(125), "\u{1f980}\"".repeat(128));
+            serde_json::json!({ "Key": format!("{n:03}{key}"), "Value": value })
+        };
+        let device = |n: usize| {
+            serde_json::json!({ "DeviceName": format!("/dev/xvd{n}"), "Ebs": {
+                "DeleteOnTermination": true, "SnapshotId": format!("snap-{n:017x}"), "VolumeSize": 16384,
+                "VolumeType": "gp3", "Iops": 16000, "Throughput": 1000, "Encrypted": true,
+            } })
+        };
+        let permission = |n: usize| serde_json::json!({ "UserId": format!("{n:012}") });
+        let rebuild = crate::record::Rebuild {
+            register_image: serde_json::json!({
+                "Name": "n".repeat(128),
+                "Description": "d".repeat(255),
+                "BlockDeviceMappings": (0..100).map(device).collect::<Vec<_>>(),
+                "TagSpecifications": [{ "ResourceType": "image", "Tags": (0..50).map(tag).collect::<Vec<_>>() }],
+            }),
+            launch_permissions: (0..1000).map(permission).collect(),
+            deprecate_at: None,
+            deregistration_protection: None,
+        };
+        let mut largest = planned();
+        largest.rebuild = Some(rebuild.clone());
+        largest.fix = vec!["'\\''".repeat(30_000), "x".repeat(100_000)];
+        largest.references = vec!["arn:".repeat(500); 101];
+        largest.error = Some("e".repeat(100_000));
+        let done = Record {
+            outcome: Some(Outcome::Done),
+            ..largest.clone()
+        };
+        for ledger in ledgers {
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            ledger.reserve(&turn, 5, &largest, noon()).await.unwrap();
+            ledger.attempt(&turn, &note(None), &largest).await.unwrap();
+            ledger
+                .end(&turn, &done, Told::Now("g".repeat(5_000)))
+                .await
+                .unwrap();
+            let item = ledger.store.read(&item_of(&image(1))).await.unwrap();
+            let size = |value: &Value| match value {
+                Value::Text(text) => text.len(),
+                _ => 21,
+            };
+            let bytes: usize = item
+                .iter()
+                .map(|(name, value)| name.len() + size(value))
+                .sum();
+            println!("the largest item has {bytes} bytes");
+            assert!(bytes < 400 * 1024, "{bytes}");
+            // All that it takes to register the image again is there.
+            let turn = ledger.look(&image(1)).await.unwrap();
+            let kept = turn.entry.discard.unwrap().record;
+            assert_eq!(kept.get("rebuild"), Some(&serde_json::json!(rebuild)));
+            assert_eq!(turn.entry.unreadable, BTreeMap::new());
         }
     }
 

@@ -275,6 +275,7 @@ impl Guard {
             assessment,
             surroundings: None,
             before: None,
+            doubts: Vec::new(),
         }
     }
 }

@@ -241,6 +241,17 @@ impl Terms {
                     let bound = AttributeValue::N(bound.to_string());
                     format!("{} < {}", terms.name(name), terms.value(bound))
                 }
+                Condition::Within(name, least, most) => {
+                    let [least, most] =
+                        [least, most].map(|bound| AttributeValue::N(bound.to_string()));
+                    format!(
+                        "{} BETWEEN {} AND {}",
+                        terms.name(name),
+                        terms.value(least),
+                        terms.value(most)
+                    )
+                }
+                Condition::NoItem => format!("attribute_not_exists({})", terms.name(KEY)),
             })
             .collect();
         terms.condition = Some(conditions.join(" OR ")).filter(|all| !all.is_empty());
@@ -300,19 +311,22 @@ fn attribute(value: &Value) -> AttributeValue {
         Value::Text(text) => AttributeValue::S(text.clone()),
         Value::Number(number) => AttributeValue::N(number.to_string()),
         Value::Set(texts) => AttributeValue::Ss(texts.iter().cloned().collect()),
+        // The guard never writes it.
+        Value::Foreign => AttributeValue::Null(true),
     }
 }
 
-/// The attributes that the guard knows the kinds of; the key is none of them.
+/// The attributes without the key. One of a type that the guard does not write is there all the same: what cannot be read
+/// is not absent.
 fn read(attributes: impl Iterator<Item = (String, AttributeValue)>) -> Item {
-    let known = attributes.filter_map(|(name, value)| {
+    let all = attributes.map(|(name, value)| {
         let value = match value {
             AttributeValue::S(text) => Value::Text(text),
-            AttributeValue::N(number) => Value::Number(number.parse().ok()?),
+            AttributeValue::N(number) => number.parse().map_or(Value::Foreign, Value::Number),
             AttributeValue::Ss(texts) => Value::Set(texts.into_iter().collect()),
-            _ => return None,
+            _ => Value::Foreign,
         };
-        Some((name, value)).filter(|(name, _)| name != KEY)
+        (name, value)
     });
-    known.collect()
+    all.filter(|(name, _)| name != KEY).collect()
 }

@@ -52,6 +52,10 @@ fn holds(condition: &Condition, item: &Item) -> bool {
         Condition::Below(name, bound) => {
             matches!(item.get(*name), Some(Value::Number(number)) if number < bound)
         }
+        Condition::Within(name, least, most) => {
+            matches!(item.get(*name), Some(Value::Number(number)) if (least..=most).contains(&number))
+        }
+        Condition::NoItem => item.is_empty(),
     }
 }
 

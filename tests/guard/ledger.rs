@@ -5,12 +5,12 @@ use super::*;
 use sim::{BlockDevice, Table};
 use tokio::task::JoinSet;
 
-const TABLE: &str = "ami-billing-guard";
+pub(super) const TABLE: &str = "ami-billing-guard";
 
 /// With the ledger in a table, and in memory.
 const LEDGERS: [Option<&str>; 2] = [Some(TABLE), None];
 
-fn with(ledger: Option<&'static str>, policy: &str) -> Settings {
+pub(super) fn with(ledger: Option<&'static str>, policy: &str) -> Settings {
     Settings {
         ledger_table: ledger,
         wait: Duration::from_millis(300),
@@ -66,14 +66,14 @@ fn is_held_as_discarded_before(record: &Value) -> bool {
 }
 
 /// Somebody takes the image out of the Recycle Bin.
-fn restore(house: &House) {
+pub(super) fn restore(house: &House) {
     let mut world = house.sim.world();
     let binned = world.recycle_bin.remove(AMI).unwrap();
     world.deregistered.remove(AMI);
     world.add_image(binned.image);
 }
 
-fn discards(house: &House) -> usize {
+pub(super) fn discards(house: &House) -> usize {
     let calls = house.calls();
     let deeds = ["DeregisterImage", "DisableImage"];
     calls
@@ -578,14 +578,14 @@ pub(super) async fn crash_at(house: &House, event: Value, n: usize) -> bool {
 
 /// The calls of a discard with a table, in the order in which they are made, as far as they are made one
 /// after the other.
-async fn calls_of_a_discard(policy: &str) -> Vec<String> {
+pub(super) async fn calls_of_a_discard(policy: &str) -> Vec<String> {
     let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
     house.record(registered()).await;
     house.sim.calls().into_iter().map(named).collect()
 }
 
 /// A house in which the `n`th call of a discard takes effect, and its answer comes too late.
-async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[String]) -> House {
+pub(super) async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[String]) -> House {
     let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
     let action = &calls[n - 1];
     let ordinal = calls[..n].iter().filter(|call| *call == action).count();
@@ -814,7 +814,7 @@ fn many(number: usize) -> (World, Vec<Value>) {
     (world, events)
 }
 
-fn hourly() -> Value {
+pub(super) fn hourly() -> Value {
     json!({
         "version": "0", "id": "d-1", "detail-type": "Scheduled Event", "source": "aws.events",
         "account": "123456789012", "region": "eu-west-1", "time": Utc::now().to_rfc3339(),
@@ -1810,7 +1810,7 @@ async fn a_new_hour_has_its_own_number_of_alerts() {
         let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 1")).await;
         in_batches(&house, &events[..3], 1).await;
         assert_eq!(alerted(&house), ids(0..2));
-        // The hour is over: its item counts for none that comes.
+        // The hour is over: its items count for none that comes.
         house
             .sim
             .world()
@@ -1818,7 +1818,7 @@ async fn a_new_hour_has_its_own_number_of_alerts() {
             .get_mut(TABLE)
             .unwrap()
             .items
-            .retain(|id, _| !id.starts_with("hour#"));
+            .retain(|id, _| !id.starts_with("alerts#"));
         in_batches(&house, &events[3..], 1).await;
         assert_eq!(alerted(&house), [ids(0..2), ids(3..5)].concat());
         house.record(hourly()).await;

@@ -20,6 +20,7 @@ mod model;
 mod selftest;
 mod settling;
 mod thaw;
+mod unreadable;
 mod way_back;
 
 use std::path::PathBuf;

@@ -727,11 +727,13 @@ fn let_pass(world: &mut World, seconds: i64, hours: i64) {
                     *value = json!({ "S": format!("{} {said}", earlier(hour)) });
                 }
                 "id" | "turn" | "doubted" | "completed" | "discard" | "told" | "record"
-                | "begun" | "first_over" | "held" | "waits" | "alerted" | "first_over_alerts" => {}
+                | "begun" | "first_over" | "held" | "emptied" | "waits" | "alerted"
+                | "first_over_alerts" => {}
                 other => panic!("how time passes for {other} in the ledger is not known here"),
             }
         }
-        if let Some((before, hour)) = id.rsplit_once('#').filter(|_| id.starts_with("hour#")) {
+        let of_hour = id.starts_with("hour#") || id.starts_with("alerts#");
+        if let Some((before, hour)) = id.rsplit_once('#').filter(|_| of_hour) {
             id = format!("{before}#{}", earlier(hour));
             item.insert("id".into(), json!({ "S": id }));
         }
