@@ -520,7 +520,7 @@ fn identity(
     });
     let by_type = user.r#type.filter(|r#type| r#type == "AWSService");
     let arn = user.arn.or(user.principal_id);
-    let by_role = arn.clone().filter(|arn| arn.contains("/AWSServiceRoleFor"));
+    let by_role = arn.clone().filter(|arn| is_of_service_role(arn));
     let by_name = user.invoked_by.filter(is_service);
     let by_name = by_name.filter(|name| !(from_console && name.starts_with("AWS Internal")));
     let service = by_name.or(by_address).or(by_role).or(by_type);
@@ -533,8 +533,16 @@ fn identity(
     }
 }
 
+/// Whether an ARN is of a service-linked role, or of a session of one. A session's name is no sign: whoever assumes a role
+/// chooses it, and a user or a group may have any name (IAM User Guide, "IAM identifiers").
+fn is_of_service_role(arn: &str) -> bool {
+    let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
+    resource.starts_with("assumed-role/AWSServiceRoleFor")
+        || resource.starts_with("role/aws-service-role/")
+}
+
 /// The name under which the console makes a person's calls.
-const CONSOLE: &str = "signin.amazonaws.com";
+pub(crate) const CONSOLE: &str = "signin.amazonaws.com";
 
 /// An ARN has at most 2,048 characters (IAM); what is longer is none, and nothing to fill an alert with.
 fn shortened(text: &str) -> String {
@@ -747,6 +755,31 @@ mod tests {
                 RegisteredBy::Identity { service, .. } => assert!(service.is_some(), "{event}"),
                 RegisteredBy::Unknown => panic!("{event}"),
             }
+        }
+    }
+
+    /// Whoever assumes a role chooses the name of the session, and whoever creates a user that of the user.
+    #[test]
+    fn regression_who_is_a_service_is_not_decided_by_the_name_of_a_session_or_a_user() {
+        let service_of =
+            |arn: &str| match registered_by(with("/detail/userIdentity/arn", json!(arn))) {
+                RegisteredBy::Identity { service, .. } => service,
+                RegisteredBy::Unknown => panic!("{arn}"),
+            };
+        for person in [
+            "arn:aws:sts::123456789012:assumed-role/packer/AWSServiceRoleForX",
+            "arn:aws:sts::123456789012:assumed-role/packer/AWSServiceRoleForAmazonEC2",
+            "arn:aws:iam::123456789012:user/AWSServiceRoleForX",
+            "arn:aws:iam::123456789012:role/x/aws-service-role/y",
+            "arn:aws:sts::123456789012:federated-user/AWSServiceRoleForX",
+        ] {
+            assert_eq!(service_of(person), None, "{person}");
+        }
+        for service in [
+            "arn:aws-us-gov:sts::123456789012:assumed-role/AWSServiceRoleForX/packer",
+            "arn:aws:iam::123456789012:role/aws-service-role/drs.amazonaws.com/AWSServiceRoleForX",
+        ] {
+            assert_eq!(service_of(service).as_deref(), Some(service));
         }
     }
 

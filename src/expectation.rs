@@ -681,7 +681,7 @@ mod tests {
         };
         let expect = "[[expect]]\nsnapshot_description = '*'\nplatform = 'Windows'";
         let exempt = "[[exempt]]\nsnapshot_description = '*'\nreason = 'r'";
-        let elsewhere = "[[exempt]]\nname = 'x'\nsnapshot_description = '*'\nreason = 'r'";
+        let elsewhere = "[[exempt]]\nname = 'xyz'\nsnapshot_description = '*'\nreason = 'r'";
         let no_tags = "[evidence]\ntags = false";
         for (image, rules, needed) in [
             (image(), "", true),
@@ -734,7 +734,7 @@ mod tests {
             let declared = declared_of(&image(), &registration, snapshot, &certain);
             assert!(declared.expectation.exemption.is_some());
             let elsewhere = policy(&format!(
-                "[[exempt]]\n{condition}\nname = 'x'\nreason = 'r'"
+                "[[exempt]]\n{condition}\nname = 'xyz'\nreason = 'r'"
             ));
             let declared = declared_of(&image(), &registration, snapshot, &elsewhere);
             assert!(!declared.expectation.open_exemption);

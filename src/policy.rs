@@ -13,6 +13,9 @@ use glob::Pattern;
 
 use crate::billing::Platforms;
 
+/// The most bytes of a policy file: 256 KiB, which is more than a thousand rules.
+pub const LARGEST_POLICY: usize = 256 * 1024;
+
 /// The policy, parsed. Its default is the built-in policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -305,8 +308,17 @@ impl Policy {
     /// Reads a policy. `file` is its name for error messages.
     ///
     /// # Errors
-    /// Every fault of the file.
+    /// Every fault of the file; of one that is larger than [`LARGEST_POLICY`], that alone.
     pub fn parse(file: &str, text: &str) -> Result<Policy, PolicyError> {
+        if text.len() > LARGEST_POLICY {
+            let fault = format!(
+                "{file}: the policy has {} bytes; accepted are at most {LARGEST_POLICY}",
+                text.len()
+            );
+            return Err(PolicyError {
+                faults: vec![fault],
+            });
+        }
         read::policy(file, text).map_err(|faults| PolicyError { faults })
     }
 }
@@ -476,6 +488,144 @@ mod tests {
     }
 
     #[test]
+    fn regression_a_key_of_a_megabyte_is_refused_by_the_size_of_the_file() {
+        let key = "k".repeat(1 << 20);
+        let text = format!("version = 1\n{key} = 1\n");
+        assert_eq!(
+            faults(&text),
+            "policy.toml: the policy has 1048593 bytes; accepted are at most 262144"
+        );
+        // The longest that is read is refused for its key, which is cut.
+        let key = "k".repeat(LARGEST_POLICY - 20);
+        let faults = faults(&format!("version = 1\n{key} = 1\n"));
+        assert!(
+            faults.starts_with("policy.toml:2:1: unknown key `kkkk"),
+            "{faults}"
+        );
+        assert!(faults.len() < 300, "{faults}");
+    }
+
+    #[test]
+    fn regression_a_key_with_line_breaks_stays_on_one_line_of_an_error() {
+        let text = "version = 1\n\"a\\nerror: b\" = 1\n[discard]\n\"c\\r\\n\\u001b[2Jd\" = 1\n";
+        let faults = faults(text);
+        assert_eq!(faults.lines().count(), 2, "{faults}");
+        assert!(faults.contains("unknown key `a\\nerror: b`"), "{faults}");
+        assert!(
+            faults.contains("unknown key `c\\r\\n\\u{1b}[2Jd`"),
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn regression_a_rule_that_can_not_match_is_refused() {
+        let refused = |key: &str, glob: &str| {
+            let text = format!("version = 1\n[[exempt]]\n{key} = {glob:?}\nreason = \"r\"\n");
+            match Policy::parse("p", &text) {
+                Ok(_) => String::new(),
+                Err(error) => brief(&error.to_string())
+                    .split("(globs); ")
+                    .nth(1)
+                    .unwrap()
+                    .to_owned(),
+            }
+        };
+        let long = "a".repeat(129);
+        let cases: [(&str, &str, &[&str], &[&str]); 4] = [
+            (
+                "registered_by",
+                "the caller is named by an ARN (arn:aws:sts::*:assumed-role/ROLE/*), as CloudTrail's userIdentity has it",
+                &[
+                    "packer-*",
+                    "role/packer",
+                    "user/builder",
+                    "rn:*",
+                    "[b-z]rn:*",
+                    "builder",
+                ],
+                &[
+                    "*",
+                    "*:user/x",
+                    "arn:*",
+                    "?rn:aws:*",
+                    "[a-c]rn:*",
+                    "arn:aws-cn:iam::*:root",
+                    "AROAEXAMPLE*",
+                    "123456789012",
+                    "AWSService",
+                    "drs.amazonaws.com",
+                    "*.amazonaws.com",
+                ],
+            ),
+            (
+                "invoked_by",
+                "a service is named by its host name, such as drs.amazonaws.com",
+                &[
+                    "EC2 Image Builder",
+                    "drs",
+                    "drs_amazonaws.com",
+                    "DRS.amazonaws.com",
+                    "signin.amazonaws.com",
+                ],
+                &[
+                    "*",
+                    "drs.*",
+                    "*.amazonaws.com",
+                    "AWS Internal*",
+                    "arn:aws:sts::*",
+                    "AWSService",
+                    "backup*",
+                    "d?s.*",
+                    "[a-d]*",
+                ],
+            ),
+            (
+                "account",
+                "an account has twelve digits",
+                &[
+                    "12345678901",
+                    "1234567890123",
+                    "?????????????",
+                    "123456*7890123",
+                    "1234*56789012345",
+                ],
+                &[
+                    "123456789012",
+                    "????????????",
+                    "123*",
+                    "*",
+                    "12345678901[0-9]",
+                    "123456789012*",
+                ],
+            ),
+            (
+                "name",
+                "an AMI's name has 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _",
+                &[
+                    "win:*", "a+b", "größe*", "a,b", "ab", &long, "[:;]*", "?", "100%*",
+                ],
+                &[
+                    "win2022-*",
+                    "*",
+                    "a b(c)[[]d]./-'@_*",
+                    "ab*",
+                    "???",
+                    "[!a]*",
+                    "[a:]*",
+                ],
+            ),
+        ];
+        for (key, why, wrong, right) in cases {
+            for glob in wrong {
+                assert_eq!(refused(key, glob), why, "{key} = {glob}");
+            }
+            for glob in right {
+                assert_eq!(refused(key, glob), "", "{key} = {glob}");
+            }
+        }
+    }
+
+    #[test]
     fn a_policy_without_a_version_is_refused() {
         assert_eq!(
             faults("[alert]\non = [\"mismatch\"]\n"),
@@ -531,7 +681,7 @@ mod tests {
             ),
             (
                 "a rule without what it is for",
-                "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"x\"\nreason = \" \"\n",
+                "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"xyz\"\nreason = \" \"\n",
                 &[
                     "policy.toml:2:1: [[expect]] without `platform` or `product_codes`; accepted are (platforms)",
                     "policy.toml:4:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
@@ -595,7 +745,7 @@ mod tests {
             ),
             (
                 "rules that no image can satisfy",
-                "version = 1\n[[expect]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\n[[expect]]\nname = \"x\"\nplatform = \"Linux with a product code\"\nproduct_codes = []\n[[exempt]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\nreason = \"r\"\n",
+                "version = 1\n[[expect]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\n[[expect]]\nname = \"xyz\"\nplatform = \"Linux with a product code\"\nproduct_codes = []\n[[exempt]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\nreason = \"r\"\n",
                 &[
                     "policy.toml:2:1: [[expect]] that no image can satisfy: it matches AMIs by a product code that `product_codes` does not have",
                     "policy.toml:5:1: [[expect]] that no image can satisfy: its `platform` needs a product code, and `product_codes` is empty",
@@ -604,7 +754,7 @@ mod tests {
             ),
             (
                 "tags of a snapshot that are no table, and a disk without what the image is billed as",
-                "version = 1\n[[exempt]]\nsnapshot_tag = \"Team\"\nreason = \"r\"\n[[expect]]\nsnapshot_tag = {}\nplatform = \"SUSE\"\n[[expect]]\nname = \"x\"\ndisk = \"Linux\"\nproduct_codes = []\n",
+                "version = 1\n[[exempt]]\nsnapshot_tag = \"Team\"\nreason = \"r\"\n[[expect]]\nsnapshot_tag = {}\nplatform = \"SUSE\"\n[[expect]]\nname = \"xyz\"\ndisk = \"Linux\"\nproduct_codes = []\n",
                 &[
                     "policy.toml:3:16: `\"Team\"` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
                     "policy.toml:6:16: `{}` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",

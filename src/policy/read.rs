@@ -199,6 +199,7 @@ impl Reader<'_> {
     fn unknown_key(&mut self, place: Range<usize>, key: &str, accepted: &[&str]) {
         let meant = did_you_mean(nearest(key, accepted.iter().copied()), "`");
         let accepted = accepted.join(", ");
+        let key = escaped(key);
         self.fault(
             place,
             &format!("unknown key `{key}`{meant}; accepted are {accepted}"),
@@ -547,13 +548,27 @@ fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
     let possible = |values: &[&str]| values.iter().any(|value| glob.matches(value));
     let of =
         |characters: fn(char) -> bool| text.chars().all(|c| characters(c) || "*?[]!-".contains(c));
+    let parts = parts(text);
     match on {
         Matched::Attribute(Attribute::Architecture) if !possible(&ARCHITECTURES) => {
             Some(format!("architectures are {}", ARCHITECTURES.join(", ")))
         }
-        Matched::Attribute(Attribute::Account) if !of(|c| c.is_ascii_digit()) => {
+        Matched::Attribute(Attribute::Account)
+            if !of(|c| c.is_ascii_digit())
+                || !fits(&parts, 12..=12, |c| c.is_ascii_digit()) =>
+        {
             Some("an account has twelve digits".to_owned())
         }
+        Matched::Attribute(Attribute::Name) if !fits(&parts, 3..=128, is_of_name) => Some(
+            "an AMI's name has 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _".to_owned(),
+        ),
+        Matched::Attribute(Attribute::RegisteredBy) if !may_be_caller(&parts, text) => Some(
+            "the caller is named by an ARN (arn:aws:sts::*:assumed-role/ROLE/*), as CloudTrail's userIdentity has it"
+                .to_owned(),
+        ),
+        Matched::Attribute(Attribute::InvokedBy) if !may_be_service(&parts, glob) => Some(
+            "a service is named by its host name, such as drs.amazonaws.com".to_owned(),
+        ),
         Matched::Attribute(Attribute::Region)
             if !of(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) =>
         {
@@ -561,6 +576,109 @@ fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// A part of a glob.
+enum Part {
+    /// `*`: any text.
+    Any,
+    /// One character, and which it may be, out of ASCII; another one alone by itself.
+    One(Vec<char>),
+}
+
+/// The parts of a glob that is one.
+fn parts(text: &str) -> Vec<Part> {
+    let ascii = || (' '..='~').collect::<Vec<char>>();
+    let mut parts = Vec::new();
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        let part = match character {
+            '*' => Part::Any,
+            '?' => Part::One(ascii()),
+            '[' => {
+                let left = rest.as_str();
+                // A bracket that comes first is one of the characters.
+                let negated = left.starts_with('!');
+                let from = usize::from(negated);
+                let first = left.chars().nth(from).map_or(0, char::len_utf8);
+                let end = left.get(from + first..).and_then(|left| left.find(']'));
+                let inside = end.and_then(|end| left.get(..from + first + end));
+                rest = left
+                    .get(inside.map_or(0, str::len) + 1..)
+                    .unwrap_or_default()
+                    .chars();
+                // The glob itself knows best what it means.
+                let set = Pattern::new(&format!("[{}]", inside.unwrap_or_default()));
+                let matches = |c: &char| set.as_ref().is_ok_and(|set| set.matches(&c.to_string()));
+                Part::One(ascii().into_iter().filter(matches).collect())
+            }
+            other => Part::One(vec![other]),
+        };
+        parts.push(part);
+    }
+    parts
+}
+
+/// Whether a glob can match a text of so many such characters.
+fn fits(parts: &[Part], length: std::ops::RangeInclusive<usize>, is: fn(char) -> bool) -> bool {
+    let mut least = 0;
+    let mut any = false;
+    for part in parts {
+        match part {
+            Part::Any => any = true,
+            Part::One(characters) => {
+                least += 1;
+                if !characters.iter().any(|c| is(*c)) {
+                    return false;
+                }
+            }
+        }
+    }
+    least <= *length.end() && (any || least >= *length.start())
+}
+
+/// Whether a glob can match a text that begins like this: `is` says which character may be at a place.
+fn begins(parts: &[Part], length: usize, is: impl Fn(usize, char) -> bool) -> bool {
+    for at in 0..length {
+        match parts.get(at) {
+            Some(Part::Any) => return true,
+            Some(Part::One(characters)) if characters.iter().any(|c| is(at, *c)) => {}
+            Some(Part::One(_)) | None => return false,
+        }
+    }
+    true
+}
+
+fn begins_with(parts: &[Part], text: &str) -> bool {
+    begins(parts, text.len(), |at, c| text.chars().nth(at) == Some(c))
+}
+
+/// `Name` of an image (EC2 API reference, "RegisterImage").
+fn is_of_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || " ()[]./-'@_".contains(character)
+}
+
+/// Whether a glob can match what names a caller: an ARN; without one a principal's id, or a service.
+fn may_be_caller(parts: &[Part], text: &str) -> bool {
+    let id = |_, c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+    begins_with(parts, "arn:") || begins(parts, 4, id) || text.contains(".amazonaws.")
+}
+
+/// Whether a glob can match what names a service: a host name, `AWS Internal`, `AWSService`, or the ARN of its role. The
+/// console is a person's tool, and never one.
+fn may_be_service(parts: &[Part], glob: &Pattern) -> bool {
+    glob.as_str() != crate::event::CONSOLE
+        && (begins_with(parts, "AWS") || begins_with(parts, "arn:") || may_be_host(parts))
+}
+
+/// Whether a glob can match the host name of a service, which has a dot.
+fn may_be_host(parts: &[Part]) -> bool {
+    let is = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-';
+    let dot = |part: &Part| match part {
+        Part::Any => true,
+        Part::One(characters) => characters.contains(&'.'),
+    };
+    fits(parts, 3..=253, is) && parts.iter().any(dot)
 }
 
 /// `Architecture` of an image (EC2 API reference, "Image").
@@ -639,6 +757,21 @@ const REASONS: &str = "sentences that say why the images are exempt";
 pub(super) const GLOBS: &str = "globs: * for any text (slashes too), ? for one character, [ab] or [a-z] for one of these, \
      [!ab] for another than these, [[] for a bracket";
 
+/// A key of the file, on one line, and short.
+fn escaped(key: &str) -> String {
+    let mut shown = String::new();
+    for character in key.chars().take(60) {
+        match character.is_control() || ('\u{2028}'..='\u{202e}').contains(&character) {
+            true => shown.extend(character.escape_debug()),
+            false => shown.push(character),
+        }
+    }
+    if key.chars().nth(60).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// What stands in the file, on one line of a log.
 fn shortened(text: &str) -> String {
     let shown = text.lines().next().unwrap_or_default();
@@ -677,6 +810,10 @@ fn accepted_words<W: Word>() -> String {
 
 /// The candidate that `given` is likely to be a slip of.
 fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // No slip of any word is so long, and to compare takes as long as it is.
+    if given.len() > 100 {
+        return None;
+    }
     let given = given.to_ascii_lowercase();
     candidates
         .map(|candidate| {
