@@ -36,6 +36,7 @@ use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
 
 use crate::alert::Message;
+use crate::config::{ConfigError, check_endpoints};
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::expectation::lineage::PUBLISHERS;
@@ -201,12 +202,22 @@ fn sdk_defaults() -> ConfigLoader {
 
 impl Aws {
     /// EC2 and SNS with the endpoints, Region and credentials that the SDK finds by itself.
-    pub async fn connect() -> Aws {
-        Aws::of(&sdk_defaults().load().await)
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a variable names an endpoint that is not a URL.
+    pub async fn connect() -> Result<Aws, ConfigError> {
+        Aws::connect_as(None, None).await
     }
 
     /// As [`Aws::connect`], with this profile of the shared configuration, or in this Region.
-    pub async fn connect_as(profile: Option<&str>, region: Option<&str>) -> Aws {
+    ///
+    /// # Errors
+    /// As [`Aws::connect`].
+    pub async fn connect_as(
+        profile: Option<&str>,
+        region: Option<&str>,
+    ) -> Result<Aws, ConfigError> {
+        check_endpoints(std::env::vars_os())?;
         let mut loader = sdk_defaults();
         if let Some(profile) = profile {
             // A profile that is named goes before what the environment says, as on the AWS command line.
@@ -221,7 +232,7 @@ impl Aws {
         if let Some(region) = region {
             loader = loader.region(Region::new(region.to_owned()));
         }
-        Aws::of(&loader.load().await)
+        Ok(Aws::of(&loader.load().await))
     }
 
     /// The Region, if one is known.

@@ -1,11 +1,14 @@
 //! Environment → [`Config`] and [`Policy`]. A wrong setting names the variable, the value and what is accepted.
 
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::event::Scope;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{LARGEST_POLICY, Policy, PolicyError};
 
 /// Whether the guard discards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,25 @@ pub enum ConfigError {
         /// What can be written there.
         accepted: &'static str,
     },
+    /// A setting is not UTF-8.
+    #[error("{variable} is {value:?}, which is not UTF-8; accepted is UTF-8 text")]
+    NotUtf8 {
+        /// The environment variable.
+        variable: String,
+        /// Its value.
+        value: OsString,
+    },
+    /// An endpoint of AWS's SDK is not a URL.
+    #[error(
+        "{variable} is {value:?}; accepted is an http:// or https:// URL with a host, such as http://localhost:4566; \
+         unset it to use AWS's own endpoint"
+    )]
+    Endpoint {
+        /// The environment variable.
+        variable: String,
+        /// Its value.
+        value: String,
+    },
     /// The ledger would forget a discard while the image could still be discarded again.
     #[error(
         "GUARD_LEDGER_DAYS is \"{days}\", and the policy's discard.max_age_hours is {hours}; accepted are no fewer days \
@@ -117,11 +139,21 @@ impl Config {
     /// Reads the settings from `variable`, which gives the value of an environment variable.
     ///
     /// # Errors
-    /// [`ConfigError`] for a setting that is missing or not accepted.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-        // A template passes on a parameter that was left empty as an empty string.
-        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let mode = match variable("GUARD_MODE").as_deref() {
+    /// [`ConfigError`] for a setting that is missing, not accepted or not UTF-8.
+    pub fn read<V: Into<OsString>>(
+        variable: impl Fn(&str) -> Option<V>,
+    ) -> Result<Config, ConfigError> {
+        let variable = |name: &str| match variable(name).map(|value| value.into().into_string()) {
+            None => Ok(None),
+            // A template passes on a parameter that was left empty as an empty string.
+            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
+            // Not the same as unset: the guard would run with another policy, or without a ledger.
+            Some(Err(value)) => Err(ConfigError::NotUtf8 {
+                variable: name.to_owned(),
+                value,
+            }),
+        };
+        let mode = match variable("GUARD_MODE")?.as_deref() {
             None | Some("observe") => Mode::Observe,
             Some("enforce") => Mode::Enforce,
             Some(other) => {
@@ -133,12 +165,12 @@ impl Config {
             }
         };
         let accepted = "the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)";
-        let alert_topic = variable("GUARD_ALERT_TOPIC_ARN").ok_or(ConfigError::Missing {
+        let alert_topic = variable("GUARD_ALERT_TOPIC_ARN")?.ok_or(ConfigError::Missing {
             variable: "GUARD_ALERT_TOPIC_ARN",
             accepted,
         })?;
         let alert_topic = topic("GUARD_ALERT_TOPIC_ARN", alert_topic, accepted)?;
-        let chat_topic = match variable("GUARD_CHAT_TOPIC_ARN") {
+        let chat_topic = match variable("GUARD_CHAT_TOPIC_ARN")? {
             None => None,
             Some(value) => Some(topic("GUARD_CHAT_TOPIC_ARN", value, accepted)?),
         };
@@ -150,7 +182,7 @@ impl Config {
                            people would get it as a mail",
             });
         }
-        let account = match variable("GUARD_ACCOUNT_ID") {
+        let account = match variable("GUARD_ACCOUNT_ID")? {
             None => None,
             Some(value) => Some(value.parse().map_err(|_| ConfigError::Unaccepted {
                 variable: "GUARD_ACCOUNT_ID",
@@ -159,7 +191,7 @@ impl Config {
             })?),
         };
         let accepted = "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`";
-        let ledger_table = match variable("GUARD_LEDGER_TABLE") {
+        let ledger_table = match variable("GUARD_LEDGER_TABLE")? {
             Some(value) if !is_table_name(&value) => {
                 return Err(ConfigError::Unaccepted {
                     variable: "GUARD_LEDGER_TABLE",
@@ -169,7 +201,7 @@ impl Config {
             }
             name => name,
         };
-        let ledger_days = match variable("GUARD_LEDGER_DAYS") {
+        let ledger_days = match variable("GUARD_LEDGER_DAYS")? {
             None => 365,
             Some(value) => match value.parse() {
                 Ok(days @ 1..=3650) => days,
@@ -182,7 +214,7 @@ impl Config {
                 }
             },
         };
-        let recycle_bin_rule = match variable("GUARD_RECYCLE_BIN_RULE") {
+        let recycle_bin_rule = match variable("GUARD_RECYCLE_BIN_RULE")? {
             Some(value) if !is_rule_id(&value) => {
                 return Err(ConfigError::Unaccepted {
                     variable: "GUARD_RECYCLE_BIN_RULE",
@@ -192,7 +224,7 @@ impl Config {
             }
             id => id,
         };
-        let queue_url = match variable("GUARD_QUEUE_URL") {
+        let queue_url = match variable("GUARD_QUEUE_URL")? {
             Some(value) if !is_url(&value) => {
                 return Err(ConfigError::Unaccepted {
                     variable: "GUARD_QUEUE_URL",
@@ -203,7 +235,7 @@ impl Config {
             url => url,
         };
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
-            let Some(value) = variable(name) else {
+            let Some(value) = variable(name)? else {
                 return Ok(Duration::from_secs(default));
             };
             match value.parse() {
@@ -219,10 +251,10 @@ impl Config {
             mode,
             alert_topic: Some(alert_topic),
             chat_topic,
-            policy_path: variable("GUARD_POLICY_PATH"),
+            policy_path: variable("GUARD_POLICY_PATH")?,
             scope: Scope {
                 account,
-                region: variable("AWS_REGION"),
+                region: variable("AWS_REGION")?,
             },
             ledger_table,
             ledger_days,
@@ -281,7 +313,34 @@ fn is_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+    rest.is_some_and(|rest| {
+        let begins = rest.bytes().next();
+        let host = begins.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'[');
+        host && rest.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}
+
+/// The beginning of the names of the variables that give endpoints to AWS's SDK: `AWS_ENDPOINT_URL` for all services, and
+/// `AWS_ENDPOINT_URL_EC2` and the like for one.
+const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+
+/// Checks the variables that give endpoints to AWS's SDK, which panics at one that is empty.
+///
+/// # Errors
+/// [`ConfigError`] for one that is not a URL.
+pub(crate) fn check_endpoints(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    let is_endpoint = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(ENDPOINT));
+    for (name, value) in variables.filter(|(name, _)| is_endpoint(name)) {
+        let variable = name.to_string_lossy().into_owned();
+        match value.into_string() {
+            Ok(value) if is_url(&value) => {}
+            Ok(value) => return Err(ConfigError::Endpoint { variable, value }),
+            Err(value) => return Err(ConfigError::NotUtf8 { variable, value }),
+        }
+    }
+    Ok(())
 }
 
 /// Checks that settings and policy go together.
@@ -310,13 +369,34 @@ pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
     let Some(path) = &config.policy_path else {
         return Ok(Policy::default());
     };
-    match std::fs::read_to_string(path) {
+    match read_file(path.as_ref()) {
         Ok(text) => Ok(Policy::parse(path, &text)?),
         Err(error) => Err(ConfigError::UnreadablePolicy {
             path: path.clone(),
             error,
         }),
     }
+}
+
+/// Reads a policy file, and no more of it than a policy can have.
+fn read_file(path: &Path) -> io::Result<String> {
+    // Asked before it is opened: opening a FIFO waits until another program writes to it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other(
+            "it is a folder, a FIFO or a device, not a regular file",
+        ));
+    }
+    let most = u64::try_from(LARGEST_POLICY).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    // One byte more shows that there is more.
+    let file = std::fs::File::open(path)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() > LARGEST_POLICY {
+        return Err(io::Error::other(format!(
+            "it has more than {LARGEST_POLICY} bytes, the most that a policy can have"
+        )));
+    }
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -459,6 +539,94 @@ mod tests {
         for (settings, words) in cases {
             assert_eq!(read(&settings).unwrap_err(), words);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn regression_a_variable_that_is_not_utf_8_is_not_one_that_is_not_set() {
+        use std::os::unix::ffi::OsStringExt;
+        let names = [
+            "GUARD_MODE",
+            "GUARD_ALERT_TOPIC_ARN",
+            "GUARD_CHAT_TOPIC_ARN",
+            "GUARD_POLICY_PATH",
+            "GUARD_ACCOUNT_ID",
+            "GUARD_WAIT_SECONDS",
+            "GUARD_SETTLE_SECONDS",
+            "GUARD_LEDGER_TABLE",
+            "GUARD_LEDGER_DAYS",
+            "GUARD_RECYCLE_BIN_RULE",
+            "GUARD_QUEUE_URL",
+            "AWS_REGION",
+        ];
+        for broken in names {
+            let error = Config::read(|name| match name {
+                name if name == broken => Some(OsString::from_vec(b"a\xFFb".to_vec())),
+                "GUARD_ALERT_TOPIC_ARN" => Some(TOPIC.1.into()),
+                _ => None,
+            });
+            assert_eq!(
+                error.unwrap_err().to_string(),
+                format!("{broken} is \"a\\xFFb\", which is not UTF-8; accepted is UTF-8 text")
+            );
+        }
+    }
+
+    #[test]
+    fn regression_an_endpoint_that_is_empty_or_no_url_is_an_error_that_names_it() {
+        let check = |name: &str, value: &str| {
+            let variables = [("PATH", ""), (name, value)];
+            let variables = variables.map(|(name, value)| (name.into(), value.into()));
+            check_endpoints(variables.into_iter()).map_err(|error| error.to_string())
+        };
+        for name in [
+            "AWS_ENDPOINT_URL",
+            "AWS_ENDPOINT_URL_EC2",
+            "AWS_ENDPOINT_URL_DYNAMODB",
+        ] {
+            for wrong in [
+                "",
+                " ",
+                "localhost:4566",
+                "http://",
+                "https:///x",
+                "http://a b",
+                "http://:80",
+            ] {
+                assert_eq!(
+                    check(name, wrong).unwrap_err(),
+                    format!(
+                        "{name} is {wrong:?}; accepted is an http:// or https:// URL with a host, such as \
+                         http://localhost:4566; unset it to use AWS's own endpoint"
+                    )
+                );
+            }
+            for right in [
+                "http://127.0.0.1:4566",
+                "https://ec2.eu-west-1.amazonaws.com/",
+            ] {
+                assert_eq!(check(name, right), Ok(()));
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn regression_a_policy_path_that_is_no_regular_file_is_refused_at_once() {
+        let config = Config {
+            policy_path: Some("/dev/zero".into()),
+            ..read(&[TOPIC]).unwrap()
+        };
+        let error = read_policy(&config).unwrap_err().to_string();
+        let words = "GUARD_POLICY_PATH is \"/dev/zero\", which can not be read: it is a folder, a FIFO or a device, not a regular file";
+        assert!(error.starts_with(words), "{error}");
+
+        let fifo = std::env::temp_dir().join(format!("policy-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.unwrap().success());
+        let error = read_file(&fifo).unwrap_err();
+        std::fs::remove_file(&fifo).unwrap();
+        assert!(error.to_string().contains("a FIFO"), "{error}");
     }
 
     #[test]

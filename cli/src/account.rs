@@ -27,7 +27,9 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Clients in the Region.
     pub(crate) async fn connect(&self) -> Result<Aws, Stop> {
-        let aws = Aws::connect_as(self.profile.as_deref(), self.region.as_deref()).await;
+        let aws = Aws::connect_as(self.profile.as_deref(), self.region.as_deref())
+            .await
+            .map_err(|error| Stop::Usage(error.to_string()))?;
         match aws.region() {
             Some(_) => Ok(aws),
             None => Err(Stop::Unknown(

@@ -139,7 +139,9 @@ async fn inspect(
         return Ok(contained::inspect(reader, &mut image, limits).await);
     }
     let (profile, region) = (arguments.profile.as_deref(), arguments.region.as_deref());
-    let aws = Aws::connect_as(profile, region).await;
+    let aws = Aws::connect_as(profile, region)
+        .await
+        .map_err(|error| error.to_string())?;
     if aws.region().is_none() {
         return Err("no Region is known: say --region, or set AWS_REGION".into());
     }

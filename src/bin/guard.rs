@@ -48,7 +48,13 @@ async fn serve() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let aws = Aws::connect().await;
+    let aws = match Aws::connect().await {
+        Ok(aws) => aws,
+        Err(error) => {
+            tracing::error!(error_type = "Settings", "the guard does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let guard = Arc::new(Guard::new(
         config,
         policy,
@@ -84,8 +90,7 @@ async fn serve() -> ExitCode {
 }
 
 fn settings() -> Result<(Config, Policy), ConfigError> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let config = Config::read(variable)?;
+    let config = Config::read(|name| std::env::var_os(name))?;
     let policy = config::read_policy(&config)?;
     config::check(&config, &policy)?;
     Ok((config, policy))
