@@ -28,7 +28,8 @@ What is added to moto's DynamoDB:
   requests come side by side: UpdateItem reads, compares and writes without a lock, and TransactWriteItems
   writes item by item, for all to see, and when it is cancelled puts back the whole table as it was when it
   began, with it whatever others wrote meanwhile (moto/dynamodb/models/__init__.py);
-- a transaction that comes again with its ClientRequestToken is not carried out again.
+- a transaction that comes again with its ClientRequestToken is not carried out again;
+- a comparison with an attribute of another type is not true. moto fails in the middle of it.
 
 What is added to moto's EBS direct APIs: see `moto_ebs`.
 
@@ -70,7 +71,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -81,6 +82,13 @@ from urllib.parse import parse_qsl
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 from moto.core.responses import ActionResult  # noqa: E402
+from moto.dynamodb.comparisons import (  # noqa: E402
+    FuncBetween,
+    OpGreaterThan,
+    OpGreaterThanOrEqual,
+    OpLessThan,
+    OpLessThanOrEqual,
+)
 from moto.ec2.exceptions import (  # noqa: E402
     EC2ClientError,
     InvalidAMIIdError,
@@ -337,6 +345,21 @@ def set_up_volume(self: Volume, *arguments: Any, **named: Any) -> None:
 
 
 Volume.__init__ = set_up_volume
+
+def of_one_type(compare: Callable[..., bool]) -> Callable[..., bool]:
+    """A comparison in a condition, which is not true of an attribute of another type."""
+
+    def compared(self: Any, item: Any) -> bool:
+        try:
+            return compare(self, item)
+        except TypeError:
+            return False
+
+    return compared
+
+
+for comparison in (OpLessThan, OpLessThanOrEqual, OpGreaterThan, OpGreaterThanOrEqual, FuncBetween):
+    comparison.expr = of_one_type(comparison.expr)
 
 # What moto's backend does itself in the course of these actions.
 Instance.setup_defaults = set_up_from_image

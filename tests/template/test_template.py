@@ -535,7 +535,7 @@ def test_the_deployed_policy_is_the_defaults_written_out():
             "shared": "hold",
             "service_registered": "hold",
         },
-        "alert": {"on": ["mismatch", "conflict"]},
+        "alert": {"on": ["mismatch", "conflict"], "max_per_hour": 20},
     }
 
 
