@@ -16,6 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::*;
 
 const EXPECT: &str = "ami-billing-guard:expect";
+/// What is no platform.
+const MISTYPED: [&str; 1] = ["Amiga"];
 const TABLE: &str = "ami-billing-guard";
 const ACCOUNT: &str = "123456789012";
 
@@ -534,6 +536,8 @@ struct Facts {
     stands: Stands,
     bills: Option<String>,
     expect: Option<String>,
+    /// Whether its tag names no platform.
+    mistyped: bool,
     protected: bool,
     used: bool,
     nobody_listens: bool,
@@ -568,10 +572,13 @@ impl Facts {
                 None => Stands::Gone,
             },
             bills: seen.and_then(|seen| seen.platform_details.clone()),
-            // What is no platform is as good as nothing.
+            // What is no platform counts for nothing, but holds and alerts.
+            mistyped: tags
+                .and_then(|tags| tags.get(EXPECT))
+                .is_some_and(|tag| MISTYPED.contains(&tag.as_str())),
             expect: tags
                 .and_then(|tags| tags.get(EXPECT).cloned())
-                .filter(|tag| tag != "Amiga"),
+                .filter(|tag| !MISTYPED.contains(&tag.as_str())),
             protected: seen.is_some_and(|seen| seen.deregistration_protection.is_some()),
             used: instances.any(|user| user.image_id == id && user.state != "terminated"),
             lingers: world
@@ -932,11 +939,17 @@ impl Model {
         let busy = known.turn_is_taken;
         match verdict {
             _ if busy && verdict != Some(Billing::Wrong) => return Due::Again("Busy"),
+            Some(Billing::NobodySays) if facts.mistyped => {
+                return Due::Tell(thing("alert", &BTreeSet::new()));
+            }
             None | Some(Billing::Right | Billing::NobodySays) => return Due::Nothing,
             Some(Billing::TooMuch) => return Due::Tell(thing("alert", &BTreeSet::new())),
             Some(Billing::Wrong) => {}
         }
         let mut held_by = self.interlocks(event, image, facts);
+        if facts.mistyped {
+            held_by.insert("no-platform".to_owned());
+        }
         if in_doubt {
             held_by.insert("discarded-before".to_owned());
         }
