@@ -392,8 +392,7 @@ fn interlocks(
             Interlock::Unconfirmed,
             policy.confirm == Confirm::Observed
                 && kind != Mismatch::Empty
-                && expectation.decided_by_declaration()
-                && !expectation.is_confirmed(billed_as.billing().as_ref(), &image.product_codes),
+                && !is_confirmed(expectation, image),
         ),
         (Interlock::NoPlatform, expectation.mistyped().is_some()),
         (
@@ -479,6 +478,20 @@ pub(crate) fn wrong_clock(
         ))
     } else {
         None
+    }
+}
+
+/// Whether what decides is not declared, or something observed confirms it. Product codes nothing does.
+fn is_confirmed(expectation: &Expectation, image: &Image) -> bool {
+    let actual = image.billed_as().billing();
+    let compared = actual.and_then(|actual| expectation.difference(&actual, &image.product_codes));
+    match compared {
+        Some((_, decisive)) if decisive.source.standing() != Standing::Declared => true,
+        Some((_, decisive)) => {
+            matches!(decisive.says, Says::Platforms(_))
+                && expectation.is_confirmed(actual.as_ref(), &image.product_codes)
+        }
+        None => true,
     }
 }
 

@@ -364,16 +364,30 @@ impl Guard {
 
     /// Finds out, of the images of a batch together, what each must be judged by: one call for what would be one of each.
     /// What is not found out in this way is asked for each image by itself.
-    async fn look_at_all(&self, by_image: &mut [Vec<(Arrival, Delivery)>]) {
+    async fn look_at_all(self: &Arc<Self>, by_image: &mut [Vec<(Arrival, Delivery)>]) {
         let first = |group: &Vec<(Arrival, Delivery)>| group.first()?.0.registration().cloned();
         let registrations: Vec<Registration> = by_image.iter().filter_map(first).collect();
         if registrations.len() < 2 {
             return;
         }
-        let mut known = BTreeMap::new();
-        // What is known when the time is over, is.
-        let all = Box::pin(self.find_out(registrations, &mut known));
-        let _over = tokio::time::timeout(TOGETHER, all).await;
+        let guard = Arc::clone(self);
+        let mut looking = JoinSet::new();
+        looking.spawn(async move {
+            let mut known = BTreeMap::new();
+            // What is known when the time is over, is.
+            let all = Box::pin(guard.find_out(registrations, &mut known));
+            let _over = tokio::time::timeout(TOGETHER, all).await;
+            known
+        });
+        let mut known = match looking.join_next().await {
+            Some(Ok(known)) => known,
+            // The image that it was about shows when each is dealt with by itself.
+            Some(Err(panic)) => {
+                tracing::error!("the images of a batch could not be looked at together: {panic}");
+                return;
+            }
+            None => return,
+        };
         for group in by_image {
             if let Some((arrival, _)) = group.first_mut()
                 && let Some(image) = arrival.image()

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -174,11 +175,14 @@ impl Ahead {
             |ids: Vec<String>| async move { aws.images(ImagesBy::OwnOn, &named(&ids)).await },
             on,
         );
-        // It may take long by itself.
+        // It may take long by itself: where nobody may be kept waiting, each image searches for itself.
         let published = self.put_all(
             false,
             |notes| &mut notes.published,
             |ids: Vec<String>| async move {
+                if !again {
+                    return Err(no_answer_in("ec2:DescribeImages", "*", Duration::ZERO));
+                }
                 let ids = named(&ids);
                 let search = aws.images(ImagesBy::PublishedOn, &ids);
                 match tokio::time::timeout(SLOW, search).await {

@@ -137,6 +137,7 @@ async fn the_scenarios() {
         ("a tag that the disk confirms", with_tag(world(windows, LINUX), "Windows"), CONFIRM, "mismatch/wrong by image-tag: deregister"),
         ("a tag that the disk does not deny, nor confirm", with_tag(world("windows2022-sql-standard", WINDOWS), "Windows with SQL Server Standard"), CONFIRM, "mismatch/missing by image-tag: hold (unconfirmed)"),
         ("a tag, and a disk that can not be read, where one must confirm the other", with_tag(world("all-zeros", LINUX), "Windows"), CONFIRM, "mismatch/wrong by image-tag: hold (unconfirmed)"),
+        ("product codes, which nothing confirms", with_tag(world(windows, WINDOWS), "Windows"), &format!("{CONFIRM}[[expect]]\nname = '*'\nproduct_codes = ['aacglxeowvn5hy8sznltowyqe']\n"), "mismatch/missing by policy: hold (unconfirmed)"),
         ("no platform details, which need no confirmation", with_tag(world(windows, ("", "")), "Windows"), CONFIRM, "mismatch/empty by image-tag: deregister"),
         // a typing error is as no tag, but holds and alerts
         ("a tag that is a typing error, on an image that is right", with_tag(world(windows, WINDOWS), "Windws"), "", "verified by disk: alert"),
