@@ -921,29 +921,33 @@ async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at
     .await;
 }
 
+/// Hands over events, so many at a time, and each again until it is dealt with, as the queue would.
+async fn deal_with_all(house: &House, at_once: usize, events: Vec<Value>) {
+    let events = Arc::new(Mutex::new(events));
+    let mut workers = JoinSet::new();
+    for _ in 0..at_once {
+        let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
+        workers.spawn(async move {
+            loop {
+                let Some(event) = events.lock().unwrap().pop() else {
+                    return;
+                };
+                while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
+                    assert!(!error.needs_a_person(), "{error}");
+                }
+            }
+        });
+    }
+    workers.join_all().await;
+}
+
 #[tokio::test]
 async fn of_200_images_at_once_ten_are_discarded_and_every_other_is_held_and_told_of() {
     within_an_hour(|| async {
         for ledger in LEDGERS {
             let (world, events) = many(200);
             let house = House::around(world, with(ledger, "")).await;
-            let events = Arc::new(Mutex::new(events));
-            let mut workers = JoinSet::new();
-            for _ in 0..16 {
-                let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
-                workers.spawn(async move {
-                    loop {
-                        let Some(event) = events.lock().unwrap().pop() else {
-                            return;
-                        };
-                        // As the queue would, until it is dealt with.
-                        while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
-                            assert!(!error.needs_a_person(), "{error}");
-                        }
-                    }
-                });
-            }
-            workers.join_all().await;
+            deal_with_all(&house, 16, events).await;
             house.record(hourly()).await;
 
             let world = house.sim.world();
@@ -1780,22 +1784,7 @@ async fn the_number_of_alerts_is_exact_over_all_invocations_at_once() {
     within_an_hour(|| async {
         let (world, events) = many(60);
         let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 7")).await;
-        let events = Arc::new(Mutex::new(events));
-        let mut workers = JoinSet::new();
-        for _ in 0..12 {
-            let (guard, events) = (Arc::clone(&house.guard), Arc::clone(&events));
-            workers.spawn(async move {
-                loop {
-                    let Some(event) = events.lock().unwrap().pop() else {
-                        return;
-                    };
-                    while let Err(error) = guard.handle(event.clone(), in_a_minute()).await {
-                        assert!(!error.needs_a_person(), "{error}");
-                    }
-                }
-            });
-        }
-        workers.join_all().await;
+        deal_with_all(&house, 12, events).await;
         assert_eq!(alerted(&house).len(), 8);
         house.record(hourly()).await;
         assert_eq!(heard_of(&house), ids(0..60), "each once");
