@@ -335,18 +335,21 @@ impl Aws {
         &self,
         ids: &[&str],
     ) -> Result<Vec<(AmiId, Described)>, Error> {
-        let all = self.ec2.describe_images().include_disabled(true);
-        let all = all.set_image_ids(Some(strings(ids))).send().await;
-        let all = all.map(|answer| (answer.images, answer.next_token));
-        let own = || {
-            self.pages_of_images(|| {
-                let request = self.ec2.describe_images().owners("self");
-                let request = request.include_deprecated(true).include_disabled(true);
-                let request = request.max_results(MOST_IN_A_PAGE);
-                request.filters(filter("image-id", ids))
-            })
-        };
-        let images = by_id(DESCRIBE_IMAGES, ids, &UNKNOWN_IMAGE, all, own).await?;
+        let mut images = Vec::new();
+        for ids in ids.chunks(ahead::MOST_VALUES) {
+            let all = self.ec2.describe_images().include_disabled(true);
+            let all = all.set_image_ids(Some(strings(ids))).send().await;
+            let all = all.map(|answer| (answer.images, answer.next_token));
+            let own = || {
+                self.pages_of_images(|| {
+                    let request = self.ec2.describe_images().owners("self");
+                    let request = request.include_deprecated(true).include_disabled(true);
+                    let request = request.max_results(MOST_IN_A_PAGE);
+                    request.filters(filter("image-id", ids))
+                })
+            };
+            images.extend(by_id(DESCRIBE_IMAGES, ids, &UNKNOWN_IMAGE, all, own).await?);
+        }
         Ok(identified(images))
     }
 
@@ -444,25 +447,17 @@ impl Aws {
                 by_id(DESCRIBE_IMAGES, ids, &unknown, all, own).await?
             }
         };
-        if let Some(lacks) = found.iter().find_map(|image| what_lacks(image)) {
-            return Err(lacking(DESCRIBE_IMAGES, "*", lacks));
+        if found.iter().any(|it| it.image_id.is_none()) {
+            return Err(lacking(DESCRIBE_IMAGES, "*", "the id of an image"));
         }
         use ec2::ImageState::{Available, Deregistered, Error as InError, Failed, Invalid};
         let no_copy = [Failed, InError, Invalid, Deregistered];
         let counts = |state: Option<&ec2::ImageState>| match by {
             ImagesBy::CopiedOf => state.is_none_or(|state| !no_copy.contains(state)),
-            _ => state == Some(&Available),
+            _ => state.is_none_or(|state| state == &Available),
         };
         let available = found.into_iter().filter(|it| counts(it.state.as_ref()));
         let mut available: Vec<Image> = available.map(observed).collect();
-        let is_whole = |it: &Image| it.root_snapshot.is_some() || it.is_instance_store_backed();
-        if !available.iter().all(is_whole) {
-            return Err(lacking(
-                DESCRIBE_IMAGES,
-                "*",
-                "the root snapshot of an image",
-            ));
-        }
         // In whatever order EC2 lists them, the same is said of them.
         available.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(available)
@@ -1234,9 +1229,18 @@ fn described(image: ec2::Image) -> Described {
 
 fn observed(image: ec2::Image) -> Image {
     let request = request(&image);
+    let is_on_ebs = image.root_device_type != Some(ec2::DeviceType::InstanceStore);
+    let missing = [
+        ("its state", image.state.is_none()),
+        ("its owner", image.owner_id.is_none()),
+        ("its disks", image.block_device_mappings.is_none()),
+    ];
     let mappings = image.block_device_mappings.unwrap_or_default();
     let root_device = root_mapping(image.root_device_name.as_deref(), mappings);
+    let root_snapshot = root_device.and_then(|device| non_empty(device.snapshot_id));
+    let no_root = is_on_ebs && root_snapshot.is_none();
     Image {
+        lacks: first_of(missing).or(no_root.then_some("its root snapshot")),
         id: image.image_id.unwrap_or_default(),
         platform_details: image.platform_details,
         usage_operation: image.usage_operation,
@@ -1252,7 +1256,7 @@ fn observed(image: ec2::Image) -> Image {
             .and_then(|date| DateTime::parse_from_rfc3339(&date).ok())
             .map(|date| date.to_utc()),
         tags: tags(image.tags),
-        root_snapshot: root_device.and_then(|device| non_empty(device.snapshot_id)),
+        root_snapshot,
         root_device_type: image.root_device_type.map(|kind| kind.as_str().to_owned()),
         product_codes: product_codes(image.product_codes),
         source_instance: non_empty(image.source_instance_id),
@@ -1384,24 +1388,6 @@ where
             next => token = next,
         }
     }
-}
-
-/// What an image lacks without which it can not be told whether it is a witness, and of what.
-fn what_lacks(image: &ec2::Image) -> Option<&'static str> {
-    let is_available = image.state == Some(ec2::ImageState::Available);
-    let lacks = [
-        ("the id of an image", image.image_id.is_none()),
-        ("the state of an image", image.state.is_none()),
-        (
-            "the owner of an image",
-            is_available && image.owner_id.is_none(),
-        ),
-        (
-            "the disks of an image",
-            is_available && image.block_device_mappings.is_none(),
-        ),
-    ];
-    first_of(lacks)
 }
 
 /// Images by their ids, as far as they have one that is well-formed.

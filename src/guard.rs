@@ -1,12 +1,13 @@
 //! The flow, from event to record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -43,12 +44,19 @@ const LINGERS: Duration = Duration::from_secs(180);
 /// The most messages of a batch: more than these SQS gives to no function (Lambda Developer Guide, "Batching behavior").
 const MOST_MESSAGES: usize = 10_000;
 
+/// So many images of a batch are dealt with side by side. SQS gives the function ten messages (template.yaml).
+const SIDE_BY_SIDE: usize = 100;
+
 /// For so long the images of a batch are looked at together: what takes longer is each image's own business.
 const TOGETHER: Duration = Duration::from_secs(5);
 
 /// How long after the settle time another event of the same registration may be judged for the first time. CloudTrail
 /// delivers within about 90 seconds as a rule.
 const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
+
+/// How long after the settle time an event comes back for what could not be asked, of an image with which nothing seems
+/// to be wrong. SQS brings an event back every six minutes, and the last time before it is lost is later than this.
+const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(30);
 
 /// An image whose creation lies in the future by this much is not waited for.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
@@ -149,10 +157,6 @@ impl Arrival {
 
     fn image(&self) -> Option<&AmiId> {
         Some(&self.registration()?.image_id)
-    }
-
-    fn is_about_image_of(&self, other: &Arrival) -> bool {
-        self.image().is_some() && self.image() == other.image()
     }
 
     /// Whether it says who registered the image.
@@ -288,7 +292,7 @@ impl Guard {
         error
     }
 
-    /// Processes a batch's messages side by side, each by itself: what one does, a panic included, does not touch the
+    /// Processes a batch's messages, many side by side and each by itself: what one does, a panic included, does not touch the
     /// others. Those about one image go one after the other, first the one that says who registered it.
     async fn batch(
         self: &Arc<Self>,
@@ -307,8 +311,9 @@ impl Guard {
             let what = format!("Records has {number} messages; accepted are up to {MOST_MESSAGES}");
             return Err(malformed(&what));
         }
-        let mut failed = Vec::new();
+        let mut ids = Vec::new();
         let mut by_image: Vec<Vec<(Arrival, Delivery)>> = Vec::new();
+        let mut places: HashMap<AmiId, usize> = HashMap::new();
         for message in messages {
             let id = message.get("messageId").and_then(Value::as_str);
             // Without an id the message could not be reported as failed, and would be lost.
@@ -319,13 +324,14 @@ impl Guard {
                 receipt_handle: receipt.map(str::to_owned),
                 ..delivery.clone()
             };
-            failed.push(delivery.clone());
+            ids.push(id.to_owned());
             let arrival = self.arrival_of(message);
-            let same = |group: &&mut Vec<(Arrival, Delivery)>| {
-                let first = group.first();
-                first.is_some_and(|(first, _)| first.is_about_image_of(&arrival))
+            let next = by_image.len();
+            let place = match arrival.image() {
+                Some(image) => *places.entry(image.clone()).or_insert(next),
+                None => next,
             };
-            match by_image.iter_mut().find(same) {
+            match by_image.get_mut(place) {
                 Some(group) => group.push((arrival, delivery)),
                 None => by_image.push(vec![(arrival, delivery)]),
             }
@@ -334,27 +340,22 @@ impl Guard {
             group.sort_by_key(|(arrival, _)| !arrival.says_who());
         }
         self.look_at_all(&mut by_image).await;
-        let mut groups = JoinSet::new();
-        for group in by_image {
-            let guard = Arc::clone(self);
-            groups.spawn(async move {
-                let mut ended_well = Vec::new();
-                for (arrival, delivery) in group {
-                    if guard.survives(arrival, &delivery).await {
-                        ended_well.push(delivery.message_id);
-                    }
+        let one_after_the_other = |group: Vec<(Arrival, Delivery)>| async {
+            let mut failed = Vec::new();
+            for (arrival, delivery) in group {
+                if !self.survives(arrival, &delivery).await {
+                    failed.extend(delivery.message_id);
                 }
-                ended_well
-            });
-        }
-        // What panics is held back by `survives`: no group does.
-        while let Some(group) = groups.join_next().await {
-            let ended_well = group.unwrap_or_default();
-            failed.retain(|delivery| !ended_well.contains(&delivery.message_id));
-        }
-        let failures = failed.into_iter().map(|delivery| {
+            }
+            failed
+        };
+        let groups = stream::iter(by_image).map(one_after_the_other);
+        let failed: Vec<Vec<String>> = groups.buffer_unordered(SIDE_BY_SIDE).collect().await;
+        let failed: BTreeSet<String> = failed.into_iter().flatten().collect();
+        ids.retain(|id| failed.contains(id));
+        let failures = ids.into_iter().map(|id| {
             let mut failure = BatchItemFailure::default();
-            failure.item_identifier = delivery.message_id.unwrap_or_default();
+            failure.item_identifier = id;
             failure
         });
         let mut response = SqsBatchResponse::default();
@@ -922,6 +923,14 @@ impl Guard {
         }
     }
 
+    /// Whether it is worth it to look once more at what was registered, although nothing seems to be wrong with it.
+    pub(crate) fn is_worth_another_look(&self, registration: &Registration) -> bool {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
+        let age = Utc::now() - registration.time;
+        age.checked_sub(&settle)
+            .is_none_or(|age| age < ANOTHER_LOOK)
+    }
+
     /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
     fn no_other_event_may_come(&self, registration: &Registration) -> bool {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
@@ -1228,11 +1237,11 @@ impl Guard {
     async fn digest(&self, digest: Digest, delivery: &Delivery) -> Result<Record, Error> {
         let (account, region) = (digest.account.as_str(), digest.region.as_str());
         let waiting = self.ledger.waiting_for_digest(account, region).await?;
-        let waiting: Vec<String> = waiting.into_iter().collect();
+        let waiting: Vec<_> = waiting.into_iter().collect();
         let mut told = 0;
         for images in waiting.chunks(IN_A_DIGEST) {
             let mut held = Vec::new();
-            for image in images {
+            for (image, _) in images {
                 let entry = self.ledger.entry(account, region, image).await?;
                 match (entry.for_digest(), entry.last()) {
                     (Some(record), _) => held.push(record),
@@ -1245,8 +1254,9 @@ impl Guard {
             for message in alert::digest(&digest, held) {
                 self.send(&message).await?;
             }
-            let images = images.iter().cloned().collect();
-            self.ledger.digested(account, region, images).await?;
+            let notes = images.iter().flat_map(|(_, notes)| notes.clone());
+            let notes = notes.collect();
+            self.ledger.digested(account, region, notes).await?;
         }
         Ok(self.journal(delivery, Record::of_digest(digest, told)))
     }
@@ -1340,11 +1350,14 @@ impl Planned {
     }
 
     /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
-    /// now, and may be the next time.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// now, and may be the next time. `is_worth_it`: whether a verified image is looked at once more, since a source that the
+    /// policy wants asked of every image could not be.
+    pub(crate) fn may_pass(&self, is_worth_it: bool) -> bool {
         let expectation = &self.assessment.expectation;
-        if self.assessment.judgement.verdict == Verdict::Unverifiable {
-            return expectation.may_pass;
+        match self.assessment.judgement.verdict {
+            Verdict::Unverifiable => return expectation.may_pass,
+            Verdict::Verified => return expectation.may_pass && is_worth_it,
+            _ => {}
         }
         // What may take long is waited for only where a discard is due.
         let asked = expectation.may_pass || expectation.is_late;

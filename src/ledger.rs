@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::Table;
-use crate::discard::{Action, CLOCKS_DIFFER, Interlock};
+use crate::discard::{Action, CLOCKS_DIFFER};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep, quoted};
 use crate::expectation::Source;
@@ -477,7 +477,6 @@ impl Turn {
     /// discard that happens or failed nor about one whose end is not known.
     pub(crate) fn may_wait_for_digest(&self, record: &Record, now: DateTime<Utc>) -> bool {
         record.outcome.is_none()
-            && !record.held_by.contains(&Interlock::Untaggable)
             && self.entry.unfinished().is_none()
             && !self.entry.was_told(&record.gist(), now)
     }
@@ -747,8 +746,7 @@ impl Ledger {
         turn: &Turn,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        let id = of_hour(&turn.place, hour);
-        self.is_first(turn, id, FIRST_OVER).await
+        self.is_first(turn, hour, FIRST_OVER).await
     }
 
     /// Whether this image is the first one whose alert is over the number of this hour's alerts. Asked again, it still is.
@@ -760,18 +758,17 @@ impl Ledger {
         turn: &Turn,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        let id = alerts_of_hour(&turn.place, hour);
-        self.is_first(turn, id, FIRST_OVER_ALERTS).await
+        self.is_first(turn, hour, FIRST_OVER_ALERTS).await
     }
 
     async fn is_first(
         &self,
         turn: &Turn,
-        id: String,
+        hour: &Hour,
         attribute: &'static str,
     ) -> Result<bool, Error> {
         let written = self.write(Write {
-            id,
+            id: alerts_of_hour(&turn.place, hour),
             if_any: vec![
                 Condition::Absent(attribute),
                 Condition::Is(attribute, turn.image.as_str().into()),
@@ -841,7 +838,7 @@ impl Ledger {
             self.lasting(Write {
                 id: held_in(&turn.place),
                 if_any: Vec::new(),
-                changes: vec![Change::Include(HELD, turn.image.to_string())],
+                changes: vec![Change::Include(HELD, waiting_in(turn))],
             }),
         ];
         let token = token();
@@ -968,7 +965,7 @@ impl Ledger {
         }
     }
 
-    /// The images that wait for the next digest.
+    /// The images that wait for the next digest, each with the notes by which they were left to it.
     ///
     /// # Errors
     /// [`Error`], if the ledger can not be reached.
@@ -976,10 +973,16 @@ impl Ledger {
         &self,
         account: &str,
         region: &str,
-    ) -> Result<BTreeSet<String>, Error> {
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, Error> {
         let id = held_in(&of_place(account, region));
         let item = self.store.read(&id).await?;
-        Ok(texts(&id, &item, HELD)?.map(str::to_owned).collect())
+        let mut waiting: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for note in texts(&id, &item, HELD)? {
+            let image = note.split(' ').next().unwrap_or(note);
+            let notes = waiting.entry(image.to_owned()).or_default();
+            notes.insert(note.to_owned());
+        }
+        Ok(waiting)
     }
 
     /// What is known of an image that waits for the next digest.
@@ -996,7 +999,8 @@ impl Ledger {
         Ok(Entry::read(&self.store.read(&id).await?, Utc::now()))
     }
 
-    /// Notes that people were told of these images, one at least, in a digest.
+    /// Notes that a digest told people of what was left to it by these notes, one at least. An image that was left to it
+    /// meanwhile has another note, and waits for the next one.
     ///
     /// # Errors
     /// [`Error`], if this could not be noted: they are told of again.
@@ -1004,12 +1008,12 @@ impl Ledger {
         &self,
         account: &str,
         region: &str,
-        images: BTreeSet<String>,
+        notes: BTreeSet<String>,
     ) -> Result<(), Error> {
         let written = self.write(Write {
             id: held_in(&of_place(account, region)),
             if_any: Vec::new(),
-            changes: vec![Change::Exclude(HELD, images)],
+            changes: vec![Change::Exclude(HELD, notes)],
         });
         written.await.map(drop)
     }
@@ -1295,7 +1299,8 @@ fn of_hour(place: &str, hour: &Hour) -> String {
     format!("hour#{place}#{hour}")
 }
 
-/// The item of an hour's number of alerts. Not the same, as that of discards is damaged if it has no number of them.
+/// The item of what an hour's alerts report: how many there were, and of which image they said that it is the first one over
+/// a limit. Not the same as the counter of discards, which is damaged if it has no number of them.
 fn alerts_of_hour(place: &str, hour: &Hour) -> String {
     format!("alerts#{place}#{hour}")
 }
@@ -1411,6 +1416,11 @@ fn hour(time: DateTime<Utc>) -> Hour {
 fn token() -> String {
     let random = || RandomState::new().hash_one(Instant::now());
     format!("{:016x}{:016x}", random(), random())
+}
+
+/// The note by which an image is left to the digest in a turn.
+fn waiting_in(turn: &Turn) -> String {
+    format!("{} {}", turn.image, turn.token)
 }
 
 fn busy(image: &AmiId) -> Error {
@@ -1823,11 +1833,61 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn regression_an_hour_that_began_with_a_limit_of_nothing_is_not_damaged() {
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
+            let Place::Full(hour) = place else {
+                panic!("{place:?}")
+            };
+            assert!(ledger.is_first_over_limit(&turn, &hour).await.unwrap());
+            // The policy is changed within the hour.
+            for (number, place) in [(1, Place::Kept), (2, Place::Full(hour))] {
+                let turn = match number {
+                    1 => &turn,
+                    _ => &ledger.begin(&image(number), soon()).await.unwrap(),
+                };
+                let given = ledger.reserve(turn, 1, &planned(), noon()).await;
+                assert_eq!(given.unwrap(), place);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn regression_an_image_that_is_left_to_the_digest_while_that_is_sent_waits_for_the_next()
+    {
+        let place = ("123456789012", "eu-west-1");
+        let (_sim, ledgers) = both().await;
+        for ledger in ledgers {
+            let leave = async || {
+                let turn = ledger.begin(&image(1), soon()).await.unwrap();
+                let held = record(Action::Hold, None);
+                ledger.leave_to_digest(&turn, &held).await.unwrap();
+            };
+            let waiting = || async { ledger.waiting_for_digest(place.0, place.1).await.unwrap() };
+            leave().await;
+            let told = waiting().await.into_values().flatten().collect();
+            leave().await;
+            ledger.digested(place.0, place.1, told).await.unwrap();
+            let id = image(1).image_id.to_string();
+            assert_eq!(waiting().await.into_keys().collect::<Vec<_>>(), [id]);
+        }
+    }
+
+    #[tokio::test]
     async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
         let place = ("123456789012", "eu-west-1");
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
-            let waiting = || async { ledger.waiting_for_digest(place.0, place.1).await.unwrap() };
+            let waiting = || async {
+                let waiting = ledger.waiting_for_digest(place.0, place.1).await.unwrap();
+                waiting.into_keys().collect::<BTreeSet<String>>()
+            };
+            let notes_of = async |image: &str| {
+                let waiting = ledger.waiting_for_digest(place.0, place.1).await.unwrap();
+                waiting[image].clone()
+            };
             assert!(waiting().await.is_empty());
             for number in [1, 2, 1] {
                 let turn = ledger.begin(&image(number), soon()).await.unwrap();
@@ -1842,12 +1902,12 @@ mod tests {
             assert_eq!(waiting().await, BTreeSet::from([one.clone(), two.clone()]));
             assert_eq!(for_digest(&one).await, Some("hold".into()));
             ledger
-                .digested(place.0, place.1, BTreeSet::from([one]))
+                .digested(place.0, place.1, notes_of(&one).await)
                 .await
                 .unwrap();
             assert_eq!(waiting().await, BTreeSet::from([two.clone()]));
             ledger
-                .digested(place.0, place.1, BTreeSet::from([two]))
+                .digested(place.0, place.1, notes_of(&two).await)
                 .await
                 .unwrap();
             assert!(waiting().await.is_empty());

@@ -80,6 +80,8 @@ pub struct Image {
     /// What RegisterImage takes to make such an image again, but for its tags: the members of the
     /// request, as the AWS command line's `--cli-input-json` takes them.
     pub request: serde_json::Value,
+    /// What EC2's answer lacks without which it cannot be told whether the image is a witness for another one, and of what.
+    pub lacks: Option<&'static str>,
 }
 
 impl Image {
@@ -102,6 +104,21 @@ impl Image {
     pub fn is_protected(&self) -> bool {
         let protection = self.deregistration_protection.as_deref();
         protection.is_some_and(|protection| !protection.is_empty() && protection != "disabled")
+    }
+
+    /// Whether the image is on this snapshot: at its root, or, if the answer does not say what is at its root, anywhere.
+    pub(crate) fn may_be_on(&self, snapshot: &str) -> bool {
+        if self.lacks.is_none() {
+            return self.root_snapshot.as_deref() == Some(snapshot);
+        }
+        let mappings = self.request.get("BlockDeviceMappings");
+        let mappings = mappings.and_then(serde_json::Value::as_array);
+        let has = |mapping: &serde_json::Value| {
+            mapping
+                .pointer("/Ebs/SnapshotId")
+                .is_some_and(|it| it == snapshot)
+        };
+        mappings.is_none_or(|mappings| mappings.iter().any(has))
     }
 
     /// Whether the image's root device is no EBS volume.

@@ -228,14 +228,23 @@ impl Guard {
     ) -> Result<Record, Error> {
         planned.plan = held(Interlock::Limit);
         let record = planned.record(case.registration);
-        let known = turn.entry.was_told(&record.gist(), Utc::now());
-        if known || self.ledger.is_first_over_limit(turn, hour).await? {
+        let id = &case.registration.image_id;
+        if turn.entry.was_told(&record.gist(), Utc::now()) {
             return self.tell_at_once(case, record, true).await;
         }
-        self.leave_to_digest(case, turn, record).await
+        match self.ledger.is_first_over_limit(turn, hour).await {
+            Ok(false) => self.leave_to_digest(case, turn, record).await,
+            Ok(true) => self.tell_at_once(case, record, true).await,
+            Err(busy @ Error::Busy { .. }) => Err(busy),
+            // One message more is better than one image that nobody hears of.
+            Err(error) => {
+                tracing::warn!("whether {id} is the first over the limit is not known: {error}");
+                self.tell_at_once(case, record, true).await
+            }
+        }
     }
 
-    /// Holds a discard that was about to begin, and reports that at once.
+    /// Holds a discard that was about to begin, and reports that.
     async fn hold(
         &self,
         case: &Case<'_>,
@@ -246,7 +255,7 @@ impl Guard {
         planned.plan = held(interlock);
         let mut record = planned.record(case.registration);
         record.error = Some(why.to_string());
-        self.tell_at_once(case, record, true).await
+        self.tell(case, record, true).await
     }
 
     /// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
@@ -592,7 +601,7 @@ impl Guard {
             record.error = Some(unreachable.to_string());
         }
         let record = self.tell(case, record, planned.plan.tell).await?;
-        match planned.may_pass() {
+        match planned.may_pass(self.is_worth_another_look(registration)) {
             true => Err(Error::NotFoundOut {
                 image: registration.image_id.to_string(),
                 why: record.unknown(),

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::observation::{Image, Instance, Snapshot, Volume};
 
 /// The most values of a filter (EC2 API reference, "Filter").
-const MOST_VALUES: usize = 200;
+pub(super) const MOST_VALUES: usize = 200;
 
 /// What was asked of many images, and answered.
 #[derive(Debug, Default)]
@@ -166,8 +166,8 @@ impl Ahead {
             |found, id| found.iter().find(|it| it.id == id).cloned(),
         );
         let on = |found: &Vec<Image>, id: &str| {
-            let on = |image: &&Image| image.root_snapshot.as_deref() == Some(id);
-            found.iter().filter(on).cloned().collect()
+            let on = found.iter().filter(|image| image.may_be_on(id));
+            on.cloned().collect()
         };
         let own = self.put_all(
             again,

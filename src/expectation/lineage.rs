@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::{Evidence, Origin, Says, Source};
@@ -25,6 +25,10 @@ const WALK: Duration = Duration::from_secs(10);
 
 /// How long the comparison of product codes may take: it is a remark.
 const REMARK: Duration = Duration::from_secs(5);
+
+/// For so long after a registration EC2 may answer differently the next time ("eventual consistency", EC2 API reference).
+/// That takes seconds as a rule.
+const EVENTUALLY: TimeDelta = TimeDelta::minutes(30);
 
 /// What the lineage is about, where it has nothing else to tell.
 pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
@@ -117,7 +121,8 @@ pub(crate) async fn walk(
         Some(volume) => place.by_volume(volume).await,
         None => place.by_copy().await,
     };
-    if trail.contradicts_itself {
+    // What EC2 still says so long after the event is what it has to say.
+    if trail.is_odd && Utc::now() - registration.time < EVENTUALLY {
         place.may_pass.store(true, Ordering::Relaxed);
     }
     let mut lineage = trail.lineage();
@@ -166,8 +171,8 @@ struct Trail {
     late: Option<String>,
     /// Whether one of those that bill something has platform details that are not known.
     unrecognised: bool,
-    /// Whether what EC2 says of one of them contradicts itself.
-    contradicts_itself: bool,
+    /// Whether what EC2 says of one of them contradicts itself, or lacks what decides.
+    is_odd: bool,
 }
 
 impl Trail {
@@ -232,11 +237,17 @@ impl Trail {
         match unproven {
             Unproven::Silent(why) => self.seen.push(format!("{what} {why}")),
             Unproven::Contradiction => {
-                self.contradicts_itself = true;
+                self.is_odd = true;
                 self.failed
                     .push(format!("{what} contradicts itself in what it bills"));
             }
         }
+    }
+
+    /// Notes that EC2's answer lacks what decides whether something is a witness, and of what.
+    fn met_in_part(&mut self, call: &'static str, id: &str, what: &str) {
+        self.is_odd = true;
+        self.failed.push(lacking(call, id, what).to_string());
     }
 
     /// The detail of what was found, if need be with the platform details that are not known.
@@ -390,14 +401,8 @@ impl Place<'_> {
             .iter()
             .map(|attachment| attachment.instance.as_str())
             .collect();
-        let whole_instances = async {
-            let instances = self.aws.describe_instances(&ids).await?;
-            match instances.iter().find_map(|it| Some((&it.id, it.lacks?))) {
-                None => Ok(instances),
-                Some((id, what)) => Err(lacking("ec2:DescribeInstances", id, what)),
-            }
-        };
-        let instances = match self.in_time(whole_instances).await {
+        let instances = self.aws.describe_instances(&ids);
+        let instances = match self.in_time(instances).await {
             Ok(instances) => instances,
             Err(why) => return trail.failed.push(why),
         };
@@ -417,12 +422,17 @@ impl Place<'_> {
                 trail.seen.push(format!("{volume} {why}"));
                 continue;
             }
+            if let Some(lacks) = instance.lacks {
+                trail.met_in_part("ec2:DescribeInstances", id, lacks);
+                continue;
+            }
             let what = format!("{volume} is the root volume of {id}, which");
             trail.met_instance(&what, instance);
         }
     }
 
-    /// Why an instance does not pass its platform on to what was made of its volume at a time.
+    /// Why an instance does not pass its platform on to what was made of its volume at a time. What EC2's answer lacks is no
+    /// reason.
     fn unfit(
         &self,
         instance: &Instance,
@@ -431,7 +441,8 @@ impl Place<'_> {
     ) -> Option<String> {
         let id = &instance.id;
         let device = &attachment.device;
-        if instance.owner.as_deref() != Some(self.account) {
+        let owner = instance.owner.as_deref();
+        if owner.is_some_and(|owner| owner != self.account) {
             return Some(format!("is attached to {id}, which is another account's"));
         }
         if let Some(state @ ("shutting-down" | "terminated")) = instance.state.as_deref() {
@@ -439,8 +450,9 @@ impl Place<'_> {
         }
         // A volume beside the root says nothing of the instance's platform, nor that of it: Packer's
         // ebssurrogate builds on such a one.
-        let root = instance.root_device.as_deref().unwrap_or("not known");
-        if !is_same_device(root, device) {
+        if let Some(root) = instance.root_device.as_deref()
+            && !is_same_device(root, device)
+        {
             return Some(format!("is {device} of {id}, not its root volume ({root})"));
         }
         match (instance.usage_operation_updated, at) {
@@ -473,25 +485,24 @@ impl Place<'_> {
                 return Vec::new();
             }
         };
-        let on = |images: &[Image], snapshot: &str| -> Vec<Image> {
+        let on = |images: &[Image], snapshot: &str, trail: &mut Trail| -> Vec<Image> {
             let others = images.iter().filter(|other| other.id != self.image.id);
-            let rooted = others.filter(|other| other.root_snapshot.as_deref() == Some(snapshot));
-            let vouched_for = rooted.filter(|other| self.owns(other) || is_published(other));
-            vouched_for.cloned().collect()
+            let rooted = others.filter(|other| other.may_be_on(snapshot));
+            self.vouched_for(rooted.cloned().collect(), trail)
         };
-        let twins = on(&own, &self.snapshot.id);
+        let twins = on(&own, &self.snapshot.id, trail);
         for twin in &twins {
             let what = format!("{}, on the same root snapshot,", twin.id);
             trail.met_image(&what, twin);
         }
         let mut parents = Vec::new();
         if let (Some(made_from), true) = (made_from, trail.found.is_empty()) {
-            parents = on(&own, made_from);
+            parents = on(&own, made_from, trail);
             if parents.is_empty() && !launched_from.is_empty() {
                 let ids: BTreeSet<&str> = launched_from.iter().map(String::as_str).collect();
                 let ids: Vec<&str> = ids.into_iter().collect();
                 match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
-                    Ok(images) => parents = on(&images, made_from),
+                    Ok(images) => parents = on(&images, made_from, trail),
                     Err(_) if self.aws.waits() => return twins,
                     Err(why) => trail.failed.push(why),
                 }
@@ -500,7 +511,7 @@ impl Place<'_> {
                 let made_from_it = [made_from];
                 let search = self.aws.images(ImagesBy::PublishedOn, &made_from_it);
                 match tokio::time::timeout(SLOW, Box::pin(search)).await {
-                    Ok(Ok(images)) => parents = on(&images, made_from),
+                    Ok(Ok(images)) => parents = on(&images, made_from, trail),
                     Ok(Err(_)) if self.aws.waits() => return twins,
                     Ok(Err(error)) if error.needs_a_person() => {
                         trail.failed.push(error.to_string())
@@ -550,8 +561,8 @@ impl Place<'_> {
         }
         let ids: Vec<&str> = sources.into_iter().collect();
         match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
-            Ok(mut images) => {
-                images.retain(|image| self.owns(image) || is_published(image));
+            Ok(images) => {
+                let images = self.vouched_for(images, &mut trail);
                 if images.is_empty() {
                     trail.seen.push(format!(
                         "{}, the source of the copy, is not to be seen here",
@@ -565,6 +576,20 @@ impl Place<'_> {
             Err(why) => trail.failed.push(why),
         }
         trail
+    }
+
+    /// Those of the images that may be a witness: the account's and the publishers'. Of one of which EC2's answer lacks what
+    /// decides, nobody can tell.
+    fn vouched_for(&self, images: Vec<Image>, trail: &mut Trail) -> Vec<Image> {
+        let mut vouched_for = Vec::new();
+        for image in images {
+            match image.lacks {
+                Some(lacks) => trail.met_in_part("ec2:DescribeImages", &image.id, lacks),
+                None if self.owns(&image) || is_published(&image) => vouched_for.push(image),
+                None => {}
+            }
+        }
+        vouched_for
     }
 
     fn owns(&self, image: &Image) -> bool {

@@ -264,3 +264,26 @@ async fn two_events_of_one_image_in_a_batch_see_what_the_first_of_them_did() {
     let acts = house.calls();
     assert_eq!(count(&acts, "DeregisterImage"), 2);
 }
+
+/// EC2 takes 200 values of a filter, and asks for no more ids than that.
+#[tokio::test]
+async fn of_a_batch_of_hundreds_no_call_names_more_images_than_ec2_takes() {
+    let mut world = World::default();
+    for number in 0..250 {
+        of_a_windows_instance(&mut world, number, image_of(number, WINDOWS));
+    }
+    let house = house(world).await;
+    let events: Vec<String> = (0..250)
+        .map(|number| event_of(number).to_string())
+        .collect();
+    let answer = house.record(batch(&events)).await;
+    assert_eq!(answer["batchItemFailures"], json!([]));
+    assert_eq!(said(&house).len(), 250);
+    let named = |call: &Call| {
+        let ids = call.params.keys();
+        ids.filter(|key| key.starts_with("ImageId.")).count()
+    };
+    let calls = house.sim.calls();
+    let described = calls.iter().filter(|call| call.action == "DescribeImages");
+    assert_eq!(described.map(named).max(), Some(200));
+}

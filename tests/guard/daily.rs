@@ -608,6 +608,49 @@ async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
     assert_eq!(searches.count(), 2);
 }
 
+/// EC2 shows one image without its root device. It has the snapshot of another one, on a disk beside its root.
+#[tokio::test]
+async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit() {
+    let of_volume = |world: &mut World, number: usize| {
+        let mut volume = sim::Volume::new(format!("vol-0a1b2c3d4e5f7{number:04}"));
+        volume.snapshot_id = Some("snap-0a1b2c3d4e5f60002".into());
+        let mut image = billing(aged(number, 20), "Windows", "RunInstances:0002");
+        let root = format!("snap-0a1b2c3d4e5f7{number:04}");
+        image.block_devices[0].snapshot_id = Some(root.clone());
+        let mut snapshot = Snapshot::new(root);
+        snapshot.volume_id = volume.id.clone();
+        world.add_image(image);
+        world.add_snapshot(snapshot);
+        world.add_volume(volume);
+    };
+    let mut parent = billing(aged(100, 400), "Windows", "RunInstances:0002");
+    parent.block_devices[0].snapshot_id = Some("snap-0a1b2c3d4e5f60002".into());
+    let mut odd = billing(aged(101, 400), "Windows", "RunInstances:0002");
+    odd.block_devices[0].snapshot_id = Some("snap-0a1b2c3d4e5f70002".into());
+    odd.block_devices[0].device_name = "/dev/sdf".into();
+    let mut world = world([parent, odd]);
+    for number in [1, 2] {
+        of_volume(&mut world, number);
+    }
+    let mut asking = settings("");
+    asking.policy.lineage = Asked::Always;
+    let house = swept_before(House::around(world, asking).await);
+    let begun = tokio::time::Instant::now();
+    house.record(scheduled(1)).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "nobody waits for the odd one"
+    );
+    let summary = summaries(&house).remove(0);
+    assert_eq!(summary["looked_at"], 4);
+    let (_, unverifiable) = group(&summary, "unverifiable");
+    let spoilt = [1, 2].map(|number| aged(number, 20).id);
+    assert!(
+        !unverifiable.iter().any(|id| spoilt.contains(id)),
+        "{summary}"
+    );
+}
+
 /// One page after the other, there would be time for two of them: each is five calls, one after the other.
 #[tokio::test]
 async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_seconds() {

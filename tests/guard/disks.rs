@@ -640,3 +640,32 @@ async fn an_invocation_that_ends_while_a_disk_is_read_leaves_nothing_behind() {
     let record = house.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by disk: hold (inferred)");
 }
+
+/// A tag says Linux, and that is what is billed; Windows is on the disk, which EBS does not show at the moment.
+#[tokio::test]
+async fn regression_a_tag_is_not_believed_for_good_as_the_disk_could_not_be_read() {
+    let mislabelled = || with_tag(world("windows2022", LINUX), "Linux");
+    let house = house(mislabelled(), "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let error = house.give(registered()).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let record = house.journal.lock().unwrap().last().unwrap().clone();
+    assert_eq!(outcome(&record), "verified by image-tag: none");
+    house.sim.heal();
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "conflict by image-tag: alert");
+
+    // Of an event that is long over nobody waits: the queue would lose it, and with it the record.
+    let house = self::house(mislabelled(), "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let long_ago = Utc::now() - TimeDelta::minutes(40);
+    let record = house.record(registered_at(long_ago)).await;
+    assert_eq!(outcome(&record), "verified by image-tag: none");
+    assert_eq!(said(&record, "disk"), ["failed"]);
+
+    // What no later try changes is waited for never.
+    let house = self::house(mislabelled(), "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
+    let record = house.record(registered()).await;
+    assert_eq!(outcome(&record), "verified by image-tag: none");
+}

@@ -89,7 +89,7 @@ impl Given {
         self.with(|world| change(world.snapshots.get_mut(SNAPSHOT).unwrap()))
     }
 
-    fn instance(self, change: impl FnOnce(&mut Instance)) -> Given {
+    pub(super) fn instance(self, change: impl FnOnce(&mut Instance)) -> Given {
         self.with(|world| change(world.instances.get_mut(INSTANCE).unwrap()))
     }
 

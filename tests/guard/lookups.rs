@@ -305,3 +305,38 @@ async fn tags_that_others_write_at_the_moment_are_waited_for() {
     house.sim.heal();
     assert_eq!(house.record(registered()).await["outcome"], "done");
 }
+
+/// EC2 says of the instance that it is Windows, and that it is billed as Red Hat.
+#[tokio::test]
+async fn regression_a_witness_that_contradicts_itself_for_good_brings_the_event_back_for_a_while() {
+    let given = || {
+        let operation = Some("RunInstances:0010".into());
+        let given = given().taken_of_root_of("Windows");
+        given.instance(|instance| instance.usage_operation = operation)
+    };
+    let (house, event) = given().house("").await;
+    let error = house.give(event).await.unwrap_err();
+    assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+    let (house, _) = given().house("").await;
+    let record = house
+        .record(registered_at(Utc::now() - TimeDelta::minutes(31)))
+        .await;
+    assert_eq!(outcome(&record), "unverifiable: none");
+}
+
+/// What EC2's answer lacks of an instance is no matter where the instance is no witness anyway.
+#[tokio::test]
+async fn regression_an_instance_that_is_no_witness_needs_no_answer_that_is_whole() {
+    let data_volume = |device: &str| {
+        let given = given().taken_of_root_of("Windows");
+        let device = device.to_owned();
+        given.volume(|volume| volume.device_name = device)
+    };
+    for (device, comes_back) in [("/dev/sdf", false), ("/dev/xvda", true)] {
+        let (house, event) = data_volume(device).house("").await;
+        let without = FaultKind::Without("usageOperation".into());
+        house.inject(Fault::always("DescribeInstances", without));
+        let answer = house.give(event).await;
+        assert_eq!(answer.is_err(), comes_back, "{device}: {answer:?}");
+    }
+}

@@ -1888,16 +1888,23 @@ impl Run<'_> {
     fn is_left_to_digest(&self, image: usize) -> bool {
         let held = self.item(&format!("held#{ACCOUNT}#{}", self.bench.region));
         let held = held.and_then(|item| item.get("held")?["SS"].as_array().cloned());
-        held.is_some_and(|held| held.contains(&image_id(image).into()))
+        let mut held = held.into_iter().flatten();
+        held.any(|note| {
+            note.as_str()
+                .is_some_and(|note| note.starts_with(&image_id(image)))
+        })
     }
 
     fn learn_from_ledger(&mut self, clean: bool) -> Result<(), Broken> {
         let hour = Utc::now().format("%Y-%m-%dT%H").to_string();
-        let of_hour = self.item(&format!("hour#{ACCOUNT}#{}#{hour}", self.bench.region));
-        let of_hour = of_hour.unwrap_or_default();
+        let of_hour = |of: &str| {
+            let item = self.item(&format!("{of}#{ACCOUNT}#{}#{hour}", self.bench.region));
+            item.unwrap_or_default()
+        };
+        let (alerts, of_hour) = (of_hour("alerts"), of_hour("hour"));
         let begun = of_hour.get("begun").and_then(|begun| begun["N"].as_str());
         let begun: usize = begun.map_or(0, |begun| begun.parse().unwrap());
-        let first = of_hour
+        let first = alerts
             .get("first_over")
             .and_then(|first| first["S"].as_str());
         let first_over = (0..IMAGES).find(|image| Some(image_id(*image).as_str()) == first);
