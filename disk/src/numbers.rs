@@ -1,4 +1,4 @@
-//! Numbers as disks hold them, in little-endian order.
+//! Numbers as disks hold them, in little-endian order where nothing else is said.
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..at.checked_add(2)?)?;
@@ -8,4 +8,14 @@ pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The number that `length` bytes are in big-endian order.
+pub(crate) fn big_at(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(length)?)?;
+    Some(
+        bytes
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    )
 }

@@ -122,6 +122,10 @@ fn xfs(base: &Base, at: u64, sums: &mut Vec<Sum>) {
         [b'I', b'N', ..] if base.bytes(at + 4, 1) == [3] => {
             sums.push(Sum::new(vec![(at, 512)], (at + 100..at + 104).collect()));
         }
+        // A block of a folder, where it is not larger than a page.
+        b"XDB3" | b"XDD3" => {
+            sums.push(Sum::new(vec![(at, 4096)], (at + 4..at + 8).collect()));
+        }
         // A record of the log: its header, the further headers that its length takes, its body.
         [0xfe, 0xed, 0xba, 0xbe] => {
             let (length, size) = (base.big(at + 12, 4), base.big(at + 320, 4));
