@@ -8,7 +8,12 @@ mod xfs;
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crc::{CRC_32_ISCSI, Crc};
+
 use crate::volume::Volume;
+
+/// The checksum that XFS and ext4 have of what they write about themselves.
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// Why something stays undetermined, for a person to read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -125,3 +125,70 @@ fn regression_a_damaged_name_in_a_directory_of_an_xfs_is_noticed() {
     }
     assert!(damaged > 2, "{damaged}");
 }
+
+/// The blocks of an ext4's journal that are its own: where each is, and its kind and transaction.
+fn journal(disk: &Packed) -> Vec<(u64, u64, u64)> {
+    let own = disk
+        .pages
+        .iter()
+        .filter(|(_, bytes)| number(&bytes[..], 0, 4) == 0xc03b_3998);
+    own.map(|(page, bytes)| {
+        (
+            page * PAGE,
+            number(&bytes[..], 4, 4),
+            number(&bytes[..], 8, 4),
+        )
+    })
+    .collect()
+}
+
+#[test]
+fn regression_a_damaged_transaction_of_an_ext4_journal_is_not_taken_for_one_under_way() {
+    let disk = Packed::read("ext4-crash");
+    let blocks = journal(&disk);
+    let (commit, _, last) = *blocks.last().expect("a commit block");
+    assert!(read(&disk).is_ok() && last > 3, "{blocks:?}");
+    for (at, kind, transaction) in &blocks[1..] {
+        // The block itself; of a descriptor, what it describes too.
+        for at in (*at..)
+            .step_by(PAGE as usize)
+            .take(if *kind == 1 { 2 } else { 1 })
+        {
+            for at in [at + 1, at + 40] {
+                let why = read(&flipped(&disk, at));
+                // Without a commit block, and that is what one is without its magic number, a transaction is one under way.
+                if at == commit + 1 {
+                    assert!(why.is_ok(), "{why:?}");
+                } else {
+                    let why = why.expect_err(&format!("{kind} of {transaction}: {at:#x}"));
+                    assert!(why.contains("journal"), "{at:#x}: {why}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn regression_an_ext4_journal_that_goes_on_at_its_beginning_is_not_read_halfway() {
+    // The same transactions, in a smaller ring, in which they begin three blocks before the end.
+    let mut disk = Packed::read("ext4-crash");
+    let blocks = journal(&disk);
+    let own = blocks[0].0;
+    let used = (blocks[blocks.len() - 1].0 - own) / PAGE;
+    let begin = used + 1 - 3;
+    let content = |index: u64| disk.pages.get(&(own / PAGE + index)).copied();
+    let mut ring = vec![content(0).expect("the journal's superblock").to_vec()];
+    for place in 1..=used {
+        let index = (place + used - begin) % used + 1;
+        ring.push(content(index).map_or(vec![0; PAGE as usize], Vec::from));
+    }
+    let superblock = &mut ring[0][..1024];
+    for (at, value) in [(0x10, used + 1), (0x1c, begin), (0xfc, 0)] {
+        superblock[at..at + 4].copy_from_slice(&(value as u32).to_be_bytes());
+    }
+    let sum = !crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(superblock);
+    superblock[0xfc..0x100].copy_from_slice(&sum.to_be_bytes());
+    disk.changes.extend((own..).zip(ring.concat()));
+    let why = read(&disk).expect_err("the transactions at the beginning");
+    assert!(why.contains("journal"), "{why}");
+}

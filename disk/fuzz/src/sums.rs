@@ -122,9 +122,20 @@ fn xfs(base: &Base, at: u64, sums: &mut Vec<Sum>) {
         [b'I', b'N', ..] if base.bytes(at + 4, 1) == [3] => {
             sums.push(Sum::new(vec![(at, 512)], (at + 100..at + 104).collect()));
         }
-        // A block of a folder, where it is not larger than a page.
+        // A block of a folder, of whatever size its checksum fits.
         b"XDB3" | b"XDD3" => {
-            sums.push(Sum::new(vec![(at, 4096)], (at + 4..at + 8).collect()));
+            let stored = base.bytes(at + 4, 4);
+            let fits = |length: &u64| {
+                let mut register = u32::MAX;
+                for (place, byte) in (0..).zip(base.bytes(at, *length)) {
+                    let byte = if (4..8).contains(&place) { 0 } else { byte };
+                    register = shift(register ^ u32::from(byte), 1, CASTAGNOLI);
+                }
+                stored == (!register).to_le_bytes()
+            };
+            if let Some(length) = [1024, 2048, 4096, 8192, 16_384].into_iter().find(fits) {
+                sums.push(Sum::new(vec![(at, length)], (at + 4..at + 8).collect()));
+            }
         }
         // A record of the log: its header, the further headers that its length takes, its body.
         [0xfe, 0xed, 0xba, 0xbe] => {

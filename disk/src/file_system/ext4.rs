@@ -1,5 +1,7 @@
 //! ext4, and its elders ext2 and ext3.
 
+mod journal;
+
 use std::error::Error;
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read};
@@ -24,16 +26,18 @@ impl Ext4Read for Region {
 
 /// Opens it. A journal that still holds changes is taken into account.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
-    check_size(region)?;
+    let mut superblock = [0; 1024];
+    region.read_at(1024, &mut superblock)?;
+    let block_bytes = check_size(region, &superblock)?;
     let ext4 = Ext4::load(Box::new(region.clone())).map_err(trouble)?;
+    journal::check(region, &superblock, block_bytes)?;
     Ok(Box::new(Opened(ext4)))
 }
 
-/// Checks that the file system fits its partition: the reader takes memory for whatever the superblock claims.
-fn check_size(region: &Region) -> Result<(), Trouble> {
-    let mut superblock = [0; 1024];
-    region.read_at(1024, &mut superblock)?;
-    let number = |at: usize| -> u64 { u32_at(&superblock, at).unwrap_or(0).into() };
+/// Checks that the file system fits its partition: the reader takes memory for whatever the superblock claims. The bytes
+/// of a block.
+fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, Trouble> {
+    let number = |at: usize| -> u64 { u32_at(superblock, at).unwrap_or(0).into() };
     let damaged = |what: &str| Trouble(format!("the ext4 can not be read: {what}"));
     let block_bytes = match number(0x18) {
         shift @ 0..=6 => 1024 << shift,
@@ -48,7 +52,7 @@ fn check_size(region: &Region) -> Result<(), Trouble> {
         return Err(damaged("it claims to be larger than its partition"));
     }
     match blocks.checked_div(number(0x20)) {
-        Some(0..=MOST_GROUPS) => Ok(()),
+        Some(0..=MOST_GROUPS) => Ok(block_bytes),
         _ => Err(damaged("it claims too many block groups")),
     }
 }

@@ -2,15 +2,11 @@
 
 mod log;
 
-use crc::{CRC_32_ISCSI, Crc};
 use lamxfs::{BlockRead, EntryKind, Error, Path, SuperblockReason, Xfs};
 
 use crate::numbers::{big_at, u32_at};
 
-use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble};
-
-/// The checksum of everything of XFS's own, since version 5.
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+use super::{CRC, FileSystem, Kind, LONGEST_LINK, Region, Trouble};
 
 /// Opens it. A log that still holds changes is replayed, in memory.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {

@@ -6,8 +6,8 @@
 //! written in. A record that was cut off has sectors of the pass before. One that is damaged was written whole.
 //! ("XFS Algorithms & Data Structures", "Journaling Log"; the kernel's `xlog_find_head`, `xlog_verify_head`)
 
-use super::{CRC, Layout};
-use crate::file_system::{Region, Trouble};
+use super::Layout;
+use crate::file_system::{CRC, Region, Trouble};
 use crate::numbers::{big_at, u32_at};
 
 const SECTOR: u64 = 512;
