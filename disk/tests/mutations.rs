@@ -1,5 +1,6 @@
 //! Damaged disks: the images of the corpus, each time with something else changed. Whatever it is, the reader ends,
-//! within its limits, with findings or with a reason.
+//! within its limits, with findings or with a reason. Where a file system has checksums, no damage of what they cover makes
+//! another system of it.
 
 #![allow(
     clippy::expect_used,
@@ -20,10 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use disk::contained::{self, Blocks, Limits};
-use disk::{BLOCK_BYTES, BlockSource, Inspection, SqlServer, System};
+use disk::{BLOCK_BYTES, BlockSource, Inspection, SqlServer, System, WindowsKind};
 use fastrand::Rng;
 
-use packed::{Packed, labels};
+use packed::{Label, Packed, labels};
 
 const LIMITS: Limits = Limits {
     blocks: 256,
@@ -60,9 +61,32 @@ impl Blocks for Noting {
     }
 }
 
+/// Images whose file systems have no checksums of what they write about themselves. Nor has any NTFS.
+const WITHOUT_CHECKSUMS: [&str; 3] = [
+    "xfs-v4-no-ftype",
+    "ext3-without-extents",
+    "ext4-old-features",
+];
+
+/// What may have made a reader say something else of a damaged disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// It says less: it was Windows, and which one does not show any more.
+    Less,
+    /// What hid the system is gone.
+    Revealed,
+    /// The file system has no checksums.
+    NoChecksums,
+    /// The text of an os-release, which has no checksum either.
+    Content,
+    /// What the file system has a checksum for.
+    Checksummed,
+}
+
 /// An image as it is, and what is known of it.
 struct Image {
     name: String,
+    has_checksums: bool,
     disk: Packed,
     inspection: Inspection,
     /// The pages that have something on them: all, those in blocks that were read, and of these the first ones of
@@ -71,7 +95,10 @@ struct Image {
 }
 
 impl Image {
-    async fn new(name: String) -> Image {
+    async fn new(label: Label) -> Image {
+        let Label {
+            name, file_system, ..
+        } = label;
         let mut noting = Noting(Packed::read(&name), BTreeSet::new());
         let inspection = read(&mut noting).await;
         let Noting(disk, was_read) = noting;
@@ -83,6 +110,7 @@ impl Image {
         let read = filtered(&all, &|page| was_read.contains(&(page / in_block)));
         let first = filtered(&read, &|page| page % in_block < 20);
         Image {
+            has_checksums: file_system != "ntfs" && !WITHOUT_CHECKSUMS.contains(&name.as_str()),
             name,
             disk,
             inspection,
@@ -176,6 +204,21 @@ impl Image {
         (disk, changes)
     }
 
+    /// Why something else may be said of it with these changes.
+    fn cause(&self, changes: &BTreeMap<u64, u8>, after: &System) -> Cause {
+        let is_content = |at: &u64| {
+            let page = self.disk.pages.get(&(at / PAGE));
+            page.is_some_and(|page| page.windows(12).any(|text| text == b"PRETTY_NAME="))
+        };
+        match &self.inspection.result {
+            Err(_) => Cause::Revealed,
+            Ok(_) if *after == System::Windows(WindowsKind::Unknown) => Cause::Less,
+            Ok(_) if !self.has_checksums => Cause::NoChecksums,
+            Ok(_) if changes.keys().any(is_content) => Cause::Content,
+            Ok(_) => Cause::Checksummed,
+        }
+    }
+
     /// A mutated disk as a file of `disk/fuzz/regressions` has it.
     fn patches(&self, disk: &Packed) -> String {
         let mut text = self.name.clone();
@@ -208,7 +251,7 @@ struct Summary {
     as_before: u64,
     undetermined: u64,
     /// Those that are said to have what the image does not have.
-    otherwise: Vec<String>,
+    otherwise: Vec<(Cause, String)>,
     panics: BTreeMap<String, u64>,
     wrong: Vec<String>,
 }
@@ -219,11 +262,14 @@ impl Summary {
         let (before, after) = (stated(&image.inspection), stated(inspection));
         match &inspection.result {
             Ok(_) if after == before => self.as_before += 1,
-            Ok(_) => self.otherwise.push(format!(
-                "mutation {} of {}: {before:?} became {after:?}: {}",
-                mutation.number,
-                image.name,
-                changes.join("; ")
+            Ok(findings) => self.otherwise.push((
+                image.cause(&mutation.disk.changes, &findings.system),
+                format!(
+                    "mutation {} of {}: {before:?} became {after:?}: {}",
+                    mutation.number,
+                    image.name,
+                    changes.join("; ")
+                ),
             )),
             Err(why) => {
                 self.undetermined += 1;
@@ -279,7 +325,7 @@ async fn whatever_is_damaged_the_reader_ends_within_its_limits() {
     let begun = Instant::now();
     let mut images = Vec::new();
     for label in labels() {
-        images.push(Image::new(label.name).await);
+        images.push(Image::new(label).await);
     }
     let images = Arc::new(images);
     let next = Arc::new(AtomicU64::new(first));
@@ -319,12 +365,14 @@ async fn whatever_is_damaged_the_reader_ends_within_its_limits() {
     for (place, count) in &summary.panics {
         println!("{count} panicked at {place}");
     }
-    for shown in &summary.otherwise {
-        println!("{shown}");
+    let mut causes: BTreeMap<Cause, u64> = BTreeMap::new();
+    for (cause, shown) in &summary.otherwise {
+        println!("{cause:?}: {shown}");
+        *causes.entry(*cause).or_default() += 1;
     }
     println!(
-        "{count} mutations of {} images in {} s: {} stated what they held, {} something else, {} were undetermined, \
-         {} of these by a panic",
+        "{count} mutations of {} images in {} s: {} stated what they held, {} something else {causes:?}, {} were \
+         undetermined, {} of these by a panic",
         images.len(),
         begun.elapsed().as_secs(),
         summary.as_before,
@@ -336,5 +384,10 @@ async fn whatever_is_damaged_the_reader_ends_within_its_limits() {
         summary.wrong.is_empty(),
         "of seed {seed}:\n{}",
         summary.wrong.join("\n\n")
+    );
+    assert_eq!(
+        causes.get(&Cause::Checksummed),
+        None,
+        "of seed {seed}: what has a wrong checksum made another system"
     );
 }
