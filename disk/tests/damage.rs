@@ -169,9 +169,10 @@ fn regression_a_damaged_transaction_of_an_ext4_journal_is_not_taken_for_one_unde
 }
 
 #[test]
-fn regression_an_ext4_journal_that_goes_on_at_its_beginning_is_not_read_halfway() {
+fn regression_an_ext4_journal_that_goes_on_at_its_beginning_is_read_to_its_end() {
     // The same transactions, in a smaller ring, in which they begin three blocks before the end.
-    let mut disk = Packed::read("ext4-crash");
+    let mut disk = Packed::read("ext4-journal-has-it");
+    let before = read(&disk);
     let blocks = journal(&disk);
     let own = blocks[0].0;
     let used = (blocks[blocks.len() - 1].0 - own) / PAGE;
@@ -189,6 +190,5 @@ fn regression_an_ext4_journal_that_goes_on_at_its_beginning_is_not_read_halfway(
     let sum = !crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(superblock);
     superblock[0xfc..0x100].copy_from_slice(&sum.to_be_bytes());
     disk.changes.extend((own..).zip(ring.concat()));
-    let why = read(&disk).expect_err("the transactions at the beginning");
-    assert!(why.contains("journal"), "{why}");
+    assert_eq!(read(&disk), before);
 }

@@ -3,10 +3,13 @@
 mod journal;
 
 use std::error::Error;
+use std::rc::Rc;
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read};
 
 use crate::numbers::u32_at;
+
+use journal::Journal;
 
 use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble, fill};
 
@@ -14,13 +17,23 @@ use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble, fill};
 /// for the largest volume that EBS has (64 TiB).
 const MOST_GROUPS: u64 = 64 * 1024 * 1024 / 128;
 
-impl Ext4Read for Region {
+/// A partition, with its journal as `ext4-view` replays all of it.
+struct Shown {
+    region: Region,
+    journal: Option<Rc<Journal>>,
+}
+
+impl Ext4Read for Shown {
     fn read(
         &mut self,
         start: u64,
         buffer: &mut [u8],
     ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        Ok(self.read_at(start, buffer)?)
+        self.region.read_at(start, buffer)?;
+        match &self.journal {
+            Some(journal) => Ok(journal.show(start, buffer)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -29,8 +42,15 @@ pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     let mut superblock = [0; 1024];
     region.read_at(1024, &mut superblock)?;
     let block_bytes = check_size(region, &superblock)?;
-    let ext4 = Ext4::load(Box::new(region.clone())).map_err(trouble)?;
-    journal::check(region, &superblock, block_bytes)?;
+    let journal = Journal::find(region, &superblock, block_bytes)?.map(Rc::new);
+    let shown = Shown {
+        region: region.clone(),
+        journal: journal.clone(),
+    };
+    let ext4 = Ext4::load(Box::new(shown)).map_err(trouble)?;
+    if let Some(journal) = journal {
+        journal.check()?;
+    }
     Ok(Box::new(Opened(ext4)))
 }
 

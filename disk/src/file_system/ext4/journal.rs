@@ -1,9 +1,10 @@
-//! The journal of an ext4: whether all that was committed to it can be replayed.
+//! The journal of an ext4: shown so that all of it is replayed, and whether it can be.
 //!
-//! `ext4-view` ends at the first block that is not as it should be, and at the journal's last one, although the journal is a
-//! ring. What is read is then older than what was committed. That is right for a transaction under way when the snapshot
-//! was taken: its commit block is written once all others are there. So a transaction with a commit block was complete, and
-//! what is wrong in it is damage. (The kernel's documentation, "Journal (jbd2)")
+//! `ext4-view` replays no further than the journal's last block, although the journal is a ring. So it is shown one that
+//! begins where replaying does. And it ends at the first block that is not as it should be: what is read is then older than
+//! what was committed. That is right for a transaction under way when the snapshot was taken: its commit block is written
+//! once all others are there. So a transaction with a commit block was complete, and what is wrong in it is damage.
+//! (The kernel's documentation, "Journal (jbd2)")
 
 use crate::file_system::{CRC, Region, Trouble};
 use crate::numbers::{big_at, u16_at, u32_at};
@@ -13,49 +14,21 @@ const DESCRIPTOR: u64 = 1;
 const COMMIT: u64 = 2;
 const SUPERBLOCK: u64 = 4;
 const REVOCATION: u64 = 5;
+/// Where the superblock has the block with which replaying begins, and its checksum.
+const START: usize = 0x1c;
+const SUM: usize = 0xfc;
 /// How far behind the last sound block a commit block is looked for. Transactions are rarely longer, and each 512 KiB
 /// may have to be fetched.
 const LOOKED_AT_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Refuses a journal that holds a transaction which was committed and cannot be replayed, by the file system's superblock.
-pub(super) fn check(region: &Region, superblock: &[u8], block_bytes: u64) -> Result<(), Trouble> {
-    let needs_recovery = u32_at(superblock, 0x60).is_some_and(|features| features & 4 != 0);
-    if !needs_recovery {
-        return Ok(());
-    }
-    let Some(journal) = Journal::new(region, superblock, block_bytes)? else {
-        return Err(unknown("it is not clear where its journal is"));
-    };
-    let (mut at, mut sequence) = (journal.start, journal.sequence);
-    if at == 0 {
-        return Ok(());
-    }
-    while let Some((blocks, is_commit)) = journal.sound(at, sequence)? {
-        at += blocks;
-        sequence = sequence.wrapping_add(is_commit.into());
-    }
-    let unread = (journal.end + journal.start).saturating_sub(journal.first + at);
-    for behind in 0..unread.min(LOOKED_AT_BYTES / block_bytes) {
-        let place = match at + behind {
-            place if place < journal.end => place,
-            place => place - journal.end + journal.first,
-        };
-        let block = journal.block(place)?;
-        let is_later = |found: u64| (found as u32).wrapping_sub(sequence) < 1 << 31;
-        if kind(&block) == Some(COMMIT)
-            && big_at(&block, 8, 4).is_some_and(is_later)
-            && (journal.fits(&block, 16) || behind == 0)
-        {
-            return Err(unknown(
-                "not all of its journal can be replayed, so that the last changes are not known",
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn unknown(why: &str) -> Trouble {
     Trouble(format!("the ext4 can not be read: {why}"))
+}
+
+fn put(block: &mut [u8], at: usize, number: u32) {
+    if let Some(there) = block.get_mut(at..at + 4) {
+        there.copy_from_slice(&number.to_be_bytes());
+    }
 }
 
 /// What a block of the journal is. `None` if it is one of those that are to be written elsewhere.
@@ -66,50 +39,133 @@ fn kind(block: &[u8]) -> Option<u64> {
     }
 }
 
-struct Journal<'a> {
-    region: &'a Region,
+/// A journal with something to be replayed.
+pub(super) struct Journal {
+    region: Region,
     block_bytes: u64,
     /// Its blocks as they follow each other: the number of the first one on the partition, and how many there are.
     extents: Vec<(u64, u64)>,
     uuid: Vec<u8>,
-    /// The ring's first block, and the one behind its last.
+    /// The ring's first block, how many it has, and the one with which replaying begins.
     first: u64,
-    end: u64,
-    /// The block with which replaying begins, 0 if there is nothing to be replayed; and its transaction.
+    length: u64,
     start: u64,
+    /// The first transaction to be replayed.
     sequence: u32,
+    /// The journal's own superblock, as it is shown.
+    superblock: Vec<u8>,
 }
 
-impl Journal<'_> {
-    fn new<'a>(
-        region: &'a Region,
+impl Journal {
+    /// Finds it by the file system's superblock. `None` if nothing is to be replayed.
+    pub(super) fn find(
+        region: &Region,
         superblock: &[u8],
         block_bytes: u64,
-    ) -> Result<Option<Journal<'a>>, Trouble> {
-        let Some(extents) = extents(superblock) else {
+    ) -> Result<Option<Journal>, Trouble> {
+        let needs_recovery = u32_at(superblock, 0x60).is_some_and(|features| features & 4 != 0);
+        if !needs_recovery {
             return Ok(None);
-        };
+        }
+        let unclear = || unknown("where its journal is does not show");
         let mut journal = Journal {
-            region,
+            region: region.clone(),
             block_bytes,
-            extents,
+            extents: extents(superblock).ok_or_else(unclear)?,
             uuid: Vec::new(),
             first: 0,
-            end: 1,
+            length: 0,
             start: 0,
             sequence: 0,
+            superblock: Vec::new(),
         };
-        let own = journal.block(0)?;
+        let mut own = journal.block(0)?;
         let number = |at| big_at(&own, at, 4).unwrap_or(0);
-        journal.uuid = own.get(0x30..0x40).unwrap_or_default().to_vec();
-        (journal.end, journal.first) = (number(0x10), number(0x14));
-        (journal.sequence, journal.start) = (number(0x18) as u32, number(0x1c));
+        let (end, first, start) = (number(0x10), number(0x14), number(START));
         let blocks: u64 = journal.extents.iter().map(|(_, blocks)| blocks).sum();
         let is_one = kind(&own) == Some(SUPERBLOCK)
-            && (1..journal.end).contains(&journal.first)
-            && journal.start < journal.end
-            && journal.end <= blocks;
-        Ok(is_one.then_some(journal))
+            && own.get(..1024).is_some_and(|own| journal.fits(own, SUM));
+        if !is_one || first == 0 || first >= end || end > blocks {
+            return Err(unknown("its journal's superblock is damaged"));
+        }
+        if start == 0 {
+            return Ok(None);
+        }
+        if !(first..end).contains(&start) {
+            return Err(unknown("its journal's superblock is damaged"));
+        }
+        journal.sequence = number(0x18) as u32;
+        (journal.first, journal.length, journal.start) = (first, end - first, start);
+        put(&mut own, START, first as u32);
+        put(&mut own, SUM, 0);
+        let sum = journal.sum(&[own.get(..1024).unwrap_or_default()]);
+        put(&mut own, SUM, sum as u32);
+        journal.uuid = own.get(0x30..0x40).unwrap_or_default().to_vec();
+        journal.superblock = own;
+        Ok(Some(journal))
+    }
+
+    /// Shows what was read of the partition from `offset` on as if replaying began with the ring's first block.
+    pub(super) fn show(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+        let end = offset + buffer.len() as u64;
+        for number in offset / self.block_bytes..end.div_ceil(self.block_bytes) {
+            let shown = match self.index(number) {
+                Some(0) => self.superblock.clone(),
+                Some(index) if index >= self.first && index < self.first + self.length => {
+                    self.replayed(index - self.first)?
+                }
+                _ => continue,
+            };
+            let start = number * self.block_bytes;
+            let (from, to) = (offset.max(start), end.min(start + self.block_bytes));
+            let within = |base: u64| (from - base) as usize..(to - base) as usize;
+            if let (Some(there), Some(shown)) =
+                (buffer.get_mut(within(offset)), shown.get(within(start)))
+            {
+                there.copy_from_slice(shown);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a journal that holds a transaction which was committed and cannot be replayed.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
+        let (mut at, mut sequence) = (0, self.sequence);
+        while let Some((blocks, is_commit)) = self.sound(at, sequence)? {
+            at += blocks;
+            sequence = sequence.wrapping_add(is_commit.into());
+        }
+        let looked_at = LOOKED_AT_BYTES / self.block_bytes;
+        for behind in at..self.length.min(at + looked_at) {
+            let block = self.replayed(behind)?;
+            let is_later = |found: u64| (found as u32).wrapping_sub(sequence) < 1 << 31;
+            if kind(&block) == Some(COMMIT)
+                && big_at(&block, 8, 4).is_some_and(is_later)
+                && (behind == at || self.fits(&block, 16))
+            {
+                return Err(unknown(
+                    "its journal is damaged, so that the last changes are not known",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the journal's blocks one of the partition's is.
+    fn index(&self, number: u64) -> Option<u64> {
+        let mut before = 0;
+        for (start, blocks) in &self.extents {
+            if (*start..start + blocks).contains(&number) {
+                return Some(before + number - start);
+            }
+            before += blocks;
+        }
+        None
+    }
+
+    /// A block of the ring, counted from the one with which replaying begins.
+    fn replayed(&self, at: u64) -> Result<Vec<u8>, Trouble> {
+        self.block(self.first + (self.start - self.first + at) % self.length)
     }
 
     fn block(&self, at: u64) -> Result<Vec<u8>, Trouble> {
@@ -129,10 +185,10 @@ impl Journal<'_> {
     /// How many blocks there are of what begins with this one of a transaction, and whether that is its commit block.
     /// `None` if anything of it is wrong.
     fn sound(&self, at: u64, sequence: u32) -> Result<Option<(u64, bool)>, Trouble> {
-        if at >= self.end {
+        if at >= self.length {
             return Ok(None);
         }
-        let block = self.block(at)?;
+        let block = self.replayed(at)?;
         if big_at(&block, 8, 4) != Some(sequence.into()) {
             return Ok(None);
         }
@@ -146,10 +202,10 @@ impl Journal<'_> {
                 while let (Some(flags), Some(sum)) =
                     (big_at(&block, tag + 4, 4), big_at(&block, tag + 12, 4))
                 {
-                    if at + blocks >= self.end {
+                    if at + blocks >= self.length {
                         return Ok(None);
                     }
-                    let data = self.block(at + blocks)?;
+                    let data = self.replayed(at + blocks)?;
                     if self.sum(&[&sequence.to_be_bytes(), &data]) != sum {
                         return Ok(None);
                     }
@@ -173,7 +229,8 @@ impl Journal<'_> {
         big_at(block, at, 4) == Some(self.sum(&[first, &[0; 4], last]))
     }
 
-    /// The checksum of these bytes, which begin with the journal's own UUID. It is not inverted, other than XFS's.
+    /// The checksum of the journal's UUID and these bytes; of the superblock's own bytes it is without the UUID, which is not
+    /// known before. It is not inverted, other than XFS's.
     fn sum(&self, parts: &[&[u8]]) -> u64 {
         let mut digest = CRC.digest();
         digest.update(&self.uuid);
