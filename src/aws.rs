@@ -5,6 +5,7 @@ mod account;
 mod ahead;
 mod connections;
 mod dry_run;
+mod endpoints;
 mod queue;
 mod snapshot;
 mod table;
@@ -36,7 +37,7 @@ use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
 
 use crate::alert::Message;
-use crate::config::{ConfigError, check_endpoints};
+use crate::config::{ConfigError, check_variables};
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
 use crate::expectation::lineage::PUBLISHERS;
@@ -204,7 +205,7 @@ impl Aws {
     /// EC2 and SNS with the endpoints, Region and credentials that the SDK finds by itself.
     ///
     /// # Errors
-    /// [`ConfigError`] if a variable names an endpoint that is not a URL.
+    /// [`ConfigError`] if a variable of the SDK is not UTF-8, or an endpoint that is configured is not a URL.
     pub async fn connect() -> Result<Aws, ConfigError> {
         Aws::connect_as(None, None).await
     }
@@ -217,7 +218,7 @@ impl Aws {
         profile: Option<&str>,
         region: Option<&str>,
     ) -> Result<Aws, ConfigError> {
-        check_endpoints(std::env::vars_os())?;
+        check_variables(std::env::vars_os())?;
         let mut loader = sdk_defaults();
         if let Some(profile) = profile {
             // A profile that is named goes before what the environment says, as on the AWS command line.
@@ -232,7 +233,9 @@ impl Aws {
         if let Some(region) = region {
             loader = loader.region(Region::new(region.to_owned()));
         }
-        Ok(Aws::of(&loader.load().await))
+        let config = loader.load().await;
+        endpoints::check(&config)?;
+        Ok(Aws::of(&config))
     }
 
     /// The Region, if one is known.

@@ -1,6 +1,6 @@
 //! Environment → [`Config`] and [`Policy`]. A wrong setting names the variable, the value and what is accepted.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
@@ -98,6 +98,17 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
+    /// An endpoint in the configuration file of AWS's SDK is not a URL.
+    #[error(
+        "endpoint_url in the AWS configuration file is {value:?} for {service}; accepted is an http:// or https:// URL \
+         with a host, such as http://localhost:4566; remove it to use AWS's own endpoint"
+    )]
+    EndpointInFile {
+        /// The id of a service that it is for.
+        service: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// The ledger would forget a discard while the image could still be discarded again.
     #[error(
         "GUARD_LEDGER_DAYS is \"{days}\", and the policy's discard.max_age_hours is {hours}; accepted are no fewer days \
@@ -143,16 +154,7 @@ impl Config {
     pub fn read<V: Into<OsString>>(
         variable: impl Fn(&str) -> Option<V>,
     ) -> Result<Config, ConfigError> {
-        let variable = |name: &str| match variable(name).map(|value| value.into().into_string()) {
-            None => Ok(None),
-            // A template passes on a parameter that was left empty as an empty string.
-            Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
-            // Not the same as unset: the guard would run with another policy, or without a ledger.
-            Some(Err(value)) => Err(ConfigError::NotUtf8 {
-                variable: name.to_owned(),
-                value,
-            }),
-        };
+        let variable = |name: &str| text(name, variable(name));
         let mode = match variable("GUARD_MODE")?.as_deref() {
             None | Some("observe") => Mode::Observe,
             Some("enforce") => Mode::Enforce,
@@ -280,6 +282,26 @@ impl Config {
     }
 }
 
+/// The value of an environment variable; `None` if it is not set, or is empty.
+///
+/// # Errors
+/// [`ConfigError`] if it is not UTF-8.
+pub(crate) fn text(
+    name: &str,
+    value: Option<impl Into<OsString>>,
+) -> Result<Option<String>, ConfigError> {
+    match value.map(|value| value.into().into_string()) {
+        None => Ok(None),
+        // A template passes on a parameter that was left empty as an empty string.
+        Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
+        // Not the same as unset: the guard would run with another policy, or without a ledger.
+        Some(Err(value)) => Err(ConfigError::NotUtf8 {
+            variable: name.to_owned(),
+            value,
+        }),
+    }
+}
+
 /// A topic's ARN, if it is one.
 fn topic(
     variable: &'static str,
@@ -309,7 +331,7 @@ fn is_rule_id(id: &str) -> bool {
 }
 
 /// Whether this begins as a URL of a service does. SQS itself says whether it is a queue's.
-fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
@@ -324,19 +346,24 @@ fn is_url(text: &str) -> bool {
 /// `AWS_ENDPOINT_URL_EC2` and the like for one.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 
-/// Checks the variables that give endpoints to AWS's SDK, which panics at one that is empty.
+/// Checks the variables of AWS's SDK and of Lambda. The SDK panics at an endpoint that is empty. It ignores what is not
+/// UTF-8, and Lambda's runtime panics at it.
 ///
 /// # Errors
-/// [`ConfigError`] for one that is not a URL.
-pub(crate) fn check_endpoints(
+/// [`ConfigError`] for one that is not UTF-8, and for an endpoint that is not a URL.
+pub(crate) fn check_variables(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), ConfigError> {
-    let is_endpoint = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(ENDPOINT));
-    for (name, value) in variables.filter(|(name, _)| is_endpoint(name)) {
-        let variable = name.to_string_lossy().into_owned();
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("AWS_")) else {
+            continue;
+        };
+        let variable = name.to_owned();
         match value.into_string() {
-            Ok(value) if is_url(&value) => {}
-            Ok(value) => return Err(ConfigError::Endpoint { variable, value }),
+            Ok(value) if name.starts_with(ENDPOINT) && !is_url(&value) => {
+                return Err(ConfigError::Endpoint { variable, value });
+            }
+            Ok(_) => {}
             Err(value) => return Err(ConfigError::NotUtf8 { variable, value }),
         }
     }
@@ -577,7 +604,7 @@ mod tests {
         let check = |name: &str, value: &str| {
             let variables = [("PATH", ""), (name, value)];
             let variables = variables.map(|(name, value)| (name.into(), value.into()));
-            check_endpoints(variables.into_iter()).map_err(|error| error.to_string())
+            check_variables(variables.into_iter()).map_err(|error| error.to_string())
         };
         for name in [
             "AWS_ENDPOINT_URL",

@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::alert;
 use crate::aws::Tally;
+use crate::config::{self, ConfigError};
 use crate::guard::Delivery;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
@@ -86,12 +87,20 @@ impl Telemetry {
     /// Sets up tracing, JSON on standard output, which Lambda takes to CloudWatch Logs. The level is that of
     /// `AWS_LAMBDA_LOG_LEVEL`, else of `RUST_LOG`, else info. The function's name, a dimension of the metrics,
     /// is Lambda's `AWS_LAMBDA_FUNCTION_NAME`.
-    pub fn init() -> Telemetry {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let level = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
+    ///
+    /// # Errors
+    /// [`ConfigError`] for one of these that is not UTF-8. Tracing is set up all the same, at the level info if it is
+    /// the level's, so that the log can have the error.
+    pub fn init() -> Result<Telemetry, ConfigError> {
+        let variable = |name: &str| config::text(name, std::env::var_os(name));
+        let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| match level {
+            None => variable("RUST_LOG"),
+            level => Ok(level),
+        });
+        let directives = level.as_ref().ok().cloned().flatten().unwrap_or_default();
         let mut filter = EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
-            .parse_lossy(level.unwrap_or_default().to_ascii_lowercase());
+            .parse_lossy(directives.to_ascii_lowercase());
         // At trace level the runtime prints payloads, and ends on one that is not UTF-8.
         if filter.max_level_hint() == Some(LevelFilter::TRACE)
             && let Ok(directive) = "lambda_runtime=debug".parse()
@@ -115,10 +124,11 @@ impl Telemetry {
         std::panic::set_hook(Box::new(|panic| {
             tracing::error!(error_type = "Panic", "{panic}");
         }));
-        let function = variable("AWS_LAMBDA_FUNCTION_NAME");
-        Telemetry {
+        level?;
+        let function = variable("AWS_LAMBDA_FUNCTION_NAME")?;
+        Ok(Telemetry {
             function: function.unwrap_or_else(|| "ami-billing-guard".into()),
-        }
+        })
     }
 
     /// Writes a line to standard output.

@@ -200,7 +200,7 @@ fn end_on_signals() {
 async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Ends the program if there is nothing to run: with help, the version, or what was not understood.
     let command_line = CommandLine::parse_from(arguments);
-    if let Err(why) = reader_limits(|name| std::env::var(name).ok()) {
+    if let Err(why) = reader_limits(|name| std::env::var_os(name)) {
         return ExitCode::from(tell(&why, Outcome::Usage) as u8);
     }
     // Colours go to a terminal that shows them, and nowhere else.
@@ -231,10 +231,11 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 ///
 /// # Errors
 /// What is wrong with it. In Lambda the limits protect the guard from whoever made the disk.
-fn reader_limits(variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), String> {
     let name = contained::UNLIMITED;
-    match variable(name).as_deref() {
-        None | Some("" | "0") => Ok(()),
+    let value = variable(name).unwrap_or_default();
+    match value.to_str() {
+        Some("" | "0") => Ok(()),
         Some("1") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => Err(format!(
             "{name}=1 is not accepted in Lambda (AWS_LAMBDA_FUNCTION_NAME is set): disks are read with limits there"
         )),
@@ -242,8 +243,8 @@ fn reader_limits(variable: impl Fn(&str) -> Option<String>) -> Result<(), String
             contained::allow_missing_limits();
             Ok(())
         }
-        Some(other) => Err(format!(
-            "{name}={other:?} is not known: accepted are 1 and 0"
+        _ => Err(format!(
+            "{name}={value:?} is not known: accepted are 1 and 0"
         )),
     }
 }

@@ -24,8 +24,8 @@ fn main() -> ExitCode {
 // One event at a time, and below 1,769 MB not even one processor: worker threads would only cost.
 #[tokio::main(flavor = "current_thread")]
 async fn serve() -> ExitCode {
-    let telemetry = Telemetry::init();
-    let (config, policy) = match settings() {
+    let started = Telemetry::init();
+    let (telemetry, (config, policy)) = match started.and_then(|it| Ok((it, settings()?))) {
         Ok(settings) => settings,
         Err(error) => {
             tracing::error!(error_type = "Settings", "the guard does not start: {error}");

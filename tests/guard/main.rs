@@ -18,6 +18,7 @@ mod ledger;
 mod lookups;
 mod model;
 mod selftest;
+mod settings;
 mod settling;
 mod thaw;
 mod unreadable;

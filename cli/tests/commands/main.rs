@@ -8,6 +8,7 @@ mod files;
 mod gate;
 mod inspect;
 mod replay;
+mod settings;
 mod sweep;
 
 use std::path::{Path, PathBuf};
