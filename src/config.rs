@@ -396,7 +396,7 @@ pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
     let Some(path) = &config.policy_path else {
         return Ok(Policy::default());
     };
-    match read_file(path.as_ref()) {
+    match read_file(path.as_ref(), LARGEST_POLICY) {
         Ok(text) => Ok(Policy::parse(path, &text)?),
         Err(error) => Err(ConfigError::UnreadablePolicy {
             path: path.clone(),
@@ -405,22 +405,27 @@ pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
     }
 }
 
-/// Reads a policy file, and no more of it than a policy can have.
-fn read_file(path: &Path) -> io::Result<String> {
+/// Reads a text file that a person names, of at most `most` bytes.
+///
+/// # Errors
+/// Why it cannot be read. [`io::ErrorKind::InvalidInput`] if it is not a regular file: a FIFO may never
+/// have a writer, and a device may have no end.
+pub fn read_file(path: &Path, most: usize) -> io::Result<String> {
     // Asked before it is opened: opening a FIFO waits until another program writes to it.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other(
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
             "it is a folder, a FIFO or a device, not a regular file",
         ));
     }
-    let most = u64::try_from(LARGEST_POLICY).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     // One byte more shows that there is more.
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let file = std::fs::File::open(path)?;
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() > LARGEST_POLICY {
+    file.take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
         return Err(io::Error::other(format!(
-            "it has more than {LARGEST_POLICY} bytes, the most that a policy can have"
+            "it has more than {most} bytes, the most that is accepted"
         )));
     }
     String::from_utf8(bytes).map_err(io::Error::other)
@@ -651,7 +656,7 @@ mod tests {
         let fifo = std::env::temp_dir().join(format!("policy-{}", std::process::id()));
         let made = std::process::Command::new("mkfifo").arg(&fifo).status();
         assert!(made.unwrap().success());
-        let error = read_file(&fifo).unwrap_err();
+        let error = read_file(&fifo, LARGEST_POLICY).unwrap_err();
         std::fs::remove_file(&fifo).unwrap();
         assert!(error.to_string().contains("a FIFO"), "{error}");
     }

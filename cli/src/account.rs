@@ -1,11 +1,12 @@
 //! The account whose AMIs are looked at, and the guard that judges them.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ami_billing_guard::config::{Config, Mode};
+use ami_billing_guard::config::{self, Config, Mode};
 use ami_billing_guard::event::{AccountId, Scope};
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Aws, Guard};
@@ -196,11 +197,21 @@ impl Guarding {
     }
 }
 
-/// Reads a file that the command line names.
+/// How many bytes a text file may have. A policy may have less, which is a fault of the policy's.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// Reads a text file that the command line names.
 pub(crate) fn read(path: &Path) -> Result<String, Stop> {
-    let name = path.display().to_string();
-    std::fs::read_to_string(path)
-        .map_err(|error| Stop::Usage(format!("{name:?} can not be read: {error}")))
+    config::read_file(path, MOST_BYTES).map_err(|error| {
+        let name = path.display().to_string();
+        let instead = match error.kind() {
+            ErrorKind::InvalidInput => {
+                ". Save what a command prints in a file first, and name that file"
+            }
+            _ => "",
+        };
+        Stop::Usage(format!("{name:?} can not be read: {error}{instead}"))
+    })
 }
 
 /// Stands for a topic where none is asked for.

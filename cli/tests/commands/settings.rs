@@ -2,6 +2,9 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use tokio::process::Command;
 
 use super::{GOOD, code, err, program, says, temporary};
 
@@ -78,5 +81,43 @@ async fn regression_a_variable_that_is_not_utf_8_is_not_one_that_is_not_set() {
         assert_eq!(code(&output), 2, "{}", err(&output));
         says(&err(&output), &format!("ami-guard: {name}"));
         says(&err(&output), "xFFb\"");
+    }
+}
+
+/// A FIFO that nobody writes to was waited for without end, and a device was read without end.
+#[tokio::test]
+async fn regression_a_policy_that_is_no_regular_file_is_refused_at_once() {
+    let fifo = temporary("settings-fifo");
+    let _ = std::fs::remove_file(&fifo);
+    let made = Command::new("mkfifo").arg(&fifo).status().await.unwrap();
+    assert!(made.success());
+    let fifo = fifo.to_str().unwrap();
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    for file in [fifo, "/dev/zero", folder] {
+        for arguments in [
+            &["policy", "check", file][..],
+            &[
+                "policy",
+                "test",
+                file,
+                "--cases",
+                "examples/policy-cases.toml",
+            ],
+            &["policy", "test", "policy/policy.toml", "--cases", file],
+            &["check", "--policy", file, GOOD],
+            &["explain", "--policy", file, GOOD],
+            &["sweep", "--policy", file],
+        ] {
+            let mut program = program(arguments);
+            program.kill_on_drop(true);
+            let ended = tokio::time::timeout(Duration::from_secs(60), program.output()).await;
+            let output = ended.expect("it waits for the file").unwrap();
+            assert_eq!(code(&output), 2, "{arguments:?} {}", err(&output));
+            let words = format!(
+                "ami-guard: {file:?} can not be read: it is a folder, a FIFO or a device, not a regular file. Save what a \
+                 command prints in a file first, and name that file\n"
+            );
+            says(&err(&output), &words);
+        }
     }
 }
