@@ -177,12 +177,7 @@ struct Trail {
 
 impl Trail {
     /// What could not be asked comes first: whatever speaks after it is a weaker witness.
-    fn lineage(mut self) -> Lineage {
-        if self.seen.len() > MENTIONED {
-            let more = self.seen.len() - MENTIONED;
-            self.seen.truncate(MENTIONED);
-            self.seen.push(format!("and so on, {more} more"));
-        }
+    fn lineage(self) -> Lineage {
         let seen = match self.seen.is_empty() {
             true => ORIGIN.to_owned(),
             false => self.seen.join("; "),
@@ -491,6 +486,7 @@ impl Place<'_> {
             self.vouched_for(rooted.cloned().collect(), trail)
         };
         let twins = on(&own, &self.snapshot.id, trail);
+        let seen_before = trail.seen.len();
         for twin in &twins {
             let what = format!("{}, on the same root snapshot,", twin.id);
             trail.met_image(&what, twin);
@@ -531,12 +527,28 @@ impl Place<'_> {
                 trail.met_image(&what, parent);
             }
         }
+        let of_images = trail.seen.len() - seen_before;
+        if of_images > MENTIONED {
+            trail.seen.truncate(seen_before + MENTIONED);
+            // Before those that are named: an alert may cut the end of it.
+            let all = self.all_images_on(&snapshots, of_images);
+            trail.seen.insert(seen_before, all);
+        }
         if twins.is_empty() && parents.is_empty() {
             trail
                 .seen
                 .push("no other image is known on that snapshot".to_owned());
         }
         twins
+    }
+
+    /// How many images on these snapshots prove nothing, and the command that lists them all.
+    fn all_images_on(&self, snapshots: &[&str], number: usize) -> String {
+        let (region, on, values) = (self.region, snapshots.join(" or "), snapshots.join(","));
+        format!(
+            "of {number} images on {on} that prove nothing, {MENTIONED} are named here, and `aws ec2 describe-images \
+             --region {region} --filters Name=block-device-mapping.snapshot-id,Values={values}` lists all"
+        )
     }
 
     /// From the image that the snapshot was copied of. EC2 says which that is of an image made by
@@ -628,7 +640,7 @@ pub(crate) async fn product_codes(
 /// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
 pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
 
-/// So much of what proves nothing is told.
+/// How many images that prove nothing are named.
 const MENTIONED: usize = 5;
 
 fn is_published(image: &Image) -> bool {

@@ -633,6 +633,55 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
     }
 }
 
+/// Where more images prove nothing than are named, the evidence says how many, and how to list them all.
+#[tokio::test]
+async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name() {
+    let with_others = |number: usize| {
+        let mut given = given();
+        for id in 10..10 + number {
+            given = given.other_image(SNAPSHOT, "Linux/UNIX", |image| {
+                image.id = format!("ami-0a1b2c3d4e5f600{id}");
+            });
+        }
+        given
+    };
+    let named = |id: usize| {
+        format!(
+            "ami-0a1b2c3d4e5f600{id}, on the same root snapshot, bills plain Linux, which proves nothing"
+        )
+    };
+    let (_, record) = with_others(5).run("").await;
+    let all: Vec<String> = (10..15).map(named).collect();
+    assert_eq!(detail(&record, "lineage"), all.join("; "));
+
+    let (house, record) = with_others(7).tag("Windows").run("").await;
+    let words = format!(
+        "of 7 images on {SNAPSHOT} that prove nothing, 5 are named here, and `aws ec2 describe-images --region eu-west-1 \
+         --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT}` lists all"
+    );
+    let all: Vec<String> = std::iter::once(words.clone())
+        .chain((10..15).map(named))
+        .collect();
+    assert_eq!(detail(&record, "lineage"), all.join("; "));
+    // It is not in what the alert cuts off.
+    let letter = house.sim.world().messages[0].body("email");
+    assert!(letter.contains(&words), "{letter}");
+
+    // Images on the snapshot that the volume was made from are among them.
+    let mut parents = with_others(4).taken_of_volume(Some(PARENT_SNAPSHOT));
+    for id in 20..22 {
+        parents = parents.other_image(PARENT_SNAPSHOT, "Linux/UNIX", |image| {
+            image.id = format!("ami-0a1b2c3d4e5f600{id}");
+        });
+    }
+    let (_, record) = parents.run("").await;
+    let words = format!(
+        "of 6 images on {SNAPSHOT} or {PARENT_SNAPSHOT} that prove nothing, 5 are named here, and `aws ec2 describe-images --region \
+         eu-west-1 --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT},{PARENT_SNAPSHOT}` lists all; "
+    );
+    assert!(detail(&record, "lineage").contains(&words), "{record}");
+}
+
 #[tokio::test]
 async fn product_codes_that_were_lost_or_came_from_nowhere_are_part_of_the_evidence() {
     let code = || vec!["abcdef0123456789abcdef012".to_owned()];
