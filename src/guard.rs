@@ -413,29 +413,19 @@ impl Guard {
         let mut seen = Vec::new();
         for registration in registrations {
             if let Some(observation) = observations.remove(&registration.image_id) {
-                let traces = None;
-                let (id, own) = (registration.image_id.clone(), observation.clone());
-                known.insert(
-                    id,
-                    Known {
-                        observation: own,
-                        traces,
-                    },
-                );
+                let own = Known {
+                    observation: observation.clone(),
+                    traces: None,
+                };
+                known.insert(registration.image_id.clone(), own);
                 seen.push((registration, observation));
             }
         }
         let asked = Arc::new(Ahead::default());
         self.assess_all(seen, &asked, false, |registration, assessment| {
-            let (observation, traces) = (assessment.observation, assessment.traces);
-            let traces = traces.map(Traces::of_a_moment_ago);
-            known.insert(
-                registration.image_id,
-                Known {
-                    observation,
-                    traces,
-                },
-            );
+            if let Some(known) = known.get_mut(&registration.image_id) {
+                known.traces = assessment.traces.map(Traces::of_a_moment_ago);
+            }
         })
         .await;
     }
