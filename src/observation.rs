@@ -113,12 +113,12 @@ impl Image {
         }
         let mappings = self.request.get("BlockDeviceMappings");
         let mappings = mappings.and_then(serde_json::Value::as_array);
-        let has = |mapping: &serde_json::Value| {
-            mapping
-                .pointer("/Ebs/SnapshotId")
-                .is_some_and(|it| it == snapshot)
+        // A disk of EBS whose snapshot the answer does not name may be made of any.
+        let may_be_of_it = |mapping: &serde_json::Value| match mapping.pointer("/Ebs/SnapshotId") {
+            Some(id) => id == snapshot,
+            None => mapping.get("VirtualName").is_none() && mapping.get("NoDevice").is_none(),
         };
-        mappings.is_none_or(|mappings| mappings.iter().any(has))
+        mappings.is_none_or(|mappings| mappings.iter().any(may_be_of_it))
     }
 
     /// Whether the image's root device is no EBS volume.
