@@ -17,8 +17,9 @@ use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Answer, Aws, Deadline, Guard};
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use disk::contained;
+use disk::contained::Reader;
 use packed::Packed;
 use serde_json::{Value, json};
 use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, Topic, World};
@@ -98,7 +99,7 @@ fn world(uploaded: &Path) -> Result<World, Box<dyn Error>> {
         }
         for id in image.snapshot_ids() {
             let mut snapshot = Snapshot::new(id);
-            snapshot.start_time = Utc::now() - TimeDelta::minutes(20);
+            snapshot.start_time = sim::clock::now() - TimeDelta::minutes(20);
             if name == "restored-by-hand" {
                 snapshot.volume_id = VOLUME.into();
             }
@@ -170,7 +171,7 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
         config,
         Policy::default(),
         aws,
-        std::env::current_exe()?,
+        Reader::Child(std::env::current_exe()?),
         |_, _| {},
     ));
 

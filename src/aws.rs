@@ -32,11 +32,14 @@ use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_sns::operation::publish::builders::PublishFluentBuilder;
 use aws_sdk_sns::types::MessageAttributeValue;
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
 
 use crate::alert::Message;
+use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 use crate::error::Error;
 use crate::event::{AmiId, Registration};
@@ -58,6 +61,7 @@ pub struct Aws {
     rbin: aws_sdk_rbin::Client,
     sns: aws_sdk_sns::Client,
     sqs: aws_sdk_sqs::Client,
+    clock: Clock,
     /// Where questions are put together with those of other images.
     ahead: Option<Arc<Ahead>>,
     counters: Arc<Counters>,
@@ -174,9 +178,11 @@ pub(crate) struct NotTaken {
 }
 
 /// The SDK's own defaults, with the guard's retries and time limits.
-fn sdk_defaults() -> ConfigLoader {
+fn sdk_defaults(clock: Clock) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(connections::client())
+        .sleep_impl(TokioSleep::new())
+        .time_source(clock)
         .retry_config(
             // Three attempts, at most about three seconds of pauses: whatever lasts longer is the
             // queue's to retry.
@@ -201,6 +207,14 @@ fn sdk_defaults() -> ConfigLoader {
     }
 }
 
+/// The settings of whoever speaks to a simulator.
+fn simulated(clock: Clock, region: &str) -> ConfigLoader {
+    let credentials = Credentials::new("testing", "testing", None, None, "simulator");
+    sdk_defaults(clock)
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(credentials)
+}
+
 impl Aws {
     /// EC2 and SNS with the endpoints, Region and credentials that the SDK finds by itself.
     ///
@@ -219,7 +233,8 @@ impl Aws {
         region: Option<&str>,
     ) -> Result<Aws, ConfigError> {
         check_variables(std::env::vars_os())?;
-        let mut loader = sdk_defaults();
+        let clock = Clock::SYSTEM;
+        let mut loader = sdk_defaults(clock);
         if let Some(profile) = profile {
             // A profile that is named goes before what the environment says, as on the AWS command line.
             let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile);
@@ -235,7 +250,7 @@ impl Aws {
         }
         let config = loader.load().await;
         endpoints::check(&config)?;
-        Ok(Aws::of(&config))
+        Ok(Aws::of(&config, clock))
     }
 
     /// The Region, if one is known.
@@ -243,17 +258,26 @@ impl Aws {
         self.config.region().map(Region::as_ref)
     }
 
-    /// EC2 and SNS as a simulator on loopback serves them, with credentials that open nothing else.
+    /// AWS as a simulator on loopback serves it, with credentials that open nothing else.
     pub async fn connect_to_simulator(endpoint: &str, region: &str) -> Aws {
-        let credentials = Credentials::new("testing", "testing", None, None, "simulator");
-        let loader = sdk_defaults()
-            .endpoint_url(endpoint)
-            .region(Region::new(region.to_owned()))
-            .credentials_provider(credentials);
-        Aws::of(&loader.load().await)
+        let clock = Clock::SYSTEM;
+        let loader = simulated(clock, region).endpoint_url(endpoint);
+        Aws::of(&loader.load().await, clock)
     }
 
-    fn of(config: &SdkConfig) -> Aws {
+    /// AWS as a simulator in this process answers for it, through this HTTP client and at the time that this clock says.
+    pub async fn in_process(client: SharedHttpClient, region: &str, clock: Clock) -> Aws {
+        let loader = simulated(clock, region).endpoint_url("http://simulator.invalid");
+        let loader = loader.http_client(connections::around(client));
+        Aws::of(&loader.load().await, clock)
+    }
+
+    /// The clock that it goes by.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn of(config: &SdkConfig, clock: Clock) -> Aws {
         let counters = Arc::new(Counters::default());
         let ec2 = aws_sdk_ec2::config::Builder::from(config)
             .interceptor(Whole(is_whole_document))
@@ -278,6 +302,7 @@ impl Aws {
             rbin: aws_sdk_rbin::Client::from_conf(rbin),
             sns: aws_sdk_sns::Client::from_conf(sns),
             sqs: aws_sdk_sqs::Client::from_conf(sqs),
+            clock,
             ahead: None,
             counters,
         }

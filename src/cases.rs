@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::billing::{ACCEPTED_PLATFORMS, Parsed, Platforms, parse_platform_details};
+use crate::clock::Clock;
 use crate::config::Mode;
 use crate::discard::{Action, Circumstances, Interlock, Surroundings, plan};
 use crate::event::{AccountId, AmiId, RegisteredBy, Registration, quoted};
@@ -201,7 +202,7 @@ impl Case {
 
     /// What the policy makes of it, in a guard that enforces, with nothing around the image but what is described.
     pub fn judge(&self, policy: &Policy) -> Tried {
-        let now = Utc::now();
+        let now = Clock::SYSTEM.now();
         let age = TimeDelta::hours(self.image.age_hours.into());
         // No image is older than time.
         let created = now.checked_sub_signed(age).unwrap_or_default();

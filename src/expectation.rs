@@ -473,7 +473,7 @@ mod tests {
             account: ACCOUNT.parse().unwrap(),
             region: "eu-west-1".into(),
             event_id: "e".into(),
-            time: chrono::Utc::now(),
+            time: crate::Clock::SYSTEM.now(),
             registered_by: RegisteredBy::Identity {
                 caller: format!("arn:aws:sts::{ACCOUNT}:assumed-role/rhel-pipeline/4711"),
                 service: Some("drs.amazonaws.com".into()),

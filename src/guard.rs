@@ -1,12 +1,12 @@
 //! The flow, from event to record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use disk::contained::Reader;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
@@ -123,7 +123,7 @@ pub struct Guard {
     pub(crate) aws: Aws,
     pub(crate) ledger: Ledger,
     /// The program that reads disks, in a process of its own (see [`disk::contained`]).
-    pub(crate) reader: PathBuf,
+    pub(crate) reader: Reader,
     pub(crate) disk_turn: tokio::sync::Mutex<()>,
     journal: Box<Journal>,
     /// Messages that are on their way to chat applications.
@@ -213,14 +213,16 @@ impl Guard {
         config: Config,
         policy: Policy,
         aws: Aws,
-        reader: PathBuf,
+        reader: Reader,
         journal: impl Fn(&Delivery, Line<'_>) + Send + Sync + 'static,
     ) -> Guard {
+        let clock = aws.clock();
         let ledger = match &config.ledger_table {
             Some(name) => {
-                Ledger::in_table(aws.table(name), TimeDelta::days(config.ledger_days.into()))
+                let keep = TimeDelta::days(config.ledger_days.into());
+                Ledger::in_table(aws.table(name), keep, clock)
             }
-            None => Ledger::in_memory(),
+            None => Ledger::in_memory(clock),
         };
         Guard {
             config,
@@ -234,6 +236,16 @@ impl Guard {
             chat_turn: Arc::default(),
             way_back: WayBack::default(),
         }
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.aws.clock().now()
+    }
+
+    /// A deadline by the clock on the wall.
+    pub(crate) fn ends(&self, deadline: Deadline) -> DateTime<Utc> {
+        self.now() + deadline.saturating_duration_since(Instant::now())
     }
 
     /// Takes what Lambda hands over: an SQS batch of EventBridge events, one bare event, or the order to test
@@ -563,7 +575,7 @@ impl Guard {
                 .await?,
         );
         // From here on people are told and the image may be discarded: by one invocation at a time.
-        let ends = ends(delivery.deadline);
+        let ends = self.ends(delivery.deadline);
         let turn = loop {
             match self.ledger.begin(registration, ends).await {
                 // Whoever has its turn may leave it as it was not.
@@ -670,7 +682,7 @@ impl Guard {
     pub async fn consider(&self, image: &AmiId, account: &AccountId) -> Result<Record, Error> {
         let region = self.aws.region().unwrap_or_default();
         let (id, account) = (image.clone(), account.clone());
-        let registration = Registration::without_event(id, account, region, "check", Utc::now());
+        let registration = Registration::without_event(id, account, region, "check", self.now());
         self.reconsider(&registration).await
     }
 
@@ -754,7 +766,7 @@ impl Guard {
                             image: id.to_string(),
                         })
                     }
-                    Ok(turn) if turn.entry.is_known(&record, Utc::now()) => {
+                    Ok(turn) if turn.entry.is_known(&record, self.now()) => {
                         Ok(self.journal(case.delivery, record))
                     }
                     Ok(turn) if asked && let Some(cleared) = turn.entry.cleared(&record) => {
@@ -774,7 +786,7 @@ impl Guard {
         let held_by = &planned.plan.held_by;
         held_by.contains(&Interlock::DiscardedBefore)
             && turn.entry.attempted.is_some_and(|at| {
-                let age = (Utc::now() - at).to_std().unwrap_or_default();
+                let age = (self.now() - at).to_std().unwrap_or_default();
                 age < self.config.settle.min(LINGERS)
             })
     }
@@ -820,7 +832,7 @@ impl Guard {
         };
         let circumstances = Circumstances {
             mode: self.config.mode,
-            now: Utc::now(),
+            now: self.now(),
             registration: case.registration,
             observation: &assessment.observation,
             expectation: &assessment.expectation,
@@ -916,7 +928,7 @@ impl Guard {
     /// Whether it is worth it to look once more at what was registered, although nothing seems to be wrong with it.
     pub(crate) fn is_worth_another_look(&self, registration: &Registration) -> bool {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = Utc::now() - registration.time;
+        let age = self.now() - registration.time;
         age.checked_sub(&settle)
             .is_none_or(|age| age < ANOTHER_LOOK)
     }
@@ -924,8 +936,8 @@ impl Guard {
     /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
     fn no_other_event_may_come(&self, registration: &Registration) -> bool {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = Utc::now() - registration.time;
-        is_old(registration)
+        let age = self.now() - registration.time;
+        is_old(registration, self.now())
             && age
                 .checked_sub(&settle)
                 .is_some_and(|age| age > OTHER_EVENT)
@@ -944,7 +956,7 @@ impl Guard {
         patience: &mut Patience,
     ) -> Result<Observation, Error> {
         let id = &registration.image_id;
-        let old = is_old(registration);
+        let old = is_old(registration, self.now());
         let mut asked = false;
         loop {
             let why = match observed(self.aws.describe_image(id).await?) {
@@ -1008,7 +1020,7 @@ impl Guard {
             (Observation::Available(image), _) => image.created.unwrap_or(registration.time),
             (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
         };
-        let age = Utc::now() - created;
+        let age = self.now() - created;
         // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
         if age < -AHEAD {
             return Ok(());
@@ -1083,7 +1095,7 @@ impl Guard {
         tell: bool,
     ) -> Result<Record, Error> {
         match &case.turn {
-            Ok(turn) if tell && turn.may_wait_for_digest(&record, Utc::now()) => {
+            Ok(turn) if tell && turn.may_wait_for_digest(&record, self.now()) => {
                 match self.way_of_alert(turn, &record).await? {
                     Way::AtOnce => self.tell_at_once(case, record, tell).await,
                     Way::FirstOver => {
@@ -1102,7 +1114,7 @@ impl Guard {
     async fn way_of_alert(&self, turn: &Turn, record: &Record) -> Result<Way, Error> {
         let most = self.policy.alerts_per_hour;
         let gist = record.gist();
-        let place = self.ledger.reserve_alert(turn, most, &gist, Utc::now());
+        let place = self.ledger.reserve_alert(turn, most, &gist, self.now());
         let first = match place.await {
             Ok(Place::Kept) => return Ok(Way::AtOnce),
             Ok(Place::Full(_)) if most == 0 => return Ok(Way::Digest),
@@ -1152,7 +1164,7 @@ impl Guard {
         let gist = record.gist();
         let told = match &case.turn {
             _ if !tell => Told::Nothing,
-            Ok(turn) if turn.entry.was_told(&gist, Utc::now()) => Told::AsBefore,
+            Ok(turn) if turn.entry.was_told(&gist, self.now()) => Told::AsBefore,
             _ => {
                 let message = alert::message(&record);
                 return self.tell_by(case, record, &message).await;
@@ -1279,8 +1291,8 @@ pub(crate) fn observed(described: Described) -> Result<Observation, Unseen> {
 }
 
 /// Whether EC2 has had the time to show the image of a registration.
-fn is_old(registration: &Registration) -> bool {
-    Utc::now() - registration.time > OLD_EVENT
+fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
+    now - registration.time > OLD_EVENT
 }
 
 /// Does what is left to be done in a delivery, or stops in time to answer.
@@ -1293,11 +1305,6 @@ async fn in_time<T>(
         Ok(result) => result,
         Err(_) => Err(late),
     }
-}
-
-/// A deadline by the clock on the wall.
-pub(crate) fn ends(deadline: Deadline) -> DateTime<Utc> {
-    Utc::now() + deadline.saturating_duration_since(Instant::now())
 }
 
 impl Assessment {

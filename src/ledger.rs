@@ -11,7 +11,6 @@
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::Table;
+use crate::clock::Clock;
 use crate::discard::{Action, CLOCKS_DIFFER};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep, quoted};
@@ -538,20 +538,22 @@ pub(crate) enum Told {
 pub(crate) struct Ledger {
     store: Store,
     keep: TimeDelta,
+    clock: Clock,
 }
 
 impl Ledger {
     /// A ledger in a DynamoDB table, whose items are kept for so long after the last write.
-    pub(crate) fn in_table(table: Table, keep: TimeDelta) -> Ledger {
+    pub(crate) fn in_table(table: Table, keep: TimeDelta, clock: Clock) -> Ledger {
         let store = Store::Table(table);
-        Ledger { store, keep }
+        Ledger { store, keep, clock }
     }
 
     /// A ledger that ends with the process.
-    pub(crate) fn in_memory() -> Ledger {
+    pub(crate) fn in_memory(clock: Clock) -> Ledger {
         Ledger {
             store: Store::Memory(Memory::default()),
             keep: TimeDelta::days(1),
+            clock,
         }
     }
 
@@ -570,7 +572,7 @@ impl Ledger {
         let id = format!("{place}#{image}");
         let (token, item) = self.take_turn(&id, image.as_str(), until).await?;
         Ok(Turn {
-            entry: Entry::read(&item, Utc::now()),
+            entry: Entry::read(&item, self.clock.now()),
             image,
             place,
             id,
@@ -586,12 +588,12 @@ impl Ledger {
         what: &str,
         until: DateTime<Utc>,
     ) -> Result<(String, Item), Error> {
-        let token = token();
+        let token = self.clock.token();
         let written = self.write(Write {
             id: id.to_owned(),
             if_any: vec![
                 Condition::Absent(TURN_UNTIL),
-                Condition::Below(TURN_UNTIL, Utc::now().timestamp_millis()),
+                Condition::Below(TURN_UNTIL, self.clock.now().timestamp_millis()),
                 // An attempt of this very call, whose answer was lost.
                 Condition::Is(TURN, token.as_str().into()),
             ],
@@ -619,7 +621,7 @@ impl Ledger {
     /// and whoever asks after that has the turn. Whether it was broken.
     async fn repair_lease(&self, id: &str) -> Result<bool, Error> {
         let item = self.store.read(id).await?;
-        let latest = Utc::now() + LONGEST_TURN;
+        let latest = self.clock.now() + LONGEST_TURN;
         match item.get(TURN_UNTIL) {
             None => return Ok(false),
             Some(Value::Number(until)) if *until <= latest.timestamp_millis() => return Ok(false),
@@ -667,12 +669,12 @@ impl Ledger {
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
         Ok(Turn {
-            entry: Entry::read(&self.store.read(&id).await?, Utc::now()),
+            entry: Entry::read(&self.store.read(&id).await?, self.clock.now()),
             image,
             place,
             id,
             // Nobody's: whatever would be written with it is refused.
-            token: token(),
+            token: self.clock.token(),
             ended: AtomicBool::new(true),
         })
     }
@@ -716,7 +718,7 @@ impl Ledger {
         let counter = count.id.clone();
         let both = [self.lasting(place), self.lasting(count)];
         // One for all attempts: whichever takes effect, it counts once.
-        let token = token();
+        let token = self.clock.token();
         let written = self.patiently(|| self.store.write_both(both.clone(), &token));
         match written.await? {
             Written::Yes(_) => {
@@ -815,7 +817,7 @@ impl Ledger {
             self.lasting(self.of_turn(turn, changes)),
             self.lasting(count),
         ];
-        let token = token();
+        let token = self.clock.token();
         let written = self.patiently(|| self.store.write_both(both.clone(), &token));
         match written.await? {
             Written::Yes(_) => Ok(Place::Kept),
@@ -834,14 +836,14 @@ impl Ledger {
     pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
         let told = Told::InDigest(record.gist());
         let both = [
-            self.lasting(self.of_turn(turn, closing(turn, record, told))),
+            self.lasting(self.of_turn(turn, closing(turn, record, told, self.clock.now()))),
             self.lasting(Write {
                 id: held_in(&turn.place),
                 if_any: Vec::new(),
                 changes: vec![Change::Include(HELD, waiting_in(turn))],
             }),
         ];
-        let token = token();
+        let token = self.clock.token();
         let written = self.patiently(|| self.store.write_both(both.clone(), &token));
         match written.await? {
             Written::Yes(_) => {
@@ -923,7 +925,7 @@ impl Ledger {
         if !item.is_empty() && !item.contains_key(DISCARDS) && !item.contains_key(EMPTIED) {
             return Err(unreadable(&id, "discards is missing"));
         }
-        let latest = Utc::now() + CLOCKS_DIFFER;
+        let latest = self.clock.now() + CLOCKS_DIFFER;
         let mut first = None;
         for text in texts(&id, &item, DISCARDS)? {
             match read_dated(text) {
@@ -951,7 +953,8 @@ impl Ledger {
     /// [`Error`], if this could not be noted. The turn ends by itself.
     pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
         turn.ended.store(true, Ordering::Relaxed);
-        self.in_turn(turn, closing(turn, record, told)).await
+        self.in_turn(turn, closing(turn, record, told, self.clock.now()))
+            .await
     }
 
     /// Ends a turn, if it has not ended, in which nothing came to an end: the event comes again.
@@ -996,7 +999,7 @@ impl Ledger {
         image: &str,
     ) -> Result<Entry, Error> {
         let id = format!("{}#{image}", of_place(account, region));
-        Ok(Entry::read(&self.store.read(&id).await?, Utc::now()))
+        Ok(Entry::read(&self.store.read(&id).await?, self.clock.now()))
     }
 
     /// Notes that a digest told people of what was left to it by these notes, one at least. An image that was left to it
@@ -1041,7 +1044,7 @@ impl Ledger {
             _ => None,
         };
         // From a time that is yet to come on, no event would ever be missed.
-        let since = time(SINCE).filter(|since| *since <= Utc::now() + CLOCKS_DIFFER);
+        let since = time(SINCE).filter(|since| *since <= self.clock.now() + CLOCKS_DIFFER);
         let turn = SweepTurn {
             id,
             token,
@@ -1184,7 +1187,7 @@ impl Ledger {
         self.store.read_many(&[id.to_owned()], RECORD).await?;
         let never = Write {
             id: id.to_owned(),
-            if_any: vec![Condition::Is(TURN, token().as_str().into())],
+            if_any: vec![Condition::Is(TURN, self.clock.token().as_str().into())],
             changes: vec![Change::Set(TURN_UNTIL, Value::Number(0))],
         };
         self.store.write(never).await.map(drop)
@@ -1218,7 +1221,7 @@ impl Ledger {
 
     /// Every write puts off the end of its item.
     fn lasting(&self, mut write: Write) -> Write {
-        let expires = (Utc::now() + self.keep).timestamp();
+        let expires = (self.clock.now() + self.keep).timestamp();
         write
             .changes
             .push(Change::Set(EXPIRES, Value::Number(expires)));
@@ -1307,7 +1310,7 @@ fn alerts_of_hour(place: &str, hour: &Hour) -> String {
 
 /// What the end of a turn changes. An attribute that could not be read is left as it is: what it says may be the only
 /// sign of a discard, and a later version may be able to read it.
-fn closing(turn: &Turn, record: &Record, told: Told) -> Vec<Change> {
+fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<Change> {
     let mut changes = vec![
         Change::Set(RECORD, json(record)),
         Change::Set(TURN_UNTIL, Value::Number(0)),
@@ -1315,12 +1318,12 @@ fn closing(turn: &Turn, record: &Record, told: Told) -> Vec<Change> {
     match told {
         Told::Now(gist) => changes.extend([
             Change::Set(TOLD, Value::Text(gist)),
-            Change::Set(TOLD_AT, ms(Utc::now())),
+            Change::Set(TOLD_AT, ms(now)),
             Change::Remove(WAITS),
         ]),
         Told::InDigest(gist) => changes.extend([
             Change::Set(TOLD, Value::Text(gist)),
-            Change::Set(TOLD_AT, ms(Utc::now())),
+            Change::Set(TOLD_AT, ms(now)),
             Change::Set(WAITS, Value::Number(1)),
         ]),
         Told::AsBefore => {}
@@ -1412,12 +1415,6 @@ fn hour(time: DateTime<Utc>) -> Hour {
     time.format("%Y-%m-%dT%H").to_string()
 }
 
-/// A word that nobody else has. (The standard library's seeds are the operating system's.)
-fn token() -> String {
-    let random = || RandomState::new().hash_one(Instant::now());
-    format!("{:016x}{:016x}", random(), random())
-}
-
 /// The note by which an image is left to the digest in a turn.
 fn waiting_in(turn: &Turn) -> String {
     format!("{} {}", turn.image, turn.token)
@@ -1468,7 +1465,7 @@ mod tests {
             account: "123456789012".parse().unwrap(),
             region: "eu-west-1".into(),
             event_id: "e".into(),
-            time: Utc::now(),
+            time: Clock::SYSTEM.now(),
             registered_by: RegisteredBy::Unknown,
             billing_products: BTreeSet::new(),
             by_packer: false,
@@ -1480,7 +1477,7 @@ mod tests {
     }
 
     fn soon() -> DateTime<Utc> {
-        Utc::now() + TimeDelta::seconds(60)
+        Clock::SYSTEM.now() + TimeDelta::seconds(60)
     }
 
     /// The time of every discard here: the real hour could end within a test.
@@ -1490,7 +1487,7 @@ mod tests {
 
     /// A moment from which on a turn that ends then is over.
     fn long_ago() -> DateTime<Utc> {
-        Utc::now() - TimeDelta::seconds(60)
+        Clock::SYSTEM.now() - TimeDelta::seconds(60)
     }
 
     fn record(action: Action, outcome: Option<Outcome>) -> Record {
@@ -1508,7 +1505,7 @@ mod tests {
     fn note(source: Option<&str>) -> Note<'_> {
         Note {
             source,
-            at: Utc::now(),
+            at: Clock::SYSTEM.now(),
         }
     }
 
@@ -1518,7 +1515,7 @@ mod tests {
 
     async fn table_at(endpoint: &str) -> Ledger {
         let aws = Aws::connect_to_simulator(endpoint, "eu-west-1").await;
-        Ledger::in_table(aws.table(TABLE), TimeDelta::days(365))
+        Ledger::in_table(aws.table(TABLE), TimeDelta::days(365), Clock::SYSTEM)
     }
 
     async fn table() -> (Sim, Ledger) {
@@ -1534,7 +1531,7 @@ mod tests {
         if let Ok(endpoint) = std::env::var("LEDGER_TEST_ENDPOINT") {
             table = table_at(&endpoint).await;
         }
-        (sim, [table, Ledger::in_memory()])
+        (sim, [table, Ledger::in_memory(Clock::SYSTEM)])
     }
 
     async fn is_busy(ledger: &Ledger, registration: &Registration) -> bool {
@@ -1611,7 +1608,7 @@ mod tests {
                 };
                 ledger.write(set(end.clone())).await.unwrap();
                 assert!(is_busy(&ledger, &image).await);
-                let earliest = Utc::now() + TimeDelta::minutes(15);
+                let earliest = Clock::SYSTEM.now() + TimeDelta::minutes(15);
                 ledger.repair_turn(&image).await;
                 assert!(is_busy(&ledger, &image).await, "{end:?}: two at once");
                 let item = ledger.store.read(&id).await.unwrap();
@@ -1620,7 +1617,7 @@ mod tests {
                 };
                 let until = DateTime::from_timestamp_millis(*until).unwrap();
                 assert!(
-                    until > earliest && until < Utc::now() + LONGEST_TURN,
+                    until > earliest && until < Clock::SYSTEM.now() + LONGEST_TURN,
                     "{until}"
                 );
                 // A second look leaves it as it is.
@@ -1949,7 +1946,7 @@ mod tests {
         ] {
             assert_eq!(reserve(number, said, now).await, *place, "{number} {said}");
         }
-        let memory = Ledger::in_memory();
+        let memory = Ledger::in_memory(Clock::SYSTEM);
         for number in 1..=3 {
             let turn = memory.begin(&image(number), soon()).await.unwrap();
             let place = memory.reserve_alert(&turn, 0, "a", noon()).await.unwrap();
@@ -1969,17 +1966,17 @@ mod tests {
                 .unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             let told = |gist, hours| {
-                let then = Utc::now() + TimeDelta::hours(hours);
+                let then = Clock::SYSTEM.now() + TimeDelta::hours(hours);
                 turn.entry.was_told(gist, then)
             };
             assert!(told("a", 0) && told("a", 23));
             assert!(!told("b", 0) && !told("a", 25));
             ledger.end(&turn, &hold, Told::AsBefore).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert!(turn.entry.was_told("a", Utc::now()));
+            assert!(turn.entry.was_told("a", Clock::SYSTEM.now()));
             ledger.end(&turn, &hold, Told::Nothing).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert!(!turn.entry.was_told("a", Utc::now()));
+            assert!(!turn.entry.was_told("a", Clock::SYSTEM.now()));
         }
     }
 
@@ -2044,7 +2041,7 @@ mod tests {
         let snapshot = "snap-0a1b2c3d4e5f60001";
         let noted = |minutes| Note {
             source: Some(snapshot),
-            at: Utc::now() - TimeDelta::minutes(minutes),
+            at: Clock::SYSTEM.now() - TimeDelta::minutes(minutes),
         };
         let (_sim, ledgers) = both().await;
         for ledger in ledgers {
@@ -2057,7 +2054,7 @@ mod tests {
             };
             let discarded = async |turn| {
                 let at = ledger.first_discard_of(turn, snapshot).await.unwrap();
-                at.map(|at| (Utc::now() - at).num_minutes())
+                at.map(|at| (Clock::SYSTEM.now() - at).num_minutes())
             };
             assert_eq!(discarded(three).await, None);
             let (early, late) = (noted(9), noted(5));
@@ -2142,7 +2139,7 @@ mod tests {
         let world = sim.world();
         let items = &world.tables[TABLE].items;
         assert_eq!(items.len(), 5);
-        let in_a_year = (Utc::now() + TimeDelta::days(365)).timestamp();
+        let in_a_year = (Clock::SYSTEM.now() + TimeDelta::days(365)).timestamp();
         for (id, item) in items {
             let item = serde_json::json!(item);
             let expires: i64 = item["expires"]["N"].as_str().unwrap().parse().unwrap();

@@ -22,6 +22,7 @@ pub mod alert;
 mod aws;
 pub mod billing;
 pub mod cases;
+mod clock;
 pub mod config;
 pub mod discard;
 mod error;
@@ -43,6 +44,7 @@ pub mod verdict;
 mod way_back;
 
 pub use aws::{Aws, BroughtBack, Tally};
+pub use clock::Clock;
 pub use discard::plan;
 pub use error::Error;
 pub use guard::{Answer, Deadline, Delivery, Guard};

@@ -86,12 +86,12 @@ impl Guard {
         };
         enough(ENOUGH)?;
         let draft = draft(&planned, case);
-        if turn.entry.was_refused(&draft, Utc::now()) {
+        if turn.entry.was_refused(&draft, self.now()) {
             return Ok(self.leave_refused(case, turn, draft).await);
         }
         match self
             .ledger
-            .reserve(turn, self.policy.max_per_hour, &draft, Utc::now())
+            .reserve(turn, self.policy.max_per_hour, &draft, self.now())
             .await
         {
             Ok(Place::Kept) => {}
@@ -135,7 +135,7 @@ impl Guard {
         };
         let note = Note {
             source: source.as_deref(),
-            at: Utc::now(),
+            at: self.now(),
         };
         let mut record = self::draft(&planned, case);
         if let Err(error) = self.publish(&record).await {
@@ -229,7 +229,7 @@ impl Guard {
         planned.plan = held(Interlock::Limit);
         let record = planned.record(case.registration);
         let id = &case.registration.image_id;
-        if turn.entry.was_told(&record.gist(), Utc::now()) {
+        if turn.entry.was_told(&record.gist(), self.now()) {
             return self.tell_at_once(case, record, true).await;
         }
         match self.ledger.is_first_over_limit(turn, hour).await {

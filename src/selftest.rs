@@ -350,7 +350,7 @@ impl Guard {
 
     /// Reads a disk: that of an image's root snapshot.
     async fn check_disk(&self, image: Option<Image>) -> Check {
-        if let Err(why) = disk::contained::check(&self.reader, evidence::TIME).await {
+        if let Err(why) = self.reader.check(evidence::TIME).await {
             return check("disk", State::Failed, why);
         }
         let Some(snapshot) = image.and_then(|image| image.root_snapshot) else {

@@ -262,7 +262,7 @@ impl Guard {
         let surroundings = Surroundings::clear();
         let circumstances = Circumstances {
             mode: self.config.mode,
-            now: Utc::now(),
+            now: self.now(),
             registration,
             observation: &assessment.observation,
             expectation: &assessment.expectation,

@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::alert;
 use crate::aws::Tally;
+use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::guard::Delivery;
 use crate::record::{Outcome, Record};
@@ -133,7 +134,7 @@ impl Telemetry {
 
     /// Writes a line to standard output.
     pub fn write(&self, delivery: &Delivery, line: Line<'_>) {
-        if let Some(line) = self.line(delivery, line, Utc::now()) {
+        if let Some(line) = self.line(delivery, line, Clock::SYSTEM.now()) {
             // Nobody is left to tell that the log is closed.
             let _ = Inert(std::io::stdout()).write_all(format!("{line}\n").as_bytes());
         }

@@ -11,6 +11,7 @@ use ami_billing_guard::event::{AccountId, Scope};
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Aws, Guard};
 use clap::Args;
+use disk::contained::Reader;
 
 use crate::Stop;
 
@@ -173,14 +174,11 @@ impl Guarding {
         aws: Aws,
         account: AccountId,
     ) -> Result<Session, Stop> {
-        let reader = std::env::current_exe().map_err(|error| {
-            Stop::Unknown(format!("the program does not know where it is: {error}"))
-        })?;
         config.scope = Scope {
             account: Some(account.clone()),
             region: aws.region().map(str::to_owned),
         };
-        let guard = Guard::new(config, policy.clone(), aws.clone(), reader, |_, _| {});
+        let guard = Guard::new(config, policy.clone(), aws.clone(), reader()?, |_, _| {});
         Ok(Session {
             guard: Arc::new(guard),
             aws,
@@ -216,3 +214,14 @@ pub(crate) fn read(path: &Path) -> Result<String, Stop> {
 
 /// Stands for a topic where none is asked for.
 const NO_TOPIC: &str = "arn:aws:sns:::none";
+
+/// Reads disks: this program, in a child process.
+///
+/// # Errors
+/// If the program does not know where it is.
+pub(crate) fn reader() -> Result<Reader, Stop> {
+    let program = std::env::current_exe().map_err(|error| {
+        Stop::Unknown(format!("the program does not know where it is: {error}"))
+    })?;
+    Ok(Reader::Child(program))
+}

@@ -3,19 +3,20 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ami_billing_guard::alert::json_without;
 use ami_billing_guard::event::AmiId;
 use ami_billing_guard::expectation::disk::{self as evidence, platforms};
 use ami_billing_guard::{Aws, Error};
 use clap::{Args, value_parser};
-use disk::contained::{self, Blocks, Limits};
+use disk::contained::{Blocks, Limits, Reader};
 use disk::{BLOCK_BYTES, ImageFile, Inspection};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tokio::time::Instant;
 
+use crate::account::reader;
 use crate::formats::Sample;
 use crate::show::shown;
 use crate::{Outcome, Stop};
@@ -75,9 +76,7 @@ struct Report {
 /// What kept the disk from being reached, unless that is to be told as JSON.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let begun = Instant::now();
-    let reader = std::env::current_exe().map_err(|error| {
-        Stop::Unknown(format!("the program does not know where it is: {error}"))
-    })?;
+    let reader = reader()?;
     let limits = Limits {
         blocks: arguments.max_blocks.into(),
         time: Duration::from_secs(arguments.max_seconds.into()),
@@ -123,7 +122,7 @@ fn style() -> ProgressStyle {
 
 async fn inspect(
     arguments: &Arguments,
-    reader: &Path,
+    reader: &Reader,
     limits: Limits,
     bar: &ProgressBar,
 ) -> Result<Inspection, String> {
@@ -136,7 +135,7 @@ async fn inspect(
             read: 0,
             bar,
         };
-        return Ok(contained::inspect(reader, &mut image, limits).await);
+        return Ok(reader.inspect(&mut image, limits).await);
     }
     let (profile, region) = (arguments.profile.as_deref(), arguments.region.as_deref());
     let aws = Aws::connect_as(profile, region)
@@ -188,7 +187,7 @@ fn open(path: &str) -> Result<ImageFile, String> {
     if let Some((what, how)) = sample.format(path) {
         return Err(format!("{path:?} is {what}, not a raw image: {how}"));
     }
-    ImageFile::open(Path::new(path)).map_err(unopened)
+    ImageFile::open(std::path::Path::new(path)).map_err(unopened)
 }
 
 /// An image in a file, with the progress of reading it.

@@ -334,14 +334,15 @@ impl<'a> Body<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ami_billing_guard::Clock;
 
     fn page(rows: impl Iterator<Item = Row>) -> String {
         let about = About {
             account: "123456789012".into(),
             regions: vec!["eu-west-1".into()],
             since: None,
-            begun: Utc::now(),
-            ended: Utc::now(),
+            begun: Clock::SYSTEM.now(),
+            ended: Clock::SYSTEM.now(),
             policy: "</script>.toml".into(),
             gaps: vec!["us-east-1: <denied>".into()],
         };
@@ -381,7 +382,7 @@ mod tests {
     #[test]
     fn regression_the_page_s_policy_allows_its_own_script_and_style_and_nothing_else() {
         let mut old = row(1, "mismatch");
-        old.registered_at = Some(Utc::now());
+        old.registered_at = Some(Clock::SYSTEM.now());
         let page = page([old].into_iter());
         assert!(page.contains("<svg"), "a chart");
         let policy = content(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ami_billing_guard::reserved::{ReservedInstances, unapplied};
 use ami_billing_guard::sweep::{Scope, Swept};
-use ami_billing_guard::{Deadline, Delivery, Error, Tally};
+use ami_billing_guard::{Clock, Deadline, Delivery, Error, Tally};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -100,7 +100,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
     }
     let ago = |number: &str, of: fn(i64) -> Option<TimeDelta>| {
         let ago = of(number.parse::<u32>().ok()?.into())?;
-        Utc::now().checked_sub_signed(ago)
+        Clock::SYSTEM.now().checked_sub_signed(ago)
     };
     let ago = match (text.strip_suffix('d'), text.strip_suffix('h')) {
         (Some(days), _) => ago(days, TimeDelta::try_days),
@@ -137,7 +137,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         enforce: arguments.enforce,
         policy: format!("{:?}", session.policy),
         policy_name: arguments.guarding.policy_name(),
-        begun: Utc::now(),
+        begun: Clock::SYSTEM.now(),
     };
     let purpose = match (arguments.resume, arguments.force) {
         (true, _) => Purpose::Resume,

@@ -9,11 +9,13 @@
 //! never written) and its bytes. The child: `?`, the first block (`u64`) and how many (`u32`); in the end `.`, a
 //! length (`u32`) and the [`Inspection`] as JSON.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rlimit::Resource;
@@ -94,26 +96,112 @@ impl<S: BlockSource + Send> Blocks for S {
     }
 }
 
-/// Has a child process of `program` read a disk.
-///
-/// Whatever keeps it from being read, the limits among it, is the inspection's result: it stays undetermined, and why.
-pub async fn inspect(program: &Path, disk: &mut impl Blocks, limits: Limits) -> Inspection {
-    let mut blocks_read = 0;
-    let answer = ask_child(program, disk, limits, &mut blocks_read).await;
-    answer.unwrap_or_else(|why| Inspection {
-        blocks_read,
-        result: Err(why),
-    })
+/// Who reads disks.
+#[derive(Clone, Debug)]
+pub enum Reader {
+    /// A child process of this program, which can do no harm.
+    Child(PathBuf),
+    /// This process, without any of that: for tests whose time is virtual, which nothing outside can wait for.
+    Here,
 }
 
-/// Looks whether a child process of `program` can read a disk at all, with an empty one.
-///
-/// # Errors
-/// Why not.
-pub async fn check(program: &Path, time: Duration) -> Result<(), String> {
-    let limits = Limits { blocks: 1, time };
-    let answer = ask_child(program, &mut Nothing, limits, &mut 0).await;
-    answer.map(|_| ())
+impl Reader {
+    /// Reads a disk.
+    ///
+    /// Whatever keeps it from being read, the limits among it, is the inspection's result: it stays undetermined, and why.
+    pub async fn inspect(&self, disk: &mut impl Blocks, limits: Limits) -> Inspection {
+        let mut blocks_read = 0;
+        let answer = match self {
+            Reader::Child(program) => ask_child(program, disk, limits, &mut blocks_read).await,
+            Reader::Here => read_here(disk, limits).await,
+        };
+        answer.unwrap_or_else(|why| Inspection {
+            blocks_read,
+            result: Err(why),
+        })
+    }
+
+    /// Looks whether a disk can be read at all, with an empty one.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self, time: Duration) -> Result<(), String> {
+        let limits = Limits { blocks: 1, time };
+        match self {
+            Reader::Child(program) => {
+                let answer = ask_child(program, &mut Nothing, limits, &mut 0).await;
+                answer.map(|_| ())
+            }
+            Reader::Here => Ok(()),
+        }
+    }
+}
+
+/// Reads the disk in this process: from the beginning, as far as there are blocks; then fetches those that were missing,
+/// and once more.
+async fn read_here(disk: &mut impl Blocks, limits: Limits) -> Result<Inspection, String> {
+    let fetched = Fetched {
+        size: disk.size(),
+        blocks: Arc::default(),
+    };
+    let reading = async {
+        loop {
+            let inspection = crate::inspect(fetched.clone(), limits.blocks);
+            let Some(missing) = fetched.lock().missing.take() else {
+                return Ok(inspection);
+            };
+            let first = missing.start;
+            let blocks = disk.fetch(missing).await?;
+            fetched.lock().there.extend((first..).zip(blocks));
+        }
+    };
+    match tokio::time::timeout(limits.time, reading).await {
+        Ok(answer) => answer,
+        Err(_) => Err(too_long(limits.time)),
+    }
+}
+
+/// A disk of which some blocks are there.
+#[derive(Clone)]
+struct Fetched {
+    size: u64,
+    blocks: Arc<Mutex<Fetching>>,
+}
+
+#[derive(Default)]
+struct Fetching {
+    there: BTreeMap<u64, Option<Vec<u8>>>,
+    /// The first that were asked for and are not there.
+    missing: Option<Range<u64>>,
+}
+
+impl Fetched {
+    fn lock(&self) -> MutexGuard<'_, Fetching> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlockSource for Fetched {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let mut fetching = self.lock();
+        let block = |at: u64| fetching.there.get(&at).cloned();
+        let there: Option<Vec<_>> = match fetching.missing {
+            None => blocks.clone().map(block).collect(),
+            Some(_) => None,
+        };
+        there.ok_or_else(|| {
+            fetching.missing.get_or_insert(blocks);
+            "it is not there yet".to_owned()
+        })
+    }
+}
+
+fn too_long(time: Duration) -> String {
+    format!("it takes more than {:.0} seconds", time.as_secs_f64())
 }
 
 /// A disk without a block.
@@ -149,10 +237,7 @@ async fn ask_child(
             Err(why.unwrap_or_else(|| error.to_string()))
         }
         // The child is killed as it is dropped.
-        Err(_) => Err(format!(
-            "it takes more than {:.0} seconds",
-            limits.time.as_secs_f64()
-        )),
+        Err(_) => Err(too_long(limits.time)),
     }
 }
 

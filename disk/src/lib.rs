@@ -10,7 +10,7 @@
 //! | → [`Findings`] | what is there, and the paths that told it; or why that stays undetermined | [`inspect`] |
 //!
 //! The disk is a stranger's: whoever made it may want the reader to crash, to take all memory or never to
-//! end. So the guard never calls [`inspect`] in its own process, but [`contained::inspect`], which has a
+//! end. So the guard never calls [`inspect`] in its own process, but [`contained::Reader`], which has a
 //! child process do it that can do no harm.
 
 pub mod contained;

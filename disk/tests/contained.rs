@@ -7,10 +7,9 @@
 mod packed;
 
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
-use disk::contained::{self, Blocks, Limits};
+use disk::contained::{Blocks, Limits, Reader};
 use disk::{BLOCK_BYTES, Inspection};
 use packed::Packed;
 
@@ -22,7 +21,7 @@ const LIMITS: Limits = Limits {
 };
 
 async fn inspect(disk: &mut impl Blocks, limits: Limits) -> Inspection {
-    contained::inspect(Path::new(READER), disk, limits).await
+    Reader::Child(READER.into()).inspect(disk, limits).await
 }
 
 fn why(inspection: Inspection) -> String {
@@ -125,14 +124,16 @@ async fn a_program_that_is_no_reader_is_found_out() {
         ),
     ] {
         let mut disk = Packed::read("debian12");
-        let inspection = contained::inspect(Path::new(program), &mut disk, LIMITS).await;
+        let inspection = Reader::Child(program.into())
+            .inspect(&mut disk, LIMITS)
+            .await;
         let said = why(inspection);
         assert!(said.starts_with(expected), "{program}: {said}");
-        let checked = contained::check(Path::new(program), LIMITS.time).await;
+        let checked = Reader::Child(program.into()).check(LIMITS.time).await;
         assert!(checked.unwrap_err().starts_with(expected), "{program}");
     }
     assert_eq!(
-        contained::check(Path::new(READER), LIMITS.time).await,
+        Reader::Child(READER.into()).check(LIMITS.time).await,
         Ok(())
     );
 }
@@ -140,8 +141,8 @@ async fn a_program_that_is_no_reader_is_found_out() {
 #[tokio::test]
 async fn regression_what_the_reader_said_before_it_ended_is_in_the_message() {
     // A file of the repository: one that this process had just written could be busy in a child of another test.
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/complains");
-    let checked = contained::check(&program, LIMITS.time).await;
+    let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/complains");
+    let checked = Reader::Child(program.into()).check(LIMITS.time).await;
     assert_eq!(
         checked.unwrap_err(),
         "the reader ended without an answer (exit status: 1): the limit X cannot be set \\u{1b}[2Jbecause"

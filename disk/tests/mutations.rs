@@ -15,14 +15,15 @@ mod packed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use disk::contained::{self, Blocks, Limits};
+use disk::contained::{Blocks, Limits, Reader};
 use disk::{BLOCK_BYTES, BlockSource, Inspection, SqlServer, System, WindowsKind};
 use fastrand::Rng;
+
+use tokio::time::Instant;
 
 use packed::{Label, Packed, labels};
 
@@ -38,7 +39,9 @@ const PAGE: u64 = 4096;
 const SECTOR: u64 = 512;
 
 async fn read(disk: &mut impl Blocks) -> Inspection {
-    contained::inspect(Path::new(env!("CARGO_BIN_EXE_read-disk")), disk, LIMITS).await
+    Reader::Child(env!("CARGO_BIN_EXE_read-disk").into())
+        .inspect(disk, LIMITS)
+        .await
 }
 
 /// What of the findings decides the bill.

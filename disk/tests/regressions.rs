@@ -10,10 +10,9 @@
 #[path = "../corpus/packed.rs"]
 mod packed;
 
-use std::path::Path;
 use std::time::Duration;
 
-use disk::contained::{self, Limits};
+use disk::contained::{Limits, Reader};
 
 use packed::{Packed, corpus};
 
@@ -62,8 +61,8 @@ async fn regression_what_fuzzing_found_ends_with_an_answer() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let case = std::fs::read_to_string(&path).expect("a text");
         let mut disk = changed(&case);
-        let reader = Path::new(env!("CARGO_BIN_EXE_read-disk"));
-        let inspection = contained::inspect(reader, &mut disk, LIMITS).await;
+        let reader = Reader::Child(env!("CARGO_BIN_EXE_read-disk").into());
+        let inspection = reader.inspect(&mut disk, LIMITS).await;
         println!("{name}: {inspection:?}");
         if inspection.blocks_read > LIMITS.blocks {
             wrong.push(format!("{name}: {} blocks", inspection.blocks_read));

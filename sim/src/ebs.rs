@@ -9,7 +9,7 @@ mod token;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use crate::clock;
 use crate::refusal::Refusal;
 use crate::server::Reply;
 use crate::world::{Snapshot, World};
@@ -113,7 +114,7 @@ fn list_snapshot_blocks(world: &mut World, params: &Params) -> Result<Reading, R
         None => None,
     };
     let (snapshot_id, volume_size) = (snapshot.id.clone(), snapshot.volume_size);
-    let listed = Utc::now();
+    let listed = clock::now();
     let first = match params.get("NextToken") {
         // "If you specify NextToken, then StartingBlockIndex is ignored."
         Some(text) => Token::read(text, Kind::Page, &snapshot_id)
@@ -156,7 +157,7 @@ fn get_snapshot_block(world: &mut World, params: &Params) -> Result<Reading, Ref
         .filter(|token| token.index == index)
         .ok_or_else(wrong_token)?;
     let disk = open(snapshot)?;
-    if !world.ebs.spend(token.listing, token.listed(), Utc::now()) {
+    if !world.ebs.spend(token.listing, token.listed(), clock::now()) {
         return Err(wrong_token());
     }
     Ok(Reading::Block(disk, index))
@@ -192,7 +193,7 @@ fn readable<'w>(world: &'w World, params: &Params) -> Result<&'w Snapshot, Refus
         return Err(not_found(id));
     }
     let completed = snapshot.completion_time;
-    if completed.is_some_and(|at| expiry(at, world.ebs.shown_after) > Utc::now()) {
+    if completed.is_some_and(|at| expiry(at, world.ebs.shown_after) > clock::now()) {
         return Err(not_found(id));
     }
     // "You can't use EBS direct APIs with archived snapshots", nor with local ones (user guide). The codes are not

@@ -91,6 +91,7 @@
 //! Rbin: `GetRule`.
 //! SQS: `ChangeMessageVisibility`.
 
+pub mod clock;
 mod connection;
 mod dynamodb;
 mod ebs;
@@ -108,6 +109,7 @@ mod server;
 mod sns;
 mod sqs;
 mod sts;
+mod wire;
 mod without;
 mod world;
 mod xml;

@@ -1,7 +1,7 @@
 //! How often an action may be called: buckets of tokens.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// How often an action may be called: a bucket of tokens, of which each call takes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

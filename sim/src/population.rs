@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 
+use crate::clock;
 use crate::world::{
     AttachedVolume, BlockDevice, Image, Instance, ReservedInstances, Snapshot, SnapshotBilling,
     Volume, World,
@@ -161,7 +162,7 @@ impl World {
                 ..World::default()
             },
             random: Random(seed),
-            today: Utc::now().with_time(NaiveTime::MIN).earliest(),
+            today: clock::now().with_time(NaiveTime::MIN).earliest(),
             sources: BTreeMap::new(),
             made: Vec::new(),
         };
@@ -205,7 +206,7 @@ impl Population {
             .collect();
         // From the oldest on, so that a copy is younger than what it is a copy of.
         ages.sort_by(|one, other| other.total_cmp(one));
-        let today = self.today.unwrap_or_else(Utc::now);
+        let today = self.today.unwrap_or_else(clock::now);
         for (number, age) in ages.into_iter().enumerate() {
             let made = today - TimeDelta::seconds((age * 86_400.0) as i64);
             self.make(number, made);
@@ -608,7 +609,7 @@ mod tests {
         let world = World::populated(2_000, 1);
         let names: BTreeSet<&String> = world.images.values().map(|image| &image.name).collect();
         assert_eq!(names.len(), 2_000);
-        let now = Utc::now();
+        let now = clock::now();
         for image in world.images.values() {
             let age = now - image.creation_date;
             assert!(age >= TimeDelta::zero() && age <= TimeDelta::days(5 * 365 + 1));

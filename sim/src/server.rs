@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::connection::Connections;
 use crate::ec2::EMPTY_PAGE;
@@ -27,8 +28,14 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
+use crate::wire::InProcess;
 use crate::world::World;
-use crate::{dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
+use crate::{clock, dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long a request or an answer is on its way in this process, at least.
+const ON_THE_WAY: Duration = Duration::from_millis(1);
 
 /// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
 const LARGEST_REQUEST: usize = 4 << 20;
@@ -36,14 +43,16 @@ const LARGEST_REQUEST: usize = 4 << 20;
 /// A running server. It stops, with all its connections, when it is dropped.
 #[derive(Debug)]
 pub struct Sim {
-    address: SocketAddr,
     state: Arc<State>,
-    server: JoinHandle<()>,
+    /// Where it listens, unless it serves this process alone.
+    server: Option<(SocketAddr, JoinHandle<()>)>,
 }
 
 impl Drop for Sim {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some((_, server)) = &self.server {
+            server.abort();
+        }
     }
 }
 
@@ -60,29 +69,43 @@ impl Sim {
     ///
     /// # Errors
     /// If the port can not be opened.
-    pub async fn start_on(port: u16, mut world: World) -> io::Result<Sim> {
-        world.forget_index();
+    pub async fn start_on(port: u16, world: World) -> io::Result<Sim> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State {
-            world: Mutex::new(world),
-            log: Mutex::new(Log::default()),
-            requests: AtomicU64::new(1),
-            connections: Connections::default(),
-            keeps_answers: AtomicBool::new(false),
-            answers: Mutex::default(),
-        });
+        let state = State::of(world);
         let server = tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Sim {
-            address,
             state,
-            server,
+            server: Some((address, server)),
         })
     }
 
-    /// `http://127.0.0.1:PORT`, for all services.
+    /// Serves this world to this process alone, without a socket: through [`Sim::client`].
+    pub fn in_process(world: World) -> Sim {
+        let state = State::of(world);
+        Sim {
+            state,
+            server: None,
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`, for all services; of a simulator without a socket an address at which nobody is.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        match &self.server {
+            Some((address, _)) => format!("http://{address}"),
+            None => "http://simulator.invalid".to_owned(),
+        }
+    }
+
+    /// An HTTP client for the SDKs of this process, whose requests this simulator answers without a socket.
+    pub fn client(&self) -> SharedHttpClient {
+        SharedHttpClient::new(InProcess(Arc::clone(&self.state)))
+    }
+
+    /// From now on each request of this process is up to so much longer on its way, and so is each answer: how much,
+    /// chance says, which `fastrand::seed` makes the same again.
+    pub fn delay_at_random(&self, most: Duration) {
+        *lock(&self.state.most_delay) = most;
     }
 
     /// The world, to look at or to change. The server waits while the guard lives: do not hold it
@@ -96,6 +119,11 @@ impl Sim {
     /// Every call in the order of arrival.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.state.log).calls().to_vec()
+    }
+
+    /// Whether there was such a call.
+    pub fn was_called(&self, is_it: impl Fn(&Call) -> bool) -> bool {
+        lock(&self.state.log).calls().iter().any(is_it)
     }
 
     /// From now on keeps what it answers, as it is before a fault disturbs it: action and text.
@@ -132,7 +160,7 @@ impl Sim {
 
 /// Locked in this order: the world, then the log.
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     world: Mutex<World>,
     log: Mutex<Log>,
     /// Gives each answer its request id.
@@ -141,6 +169,30 @@ struct State {
     keeps_answers: AtomicBool,
     /// What was answered, by the action.
     answers: Mutex<Vec<(String, String)>>,
+    /// How long a request or an answer is on its way at most, without a socket.
+    most_delay: Mutex<Duration>,
+}
+
+impl State {
+    fn of(mut world: World) -> Arc<State> {
+        world.forget_index();
+        Arc::new(State {
+            world: Mutex::new(world),
+            log: Mutex::new(Log::default()),
+            requests: AtomicU64::new(1),
+            connections: Connections::default(),
+            keeps_answers: AtomicBool::new(false),
+            answers: Mutex::default(),
+            most_delay: Mutex::default(),
+        })
+    }
+
+    /// Waits for what is on its way: no call takes no time at all.
+    pub(crate) async fn on_the_way(&self) {
+        let most = *lock(&self.most_delay);
+        let delay = ON_THE_WAY + most.mul_f64(fastrand::f64());
+        tokio::time::sleep(delay).await;
+    }
 }
 
 /// A test that failed while it held the lock must not make every other one fail.
@@ -181,9 +233,9 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 /// Ends the connection without an answer: hyper closes it when a service fails.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed on purpose")]
-struct Closed;
+pub(crate) struct Closed;
 
-type ReplyBody = Either<Full<Bytes>, HalfBody>;
+pub(crate) type ReplyBody = Either<Full<Bytes>, HalfBody>;
 
 /// What goes back.
 #[derive(Debug)]
@@ -275,8 +327,8 @@ impl Question {
     }
 }
 
-async fn handle(
-    request: Request<Incoming>,
+pub(crate) async fn handle<B: Body<Data: Send, Error: Into<BoxError>>>(
+    request: Request<B>,
     state: Arc<State>,
 ) -> Result<Response<ReplyBody>, Closed> {
     let arrival = Instant::now();
@@ -306,8 +358,13 @@ async fn handle(
         None => None,
         Some(Pending::Reply(reply)) => Some(reply),
         Some(Pending::Reading(request_id, reading)) => {
-            let read = tokio::task::spawn_blocking(move || ebs::read(&request_id, reading));
-            Some(read.await.map_err(|_| Closed)?)
+            // Where nobody else waits, it is read at once, so that the same is always done in the same order.
+            if clock::is_virtual() {
+                Some(ebs::read(&request_id, reading))
+            } else {
+                let read = tokio::task::spawn_blocking(move || ebs::read(&request_id, reading));
+                Some(read.await.map_err(|_| Closed)?)
+            }
         }
     };
     if let Some(heard) = heard {
@@ -375,7 +432,7 @@ fn with_a_bit_flipped(body: &Bytes) -> Bytes {
 }
 
 /// The body of a request, unless it is too large or the client went away.
-async fn body_of(request: Request<Incoming>) -> Option<Bytes> {
+async fn body_of<B: Body<Error: Into<BoxError>>>(request: Request<B>) -> Option<Bytes> {
     // What announces itself as too large is not even waited for.
     if request.body().size_hint().lower() > LARGEST_REQUEST as u64 {
         return None;
@@ -600,7 +657,7 @@ fn response(reply: Reply, cut: bool) -> Result<Response<ReplyBody>, Closed> {
 
 /// The first half of a document, and then an error, upon which hyper closes the connection.
 #[derive(Debug)]
-struct HalfBody {
+pub(crate) struct HalfBody {
     half: Option<Bytes>,
     end: Pin<Box<Sleep>>,
 }

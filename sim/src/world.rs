@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::clock;
 use crate::ebs::Ebs;
 use crate::ec2::Throttling;
 use crate::index::Index;
@@ -362,7 +363,7 @@ impl Volume {
             source_volume_id: None,
             availability_zone: "eu-west-1a".into(),
             volume_type: "gp2".into(),
-            create_time: Utc::now() - TimeDelta::hours(2),
+            create_time: clock::now() - TimeDelta::hours(2),
             encrypted: false,
             kms_key_id: None,
             disk: None,
@@ -435,8 +436,8 @@ impl Snapshot {
             shared_with: BTreeSet::new(),
             volume_id: "vol-ffffffff".into(),
             description: String::new(),
-            start_time: Utc::now() - TimeDelta::hours(1),
-            completion_time: Some(Utc::now() - TimeDelta::minutes(50)),
+            start_time: clock::now() - TimeDelta::hours(1),
+            completion_time: Some(clock::now() - TimeDelta::minutes(50)),
             archived: false,
             outpost_arn: None,
             state: "completed".into(),
@@ -587,7 +588,7 @@ impl Image {
             owner_alias: None,
             state: "available".into(),
             state_reason: None,
-            creation_date: Utc::now() - TimeDelta::minutes(10),
+            creation_date: clock::now() - TimeDelta::minutes(10),
             architecture: "x86_64".into(),
             root_device_name: Some("/dev/xvda".into()),
             root_device_type: "ebs".into(),
@@ -820,7 +821,7 @@ impl Instance {
             instance_type: "t3.micro".into(),
             architecture: "x86_64".into(),
             // Before any snapshot of its volumes, unless somebody says otherwise.
-            launch_time: Utc::now() - TimeDelta::hours(2),
+            launch_time: clock::now() - TimeDelta::hours(2),
             platform: None,
             platform_details: Some("Linux/UNIX".into()),
             usage_operation: Some("RunInstances".into()),
@@ -871,7 +872,7 @@ impl AttachedVolume {
             volume_id: volume_id.into(),
             size: 8,
             snapshot_id: None,
-            attach_time: Utc::now() - TimeDelta::hours(2),
+            attach_time: clock::now() - TimeDelta::hours(2),
             delete_on_termination: true,
         }
     }
@@ -908,7 +909,7 @@ impl ReservedInstances {
         instance_type: impl Into<String>,
         product_description: impl Into<String>,
     ) -> ReservedInstances {
-        let start = Utc::now() - TimeDelta::days(182);
+        let start = clock::now() - TimeDelta::days(182);
         ReservedInstances {
             id: id.into(),
             instance_type: instance_type.into(),

@@ -61,7 +61,7 @@ impl Aws {
     /// The same account in another Region.
     pub fn in_region(&self, region: &str) -> Aws {
         let region = Region::new(region.to_owned());
-        Aws::of(&self.config.to_builder().region(region).build())
+        Aws::of(&self.config.to_builder().region(region).build(), self.clock)
     }
 
     /// DescribeRegions: the Regions that the account has enabled.

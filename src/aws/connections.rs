@@ -42,9 +42,18 @@ const MOST_KNOWN: usize = 256;
 
 /// The HTTP client of all services: the SDK's own, but for what this module says.
 pub(super) fn client() -> SharedHttpClient {
+    of(client_with(MOST_IDLE), client_with(0))
+}
+
+/// The same around another HTTP client, which has no connections that could be dead.
+pub(super) fn around(client: SharedHttpClient) -> SharedHttpClient {
+    of(client.clone(), client)
+}
+
+fn of(pooled: SharedHttpClient, single: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Client {
-        pooled: client_with(MOST_IDLE),
-        single: client_with(0),
+        pooled,
+        single,
         known: Known::default(),
     })
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use ami_billing_guard::config::{self, Config, ConfigError, Mode};
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::telemetry::Telemetry;
-use ami_billing_guard::{Aws, Deadline, Delivery, Guard};
-use chrono::Utc;
-use disk::contained;
+use ami_billing_guard::{Aws, Clock, Deadline, Delivery, Guard};
+use disk::contained::{self, Reader};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -39,7 +38,7 @@ async fn serve() -> ExitCode {
         );
     }
     let reader = match std::env::current_exe() {
-        Ok(program) => program,
+        Ok(program) => Reader::Child(program),
         Err(error) => {
             tracing::error!(
                 error_type = "Settings",
@@ -98,6 +97,6 @@ fn settings() -> Result<(Config, Policy), ConfigError> {
 
 /// Lambda's deadline, milliseconds since the epoch, on the clock that timers use.
 fn deadline(epoch_ms: u64) -> Deadline {
-    let now_ms = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(u64::MAX);
+    let now_ms = u64::try_from(Clock::SYSTEM.now().timestamp_millis()).unwrap_or(u64::MAX);
     Deadline::now() + Duration::from_millis(epoch_ms.saturating_sub(now_ms))
 }

@@ -4,12 +4,12 @@
 //! is legitimate is right. What can not be read is no evidence.
 
 use std::ops::Range;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use disk::contained::{self, Blocks, Limits};
+use disk::contained::{Blocks, Limits, Reader};
 use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
+use tokio::time::Instant;
 
 use super::{Evidence, Says, Source};
 use crate::aws::{Aws, SnapshotBlocks};
@@ -69,7 +69,7 @@ impl Disk {
 /// Reads the root snapshot of an image: at most so many blocks, in a child process of `reader`.
 pub(crate) async fn read(
     aws: &Aws,
-    reader: &Path,
+    reader: &Reader,
     most_blocks: u32,
     registration: &Registration,
     image: &Image,
@@ -91,7 +91,7 @@ pub(crate) async fn read(
     match inspect(aws, reader, id, limits, |_| {}).await {
         Ok(inspection) => said(&inspection, id, image),
         Err(Error::Refused { code, message, .. })
-            if code == NOT_FOUND && may_not_be_shown_yet(snapshot, Utc::now()) =>
+            if code == NOT_FOUND && may_not_be_shown_yet(snapshot, aws.clock().now()) =>
         {
             let why = format!(
                 "EBS does not show {id} yet ({message}): it was completed a short while ago"
@@ -173,7 +173,7 @@ async fn is_public(aws: &Aws, id: &str) -> bool {
 /// As [`inspect`].
 pub(crate) async fn look_at(
     aws: &Aws,
-    reader: &Path,
+    reader: &Reader,
     most_blocks: u32,
     snapshot: &str,
 ) -> Result<String, Error> {
@@ -201,7 +201,7 @@ pub(crate) async fn look_at(
 /// [`Error`], if EBS does not give its blocks. Whatever else keeps it from being read is in the inspection.
 pub async fn inspect(
     aws: &Aws,
-    reader: &Path,
+    reader: &Reader,
     snapshot: &str,
     limits: Limits,
     progress: impl FnMut(u64) + Send,
@@ -221,7 +221,7 @@ pub async fn inspect(
         time: limits.time.saturating_sub(begin.elapsed()),
         ..limits
     };
-    let inspection = contained::inspect(reader, &mut watched, rest).await;
+    let inspection = reader.inspect(&mut watched, rest).await;
     let slow = begin.elapsed() >= limits.time;
     match watched.error {
         Some(error) => Err(error),

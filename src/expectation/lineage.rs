@@ -122,7 +122,7 @@ pub(crate) async fn walk(
         None => place.by_copy().await,
     };
     // What EC2 still says so long after the event is what it has to say.
-    if trail.is_odd && Utc::now() - registration.time < EVENTUALLY {
+    if trail.is_odd && aws.clock().now() - registration.time < EVENTUALLY {
         place.may_pass.store(true, Ordering::Relaxed);
     }
     let mut lineage = trail.lineage();

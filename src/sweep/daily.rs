@@ -17,7 +17,7 @@ use crate::aws::{Ahead, Described, Page};
 use crate::error::Error;
 use crate::event::{AmiId, Registration, Sweep};
 use crate::expectation::{Evidence, Source};
-use crate::guard::{Assessment, Deadline, Delivery, Guard, answer_by, ends};
+use crate::guard::{Assessment, Deadline, Delivery, Guard, answer_by};
 use crate::inquiry::is_asked;
 use crate::ledger::SweepTurn;
 use crate::observation::{Image, Observation};
@@ -86,7 +86,7 @@ impl Guard {
     /// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
     /// image that no event had told of could not be dealt with to the end.
     pub(crate) async fn daily(&self, sweep: Sweep, delivery: &Delivery) -> Result<Record, Error> {
-        let until = ends(delivery.deadline);
+        let until = self.ends(delivery.deadline);
         let turn = self.ledger.begin_sweep(&sweep, until).await?;
         let round = Round {
             sweep: &sweep,
@@ -117,7 +117,7 @@ impl Guard {
         let &Round { sweep, turn, .. } = round;
         let mut findings = Findings::begin(turn.cursor.is_some());
         // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
-        let last = turn.last.filter(|last| *last <= Utc::now());
+        let last = turn.last.filter(|last| *last <= self.now());
         let time = DateTime::from_timestamp_millis(sweep.time.timestamp_millis());
         let done_already = last.is_some() && last >= time;
         self.follow_up(round, done_already, &mut findings).await?;
@@ -402,13 +402,13 @@ impl Guard {
     /// Whether the event of an unknown image of this creation time would have been judged by now.
     fn is_lost(&self, created: DateTime<Utc>) -> bool {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = (Utc::now() - created).checked_sub(&settle);
+        let age = (self.now() - created).checked_sub(&settle);
         age.is_some_and(|age| age >= LOST)
     }
 
     /// Whether an image is young enough to be dealt with, and to be known if it was.
     fn is_recent(&self, created: DateTime<Utc>) -> bool {
-        Utc::now() - created < RECENT.min(self.ledger.keep())
+        self.now() - created < RECENT.min(self.ledger.keep())
     }
 
     /// Deals with an image as if its event had come. That this did not succeed is found as well.

@@ -15,7 +15,7 @@ const RULE: &str = "JSzDHyLPHm0";
 const WINDOWS: (&str, &str) = ("Windows", "RunInstances:0002");
 
 fn minutes_ago(minutes: i64) -> DateTime<Utc> {
-    Utc::now() - TimeDelta::minutes(minutes)
+    now() - TimeDelta::minutes(minutes)
 }
 
 /// An image that is right, with a tag that is wrong.
@@ -196,47 +196,40 @@ fn keys(json: &Value, names: &mut BTreeSet<String>) {
 /// The end of a list is that there is no token, as AWS defines it: nothing tells such an answer from a whole one.
 const ENDS_A_LIST: [&str; 2] = ["NextToken", "nextToken"];
 
-#[tokio::test]
-async fn whatever_is_missing_from_an_answer_leads_to_no_discard() {
-    let mut worlds = tokio::task::JoinSet::new();
-    for (what, world) in what_must_not_be_discarded() {
-        worlds.spawn(async move {
-            let elements = elements(world.clone()).await;
-            assert!(elements.len() > 20, "{what}: {}", elements.len());
-            let mut discarded = Vec::new();
-            let mut removals = 0;
-            for (action, call, name) in elements {
-                if ENDS_A_LIST.contains(&name.as_str()) {
-                    continue;
-                }
-                removals += 1;
-                let house = house(world.clone()).await;
-                let without = FaultKind::Without(name.clone());
-                house.sim.inject(Fault::nth(&action, call, without));
-                let _record = house.give(registered()).await;
-                let calls = house.calls();
-                if !house.image_stands() || calls.contains(&"DeregisterImage".to_owned()) {
-                    discarded.push(format!("{what}: {action} {call} without {name}"));
-                }
-            }
-            (removals, discarded)
-        });
-    }
-    let mut removals = 0;
-    let mut discarded = Vec::new();
-    for (tried, lost) in worlds.join_all().await {
-        removals += tried;
-        discarded.extend(lost);
-    }
+#[test]
+fn whatever_is_missing_from_an_answer_leads_to_no_discard() {
+    let worlds = virtual_time::each(&[()], async |()| what_must_not_be_discarded());
+    let worlds: Vec<_> = worlds.into_iter().flatten().collect();
+    let removals = virtual_time::each(&worlds, async |(what, world)| {
+        let elements = elements(world.clone()).await;
+        assert!(elements.len() > 20, "{what}: {}", elements.len());
+        let decides = |element: &(String, usize, String)| !ENDS_A_LIST.contains(&&*element.2);
+        let elements = elements.into_iter().filter(decides);
+        let of_world = elements.map(|element| (*what, world.clone(), element));
+        of_world.collect::<Vec<_>>()
+    });
+    let removals: Vec<_> = removals.into_iter().flatten().collect();
+    let discarded = virtual_time::each(&removals, async |(what, world, element)| {
+        let (action, call, name) = element;
+        let house = house(world.clone()).await;
+        let without = FaultKind::Without(name.clone());
+        house.sim.inject(Fault::nth(action, *call, without));
+        let _record = house.give(registered()).await;
+        let calls = house.calls();
+        let stands = house.image_stands() && !calls.contains(&"DeregisterImage".to_owned());
+        (!stands).then(|| format!("{what}: {action} {call} without {name}"))
+    });
+    let discarded: Vec<String> = discarded.into_iter().flatten().collect();
     println!(
-        "{removals} removals, {} discards among them",
+        "{} removals, {} discards among them",
+        removals.len(),
         discarded.len()
     );
     assert!(discarded.is_empty(), "{}", discarded.join("\n"));
 }
 
 /// Of an image that is to be discarded: whatever is missing, nobody is left without an alert.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn whatever_is_missing_from_an_answer_there_is_no_discard_without_an_alert() {
     let world = world_of(wrong(), |_| ());
     let mut discards = 0;

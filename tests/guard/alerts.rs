@@ -172,7 +172,7 @@ fn scenarios() -> Vec<Scenario> {
         })
         .events(vec![
             registered(),
-            registered_at(Utc::now() - TimeDelta::minutes(11)),
+            registered_at(now() - TimeDelta::minutes(11)),
         ]),
         of(&["mismatch-wrong-held"], linux_for_windows())
             .settings(|settings| settings.mode = Mode::Observe)
@@ -268,7 +268,7 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn every_alert_reads_in_every_form_as_it_was_found_good() {
     let mut faults = Vec::new();
     for scenario in scenarios() {
@@ -292,9 +292,8 @@ async fn every_alert_reads_in_every_form_as_it_was_found_good() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
-    within_an_hour(|| async {
     let world = World::default();
     let house = House::with_chat(world, Settings::policy("discard.max_per_hour = 0")).await;
     for n in 1..=3 {
@@ -312,7 +311,7 @@ async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
     }
     let digest = json!({
         "version": "0", "id": "e-digest", "source": "aws.events", "detail-type": "Scheduled Event",
-        "account": "123456789012", "region": "eu-west-1", "time": Utc::now().to_rfc3339(),
+        "account": "123456789012", "region": "eu-west-1", "time": now().to_rfc3339(),
         "resources": [], "detail": {}
     });
     house.record(digest).await;
@@ -327,7 +326,6 @@ async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
         .filter_map(|(name, at)| compare(name, &forms(&alerts[*at], &chats[*at])))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    }).await;
 }
 
 /// All forms of an alert, for a person to read.
@@ -448,7 +446,7 @@ proptest! {
         name in hostile(), description in hostile(), session in hostile(), keys in prop::collection::vec(hostile(), 0..46),
         value in hostile(), details in hostile(), observed in any::<bool>(), found in any::<bool>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = virtual_time::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut image = expecting("Windows");
             image.name = name;
@@ -561,7 +559,7 @@ fn harmless_in_chat(chat: &Message) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_alert_of_what_packer_registered_names_the_fix_at_packer() {
     let mut event = registered();
     event["detail"]["userAgent"] = json!(
@@ -660,7 +658,7 @@ fn regression_every_command_of_every_golden_can_be_copied_and_run() {
 }
 
 /// Today 46 long tags dropped the request that registers again, without a word.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_alert_that_is_too_long_says_what_it_leaves_out_and_where_it_is() {
     let mut image = linux_for_windows();
     for n in 0..44 {

@@ -12,7 +12,7 @@ const LINUX: (&str, &str) = ("Linux/UNIX", "RunInstances");
 const PARENT_SNAPSHOT: &str = "snap-0b1b2c3d4e5f00000";
 
 fn minutes_ago(minutes: i64) -> DateTime<Utc> {
-    Utc::now() - TimeDelta::minutes(minutes)
+    now() - TimeDelta::minutes(minutes)
 }
 
 fn id(kind: &str, number: usize) -> String {
@@ -144,7 +144,7 @@ fn count(calls: &[String], action: &str) -> usize {
     calls.iter().filter(|call| *call == action).count()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_images_of_a_batch_are_judged_as_if_each_had_come_alone() {
     let one_by_one = house(ten()).await;
     for number in 0..10 {
@@ -176,7 +176,7 @@ async fn the_images_of_a_batch_are_judged_as_if_each_had_come_alone() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn ten_events_of_a_batch_cost_at_most_one_and_a_half_calls_each_up_to_the_verdict() {
     let mut verified = World::default();
     for number in 0..10 {
@@ -191,7 +191,7 @@ async fn ten_events_of_a_batch_cost_at_most_one_and_a_half_calls_each_up_to_the_
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_ec2_does_not_show_spoils_no_other_of_its_batch() {
     let mut world = ten();
     world.images.remove(&id("ami", 9));
@@ -208,7 +208,7 @@ async fn an_image_that_ec2_does_not_show_spoils_no_other_of_its_batch() {
 }
 
 /// The first call of each kind is that of all images together.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_cannot_be_asked_together_is_asked_for_each_image() {
     let undisturbed = house(ten()).await;
     undisturbed.record(ten_events()).await;
@@ -231,7 +231,7 @@ async fn what_cannot_be_asked_together_is_asked_for_each_image() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_look_at_all_that_takes_too_long_is_given_up_for_looks_at_each() {
     let house = house(ten()).await;
     // A search among everybody's images, which only two of the ten need.
@@ -242,7 +242,7 @@ async fn a_look_at_all_that_takes_too_long_is_given_up_for_looks_at_each() {
     assert_eq!(said(&house), said(&undisturbed));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn two_events_of_one_image_in_a_batch_see_what_the_first_of_them_did() {
     let mut world = World::default();
     for number in 0..2 {
@@ -266,7 +266,7 @@ async fn two_events_of_one_image_in_a_batch_see_what_the_first_of_them_did() {
 }
 
 /// EC2 takes 200 values of a filter, and asks for no more ids than that.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn of_a_batch_of_hundreds_no_call_names_more_images_than_ec2_takes() {
     let mut world = World::default();
     for number in 0..250 {

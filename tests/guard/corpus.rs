@@ -4,11 +4,12 @@
 #[path = "../../disk/corpus/packed.rs"]
 pub(super) mod packed;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use ami_billing_guard::expectation::disk::platforms;
-use disk::contained::{self, Limits};
+use disk::contained::{Limits, Reader};
 use disk::{ImageFile, Inspection};
 
 use super::READER;
@@ -28,17 +29,17 @@ fn most_blocks(file_system: &str) -> u64 {
 }
 
 async fn read(label: &Label) -> Inspection {
-    let reader = Path::new(READER);
+    let reader = Reader::Child(READER.into());
     match std::env::var_os("GUARD_CORPUS") {
         Some(folder) => {
-            let path = Path::new(&folder).join(format!("{}.img", label.name));
+            let path = std::path::Path::new(&folder).join(format!("{}.img", label.name));
             let mut disk =
                 ImageFile::open(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            contained::inspect(reader, &mut disk, LIMITS).await
+            reader.inspect(&mut disk, LIMITS).await
         }
         None => {
             let mut disk = Packed::read(&label.name);
-            contained::inspect(reader, &mut disk, LIMITS).await
+            reader.inspect(&mut disk, LIMITS).await
         }
     }
 }

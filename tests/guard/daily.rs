@@ -26,7 +26,7 @@ const NOBODY_ASKS: &str = "[discard]\nservice_registered = \"discard\"";
 fn aged(number: usize, hours: i64) -> Image {
     let mut image = Image::new(format!("ami-0a1b2c3d4e5f{number:05x}"));
     image.name = format!("golden-{number}");
-    image.creation_date = Utc::now() - TimeDelta::hours(hours);
+    image.creation_date = now() - TimeDelta::hours(hours);
     image
 }
 
@@ -60,7 +60,7 @@ fn world(images: impl IntoIterator<Item = Image>) -> World {
 }
 
 fn swept_before(house: House) -> House {
-    let week = (Utc::now() - TimeDelta::days(7)).timestamp_millis();
+    let week = (now() - TimeDelta::days(7)).timestamp_millis();
     remember(&house, "id", json!({ "S": SWEEPS }));
     remember(&house, "since_ms", json!({ "N": week.to_string() }));
     house
@@ -118,7 +118,7 @@ fn stand(house: &House) -> usize {
     house.sim.world().images.len()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_else_is() {
     let unheard = expects(aged(1, 2), "Windows");
     let others = [
@@ -166,7 +166,7 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
     for (settle_minutes, age_minutes, lost) in [
         (0, 44, 0),
@@ -177,7 +177,7 @@ async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
         (120, 166, 1),
     ] {
         let mut image = expects(aged(1, 0), "Windows");
-        image.creation_date = Utc::now() - TimeDelta::minutes(age_minutes);
+        image.creation_date = now() - TimeDelta::minutes(age_minutes);
         let settings = Settings {
             settle: Duration::from_secs(settle_minutes * 60),
             ..settings(NOBODY_ASKS)
@@ -195,7 +195,7 @@ async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
     let observe = Settings {
         mode: Mode::Observe,
@@ -227,7 +227,7 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn nothing_from_before_the_first_sweep_is_taken_for_one_that_was_not_heard_of() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     house
@@ -249,7 +249,7 @@ async fn nothing_from_before_the_first_sweep_is_taken_for_one_that_was_not_heard
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_anew() {
     let exempt = "[[exempt]]\nname = \"golden-2\"\nreason = \"ours\"";
     let images = [windows(aged(1, 2)), expects(aged(2, 2), "Windows")];
@@ -294,7 +294,7 @@ async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String
     (house.swept()[0]["unchanged"].as_u64().unwrap(), groups)
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it() {
     let rule =
         |platform: &str| format!("[[expect]]\nname = \"golden-*\"\nplatform = \"{platform}\"\n");
@@ -384,7 +384,7 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
 }
 
 /// What EC2 may say one day: an image is right by its usage operation, and what is new is listed all the same, each day.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_ec2_says_that_is_new_is_listed_each_day_with_the_image_also_if_the_image_is_right() {
     let right = billing(
         expects(aged(1, 90), "Windows"),
@@ -421,7 +421,7 @@ async fn what_ec2_says_that_is_new_is_listed_each_day_with_the_image_also_if_the
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn everything_else_is_told_of_in_its_group_and_stands() {
     let images = [
         expects(aged(1, 90), "Windows"),
@@ -475,7 +475,7 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
 fn with_red_hat(bills: (&str, &str)) -> Image {
     let world = super::disks::world("rhel9-rhui", bills);
     let mut image = world.images.into_values().next().unwrap();
-    image.creation_date = Utc::now() - TimeDelta::hours(2);
+    image.creation_date = now() - TimeDelta::hours(2);
     image
 }
 
@@ -499,7 +499,7 @@ async fn house_of_disk(image: &Image, policy: &str, before: Option<&House>) -> H
     house
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
     let red_hat = ("Red Hat Enterprise Linux", "RunInstances:0010");
     let default = "defaults.expect = \"Linux\"";
@@ -547,7 +547,7 @@ async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn three_thousand_images_are_looked_at_in_six_pages() {
     // Of a thousand the tag says all; of the others it takes a look at the root snapshot.
     let images = (0..3_000).map(|n| match n % 3 {
@@ -594,7 +594,7 @@ async fn house_of_volumes(images: usize) -> House {
     house
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
     let house = house_of_volumes(300).await;
     super::lookups::slow_among_others(&house, Duration::from_secs(8));
@@ -609,7 +609,7 @@ async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
 }
 
 /// EC2 shows one image without its root device. It has the snapshot of another one, on a disk beside its root.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit() {
     let of_volume = |world: &mut World, number: usize| {
         let mut volume = sim::Volume::new(format!("vol-0a1b2c3d4e5f7{number:04}"));
@@ -652,7 +652,7 @@ async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit(
 }
 
 /// One page after the other, there would be time for two of them: each is five calls, one after the other.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_seconds() {
     let house = house_of_volumes(10_000).await;
     for action in ["DescribeImages", "DescribeSnapshots", "DescribeVolumes"] {
@@ -667,7 +667,7 @@ async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_second
     assert_eq!(summary["complete"], looked_at == 10_000);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
     let house = house((0..750).map(|n| aged(n, 100)), settings("")).await;
     house.inject(Fault::from_nth("DescribeImages", 2, FaultKind::Throttle));
@@ -701,7 +701,7 @@ async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() {
     let house = house([aged(1, 100)], settings("")).await;
     house.inject(Fault::always(
@@ -717,7 +717,7 @@ async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() 
     assert_eq!(summaries(&house).len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_all_of_them() {
     let observe = Settings {
         mode: Mode::Observe,
@@ -743,7 +743,7 @@ async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_al
     assert_eq!(begun_with(&house), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() {
     let house = house((0..250).map(|n| aged(n, 100)), settings("")).await;
     remember(&house, "cursor", json!({ "S": "of last week" }));
@@ -761,7 +761,7 @@ async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() 
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_same_sweep_twice_or_twice_at_once_is_told_of_once() {
     let house = house([aged(1, 100)], settings("")).await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -781,7 +781,7 @@ async fn the_same_sweep_twice_or_twice_at_once_is_told_of_once() {
     assert_eq!((summaries(&house).len(), house.swept().len()), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_twice() {
     let house = house([expects(aged(1, 2), "Windows"), aged(2, 100)], settings("")).await;
     // The first is of the image's own alert.
@@ -801,7 +801,7 @@ async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_
     assert_eq!(house.swept().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_when_the_event_comes_again()
  {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
@@ -845,7 +845,7 @@ fn begun_with(house: &House) -> Vec<String> {
     begun.into_iter().map(image).collect()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_known() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // EC2 does it and does not answer; and then it says nothing of the image for two attempts.
@@ -878,7 +878,7 @@ async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_kn
     assert_eq!(house.swept().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_was_begun_with_is_left_to_the_list_once_it_is_old_or_its_event_came() {
     // It was begun with ten days ago.
     let old = expects(aged(1, 240), "Windows");
@@ -916,7 +916,7 @@ async fn an_image_that_was_begun_with_is_left_to_the_list_once_it_is_old_or_its_
     assert_eq!(group(&summaries(&house)[0], "held"), (1, vec![image.id]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
     let images = (1..=3).map(|n| aged(n, 2));
     let images = images.chain([expects(aged(9, 100), "Windows")]);
@@ -938,7 +938,7 @@ async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
     for _ in 0..7 {
         let short = Deadline::now() + Duration::from_secs(20);
         house.guard.handle(scheduled(1), short).await.ok();
-        turns_end(&house);
+        turns_end().await;
         if let Some(summary) = summaries(&house).first() {
             assert_eq!(group(summary, "mismatch").0, 1);
             return;
@@ -947,7 +947,7 @@ async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
     panic!("nobody was told of anything");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_could_not_be_begun_with_is_so_when_the_event_comes_again() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // The first takes the turn.
@@ -958,7 +958,7 @@ async fn what_could_not_be_begun_with_is_so_when_the_event_comes_again() {
     assert_eq!((stand(&house), summaries(&house).len()), (0, 1));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn of_an_older_sweep_nobody_is_told_after_a_later_one() {
     let house = house([aged(1, 100)], settings("")).await;
     for day in [1, 2, 1, 2] {
@@ -967,7 +967,7 @@ async fn of_an_older_sweep_nobody_is_told_after_a_later_one() {
     assert_eq!(summaries(&house).len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
     let images = [1, 2].map(|n| expects(aged(n, 2), "Windows"));
     let house = house(images, settings(NOBODY_ASKS)).await;
@@ -988,17 +988,17 @@ async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
     assert_eq!(summaries(&house).len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
     let house = house([aged(1, 100)], settings("")).await;
     let mut event = scheduled(1);
-    event["time"] = (Utc::now() + TimeDelta::days(365)).to_rfc3339().into();
+    event["time"] = (now() + TimeDelta::days(365)).to_rfc3339().into();
     house.record(event).await;
     house.record(scheduled(1)).await;
     assert_eq!(summaries(&house).len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_one_sweep_could_not_tell_of_no_older_one_forgets() {
     let house = house([aged(2, 100)], settings("")).await;
     house.record(scheduled(1)).await;
@@ -1012,7 +1012,7 @@ async fn what_one_sweep_could_not_tell_of_no_older_one_forgets() {
     assert_eq!(group(&summary, "unheard"), (1, vec![AMI_1.to_owned()]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
     let image = expects(aged(1, 2), "Windows");
     let house = house([image.clone()], settings(NOBODY_ASKS)).await;
@@ -1034,7 +1034,7 @@ async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
     assert_eq!(group(&summaries(&house)[0], "mismatch").0, 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_and_tells_of_it() {
     let images = || [expects(aged(1, 2), "Windows"), aged(2, 100)];
     let settings = || Settings {
@@ -1057,11 +1057,11 @@ async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_an
         house.inject(Fault::nth(action, ordinal, late));
         let step = format!("{n}, {action}");
         assert!(crash_at(&house, scheduled(1), n + 1).await, "{step}");
-        turns_end(&house);
+        turns_end().await;
         house.sim.heal();
         // What the image's record does not show to be ended is looked at once more, when all else is told.
         house.give(scheduled(1)).await.ok();
-        turns_end(&house);
+        turns_end().await;
         house.record(scheduled(1)).await;
 
         assert_eq!(begun_with(&house), [""; 0], "{step}");
@@ -1085,7 +1085,7 @@ async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_an
     assert_eq!(held, [done - 1]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_throttled_sweep_asks_again_and_looks_at_every_image() {
     let images = (0..450).map(|n| aged(n, 100));
     let house = house(images, settings("")).await;
@@ -1098,7 +1098,7 @@ async fn a_throttled_sweep_asks_again_and_looks_at_every_image() {
     assert_eq!(group(&summaries(&house)[0], "unverifiable").0, 450);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_sweep_comes_again() {
     for action in ["UpdateItem", "BatchGetItem"] {
         for fault in [FaultKind::AccessDenied, FaultKind::InternalError] {
@@ -1118,7 +1118,7 @@ async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_sweep
     assert_eq!((stand(&house), house.alerts().len()), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_sweep_of_another_account_or_region_is_ignored_and_one_without_a_time_malformed() {
     let house = house([aged(1, 100)], settings("")).await;
     for (key, value) in [("account", "210987654321"), ("region", "us-east-1")] {
@@ -1133,7 +1133,7 @@ async fn a_sweep_of_another_account_or_region_is_ignored_and_one_without_a_time_
     assert_eq!(house.calls(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_images_are_called() {
     let mut images = vec![
         expects(aged(1, 2), "Windows"),

@@ -2,7 +2,7 @@
 //! block by block.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use sim::{Call, Limit};
 
@@ -27,7 +27,7 @@ fn disk(name: &str) -> PathBuf {
 pub(super) fn world(name: &str, (details, operation): (&str, &str)) -> World {
     let mut world = World::default();
     let mut image = billing(image(), details, operation);
-    image.creation_date = Utc::now() - TimeDelta::minutes(6);
+    image.creation_date = now() - TimeDelta::minutes(6);
     world.add_image(image);
     world.add_snapshot(Snapshot::of_disk(SNAPSHOT, disk(name)).unwrap());
     world
@@ -88,7 +88,7 @@ fn why(record: &Value) -> String {
     why.unwrap_or_default().to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_scenarios() {
     let when_needed = "[evidence]\ndisk = 'when-needed'\n";
     let rhel = "rhel9-rhui";
@@ -195,7 +195,7 @@ async fn the_scenarios() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
     let house = house(world("rhel9-rhui", LINUX), "").await;
     let record = house.record(registered()).await;
@@ -214,11 +214,11 @@ async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
     assert_eq!(alert["expected"]["source"], "disk");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_disk_is_not_read_where_the_lineage_has_spoken_and_nothing_is_to_be_discarded() {
     let mut world = world("rhel9-rhui", RED_HAT);
     let mut volume = sim::AttachedVolume::new("/dev/xvda", "vol-0a1b2c3d4e5f60001");
-    volume.attach_time = Utc::now() - TimeDelta::minutes(90);
+    volume.attach_time = now() - TimeDelta::minutes(90);
     let mut instance = Instance::new("i-0123456789abcdef0", "ami-0a1b2c3d4e5f60002");
     instance.launch_time = volume.attach_time;
     instance.platform_details = Some(RED_HAT.0.into());
@@ -234,7 +234,7 @@ async fn the_disk_is_not_read_where_the_lineage_has_spoken_and_nothing_is_to_be_
     assert_eq!(said(&record, "disk"), ["not-asked"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_can_not_be_read_is_undetermined_and_says_why() {
     let encrypted = |mut world: World| {
         let snapshot = world.snapshots.get_mut(SNAPSHOT).unwrap();
@@ -274,7 +274,7 @@ async fn what_can_not_be_read_is_undetermined_and_says_why() {
 }
 
 /// What EBS does on a bad day, and the reader is done with.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_passes_is_waited_for_or_asked_again() {
     type Change = fn(&mut World);
     #[rustfmt::skip]
@@ -307,7 +307,7 @@ async fn what_passes_is_waited_for_or_asked_again() {
 }
 
 /// What does not pass within one invocation may in the next: the event comes again, and nothing is stated.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_disk_that_can_not_be_reached_is_tried_again_later() {
     for (action, kind) in [
         ("ListSnapshotBlocks", FaultKind::Throttle),
@@ -337,11 +337,11 @@ async fn a_disk_that_can_not_be_reached_is_tried_again_later() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_snapshot_that_ebs_does_not_show_yet_brings_the_event_back() {
     let mut fresh = world("rhel9-rhui", LINUX);
     fresh.ebs.shown_after = Duration::from_secs(120);
-    let minutes_ago = |minutes| Some(Utc::now() - TimeDelta::minutes(minutes));
+    let minutes_ago = |minutes| Some(now() - TimeDelta::minutes(minutes));
     fresh.snapshots.get_mut(SNAPSHOT).unwrap().completion_time = minutes_ago(1);
     let house = house(fresh, DISK_MAY).await;
     let error = house.give(registered()).await.unwrap_err();
@@ -384,7 +384,7 @@ async fn regression_a_snapshot_that_ebs_does_not_show_yet_brings_the_event_back(
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
     type Change = fn(&mut Snapshot);
     let cases: [(Change, &str, bool); 3] = [
@@ -419,7 +419,7 @@ async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn tokens_that_are_refused_for_good_leave_the_disk_undetermined() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.block_tokens_last = Duration::ZERO;
@@ -429,7 +429,7 @@ async fn tokens_that_are_refused_for_good_leave_the_disk_undetermined() {
     assert!(why(&record).contains("ValidationException"), "{record}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn ten_images_at_once_are_read_one_after_the_other_and_each_is_judged() {
     let mut world = world("debian12", LINUX);
     let mut messages = Vec::new();
@@ -440,7 +440,7 @@ async fn ten_images_at_once_are_read_one_after_the_other_and_each_is_judged() {
         );
         let mut image = image();
         image.id = ami.clone();
-        image.creation_date = Utc::now() - TimeDelta::minutes(6);
+        image.creation_date = now() - TimeDelta::minutes(6);
         image.block_devices[0].snapshot_id = Some(snapshot.clone());
         world.add_image(image);
         world.add_snapshot(Snapshot::of_disk(snapshot, disk("debian12")).unwrap());
@@ -468,7 +468,7 @@ async fn without_a_reader_the_disk_is_undetermined() {
         ("/bin/cat", "undetermined: "),
     ] {
         let settings = Settings {
-            reader: program.into(),
+            reader: Reader::Child(program.into()),
             policy: Policy::default(),
             ..Settings::default()
         };
@@ -479,7 +479,7 @@ async fn without_a_reader_the_disk_is_undetermined() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_verdict_by_the_disk_takes_few_calls_even_if_each_takes_twenty_milliseconds() {
     for name in ["rhel9-rhui", "debian12", "windows2022", "sles16"] {
         let mut world = world(name, LINUX);
@@ -507,7 +507,7 @@ async fn the_self_test_reads_a_disk_and_says_what_keeps_it_from_it() {
     let check = async |world: World, reader: &str, fault: Option<Fault>| {
         let settings = Settings {
             policy: Policy::default(),
-            reader: reader.into(),
+            reader: Reader::Child(reader.into()),
             ..Settings::default()
         };
         let house = House::around(world, settings).await;
@@ -585,7 +585,7 @@ async fn the_self_test_reads_a_disk_and_says_what_keeps_it_from_it() {
 }
 
 /// That EBS is slow is no trouble of the disk's.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.latency = Duration::from_millis(1500);
@@ -598,7 +598,7 @@ async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
 
 /// The disk may object to a discard that a person's word suffices for; that it can not be asked is no objection. The
 /// lineage is treated alike.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_waits_for_a_disk_that_may_be_read_the_next_time() {
     let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
     house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
@@ -618,7 +618,7 @@ async fn a_discard_waits_for_a_disk_that_may_be_read_the_next_time() {
     assert!(!house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_declared_word_suffices_for_a_discard_if_nobody_lets_the_disk_be_read() {
     let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
     house.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
@@ -642,7 +642,7 @@ async fn an_invocation_that_ends_while_a_disk_is_read_leaves_nothing_behind() {
 }
 
 /// A tag says Linux, and that is what is billed; Windows is on the disk, which EBS does not show at the moment.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_tag_is_not_believed_for_good_as_the_disk_could_not_be_read() {
     let mislabelled = || with_tag(world("windows2022", LINUX), "Linux");
     let house = house(mislabelled(), "").await;
@@ -658,7 +658,7 @@ async fn regression_a_tag_is_not_believed_for_good_as_the_disk_could_not_be_read
     // Of an event that is long over nobody waits: the queue would lose it, and with it the record.
     let house = self::house(mislabelled(), "").await;
     house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
-    let long_ago = Utc::now() - TimeDelta::minutes(40);
+    let long_ago = now() - TimeDelta::minutes(40);
     let record = house.record(registered_at(long_ago)).await;
     assert_eq!(outcome(&record), "verified by image-tag: none");
     assert_eq!(said(&record, "disk"), ["failed"]);

@@ -10,14 +10,14 @@ fn event(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
     let mut event: Value = serde_json::from_str(&text).unwrap();
-    event["time"] = json!(Utc::now() - TimeDelta::minutes(6));
+    event["time"] = json!(now() - TimeDelta::minutes(6));
     if let Some(id) = event.pointer_mut("/detail/responseElements/imageId") {
         *id = json!(AMI);
     }
     event
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn people_are_people_and_services_are_services_however_cloudtrail_says_so() {
     for (name, expected, service) in [
         (
@@ -76,7 +76,7 @@ async fn people_are_people_and_services_are_services_however_cloudtrail_says_so(
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_console_session_that_a_service_uses_is_a_service() {
     let mut event = event("register-image-console-session");
     event["detail"]["userIdentity"]["invokedBy"] = json!("cloudformation.amazonaws.com");
@@ -86,7 +86,7 @@ async fn a_console_session_that_a_service_uses_is_a_service() {
     assert_eq!(record["service"], "cloudformation.amazonaws.com");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_with_a_service_s_signs_names_the_service() {
     let image = tagged(
         expecting("Windows"),
@@ -99,7 +99,7 @@ async fn an_image_with_a_service_s_signs_names_the_service() {
     assert_eq!(record["service"], "AWS Elastic Disaster Recovery");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_answer_of_null_without_an_error_is_malformed() {
     let house = House::of(expecting("Windows")).await;
     let error = house.give(event("register-image-without-answer")).await;
@@ -107,7 +107,7 @@ async fn an_answer_of_null_without_an_error_is_malformed() {
     assert!(house.calls().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_event_in_an_envelope_of_sns_is_malformed_and_comes_back() {
     let house = House::of(expecting("Windows")).await;
     let envelope = json!({

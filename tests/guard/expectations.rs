@@ -54,7 +54,7 @@ pub(super) fn given() -> Given {
 }
 
 fn minutes_ago(minutes: i64) -> DateTime<Utc> {
-    Utc::now() - TimeDelta::minutes(minutes)
+    now() - TimeDelta::minutes(minutes)
 }
 
 /// EC2's two fields for a platform.
@@ -496,7 +496,7 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_scenarios() {
     let mut wrong = Vec::new();
     for (what, given, policy, expected) in scenarios() {
@@ -515,7 +515,7 @@ async fn the_scenarios() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn every_source_is_on_record_with_what_became_of_asking_it() {
     let states = |record: &Value| {
         ["image-tag", "snapshot-tag", "policy", "lineage", "disk"].map(|source| {
@@ -576,7 +576,7 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
     for (given, words) in [
         (
@@ -634,7 +634,7 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
 }
 
 /// Where more images prove nothing than are named, the evidence says how many, and how to list them all.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name() {
     let with_others = |number: usize| {
         let mut given = given();
@@ -682,7 +682,7 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
     assert!(detail(&record, "lineage").contains(&words), "{record}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn product_codes_that_were_lost_or_came_from_nowhere_are_part_of_the_evidence() {
     let code = || vec!["abcdef0123456789abcdef012".to_owned()];
     for (of_snapshot, of_image, words) in [
@@ -724,7 +724,7 @@ async fn product_codes_that_were_lost_or_came_from_nowhere_are_part_of_the_evide
 }
 
 /// The calls up to the verdict, for each way through the lineage.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn looking_costs_so_many_calls() {
     let windows = || given().taken_of_root_of("Windows");
     let tagged = |given: Given| given.bills("Windows").tag("Windows");
@@ -851,7 +851,7 @@ async fn looking_costs_so_many_calls() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_reads_the_tags_again_and_walks_no_second_time() {
     let (house, record) = given()
         .taken_of_root_of("Windows")
@@ -899,7 +899,7 @@ fn slow(mut given: Given, action: &str) -> Given {
     given
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_call_that_takes_too_long_has_failed_and_undoes_nothing_that_others_said() {
     let windows = || given().taken_of_root_of("Windows");
     let (volume, codes, contradiction) = tokio::join!(
@@ -922,7 +922,7 @@ async fn a_call_that_takes_too_long_has_failed_and_undoes_nothing_that_others_sa
     assert_eq!(outcome(&contradiction.1), "conflict by image-tag: alert");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_why_an_exemption_is_in_doubt_is_on_record() {
     let policy = "[[exempt]]\nsnapshot_description = 'x*'\nreason = 'r'\n";
     let given = given().tag("Windows").failing("DescribeSnapshots");
@@ -934,7 +934,7 @@ async fn regression_why_an_exemption_is_in_doubt_is_on_record() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_lineage_that_failed_is_asked_again_before_the_act() {
     let mut given = given()
         .taken_of_root_of("Red Hat Enterprise Linux")
@@ -971,7 +971,7 @@ fn set_tag(tags: &mut std::collections::BTreeMap<String, String>, expectation: &
     tags.insert(EXPECT.into(), expectation.into());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_tag_that_changes_between_judgement_and_act_counts_either_way() {
     let on_image = |expectation: &'static str| {
         move |world: &mut World| set_tag(&mut world.images.get_mut(AMI).unwrap().tags, expectation)
@@ -1016,7 +1016,7 @@ async fn a_tag_that_changes_between_judgement_and_act_counts_either_way() {
     assert_eq!(outcome(&again), "mismatch/wrong by image-tag: deregister");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_exemption_or_a_rule_that_a_late_tag_brings_is_seen_before_the_act() {
     let policy = "[[exempt]]\ntag = { Purpose = 'byol' }\nreason = 'on purpose'\n";
     let (house, record) = changed_during(given().tag("Windows"), policy, "CreateTags", |world| {
@@ -1030,7 +1030,7 @@ async fn an_exemption_or_a_rule_that_a_late_tag_brings_is_seen_before_the_act() 
     assert_eq!(tags["ami-billing-guard:discard"], "withdrawn");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance() {
     let given = given()
         .taken_of_root_of("Windows")
@@ -1066,7 +1066,7 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
     assert!(record["fix"][0].as_str().unwrap().contains(INSTANCE));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
     let (house, _) = given().taken_of_root_of("Windows").run(RULE).await;
     let letter = house.sim.world().messages[0].body("email");
@@ -1084,7 +1084,7 @@ async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_alert_of_an_instance_store_backed_image_says_that_its_bundle_stays() {
     let (house, record) = given().instance_store().tag("Windows").run("").await;
     assert_eq!(record["outcome"], "done");
@@ -1189,7 +1189,7 @@ proptest! {
     fn no_discard_but_on_a_word_that_suffices_and_that_nothing_observed_contradicts(
         (given, policy, from) in any_world()
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = virtual_time::runtime::Builder::new_current_thread().build().unwrap();
         let (house, event) = runtime.block_on(given.house(&policy));
         let Ok(record) = runtime.block_on(house.give(event)) else {
             prop_assert!(house.image_stands());
@@ -1231,7 +1231,7 @@ proptest! {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_is_unverifiable_for_want_of_an_answer_comes_again() {
     // Nothing but the tag on the snapshot says what it should bill, and the snapshot can not be looked at.
     let throttled = Fault::always("DescribeSnapshots", FaultKind::Throttle);
@@ -1255,7 +1255,7 @@ async fn regression_an_image_that_is_unverifiable_for_want_of_an_answer_comes_ag
     assert_eq!(house.record(event).await["verdict"], "unverifiable");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_a_throttled_source_holds_comes_again() {
     let (house, event) = given().taken_of_root_of("Windows").house(RULE).await;
     house.inject(Fault::always("DescribeSnapshots", FaultKind::Throttle));

@@ -31,27 +31,28 @@ fn item(house: &House) -> Value {
     json!(world.tables[TABLE].items[&format!("123456789012#eu-west-1#{AMI}")])
 }
 
-/// Six minutes pass: whoever had the turn of an image is cut off by then.
-pub(super) fn turns_end(house: &House) {
-    let mut world = house.sim.world();
-    for item in world.tables.get_mut(TABLE).unwrap().items.values_mut() {
-        item.remove("turn_until_ms");
-    }
+/// Six minutes pass, after which the queue brings an event back: whoever had the turn of an image is cut off by then.
+pub(super) async fn turns_end() {
+    minutes_pass(6).await;
+}
+
+pub(super) async fn minutes_pass(minutes: u64) {
+    tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
 }
 
 /// Gives the same event again, once whoever had the turn of the image is cut off.
 async fn again(house: &House) -> Result<Value, Error> {
-    turns_end(house);
+    turns_end().await;
     house.sim.heal();
     house.give(registered()).await
 }
 
 /// And once more, when an image that EC2 does not show is not just one that it does not show yet.
 async fn again_later(house: &House) -> Result<Value, Error> {
-    turns_end(house);
+    turns_end().await;
     house.sim.heal();
     house
-        .give(registered_at(Utc::now() - TimeDelta::minutes(11)))
+        .give(registered_at(now() - TimeDelta::minutes(11)))
         .await
 }
 
@@ -82,7 +83,7 @@ pub(super) fn discards(house: &House) -> usize {
         .count()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before_it_is_done() {
     let house = house_with_table(expecting("Windows")).await;
     house.record(registered()).await;
@@ -107,7 +108,7 @@ async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before
     assert_eq!(kept["rebuild"]["register_image"]["Name"], AMI);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_verified_image_is_on_record_and_costs_one_call_of_ec2() {
     let image = billing(expecting("Windows"), "Windows", "RunInstances:0002");
     let house = house_with_table(image).await;
@@ -121,7 +122,7 @@ async fn a_verified_image_is_on_record_and_costs_one_call_of_ec2() {
     assert_eq!(record["verdict"], "verified");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_same_event_five_times_at_once_gives_one_discard_and_one_alert() {
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, "")).await;
@@ -144,9 +145,9 @@ async fn the_same_event_five_times_at_once_gives_one_discard_and_one_alert() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn two_triggers_for_one_image_give_one_discard_and_one_alert_whichever_comes_first() {
-    let state_change = || became_available_at(Utc::now() - TimeDelta::minutes(6));
+    let state_change = || became_available_at(now() - TimeDelta::minutes(6));
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, "")).await;
         let error = house.give(state_change()).await.unwrap_err();
@@ -167,7 +168,7 @@ async fn two_triggers_for_one_image_give_one_discard_and_one_alert_whichever_com
         }
         // Whichever was shut out comes again.
         house
-            .give(registered_at(Utc::now() - TimeDelta::minutes(12)))
+            .give(registered_at(now() - TimeDelta::minutes(12)))
             .await
             .unwrap();
         house.record(became_available()).await;
@@ -176,81 +177,78 @@ async fn two_triggers_for_one_image_give_one_discard_and_one_alert_whichever_com
 }
 
 /// A queue with a backlog gives both events of an image in one batch, or in two at once.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_both_events_of_twenty_images_at_once_give_one_discard_and_one_alert_each() {
-    within_an_hour(|| async {
-        let ids: Vec<String> = (0..20)
-            .map(|n| format!("ami-0a1b2c3d4e5f7{n:04x}"))
-            .collect();
-        let mut world = World::default();
-        for id in &ids {
-            let mut image = expecting("Windows");
-            image.id = id.clone();
-            let snapshot = id.replace("ami-", "snap-");
-            image.block_devices[0].snapshot_id = Some(snapshot.clone());
-            world.add_snapshot(Snapshot::new(snapshot));
-            world.add_image(image);
-        }
-        let settings = with(Some(TABLE), "[discard]\nmax_per_hour = 100");
-        let house = House::around(world, settings).await;
-        let events = |id: &str, minutes: i64| {
-            let time = Utc::now() - TimeDelta::minutes(minutes);
-            let (mut changed, mut registered) = (became_available_at(time), registered_at(time));
-            changed["detail"]["ImageId"] = id.into();
-            registered["detail"]["responseElements"]["imageId"] = id.into();
-            registered["id"] = format!("event-of-{id}").into();
-            [changed, registered]
-        };
-        // Of the first ten images both are in one batch, of the others in two.
-        let (first, second) = ids.split_at(10);
-        let mut queue: Vec<(String, usize)> = Vec::new();
-        queue.extend(
-            first
-                .iter()
-                .flat_map(|id| [(id.clone(), 0), (id.clone(), 1)]),
-        );
-        queue.extend(second.iter().map(|id| (id.clone(), 0)));
-        queue.extend(second.iter().map(|id| (id.clone(), 1)));
-        for receive in 1..=2 {
-            let mut invocations = JoinSet::new();
-            for messages in queue.chunks(10) {
-                let (guard, messages) = (Arc::clone(&house.guard), messages.to_vec());
-                let bodies = messages.iter().map(|(id, which)| {
-                    // Six minutes later it comes again.
-                    events(id, 6 * receive)[*which].to_string()
-                });
-                let batch = batch(&bodies.collect::<Vec<_>>());
-                invocations.spawn(async move {
-                    let answer = json!(guard.handle(batch, in_a_minute()).await.unwrap());
-                    let failed = answer["batchItemFailures"].as_array().unwrap().clone();
-                    let number = |it: &Value| -> usize {
-                        let id = it["itemIdentifier"].as_str().unwrap();
-                        id.trim_start_matches("m-").parse().unwrap()
-                    };
-                    let failed = failed.iter().map(|it| messages[number(it)].clone());
-                    failed.collect::<Vec<_>>()
-                });
-            }
-            queue = invocations.join_all().await.into_iter().flatten().collect();
-            // Of those in one batch, none comes back.
-            assert!(queue.iter().all(|(id, _)| second.contains(id)), "{queue:?}");
-        }
-        assert_eq!(queue, []);
-        assert_eq!(discards(&house), 20);
-        let alerts = house.alerts();
-        let told: std::collections::BTreeSet<_> = alerts
+    let ids: Vec<String> = (0..20)
+        .map(|n| format!("ami-0a1b2c3d4e5f7{n:04x}"))
+        .collect();
+    let mut world = World::default();
+    for id in &ids {
+        let mut image = expecting("Windows");
+        image.id = id.clone();
+        let snapshot = id.replace("ami-", "snap-");
+        image.block_devices[0].snapshot_id = Some(snapshot.clone());
+        world.add_snapshot(Snapshot::new(snapshot));
+        world.add_image(image);
+    }
+    let settings = with(Some(TABLE), "[discard]\nmax_per_hour = 100");
+    let house = House::around(world, settings).await;
+    let events = |id: &str, minutes: i64| {
+        let time = now() - TimeDelta::minutes(minutes);
+        let (mut changed, mut registered) = (became_available_at(time), registered_at(time));
+        changed["detail"]["ImageId"] = id.into();
+        registered["detail"]["responseElements"]["imageId"] = id.into();
+        registered["id"] = format!("event-of-{id}").into();
+        [changed, registered]
+    };
+    // Of the first ten images both are in one batch, of the others in two.
+    let (first, second) = ids.split_at(10);
+    let mut queue: Vec<(String, usize)> = Vec::new();
+    queue.extend(
+        first
             .iter()
-            .map(|alert| (alert["image_id"].to_string(), alert["outcome"].to_string()))
-            .collect();
-        assert_eq!((alerts.len(), told.len()), (20, 20));
-        assert!(told.iter().all(|(_, outcome)| outcome == "\"planned\""));
-        assert!(house.sim.world().images.is_empty());
-    })
-    .await;
+            .flat_map(|id| [(id.clone(), 0), (id.clone(), 1)]),
+    );
+    queue.extend(second.iter().map(|id| (id.clone(), 0)));
+    queue.extend(second.iter().map(|id| (id.clone(), 1)));
+    for receive in 1..=2 {
+        let mut invocations = JoinSet::new();
+        for messages in queue.chunks(10) {
+            let (guard, messages) = (Arc::clone(&house.guard), messages.to_vec());
+            let bodies = messages.iter().map(|(id, which)| {
+                // Six minutes later it comes again.
+                events(id, 6 * receive)[*which].to_string()
+            });
+            let batch = batch(&bodies.collect::<Vec<_>>());
+            invocations.spawn(async move {
+                let answer = json!(guard.handle(batch, in_a_minute()).await.unwrap());
+                let failed = answer["batchItemFailures"].as_array().unwrap().clone();
+                let number = |it: &Value| -> usize {
+                    let id = it["itemIdentifier"].as_str().unwrap();
+                    id.trim_start_matches("m-").parse().unwrap()
+                };
+                let failed = failed.iter().map(|it| messages[number(it)].clone());
+                failed.collect::<Vec<_>>()
+            });
+        }
+        queue = invocations.join_all().await.into_iter().flatten().collect();
+        // Of those in one batch, none comes back.
+        assert!(queue.iter().all(|(id, _)| second.contains(id)), "{queue:?}");
+    }
+    assert_eq!(queue, []);
+    assert_eq!(discards(&house), 20);
+    let alerts = house.alerts();
+    let told: std::collections::BTreeSet<_> = alerts
+        .iter()
+        .map(|alert| (alert["image_id"].to_string(), alert["outcome"].to_string()))
+        .collect();
+    assert_eq!((alerts.len(), told.len()), (20, 20));
+    assert!(told.iter().all(|(_, outcome)| outcome == "\"planned\""));
+    assert!(house.sim.world().images.is_empty());
 }
 
 /// Neither is waited for, nor does it come back.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_the_guard_discarded_itself_is_known_at_once() {
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, "")).await;
@@ -258,7 +256,7 @@ async fn regression_what_the_guard_discarded_itself_is_known_at_once() {
         house.sim.forget_calls();
         for event in [
             registered(),
-            became_available_at(Utc::now() - TimeDelta::minutes(6)),
+            became_available_at(now() - TimeDelta::minutes(6)),
         ] {
             assert_eq!(house.record(event).await["verdict"], "gone");
         }
@@ -268,7 +266,7 @@ async fn regression_what_the_guard_discarded_itself_is_known_at_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
     let calls = calls_of_a_discard("").await;
     let deed = calls.iter().position(|call| call == "DeregisterImage");
@@ -283,14 +281,14 @@ async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
 }
 
 /// It may stand, and EC2 may not show it for a moment.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_whose_discard_may_not_have_been_carried_out_is_not_taken_for_gone_at_once() {
     let calls = calls_of_a_discard("").await;
     let deed = calls.iter().position(|call| call == "DeregisterImage");
     let house = house_that_is_cut_off_at(deed.unwrap(), "", &calls).await;
     assert!(house.image_stands());
     house.sim.heal();
-    turns_end(&house);
+    turns_end().await;
     house.inject(Fault::always(
         "DescribeImages",
         refuse("InvalidAMIID.NotFound", "The image id does not exist"),
@@ -300,7 +298,7 @@ async fn an_image_whose_discard_may_not_have_been_carried_out_is_not_taken_for_g
     assert_eq!(discards(&house), 0);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_turn_that_another_invocation_has_for_a_moment_is_waited_for() {
     let mut settings = with(Some(TABLE), "");
     settings.wait = Duration::from_secs(30);
@@ -322,7 +320,7 @@ async fn a_turn_that_another_invocation_has_for_a_moment_is_waited_for() {
     assert_eq!((house.alerts().len(), discards(&house)), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn with_a_state_change_alone_a_discard_is_held_and_told_once_nothing_more_can_come() {
     let house = House::of(expecting("Windows")).await;
     let record = house.record(became_available()).await;
@@ -330,7 +328,7 @@ async fn with_a_state_change_alone_a_discard_is_held_and_told_once_nothing_more_
     assert_eq!(house.alerts().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_was_told_of_a_held_discard_is_not_told_again_by_the_other_trigger() {
     for ledger in LEDGERS {
         let mut image = expecting("Windows");
@@ -350,7 +348,7 @@ async fn what_was_told_of_a_held_discard_is_not_told_again_by_the_other_trigger(
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_somebody_restored_is_told_of_once_and_never_discarded_again() {
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, "")).await;
@@ -370,13 +368,13 @@ async fn an_image_that_somebody_restored_is_told_of_once_and_never_discarded_aga
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_somebody_enabled_again_is_told_of_and_never_disabled_again() {
     for ledger in LEDGERS {
         let settings = with(ledger, "[discard]\naction = \"disable\"");
         let house = House::with(expecting("Windows"), settings).await;
         house.record(registered()).await;
-        let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+        let old = registered_at(now() - TimeDelta::minutes(11));
         assert_eq!(
             house.record(old).await["verdict"],
             "gone",
@@ -390,7 +388,7 @@ async fn an_image_that_somebody_enabled_again_is_told_of_and_never_disabled_agai
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() {
     let other = "ami-0a1b2c3d4e5f60002";
     let event_of_other = || {
@@ -408,7 +406,7 @@ async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() 
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, "")).await;
         // One that was there before the discard is nobody's answer to it.
-        let before = same_snapshot(Utc::now() - TimeDelta::minutes(6));
+        let before = same_snapshot(now() - TimeDelta::minutes(6));
         house.sim.world().add_image(before);
         house.record(registered()).await;
         assert_eq!(house.record(event_of_other()).await["outcome"], "done");
@@ -416,7 +414,7 @@ async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() 
         house.sim.world().deregistered.remove(other);
         house.sim.world().add_image(Image {
             id: "ami-0a1b2c3d4e5f60003".into(),
-            ..same_snapshot(Utc::now())
+            ..same_snapshot(now())
         });
         let mut event = registered();
         event["detail"]["responseElements"]["imageId"] = json!("ami-0a1b2c3d4e5f60003");
@@ -426,7 +424,7 @@ async fn an_image_that_somebody_registered_again_is_told_of_and_not_discarded() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_ec2_still_lists_right_after_its_discard_is_not_one_that_was_brought_back() {
     let mut settings = with(Some(TABLE), "");
     settings.settle = Duration::from_secs(300);
@@ -436,24 +434,14 @@ async fn an_image_that_ec2_still_lists_right_after_its_discard_is_not_one_that_w
     let error = house.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "NotVisibleYet");
     assert_eq!(house.alerts().len(), 1);
-    // Six minutes later it still stands.
-    let six_minutes_ago = (Utc::now() - TimeDelta::minutes(6)).timestamp_millis();
-    {
-        let mut world = house.sim.world();
-        let items = &mut world.tables.get_mut(TABLE).unwrap().items;
-        let item = items
-            .get_mut(&format!("123456789012#eu-west-1#{AMI}"))
-            .unwrap();
-        let attempted = item.get_mut("attempted_at_ms").unwrap();
-        *attempted = serde_json::from_value(json!({ "N": six_minutes_ago.to_string() })).unwrap();
-    }
+    minutes_pass(6).await;
     assert!(is_held_as_discarded_before(
         &house.record(registered()).await
     ));
     assert_eq!((discards(&house), house.alerts().len()), (1, 2));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_with_the_guards_mark_that_no_ledger_remembers_is_left_to_people() {
     for ledger in LEDGERS {
         let marked = tagged(expecting("Windows"), "ami-billing-guard:discard", "true");
@@ -464,41 +452,38 @@ async fn an_image_with_the_guards_mark_that_no_ledger_remembers_is_left_to_peopl
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_other_trigger_says_nothing_of_what_people_know() {
-    within_an_hour(|| async {
-        for policy in ["[discard]\nmax_per_hour = 0", ""] {
-            let (world, events) = many(2);
-            let house = House::around(world, with(Some(TABLE), policy)).await;
-            house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
-            for event in &events {
-                house.record(event.clone()).await;
-            }
-            let alerts = house.alerts().len();
-            let mut event = became_available();
-            event["detail"]["ImageId"] = events[1]["detail"]["responseElements"]["imageId"].clone();
-            house.record(event).await;
-            assert_eq!(house.alerts().len(), alerts);
-            if !policy.is_empty() {
-                house.record(hourly()).await;
-                assert_eq!(digested(&house).len(), 1, "it stays in the digest");
-            }
+    for policy in ["[discard]\nmax_per_hour = 0", ""] {
+        let (world, events) = many(2);
+        let house = House::around(world, with(Some(TABLE), policy)).await;
+        house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+        for event in &events {
+            house.record(event.clone()).await;
         }
-    })
-    .await;
+        let alerts = house.alerts().len();
+        let mut event = became_available();
+        event["detail"]["ImageId"] = events[1]["detail"]["responseElements"]["imageId"].clone();
+        house.record(event).await;
+        assert_eq!(house.alerts().len(), alerts);
+        if !policy.is_empty() {
+            house.record(hourly()).await;
+            assert_eq!(digested(&house).len(), 1, "it stays in the digest");
+        }
+    }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_is_gone_while_the_ledger_is_away_comes_again() {
     let house = house_with_table(expecting("Windows")).await;
     house.sim.world().images.clear();
     house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
-    let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+    let old = registered_at(now() - TimeDelta::minutes(11));
     house.give(old).await.unwrap_err();
     assert_eq!(again_later(&house).await.unwrap()["verdict"], "gone");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
     let house = house_with_table(expecting("Windows")).await;
     house.sim.world().recycle_bin_rules.clear();
@@ -515,7 +500,7 @@ async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
     assert!(letter.contains("NOT in the Recycle Bin"), "{letter}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
@@ -524,17 +509,17 @@ async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
         house.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
     }
     house.give(registered()).await.unwrap_err();
-    turns_end(&house);
+    turns_end().await;
     house.sim.heal();
     house.inject(Fault::always("Publish", FaultKind::InternalError));
-    let old = || registered_at(Utc::now() - TimeDelta::minutes(11));
+    let old = || registered_at(now() - TimeDelta::minutes(11));
     house.give(old()).await.unwrap_err();
     house.sim.heal();
     house.record(old()).await;
     assert_eq!(house.told(), ["planned", "failed", "done"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_ec2_lists_for_long_after_a_lost_answer_is_found_in_the_recycle_bin() {
     let house = house_with_table(expecting("Windows")).await;
     house.sim.world().after_deregistration = Lingering {
@@ -595,7 +580,7 @@ pub(super) async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[St
     house
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_retry_after_a_crash_at_any_step_finishes_the_discard_or_holds_it_and_says_so() {
     for (policy, deed) in [
         ("", "DeregisterImage"),
@@ -632,7 +617,7 @@ async fn a_retry_after_a_crash_at_any_step_finishes_the_discard_or_holds_it_and_
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_people_bring_back_between_a_crash_and_the_retry_stays() {
     let calls = calls_of_a_discard("").await;
     let done = 1 + calls
@@ -649,7 +634,7 @@ async fn what_people_bring_back_between_a_crash_and_the_retry_stays() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again() {
     let calls = calls_of_a_discard("").await;
     let done = 1 + calls
@@ -680,7 +665,7 @@ async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again(
     assert!(letter.contains("aws ec2 register-image"), "{letter}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_succeeded() {
     let house = house_with_table(expecting("Windows")).await;
     // The deed takes effect, and then nothing is heard of it, nor of the image.
@@ -698,7 +683,7 @@ async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_
     assert!(subject.ends_with("was deregistered"), "{subject}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
     let denied = || Fault::always("UpdateItem", FaultKind::AccessDenied);
     let failing = || Fault::always("UpdateItem", FaultKind::InternalError);
@@ -735,7 +720,7 @@ async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_a_note_of_it_nothing_is_discarded_and_people_learn_that_it_stands() {
     let house = house_with_table(expecting("Windows")).await;
     // Begun and reserved; the note fails, with whatever is written afterwards.
@@ -749,7 +734,7 @@ async fn without_a_note_of_it_nothing_is_discarded_and_people_learn_that_it_stan
     assert_eq!(again(&house).await.unwrap()["outcome"], "done");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_that_the_ledger_could_not_note_the_end_of_is_done_all_the_same() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::from_nth("UpdateItem", 4, FaultKind::InternalError));
@@ -760,7 +745,7 @@ async fn a_discard_that_the_ledger_could_not_note_the_end_of_is_done_all_the_sam
     assert_eq!(record["held_by"], json!(["discarded-before"]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_plan_that_changes_on_the_retry_is_followed() {
     let calls = calls_of_a_discard("").await;
     let reserved = 1 + calls
@@ -775,7 +760,7 @@ async fn a_plan_that_changes_on_the_retry_is_followed() {
     assert_eq!(house.alerts().len(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_invocation_that_time_cuts_off_leaves_the_rest_to_the_next_one() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -798,7 +783,7 @@ fn many(number: usize) -> (World, Vec<Value>) {
     let mut events = Vec::new();
     for at in 0..number {
         let mut image = Image::new(format!("ami-0a1b2c3d4e5f{at:05x}"));
-        image.creation_date = Utc::now() - TimeDelta::minutes(6);
+        image.creation_date = now() - TimeDelta::minutes(6);
         image
             .tags
             .insert("ami-billing-guard:expect".into(), "Windows".into());
@@ -817,7 +802,7 @@ fn many(number: usize) -> (World, Vec<Value>) {
 pub(super) fn hourly() -> Value {
     json!({
         "version": "0", "id": "d-1", "detail-type": "Scheduled Event", "source": "aws.events",
-        "account": "123456789012", "region": "eu-west-1", "time": Utc::now().to_rfc3339(),
+        "account": "123456789012", "region": "eu-west-1", "time": now().to_rfc3339(),
         "resources": ["arn:aws:events:eu-west-1:123456789012:rule/digest"], "detail": {}
     })
 }
@@ -832,93 +817,84 @@ fn digested(house: &House) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn over_the_limit_the_first_image_is_told_of_and_the_others_are_in_the_digest() {
-    within_an_hour(|| async {
-        for ledger in LEDGERS {
-            let (world, events) = many(6);
-            let house = House::around(world, with(ledger, "[discard]\nmax_per_hour = 2")).await;
-            for event in events.iter().chain(&events[2..]) {
-                house.record(event.clone()).await;
-            }
-            assert_eq!(discards(&house), 2);
-            assert_eq!(
-                house.alerts().len(),
-                3,
-                "two discards, and the first over the limit"
-            );
-            let first = &house.alerts()[2];
-            assert_eq!(first["held_by"], json!(["limit"]));
-            let message = house.sim.world().messages[2].clone();
-            assert!(
-                message
-                    .subject
-                    .unwrap()
-                    .ends_with("is held: the hourly limit is reached")
-            );
-
-            let record = house.record(hourly()).await;
-            assert_eq!(record["verdict"], "ignored");
-            let mut told = digested(&house);
-            told.sort();
-            let later: Vec<String> = (3..6)
-                .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
-                .collect();
-            assert_eq!(told, later);
-            let letter = house.sim.world().messages[3].body("email");
-            assert!(letter.contains("ami-0a1b2c3d4e5f00005"), "{letter}");
-            house.record(hourly()).await;
-            assert_eq!(house.alerts().len(), 4, "a digest of nothing is no message");
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn with_a_limit_of_nothing_nothing_is_discarded_and_everything_told() {
-    within_an_hour(|| async {
-        let (world, events) = many(3);
-        let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
-        for event in events {
-            assert_eq!(house.record(event).await["held_by"], json!(["limit"]));
-        }
-        house.record(hourly()).await;
-        assert_eq!(
-            (
-                discards(&house),
-                house.alerts().len(),
-                digested(&house).len()
-            ),
-            (0, 2, 2)
-        );
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at_once() {
-    within_an_hour(|| async {
-        let (world, events) = many(3);
-        let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
-        for event in &events[..2] {
+    for ledger in LEDGERS {
+        let (world, events) = many(6);
+        let house = House::around(world, with(ledger, "[discard]\nmax_per_hour = 2")).await;
+        for event in events.iter().chain(&events[2..]) {
             house.record(event.clone()).await;
         }
-        house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
-        house.give(hourly()).await.unwrap_err();
-        house.sim.heal();
-        house.record(hourly()).await;
-        assert_eq!(digested(&house).len(), 2, "the same one twice");
-
-        // The digest's item has no room for more.
-        let full = refuse(
-            "ValidationException",
-            "Item size has exceeded the maximum allowed size",
+        assert_eq!(discards(&house), 2);
+        assert_eq!(
+            house.alerts().len(),
+            3,
+            "two discards, and the first over the limit"
         );
-        house.inject(Fault::nth("TransactWriteItems", 1, full));
-        house.record(events[2].clone()).await;
-        assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
-    })
-    .await;
+        let first = &house.alerts()[2];
+        assert_eq!(first["held_by"], json!(["limit"]));
+        let message = house.sim.world().messages[2].clone();
+        assert!(
+            message
+                .subject
+                .unwrap()
+                .ends_with("is held: the hourly limit is reached")
+        );
+
+        let record = house.record(hourly()).await;
+        assert_eq!(record["verdict"], "ignored");
+        let mut told = digested(&house);
+        told.sort();
+        let later: Vec<String> = (3..6)
+            .map(|at| format!("ami-0a1b2c3d4e5f{at:05x}"))
+            .collect();
+        assert_eq!(told, later);
+        let letter = house.sim.world().messages[3].body("email");
+        assert!(letter.contains("ami-0a1b2c3d4e5f00005"), "{letter}");
+        house.record(hourly()).await;
+        assert_eq!(house.alerts().len(), 4, "a digest of nothing is no message");
+    }
+}
+
+#[tokio::test(crate = "crate::virtual_time")]
+async fn with_a_limit_of_nothing_nothing_is_discarded_and_everything_told() {
+    let (world, events) = many(3);
+    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+    for event in events {
+        assert_eq!(house.record(event).await["held_by"], json!(["limit"]));
+    }
+    house.record(hourly()).await;
+    assert_eq!(
+        (
+            discards(&house),
+            house.alerts().len(),
+            digested(&house).len()
+        ),
+        (0, 2, 2)
+    );
+}
+
+#[tokio::test(crate = "crate::virtual_time")]
+async fn a_digest_that_was_cut_off_is_told_again_and_one_without_room_is_told_at_once() {
+    let (world, events) = many(3);
+    let house = House::around(world, with(Some(TABLE), "[discard]\nmax_per_hour = 0")).await;
+    for event in &events[..2] {
+        house.record(event.clone()).await;
+    }
+    house.inject(Fault::always("UpdateItem", FaultKind::InternalError));
+    house.give(hourly()).await.unwrap_err();
+    house.sim.heal();
+    house.record(hourly()).await;
+    assert_eq!(digested(&house).len(), 2, "the same one twice");
+
+    // The digest's item has no room for more.
+    let full = refuse(
+        "ValidationException",
+        "Item size has exceeded the maximum allowed size",
+    );
+    house.inject(Fault::nth("TransactWriteItems", 1, full));
+    house.record(events[2].clone()).await;
+    assert_eq!(house.alerts().last().unwrap()["held_by"], json!(["limit"]));
 }
 
 /// Hands over events, so many at a time, and each again until it is dealt with, as the queue would.
@@ -941,39 +917,36 @@ async fn deal_with_all(house: &House, at_once: usize, events: Vec<Value>) {
     workers.join_all().await;
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn of_200_images_at_once_ten_are_discarded_and_every_other_is_held_and_told_of() {
-    within_an_hour(|| async {
-        for ledger in LEDGERS {
-            let (world, events) = many(200);
-            let house = House::around(world, with(ledger, "")).await;
-            deal_with_all(&house, 16, events).await;
-            house.record(hourly()).await;
+    for ledger in LEDGERS {
+        let (world, events) = many(200);
+        let house = House::around(world, with(ledger, "")).await;
+        deal_with_all(&house, 16, events).await;
+        house.record(hourly()).await;
 
-            let world = house.sim.world();
-            assert_eq!(world.images.len(), 190);
-            assert_eq!(world.recycle_bin.len(), 10);
-            assert_eq!(world.snapshots.len(), 200);
-            drop(world);
-            let journal = house.journal.lock().unwrap().clone();
-            let held = journal
-                .iter()
-                .filter(|record| record["held_by"] == json!(["limit"]));
-            assert!(held.count() >= 190);
-            let mut told = digested(&house);
-            let alerts = house.alerts();
-            let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
-            told.extend(alone.map(str::to_owned));
-            told.sort();
-            assert_eq!(told.len(), 200, "each once");
-            told.dedup();
-            assert_eq!(told.len(), 200);
-        }
-    })
-    .await;
+        let world = house.sim.world();
+        assert_eq!(world.images.len(), 190);
+        assert_eq!(world.recycle_bin.len(), 10);
+        assert_eq!(world.snapshots.len(), 200);
+        drop(world);
+        let journal = house.journal.lock().unwrap().clone();
+        let held = journal
+            .iter()
+            .filter(|record| record["held_by"] == json!(["limit"]));
+        assert!(held.count() >= 190);
+        let mut told = digested(&house);
+        let alerts = house.alerts();
+        let alone = alerts.iter().filter_map(|alert| alert["image_id"].as_str());
+        told.extend(alone.map(str::to_owned));
+        told.sort();
+        assert_eq!(told.len(), 200, "each once");
+        told.dedup();
+        assert_eq!(told.len(), 200);
+    }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
     let backup = "This image is managed by AWS Backup and cannot be deleted via EC2 APIs";
     let cases = [
@@ -1017,7 +990,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn protection_that_comes_in_the_last_moment_is_known_by_the_image_whatever_ec2_calls_it() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::nth(
@@ -1045,7 +1018,7 @@ async fn protection_that_comes_in_the_last_moment_is_known_by_the_image_whatever
     assert_eq!(house.told(), ["planned", "refused"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_was_discarded_can_be_registered_again_from_its_record_as_it_was() {
     let mut image = expecting("Windows");
     image.boot_mode = Some("uefi".into());
@@ -1081,7 +1054,7 @@ async fn what_was_discarded_can_be_registered_again_from_its_record_as_it_was() 
     assert!(letter.contains("modify-image-attribute"), "{letter}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_the_request_to_register_again_has_only_what_a_volume_type_takes() {
     let mut image = expecting("Windows");
     let types = ["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"];
@@ -1119,7 +1092,7 @@ async fn regression_the_request_to_register_again_has_only_what_a_volume_type_ta
     assert!(letter.contains(command), "{letter}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn who_may_launch_from_an_image_is_known_before_it_is_disabled_or_it_is_not() {
     let mut image = expecting("Windows");
     image.public = true;
@@ -1150,7 +1123,7 @@ async fn who_may_launch_from_an_image_is_known_before_it_is_disabled_or_it_is_no
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_table_that_is_not_there_is_named() {
     let house = house_with_table(expecting("Windows")).await;
     house.sim.world().tables = [("another".to_owned(), Table::new("id"))].into();
@@ -1158,7 +1131,7 @@ async fn a_table_that_is_not_there_is_named() {
     assert!(error.to_string().contains(TABLE), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_look_around_that_does_not_get_through_is_told_of_and_brings_the_event_back() {
     for action in AROUND {
         for fault in [FaultKind::Throttle, FaultKind::ResetBefore] {
@@ -1174,7 +1147,7 @@ async fn regression_a_look_around_that_does_not_get_through_is_told_of_and_bring
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
     for (action, n) in [
         ("DescribeImages", 1),
@@ -1192,7 +1165,7 @@ async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_a_slow_ledger_cuts_off_is_on_record_and_told_of() {
     for n in [2, 3] {
         let house = house_with_table(expecting("Windows")).await;
@@ -1205,7 +1178,7 @@ async fn regression_a_discard_that_a_slow_ledger_cuts_off_is_on_record_and_told_
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_people_hear_of_a_failed_discard_also_if_time_is_short_and_the_ledger_slow() {
     let house = house_with_table(expecting("Windows")).await;
     let late = FaultKind::Slow(Duration::from_millis(4_500));
@@ -1217,7 +1190,7 @@ async fn regression_people_hear_of_a_failed_discard_also_if_time_is_short_and_th
     assert_eq!(house.told(), ["planned", "failed"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_discard() {
     let house = house_with_table(expecting("Windows")).await;
     house.record(registered()).await;
@@ -1227,7 +1200,7 @@ async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_disc
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_deregister_after_a_refusal_is_not_claimed_as_the_guards() {
     for fault in [FaultKind::AccessDenied, FaultKind::Throttle] {
         let house = house_with_table(expecting("Windows")).await;
@@ -1244,7 +1217,7 @@ async fn regression_what_people_deregister_after_a_refusal_is_not_claimed_as_the
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
     let house = house_with_table(expecting("Windows")).await;
     house.record(registered()).await;
@@ -1256,7 +1229,7 @@ async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
     assert!(letter.contains(before), "{letter}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_is_not() {
     let certain = house_with_table(expecting("Windows")).await;
     certain.record(registered()).await;
@@ -1281,7 +1254,7 @@ async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_
     assert!(before.contains("it is not known whether"), "{before}");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_people_disabled_is_not_said_to_be_deregistered() {
     let calls = calls_of_a_discard("").await;
     let done = 1 + calls
@@ -1298,7 +1271,7 @@ async fn regression_an_image_that_people_disabled_is_not_said_to_be_deregistered
     assert_eq!(house.alerts().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_refusal_is_one_also_if_the_recycle_bin_can_not_be_looked_into() {
     let backup = "This image is managed by AWS Backup and cannot be deleted via EC2 APIs";
     for (fault, name) in [
@@ -1316,7 +1289,7 @@ async fn regression_a_refusal_is_one_also_if_the_recycle_bin_can_not_be_looked_i
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trigger() {
     let house = house_with_table(billing(
         expecting("Windows"),
@@ -1336,7 +1309,7 @@ async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trig
     assert_eq!(house.alerts().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_people_disable_while_its_deregistration_is_refused_is_not_gone() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
@@ -1375,7 +1348,7 @@ async fn house_in_doubt(policy: &str, act: &str) -> House {
     house
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_may_have_been_done_is_not_forgotten_as_ec2_lists_the_image_yet()
 {
     for later in [
@@ -1402,7 +1375,7 @@ async fn regression_a_discard_that_may_have_been_done_is_not_forgotten_as_ec2_li
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_bring_back_after_a_discard_that_may_have_been_done_stays() {
     let house = house_in_doubt("[discard]\naction = \"disable\"", "DisableImage").await;
     house.inject(Fault::from_nth("DisableImage", 2, FaultKind::Throttle));
@@ -1420,7 +1393,7 @@ async fn regression_what_people_bring_back_after_a_discard_that_may_have_been_do
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_refused_discard_is_neither_tried_nor_told_again_for_a_duplicate() {
     let house = house_with_table(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -1443,21 +1416,12 @@ async fn regression_a_refused_discard_is_neither_tried_nor_told_again_for_a_dupl
     assert_eq!(discards(&house), 1);
 
     // Somebody mended it, and sends the event again.
-    {
-        let mut world = house.sim.world();
-        let items = &mut world.tables.get_mut(TABLE).unwrap().items;
-        let item = items
-            .values_mut()
-            .find(|item| item.contains_key("told_at_ms"))
-            .unwrap();
-        let long_ago = (Utc::now() - TimeDelta::minutes(11)).timestamp_millis();
-        item.insert("told_at_ms".into(), json!({ "N": long_ago.to_string() }));
-    }
+    minutes_pass(11).await;
     let record = again(&house).await.unwrap();
     assert_eq!(record["outcome"], "done");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_people_deregister_while_it_is_disabled_was_not_disabled() {
     let house = House::with(
         expecting("Windows"),
@@ -1485,12 +1449,12 @@ async fn regression_an_image_that_people_deregister_while_it_is_disabled_was_not
     assert_eq!(house.told(), ["planned", "failed"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_asks() {
     let rules = "[[exempt]]\nregistered_by = \"arn:aws:iam::*:user/builder\"\nreason = \"ours\"";
     for ledger in LEDGERS {
         let house = House::with(expecting("Windows"), with(ledger, rules)).await;
-        let young = became_available_at(Utc::now() - TimeDelta::minutes(6));
+        let young = became_available_at(now() - TimeDelta::minutes(6));
         let error = house.give(young).await.unwrap_err();
         assert_eq!(error.error_type(), "IdentityMayCome");
         assert_eq!(house.record(registered()).await["verdict"], "exempt");
@@ -1512,7 +1476,7 @@ async fn regression_a_state_change_waits_for_who_registered_an_image_if_a_rule_a
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_other_trigger() {
     let extra = billing(expecting("Linux"), "Ubuntu Pro Linux", "RunInstances:0g00");
     let house = House::with(extra, with(Some(TABLE), "")).await;
@@ -1524,7 +1488,7 @@ async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_o
     assert_eq!(house.alerts().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_answer_of_the_ledger_without_a_body_does_not_forget_a_discard_of_the_same_snapshot()
  {
     let house = house_with_table(expecting("Windows")).await;
@@ -1535,7 +1499,7 @@ async fn regression_an_answer_of_the_ledger_without_a_body_does_not_forget_a_dis
     assert_eq!(house.alerts()[0]["held_by"], json!(["ledger-unavailable"]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_the_hour() {
     let mut image = expecting("Windows");
     for n in 0..46 {
@@ -1549,7 +1513,7 @@ async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_
     assert!(!items.keys().any(|id| id.starts_with("hour#")));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_refusal_that_nobody_could_be_told_of_is_told_the_next_time() {
     let house = house_with_table(expecting("Windows")).await;
     let no = || refuse("OperationNotPermitted", "it is protected");
@@ -1557,14 +1521,14 @@ async fn regression_a_refusal_that_nobody_could_be_told_of_is_told_the_next_time
     house.inject(Fault::from_nth("Publish", 2, FaultKind::InternalError));
     house.give(registered()).await.unwrap_err();
     assert_eq!(house.told(), ["planned"]);
-    turns_end(&house);
+    turns_end().await;
     house.sim.heal();
     house.inject(Fault::always("DeregisterImage", no()));
     house.record(registered()).await;
     assert_eq!(house.told(), ["planned", "planned", "refused"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_is_registered_again_after_a_discard_that_may_have_been_done_stays() {
     let house = house_in_doubt("", "DeregisterImage").await;
     house.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
@@ -1575,7 +1539,7 @@ async fn regression_what_is_registered_again_after_a_discard_that_may_have_been_
         // From the same snapshot.
         let mut image = expecting("Windows");
         image.id = anew.into();
-        image.creation_date = Utc::now();
+        image.creation_date = now();
         world.add_image(image);
     }
     house.sim.heal();
@@ -1587,7 +1551,7 @@ async fn regression_what_is_registered_again_after_a_discard_that_may_have_been_
     assert!(house.sim.world().images.contains_key(anew));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_stands_long_after_its_discard_was_brought_back_however_long_images_take_to_settle()
  {
     let settings = Settings {
@@ -1595,22 +1559,13 @@ async fn an_image_that_stands_long_after_its_discard_was_brought_back_however_lo
         ..with(Some(TABLE), "")
     };
     let mut image = expecting("Windows");
-    image.creation_date = Utc::now() - TimeDelta::minutes(20);
+    image.creation_date = now() - TimeDelta::minutes(20);
     let house = House::with(image, settings).await;
-    let event = || registered_at(Utc::now() - TimeDelta::minutes(20));
+    let event = || registered_at(now() - TimeDelta::minutes(20));
     house.record(event()).await;
     restore(&house);
-    for (minutes, held) in [(2, false), (4, true)] {
-        turns_end(&house);
-        {
-            let mut world = house.sim.world();
-            let items = &mut world.tables.get_mut(TABLE).unwrap().items;
-            let attempted = Utc::now() - TimeDelta::minutes(minutes);
-            let attempted = json!({ "N": attempted.timestamp_millis().to_string() });
-            let own = |item: &&mut sim::Item| item.contains_key("attempted_at_ms");
-            let item = items.values_mut().find(own).unwrap();
-            item.insert("attempted_at_ms".into(), attempted);
-        }
+    for held in [false, true] {
+        minutes_pass(2).await;
         match house.give(event()).await {
             Ok(record) => assert!(held && is_held_as_discarded_before(&record), "{record}"),
             Err(error) => assert!(!held && error.error_type() == "NotVisibleYet", "{error}"),
@@ -1618,7 +1573,7 @@ async fn an_image_that_stands_long_after_its_discard_was_brought_back_however_lo
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_say_that_it_is_gone()
 {
     let house = house_with_table(expecting("Windows")).await;
@@ -1638,7 +1593,7 @@ async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_s
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_changed_since_an_image_was_verified_is_told_by_a_state_change() {
     for ledger in LEDGERS {
         let expect = |house: &House, platform: &str| {
@@ -1664,13 +1619,13 @@ async fn regression_what_changed_since_an_image_was_verified_is_told_by_a_state_
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_exemption_of_long_ago_clears_no_image_that_is_there_anew() {
     let rules = "[[exempt]]\nregistered_by = \"arn:aws:iam::*:user/builder\"\nreason = \"ours\"";
     let mut image = expecting("Windows");
-    image.creation_date = Utc::now() - TimeDelta::hours(3);
+    image.creation_date = now() - TimeDelta::hours(3);
     let house = House::with(image, with(Some(TABLE), rules)).await;
-    let long_ago = registered_at(Utc::now() - TimeDelta::hours(3));
+    let long_ago = registered_at(now() - TimeDelta::hours(3));
     assert_eq!(house.record(long_ago).await["verdict"], "exempt");
     house.record(became_available()).await;
     assert_eq!(house.alerts().len(), 1);
@@ -1714,250 +1669,223 @@ async fn in_batches(house: &House, events: &[Value], size: usize) {
 }
 
 /// Forty images of a pipeline that uses up all tags sent forty mails.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_images_that_cannot_be_tagged_count_among_the_alerts_of_the_hour() {
-    within_an_hour(|| async {
-        let (world, events) = many(4);
-        let settings = with(
-            Some(TABLE),
-            "alert.max_per_hour = 1\n[discard]\nmax_per_hour = 10",
-        );
-        let house = House::around(world, settings).await;
-        let full = refuse("TagLimitExceeded", "no more");
-        house.inject(Fault::always("CreateTags", full));
-        in_batches(&house, &events, 1).await;
-        assert_eq!(alerted(&house), ids(0..2), "one, and the first over it");
-        house.record(hourly()).await;
-        assert_eq!(heard_of(&house), ids(0..4), "each once");
-        let digest = house.alerts().last().unwrap().clone();
-        assert_eq!(digest["images"][0]["held_by"], json!(["untaggable"]));
-    })
-    .await;
+    let (world, events) = many(4);
+    let settings = with(
+        Some(TABLE),
+        "alert.max_per_hour = 1\n[discard]\nmax_per_hour = 10",
+    );
+    let house = House::around(world, settings).await;
+    let full = refuse("TagLimitExceeded", "no more");
+    house.inject(Fault::always("CreateTags", full));
+    in_batches(&house, &events, 1).await;
+    assert_eq!(alerted(&house), ids(0..2), "one, and the first over it");
+    house.record(hourly()).await;
+    assert_eq!(heard_of(&house), ids(0..4), "each once");
+    let digest = house.alerts().last().unwrap().clone();
+    assert_eq!(digest["images"][0]["held_by"], json!(["untaggable"]));
 }
 
 /// Forty held mismatches sent forty mails.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_of_forty_held_images_twenty_and_one_are_told_at_once_and_the_others_in_the_digest()
  {
-    within_an_hour(|| async {
-        for size in [40, 10] {
-            let (world, events) = many(40);
-            let house = House::around(world, observing(Some(TABLE), "")).await;
-            in_batches(&house, &events, size).await;
-            assert_eq!(alerted(&house).len(), 21, "batches of {size}");
-            let letters: Vec<String> = {
-                let world = house.sim.world();
-                world.messages.iter().map(|it| it.body("email")).collect()
-            };
-            let over = |letter: &&String| letter.contains("alert.max_per_hour");
-            assert_eq!(
-                letters.iter().filter(over).count(),
-                1,
-                "the first over it says so"
-            );
-
-            // Nobody hears of one again because its event comes again, before the digest and after it.
-            in_batches(&house, &events, size).await;
-            assert_eq!(alerted(&house).len(), 21);
-            house.record(hourly()).await;
-            assert_eq!(digested(&house).len(), 19);
-            in_batches(&house, &events, size).await;
-            house.record(hourly()).await;
-            assert_eq!(heard_of(&house), ids(0..40), "each once");
-            let digest = house.alerts().last().unwrap().clone();
-            assert_eq!(digest["images"][0]["held_by"], json!(["observe-mode"]));
-            let letter = house.sim.world().messages.last().unwrap().body("email");
-            assert!(letter.contains("held by observe-mode"), "{letter}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn records_and_the_ledger_are_the_same_for_an_image_that_waits_for_the_digest() {
-    within_an_hour(|| async {
-        let (world, events) = many(2);
-        let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
-        let house = House::around(world, settings).await;
-        in_batches(&house, &events, 10).await;
-        assert_eq!(house.alerts().len(), 0, "with 0 all of them wait");
-        let journal = house.journal.lock().unwrap().clone();
-        assert_eq!(journal.len(), 2);
-        for record in &journal {
-            assert_eq!(
-                (&record["action"], &record["held_by"]),
-                (&json!("hold"), &json!(["observe-mode"]))
-            );
-            assert!(!record["fix"].as_array().unwrap().is_empty());
-        }
-        let item = |id: &str| {
+    for size in [40, 10] {
+        let (world, events) = many(40);
+        let house = House::around(world, observing(Some(TABLE), "")).await;
+        in_batches(&house, &events, size).await;
+        assert_eq!(alerted(&house).len(), 21, "batches of {size}");
+        let letters: Vec<String> = {
             let world = house.sim.world();
-            json!(world.tables[TABLE].items[&format!("123456789012#eu-west-1#{id}")])
+            world.messages.iter().map(|it| it.body("email")).collect()
         };
-        let kept: Value =
-            serde_json::from_str(item(&ids(0..1)[0])["record"]["S"].as_str().unwrap()).unwrap();
-        assert_eq!(kept["held_by"], json!(["observe-mode"]));
+        let over = |letter: &&String| letter.contains("alert.max_per_hour");
+        assert_eq!(
+            letters.iter().filter(over).count(),
+            1,
+            "the first over it says so"
+        );
+
+        // Nobody hears of one again because its event comes again, before the digest and after it.
+        in_batches(&house, &events, size).await;
+        assert_eq!(alerted(&house).len(), 21);
         house.record(hourly()).await;
-        assert_eq!(heard_of(&house), ids(0..2));
-    })
-    .await;
+        assert_eq!(digested(&house).len(), 19);
+        in_batches(&house, &events, size).await;
+        house.record(hourly()).await;
+        assert_eq!(heard_of(&house), ids(0..40), "each once");
+        let digest = house.alerts().last().unwrap().clone();
+        assert_eq!(digest["images"][0]["held_by"], json!(["observe-mode"]));
+        let letter = house.sim.world().messages.last().unwrap().body("email");
+        assert!(letter.contains("held by observe-mode"), "{letter}");
+    }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
+async fn records_and_the_ledger_are_the_same_for_an_image_that_waits_for_the_digest() {
+    let (world, events) = many(2);
+    let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
+    let house = House::around(world, settings).await;
+    in_batches(&house, &events, 10).await;
+    assert_eq!(house.alerts().len(), 0, "with 0 all of them wait");
+    let journal = house.journal.lock().unwrap().clone();
+    assert_eq!(journal.len(), 2);
+    for record in &journal {
+        assert_eq!(
+            (&record["action"], &record["held_by"]),
+            (&json!("hold"), &json!(["observe-mode"]))
+        );
+        assert!(!record["fix"].as_array().unwrap().is_empty());
+    }
+    let item = |id: &str| {
+        let world = house.sim.world();
+        json!(world.tables[TABLE].items[&format!("123456789012#eu-west-1#{id}")])
+    };
+    let kept: Value =
+        serde_json::from_str(item(&ids(0..1)[0])["record"]["S"].as_str().unwrap()).unwrap();
+    assert_eq!(kept["held_by"], json!(["observe-mode"]));
+    house.record(hourly()).await;
+    assert_eq!(heard_of(&house), ids(0..2));
+}
+
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_number_of_alerts_is_exact_over_all_invocations_at_once() {
-    within_an_hour(|| async {
-        let (world, events) = many(60);
-        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 7")).await;
-        deal_with_all(&house, 12, events).await;
-        assert_eq!(alerted(&house).len(), 8);
-        house.record(hourly()).await;
-        assert_eq!(heard_of(&house), ids(0..60), "each once");
-    })
-    .await;
+    let (world, events) = many(60);
+    let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 7")).await;
+    deal_with_all(&house, 12, events).await;
+    assert_eq!(alerted(&house).len(), 8);
+    house.record(hourly()).await;
+    assert_eq!(heard_of(&house), ids(0..60), "each once");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_new_hour_has_its_own_number_of_alerts() {
-    within_an_hour(|| async {
-        let (world, events) = many(6);
-        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 1")).await;
-        in_batches(&house, &events[..3], 1).await;
-        assert_eq!(alerted(&house), ids(0..2));
-        // The hour is over: its items count for none that comes.
-        house
-            .sim
-            .world()
-            .tables
-            .get_mut(TABLE)
-            .unwrap()
-            .items
-            .retain(|id, _| !id.starts_with("alerts#"));
-        in_batches(&house, &events[3..], 1).await;
-        assert_eq!(alerted(&house), [ids(0..2), ids(3..5)].concat());
-        house.record(hourly()).await;
-        assert_eq!(heard_of(&house), ids(0..6), "each once");
-    })
-    .await;
+    let (world, events) = many(6);
+    let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 1")).await;
+    in_batches(&house, &events[..3], 1).await;
+    assert_eq!(alerted(&house), ids(0..2));
+    // The hour is over: its items count for none that comes.
+    house
+        .sim
+        .world()
+        .tables
+        .get_mut(TABLE)
+        .unwrap()
+        .items
+        .retain(|id, _| !id.starts_with("alerts#"));
+    in_batches(&house, &events[3..], 1).await;
+    assert_eq!(alerted(&house), [ids(0..2), ids(3..5)].concat());
+    house.record(hourly()).await;
+    assert_eq!(heard_of(&house), ids(0..6), "each once");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn discards_and_what_went_wrong_with_them_are_told_whatever_the_number() {
-    within_an_hour(|| async {
-        let cases = [
-            (None, "planned"),
-            (
-                Some(Fault::always("DeregisterImage", FaultKind::AccessDenied)),
-                "refused",
-            ),
-        ];
-        for (fault, last) in cases {
-            let (world, events) = many(1);
-            let settings = with(Some(TABLE), "alert.max_per_hour = 0");
-            let house = House::around(world, settings).await;
-            if let Some(fault) = fault {
-                house.inject(fault);
-            }
-            house.record(events[0].clone()).await;
-            let alert = house.alerts().last().unwrap().clone();
-            let told = alert["outcome"].as_str().or(alert["held_by"][0].as_str());
-            assert_eq!(told, Some(last));
-        }
-        // A discard that was cut off, and of which nobody knows whether somebody took it back.
+    let cases = [
+        (None, "planned"),
+        (
+            Some(Fault::always("DeregisterImage", FaultKind::AccessDenied)),
+            "refused",
+        ),
+    ];
+    for (fault, last) in cases {
         let (world, events) = many(1);
         let settings = with(Some(TABLE), "alert.max_per_hour = 0");
         let house = House::around(world, settings).await;
-        house.inject(Fault::always("DeregisterImage", FaultKind::ResetBefore));
-        house.give(events[0].clone()).await.unwrap_err();
-        turns_end(&house);
-        house.sim.heal();
-        let alerts = house.alerts().len();
-        let record = house.record(events[0].clone()).await;
-        assert_eq!(record["held_by"], json!(["discarded-before"]));
-        assert_eq!(house.alerts().len(), alerts + 1);
-    })
-    .await;
+        if let Some(fault) = fault {
+            house.inject(fault);
+        }
+        house.record(events[0].clone()).await;
+        let alert = house.alerts().last().unwrap().clone();
+        let told = alert["outcome"].as_str().or(alert["held_by"][0].as_str());
+        assert_eq!(told, Some(last));
+    }
+    // A discard that was cut off, and of which nobody knows whether somebody took it back.
+    let (world, events) = many(1);
+    let settings = with(Some(TABLE), "alert.max_per_hour = 0");
+    let house = House::around(world, settings).await;
+    house.inject(Fault::always("DeregisterImage", FaultKind::ResetBefore));
+    house.give(events[0].clone()).await.unwrap_err();
+    turns_end().await;
+    house.sim.heal();
+    let alerts = house.alerts().len();
+    let record = house.record(events[0].clone()).await;
+    assert_eq!(record["held_by"], json!(["discarded-before"]));
+    assert_eq!(house.alerts().len(), alerts + 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn conflicts_count_too_and_the_digest_has_a_message_for_each_verdict() {
-    within_an_hour(|| async {
-        let (mut world, events) = many(4);
-        for id in &ids(2..4) {
-            let image = world.images.get_mut(id).unwrap();
-            *image = billing(image.clone(), "Windows", "RunInstances:0010");
-        }
-        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
-        in_batches(&house, &events, 10).await;
-        assert_eq!(house.alerts().len(), 0);
-        house.record(hourly()).await;
-        let world = house.sim.world();
-        let verdicts: Vec<(String, usize)> = world
-            .messages
-            .iter()
-            .map(|message| {
-                let body: Value = serde_json::from_str(&message.body("sqs")).unwrap();
-                let images = body["images"].as_array().unwrap().len();
-                let attribute = message
-                    .attributes
-                    .iter()
-                    .find(|(name, _)| *name == "verdict");
-                (attribute.unwrap().1.value.clone(), images)
-            })
-            .collect();
-        assert_eq!(verdicts, [("mismatch".into(), 2), ("conflict".into(), 2)]);
-    })
-    .await;
+    let (mut world, events) = many(4);
+    for id in &ids(2..4) {
+        let image = world.images.get_mut(id).unwrap();
+        *image = billing(image.clone(), "Windows", "RunInstances:0010");
+    }
+    let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
+    in_batches(&house, &events, 10).await;
+    assert_eq!(house.alerts().len(), 0);
+    house.record(hourly()).await;
+    let world = house.sim.world();
+    let verdicts: Vec<(String, usize)> = world
+        .messages
+        .iter()
+        .map(|message| {
+            let body: Value = serde_json::from_str(&message.body("sqs")).unwrap();
+            let images = body["images"].as_array().unwrap().len();
+            let attribute = message
+                .attributes
+                .iter()
+                .find(|(name, _)| *name == "verdict");
+            (attribute.unwrap().1.value.clone(), images)
+        })
+        .collect();
+    assert_eq!(verdicts, [("mismatch".into(), 2), ("conflict".into(), 2)]);
 }
 
 /// Silence is worse than noise.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_a_ledger_that_lasts_every_alert_goes_out_at_once() {
-    within_an_hour(|| async {
-        let (world, events) = many(4);
-        let house = House::around(world, observing(None, "alert.max_per_hour = 0")).await;
-        in_batches(&house, &events, 10).await;
-        assert_eq!(alerted(&house).len(), 4, "in memory");
+    let (world, events) = many(4);
+    let house = House::around(world, observing(None, "alert.max_per_hour = 0")).await;
+    in_batches(&house, &events, 10).await;
+    assert_eq!(alerted(&house).len(), 4, "in memory");
 
-        // Down altogether, for the count alone, and for the digest alone.
-        let faults = [
-            Fault::always("UpdateItem", FaultKind::InternalError),
-            Fault::always("TransactWriteItems", FaultKind::InternalError),
-            Fault::from_nth("TransactWriteItems", 2, FaultKind::InternalError),
-        ];
-        for fault in faults {
-            let (world, events) = many(2);
-            let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
-            let house = House::around(world, settings).await;
-            house.inject(fault);
-            for event in &events {
-                let _ = house.give(event.clone()).await;
-            }
-            let waiting = {
-                house.sim.heal();
-                house.record(hourly()).await;
-                digested(&house)
-            };
-            assert_eq!(heard_of(&house).len(), 2, "{waiting:?}");
-            assert!(waiting.len() < 2, "{waiting:?}");
+    // Down altogether, for the count alone, and for the digest alone.
+    let faults = [
+        Fault::always("UpdateItem", FaultKind::InternalError),
+        Fault::always("TransactWriteItems", FaultKind::InternalError),
+        Fault::from_nth("TransactWriteItems", 2, FaultKind::InternalError),
+    ];
+    for fault in faults {
+        let (world, events) = many(2);
+        let settings = observing(Some(TABLE), "alert.max_per_hour = 0");
+        let house = House::around(world, settings).await;
+        house.inject(fault);
+        for event in &events {
+            let _ = house.give(event.clone()).await;
         }
-    })
-    .await;
+        let waiting = {
+            house.sim.heal();
+            house.record(hourly()).await;
+            digested(&house)
+        };
+        assert_eq!(heard_of(&house).len(), 2, "{waiting:?}");
+        assert!(waiting.len() < 2, "{waiting:?}");
+    }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_is_right_by_the_time_of_the_digest_is_not_in_it() {
-    within_an_hour(|| async {
-        let (world, events) = many(3);
-        let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
-        in_batches(&house, &events, 10).await;
-        {
-            let mut world = house.sim.world();
-            let image = world.images.get_mut(&ids(1..2)[0]).unwrap();
-            *image = billing(image.clone(), "Windows", "RunInstances:0002");
-        }
-        in_batches(&house, &events[1..2], 1).await;
-        house.record(hourly()).await;
-        assert_eq!(heard_of(&house), [ids(0..1), ids(2..3)].concat());
-    })
-    .await;
+    let (world, events) = many(3);
+    let house = House::around(world, observing(Some(TABLE), "alert.max_per_hour = 0")).await;
+    in_batches(&house, &events, 10).await;
+    {
+        let mut world = house.sim.world();
+        let image = world.images.get_mut(&ids(1..2)[0]).unwrap();
+        *image = billing(image.clone(), "Windows", "RunInstances:0002");
+    }
+    in_batches(&house, &events[1..2], 1).await;
+    house.record(hourly()).await;
+    assert_eq!(heard_of(&house), [ids(0..1), ids(2..3)].concat());
 }

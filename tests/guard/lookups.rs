@@ -31,7 +31,7 @@ fn of_a_volume() -> Given {
     given().taken_of_volume(Some(PARENT_SNAPSHOT))
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn where_searches_among_others_are_slow_own_images_speak_all_the_same() {
     let given = of_a_volume().bills("Windows");
     let given = given.other_image(PARENT_SNAPSHOT, "Windows", |_| ());
@@ -41,7 +41,7 @@ async fn where_searches_among_others_are_slow_own_images_speak_all_the_same() {
     assert_eq!(outcome(&record), "verified by lineage: none");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn where_searches_among_others_are_slow_a_wrong_tag_discards_nothing() {
     let wrong = || {
         let given = of_a_volume().bills("SUSE Linux").tag("Windows");
@@ -75,14 +75,14 @@ async fn where_searches_among_others_are_slow_a_wrong_tag_discards_nothing() {
 }
 
 /// Where nothing is to be discarded, nobody waits for it.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_search_without_an_answer_brings_no_event_back_unless_a_discard_is_due() {
     let (house, event) = of_a_volume().house("").await;
     slow_among_others(&house, Duration::from_secs(120));
     assert_eq!(outcome(&house.record(event).await), "unverifiable: none");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_page_without_items_is_not_the_last() {
     let (house, event) = given()
         .bills("Windows")
@@ -130,7 +130,7 @@ async fn a_page_without_items_is_not_the_last() {
     assert_eq!(record["references"], json!([arn]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn lookups_are_those_that_ec2_answers_fast() {
     let (house, event) = given()
         .taken_of_root_of("Linux/UNIX")
@@ -183,7 +183,7 @@ async fn lookups_are_those_that_ec2_answers_fast() {
 }
 
 /// The image that an instance was launched from is known by its id.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_parent_of_an_instance_is_asked_for_by_its_id_before_anybody_is_searched_for() {
     let (house, event) = given()
         .bills("Windows")
@@ -202,14 +202,14 @@ async fn the_parent_of_an_instance_is_asked_for_by_its_id_before_anybody_is_sear
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
     // The snapshot is of a copy of the root volume of a Windows instance.
     let given = given().bills("Windows").taken_of_root_of("Windows");
     let given = given.with(|world| {
         let mut copy = Volume::new(COPY_OF_VOLUME);
         copy.source_volume_id = Some(VOLUME.into());
-        copy.create_time = Utc::now() - TimeDelta::minutes(30);
+        copy.create_time = now() - TimeDelta::minutes(30);
         world.add_volume(copy);
         world.snapshots.get_mut(SNAPSHOT).unwrap().volume_id = COPY_OF_VOLUME.into();
     });
@@ -227,12 +227,12 @@ async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
     // It was copied before the volume was attached: the instance says nothing of it.
     let earlier = given.with(|world| {
         let copy = world.volumes.get_mut(COPY_OF_VOLUME).unwrap();
-        copy.create_time = Utc::now() - TimeDelta::minutes(90);
+        copy.create_time = now() - TimeDelta::minutes(90);
     });
     assert_eq!(outcome(&earlier.run("").await.1), "unverifiable: none");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_others_were_copied_from_is_in_use() {
     for state in ["available", "pending", "disabled"] {
         let house = House::of(expecting("Windows")).await;
@@ -253,7 +253,7 @@ async fn an_image_that_others_were_copied_from_is_in_use() {
 }
 
 /// A search among everybody's images is slow.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn one_image_that_is_gone_makes_no_search_of_a_question_by_ids() {
     let (house, event) = given()
         .bills("Windows")
@@ -275,7 +275,7 @@ async fn one_image_that_is_gone_makes_no_search_of_a_question_by_ids() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_remark_that_failed_holds_no_discard() {
     let (house, event) = given()
         .taken_of_root_of("Windows")
@@ -290,7 +290,7 @@ async fn a_remark_that_failed_holds_no_discard() {
 }
 
 /// EC2 refuses CreateTags while others tag the image.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn tags_that_others_write_at_the_moment_are_waited_for() {
     let busy = || refuse("ConcurrentTagAccess", "Try again later.");
     let house = House::of(expecting("Windows")).await;
@@ -307,7 +307,7 @@ async fn tags_that_others_write_at_the_moment_are_waited_for() {
 }
 
 /// EC2 says of the instance that it is Windows, and that it is billed as Red Hat.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_witness_that_contradicts_itself_for_good_brings_the_event_back_for_a_while() {
     let given = || {
         let operation = Some("RunInstances:0010".into());
@@ -319,13 +319,13 @@ async fn regression_a_witness_that_contradicts_itself_for_good_brings_the_event_
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
     let (house, _) = given().house("").await;
     let record = house
-        .record(registered_at(Utc::now() - TimeDelta::minutes(31)))
+        .record(registered_at(now() - TimeDelta::minutes(31)))
         .await;
     assert_eq!(outcome(&record), "unverifiable: none");
 }
 
 /// What EC2's answer lacks of an instance is no matter where the instance is no witness anyway.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_instance_that_is_no_witness_needs_no_answer_that_is_whole() {
     let data_volume = |device: &str| {
         let given = given().taken_of_root_of("Windows");

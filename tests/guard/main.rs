@@ -1,5 +1,5 @@
-//! The whole flow through the public surface: the real SDK talks to `sim` over HTTP, and what the
-//! guard did is read from the server's side.
+//! The whole flow through the public surface: the real SDK talks to `sim`, in this process and on virtual time, in some
+//! tests over HTTP; and what the guard did is read from the server's side.
 
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
@@ -22,9 +22,9 @@ mod settings;
 mod settling;
 mod thaw;
 mod unreadable;
+mod virtual_time;
 mod way_back;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,15 +33,19 @@ use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::{Asked, Policy};
 use ami_billing_guard::telemetry::Line;
-use ami_billing_guard::{Aws, Deadline, Error, Guard, Tally};
+use ami_billing_guard::{Aws, Clock, Deadline, Error, Guard, Tally};
 use chrono::{TimeDelta, Utc};
+use disk::contained::Reader;
 use serde_json::{Value, json};
+use sim::clock::now;
 use sim::{
     Answer, Fault, FaultKind, Image, Instance, Invisible, Lingering, Reference, Sim, Snapshot,
     World,
 };
 
 const AMI: &str = "ami-0a1b2c3d4e5f60001";
+/// What the guard goes by where time is virtual.
+const CLOCK: Clock = Clock::new(now, || fastrand::u64(..));
 /// The program that reads disks.
 const READER: &str = env!("CARGO_BIN_EXE_guard");
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
@@ -64,7 +68,7 @@ struct Settings {
     settle: Duration,
     ledger_table: Option<&'static str>,
     chat_topic: Option<&'static str>,
-    reader: PathBuf,
+    reader: Reader,
     recycle_bin_rule: Option<&'static str>,
     queue_url: Option<&'static str>,
 }
@@ -84,7 +88,10 @@ impl Default for Settings {
             settle: Duration::from_secs(300),
             ledger_table: None,
             chat_topic: None,
-            reader: READER.into(),
+            reader: match sim::clock::is_virtual() {
+                true => Reader::Here,
+                false => Reader::Child(READER.into()),
+            },
             recycle_bin_rule: None,
             queue_url: None,
         }
@@ -113,12 +120,19 @@ impl House {
     }
 
     async fn around(world: World, settings: Settings) -> House {
-        let sim = Sim::start(world).await.unwrap();
+        // On sockets only where time is real.
+        let sim = match sim::clock::is_virtual() {
+            true => Sim::in_process(world),
+            false => Sim::start(world).await.unwrap(),
+        };
         // In one process, the SDK has one quota of retries for a service in a Region: what fails in one house
         // must not use up another's.
         static HOUSES: AtomicUsize = AtomicUsize::new(0);
         let region = format!("eu-west-1-{}", HOUSES.fetch_add(1, Ordering::Relaxed));
-        let aws = Aws::connect_to_simulator(&sim.endpoint(), &region).await;
+        let aws = match sim::clock::is_virtual() {
+            true => Aws::in_process(sim.client(), &region, CLOCK).await,
+            false => Aws::connect_to_simulator(&sim.endpoint(), &region).await,
+        };
         let config = Config {
             mode: settings.mode,
             alert_topic: Some(TOPIC.into()),
@@ -256,26 +270,13 @@ fn named(call: sim::Call) -> String {
     }
 }
 
-/// Runs what counts on one hour's limit of discards; once more, if the hour struck meanwhile.
-async fn within_an_hour<F: Future<Output = ()> + Send + 'static>(test: impl Fn() -> F) {
-    let hour = || Utc::now().format("%H").to_string();
-    loop {
-        let begun = hour();
-        match tokio::spawn(test()).await {
-            Err(_) if hour() != begun => {}
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-            Ok(()) => return,
-        }
-    }
-}
-
 fn in_a_minute() -> Deadline {
     Deadline::now() + Duration::from_secs(60)
 }
 
 /// A registration that CloudTrail tells of, six minutes ago.
 fn registered() -> Value {
-    registered_at(Utc::now() - TimeDelta::minutes(6))
+    registered_at(now() - TimeDelta::minutes(6))
 }
 
 fn registered_at(time: chrono::DateTime<Utc>) -> Value {
@@ -294,7 +295,7 @@ fn registered_at(time: chrono::DateTime<Utc>) -> Value {
 
 /// A state change of eleven minutes ago: the event of CloudTrail that says more would have come.
 fn became_available() -> Value {
-    became_available_at(Utc::now() - TimeDelta::minutes(11))
+    became_available_at(now() - TimeDelta::minutes(11))
 }
 
 fn became_available_at(time: chrono::DateTime<Utc>) -> Value {
@@ -373,7 +374,7 @@ const CLEAN_DISCARD: [&str; 15] = [
     "ListImagesInRecycleBin",
 ];
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregistered() {
     let house = House::of(expecting("Windows")).await;
     let record = house.record(registered()).await;
@@ -407,7 +408,7 @@ async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregist
     assert_eq!(*house.journal.lock().unwrap(), [record]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_verified_image_costs_one_call() {
     let house = House::of(billing(
         expecting("Windows"),
@@ -423,7 +424,7 @@ async fn a_verified_image_costs_one_call() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_without_platform_details_is_discarded_without_any_expectation() {
     let house = House::of(billing(image(), "", "")).await;
     let record = house.record(registered()).await;
@@ -434,7 +435,7 @@ async fn an_image_without_platform_details_is_discarded_without_any_expectation(
     assert!(!house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn verdicts_that_do_not_discard_leave_the_image_alone() {
     let cases = [
         (image(), "unverifiable", 0),
@@ -485,10 +486,10 @@ async fn verdicts_that_do_not_discard_leave_the_image_alone() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_second_delivery_does_no_harm_and_says_gone() {
     let house = House::of(expecting("Windows")).await;
-    let event = registered_at(Utc::now() - TimeDelta::minutes(11));
+    let event = registered_at(now() - TimeDelta::minutes(11));
     house.record(event.clone()).await;
     house.sim.forget_calls();
     let record = house.record(event).await;
@@ -500,7 +501,7 @@ async fn a_second_delivery_does_no_harm_and_says_gone() {
     assert_eq!(house.alerts().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn observe_mode_only_looks_and_tells() {
     let settings = Settings {
         mode: Mode::Observe,
@@ -514,7 +515,7 @@ async fn observe_mode_only_looks_and_tells() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
     let protected = {
         let mut image = expecting("Windows");
@@ -531,7 +532,7 @@ async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
     };
     let old = {
         let mut image = expecting("Windows");
-        image.creation_date = Utc::now() - TimeDelta::hours(25);
+        image.creation_date = now() - TimeDelta::hours(25);
         image
     };
     let created = {
@@ -569,7 +570,7 @@ async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_refers_to_an_image_holds_its_discard_and_is_listed() {
     let running = |world: &mut World| world.add_instance(Instance::new("i-1", AMI));
     let stopped = |world: &mut World| {
@@ -615,7 +616,7 @@ async fn what_refers_to_an_image_holds_its_discard_and_is_listed() {
     assert!(house.alerts()[0]["references"][0].is_string());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_instance_that_is_launched_between_judgement_and_act_holds_the_discard() {
     let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         world.add_instance(Instance::new("i-1", AMI));
@@ -625,7 +626,7 @@ async fn an_instance_that_is_launched_between_judgement_and_act_holds_the_discar
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_is_shared_is_held_and_the_alert_says_with_whom() {
     let mut shared = expecting("Windows");
     shared.shared_with.insert("210987654321".into());
@@ -651,7 +652,7 @@ async fn an_image_that_is_shared_is_held_and_the_alert_says_with_whom() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn nobody_is_there_to_hear_of_a_discard() {
     let house = House::of(expecting("Windows")).await;
     for topic in house.sim.world().topics.values_mut() {
@@ -662,7 +663,7 @@ async fn nobody_is_there_to_hear_of_a_discard() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_look_around_that_fails_holds_the_discard_and_says_why() {
     for (action, interlock, words) in [
         (
@@ -688,7 +689,7 @@ async fn a_look_around_that_fails_holds_the_discard_and_says_why() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_default_of_the_policy_tells_and_never_discards() {
     let settings = Settings::policy("[defaults]\nexpect = \"Windows\"");
     let house = House::with(image(), settings).await;
@@ -701,7 +702,7 @@ async fn the_default_of_the_policy_tells_and_never_discards() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn action_none_tells_and_disable_disables() {
     let settings = Settings::policy("[discard]\naction = \"none\"");
     let house = House::with(expecting("Windows"), settings).await;
@@ -729,10 +730,10 @@ async fn action_none_tells_and_disable_disables() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_young_image_comes_again_unless_a_tag_verifies_it() {
     let young = |mut image: Image| {
-        image.creation_date = Utc::now() - TimeDelta::seconds(30);
+        image.creation_date = now() - TimeDelta::seconds(30);
         image
     };
     for image in [expecting("Windows"), image(), billing(image(), "", "")] {
@@ -753,7 +754,7 @@ async fn a_young_image_comes_again_unless_a_tag_verifies_it() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_becomes_visible_late_is_waited_for_within_the_budget() {
     for invisible_as in [Invisible::NotFound, Invisible::Empty] {
         let mut image = expecting("Linux");
@@ -779,7 +780,7 @@ async fn an_image_that_becomes_visible_late_is_waited_for_within_the_budget() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn pending_is_waited_for_and_failed_states_are_failed_not_empty() {
     let in_state = |state: &str| {
         let mut image = billing(expecting("Windows"), "", "");
@@ -814,7 +815,7 @@ async fn pending_is_waited_for_and_failed_states_are_failed_not_empty() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_recently_deregistered_image_is_gone_not_empty() {
     for empty_for in [None, Some(0)] {
         let house = House::of(expecting("Windows")).await;
@@ -829,7 +830,7 @@ async fn a_recently_deregistered_image_is_gone_not_empty() {
                 .deregistered
                 .insert(AMI.into(), sim::Deregistered { image, lingering });
         }
-        let old = registered_at(Utc::now() - TimeDelta::minutes(11));
+        let old = registered_at(now() - TimeDelta::minutes(11));
         assert_eq!(house.record(old).await["verdict"], "gone");
         // Not knowing whether it is not there yet or no more is no verdict.
         let error = house.give(registered()).await.unwrap_err();
@@ -837,7 +838,7 @@ async fn a_recently_deregistered_image_is_gone_not_empty() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -851,7 +852,7 @@ async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_denied_deregistration_names_permission_and_resource() {
     let settings = Settings {
         wait: Duration::from_millis(300),
@@ -868,7 +869,7 @@ async fn a_denied_deregistration_names_permission_and_resource() {
     assert_eq!(house.alerts().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_denial_right_after_tagging_may_pass() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::nth("DeregisterImage", 1, FaultKind::AccessDenied));
@@ -876,7 +877,7 @@ async fn a_denial_right_after_tagging_may_pass() {
     assert_eq!(house.alerts().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_can_not_be_tagged_is_held() {
     let mut full = expecting("Windows");
     (1..50).for_each(|n| {
@@ -901,7 +902,7 @@ async fn an_image_that_can_not_be_tagged_is_held() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_an_alert_nothing_is_discarded_and_a_retry_completes_it() {
     for fault in [
         FaultKind::AccessDenied,
@@ -925,7 +926,7 @@ async fn without_an_alert_nothing_is_discarded_and_a_retry_completes_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_lost_answer_to_a_deregistration_is_cleared_up_by_looking() {
     for fault in [FaultKind::ResetAfter, FaultKind::CutBody] {
         let house = House::of(expecting("Windows")).await;
@@ -937,7 +938,7 @@ async fn a_lost_answer_to_a_deregistration_is_cleared_up_by_looking() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_deregistration_that_does_not_get_through_is_told_of_and_tried_again() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always("DeregisterImage", FaultKind::Throttle));
@@ -951,7 +952,7 @@ async fn a_deregistration_that_does_not_get_through_is_told_of_and_tried_again()
     assert_eq!(house.record(registered()).await["outcome"], "done");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn passing_faults_are_retried_by_the_sdk_and_lasting_ones_by_the_queue() {
     for action in ["DescribeImages", "CreateTags", "Publish", "DeregisterImage"] {
         for fault in [
@@ -976,7 +977,7 @@ async fn passing_faults_are_retried_by_the_sdk_and_lasting_ones_by_the_queue() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_look_that_fails_is_not_a_failed_discard() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -1003,7 +1004,7 @@ async fn a_look_that_fails_is_not_a_failed_discard() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_a_recycle_bin_rule_the_record_does_not_promise_a_way_back() {
     let settings = Settings {
         wait: Duration::from_millis(300),
@@ -1046,7 +1047,7 @@ async fn with_a_change_on_the_way(image: Image, change: impl FnOnce(&mut World))
     (house, record)
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
     let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         let image = world.images.get_mut(AMI).unwrap();
@@ -1084,7 +1085,7 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn protection_that_comes_between_judgement_and_act_holds_the_discard() {
     let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         let image = world.images.get_mut(AMI).unwrap();
@@ -1096,7 +1097,7 @@ async fn protection_that_comes_between_judgement_and_act_holds_the_discard() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_somebody_deregisters_on_the_way_is_gone() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::nth(
@@ -1111,7 +1112,7 @@ async fn an_image_that_somebody_deregisters_on_the_way_is_gone() {
     assert!(house.alerts().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_time_left_no_discard_is_begun() {
     let house = House::of(expecting("Windows")).await;
     let soon = Deadline::now() + Duration::from_secs(10);
@@ -1120,7 +1121,7 @@ async fn without_time_left_no_discard_is_begun() {
     assert_eq!(house.calls(), HELD[..5]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_answer_that_does_not_come_ends_before_the_invocation_does() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -1139,7 +1140,7 @@ fn batch(bodies: &[String]) -> Value {
     json!({ "Records": messages.collect::<Vec<_>>() })
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn of_a_batch_only_the_failed_messages_come_back() {
     let house = House::of(expecting("Windows")).await;
     let mut other = registered();
@@ -1162,7 +1163,7 @@ async fn of_a_batch_only_the_failed_messages_come_back() {
     assert_eq!(house.journal.lock().unwrap().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_batch_whose_messages_can_not_be_named_comes_back_whole() {
     let house = House::of(expecting("Windows")).await;
     for input in [
@@ -1177,7 +1178,7 @@ async fn a_batch_whose_messages_can_not_be_named_comes_back_whole() {
     assert!(house.calls().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_ignored_event_costs_no_call_and_is_on_record() {
     let house = House::of(expecting("Windows")).await;
     let mut event = registered();
@@ -1197,7 +1198,7 @@ async fn an_ignored_event_costs_no_call_and_is_on_record() {
     assert_eq!(house.journal.lock().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn tags_that_an_event_claims_are_no_evidence() {
     let house = House::of(image()).await;
     let mut event = registered();
@@ -1207,7 +1208,7 @@ async fn tags_that_an_event_claims_are_no_evidence() {
     assert_eq!(house.record(event).await["verdict"], "unverifiable");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
     let house = House::of(expecting("Windows")).await;
     house.record(registered()).await;
@@ -1228,7 +1229,7 @@ async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_not_found_while_the_image_stands_is_no_discard() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -1243,7 +1244,7 @@ async fn regression_not_found_while_the_image_stands_is_no_discard() {
     assert!(house.image_stands());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_denial_after_an_attempt_whose_answer_was_lost_is_a_discard() {
     let settings = Settings {
         wait: Duration::from_millis(300),
@@ -1265,7 +1266,7 @@ async fn regression_a_denial_after_an_attempt_whose_answer_was_lost_is_a_discard
     assert_eq!(house.alerts().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_time_cuts_off_is_on_record() {
     let house = House::of(expecting("Windows")).await;
     house.inject(Fault::always(
@@ -1298,7 +1299,7 @@ fn marked_for(event_id: &str, image: Image) -> Image {
 
 const EVENT: &str = "7bf73129-1428-4cd3-a780-95db273d1602";
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_mark_that_an_earlier_delivery_left_is_taken_back() {
     let marked = marked_for(EVENT, expecting("Linux"));
     let house = House::of(marked.clone()).await;
@@ -1314,7 +1315,7 @@ async fn regression_a_mark_that_an_earlier_delivery_left_is_taken_back() {
     assert_eq!(house.record(registered()).await["verdict"], "verified");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_another_events_mark_and_that_of_a_held_discard_and_any_in_observe_mode_stay() {
     let observe = || Settings {
         mode: Mode::Observe,
@@ -1349,7 +1350,7 @@ async fn with_a_slow_look(action: &str, n: usize) -> (House, Value) {
     (house, json!(answer))
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_slow_look_after_a_discard_does_not_turn_it_into_a_failure() {
     let (bin, images) = tokio::join!(
         with_a_slow_look("ListImagesInRecycleBin", 1),
@@ -1363,7 +1364,7 @@ async fn regression_a_slow_look_after_a_discard_does_not_turn_it_into_a_failure(
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_verdict_that_nobody_could_be_told_of_is_on_record() {
     let extra = billing(
         expecting("Windows"),
@@ -1389,7 +1390,7 @@ async fn regression_a_verdict_that_nobody_could_be_told_of_is_on_record() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_lost_answer_is_cleared_up_also_while_ec2_still_lists_the_image() {
     let house = House::of(expecting("Windows")).await;
     house.sim.world().after_deregistration = Lingering {
@@ -1407,7 +1408,7 @@ async fn regression_a_lost_answer_is_cleared_up_also_while_ec2_still_lists_the_i
     assert_eq!(house.told(), ["planned"]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_instance_store_image_is_promised_no_way_back_that_it_does_not_have() {
     let mut image = billing(image(), "", "");
     image.root_device_type = "instance-store".into();
@@ -1427,7 +1428,7 @@ async fn an_instance_store_image_is_promised_no_way_back_that_it_does_not_have()
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_answer_that_ends_early_is_no_answer_wherever_it_ends() {
     // With details, tags and protection that a shortened answer could lack.
     let mut image = billing(expecting("Windows"), "Windows", "RunInstances:0002");

@@ -33,7 +33,7 @@ fn found(report: &Value, name: &str) -> String {
     check["found"].as_str().unwrap().to_owned()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing() {
     let marked = tagged(image(), "ami-billing-guard:discard", "true");
     let mut world = World::default();
@@ -82,7 +82,7 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
 }
 
 /// What was found out with a call took so long; a dry run is not measured, as it is not what is done later.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
     let house = House::of(image()).await;
     let own = ("Owner.1", "self");
@@ -112,7 +112,7 @@ async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
 
 /// References are looked up of a real image, as they are before a discard: EC2 looks for the image before it asks what
 /// the caller may do.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_self_test_asks_what_refers_to_a_real_image_by_the_resource_types_of_the_role() {
     let house = House::of(image()).await;
     report(&house).await;
@@ -131,7 +131,7 @@ async fn the_self_test_asks_what_refers_to_a_real_image_by_the_resource_types_of
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() {
     let house = House::of(image()).await;
     let report = house
@@ -155,7 +155,7 @@ async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() 
     );
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn whether_chat_can_be_told_is_a_check_of_its_own() {
     let house = House::with_chat(World::default(), settings()).await;
     house.inject(Fault::nth("Publish", 2, FaultKind::AccessDenied));
@@ -171,7 +171,7 @@ async fn whether_chat_can_be_told_is_a_check_of_its_own() {
     assert_eq!(report["ok"], false);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_is_missing_is_named() {
     let house = House::with_chat(World::default(), settings()).await;
     {
@@ -215,7 +215,7 @@ async fn what_is_missing_is_named() {
     assert!(found(&report, "ec2:CreateTags").contains("missing on ami-"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_nothing() {
     let house = House::with_chat(World::default(), settings()).await;
     house.sim.world().add_image(image());
@@ -235,7 +235,7 @@ async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_noth
     assert_eq!(self::states(&report)["ec2:DeregisterImage"], "failed");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_an_image_of_its_own_what_concerns_images_is_not_known() {
     let house = House::around(World::default(), settings()).await;
     let report = report(&house).await;
@@ -244,7 +244,7 @@ async fn without_an_image_of_its_own_what_concerns_images_is_not_known() {
     assert!(found(&report, "ec2:CreateTags").contains("no image of its own"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at() {
     let house = House::of(image()).await;
     for order in [
@@ -265,7 +265,7 @@ async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at()
     assert!(house.calls().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn in_memory_the_ledger_of_an_enforcing_guard_is_no_ledger() {
     let house = House::of(image()).await;
     assert_eq!(states(&report(&house).await)["ledger"], "failed");
@@ -286,7 +286,7 @@ async fn house_with_a_chat() -> House {
     House::with_chat(world, settings()).await
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
     for fault in [
         FaultKind::AccessDenied,
@@ -307,7 +307,7 @@ async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_chat_hears_nothing_that_the_alert_topic_did_not_take() {
     let house = house_with_a_chat().await;
     house.inject(Fault::nth("Publish", 1, FaultKind::AccessDenied));

@@ -23,7 +23,7 @@ fn settings() -> Settings {
 
 /// A moment so many seconds ago. EC2 shows creation dates by the second.
 fn ago(seconds: i64) -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(0) - TimeDelta::seconds(seconds)
+    now().trunc_subsecs(0) - TimeDelta::seconds(seconds)
 }
 
 /// A Linux/UNIX image that is expected to be Windows.
@@ -87,7 +87,7 @@ fn asked(house: &House) -> usize {
     calls.iter().filter(hides).count()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_judged_the_next_time()
  {
     let (young, settled, younger) = (ago(900), ago(SETTLE), ago(20));
@@ -98,9 +98,9 @@ async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_j
     )
     .await;
     let events = images.map(|(id, created)| about(id, created).to_string());
-    let before = Utc::now();
+    let before = now();
     let answer = house.give(batch(&events)).await.unwrap();
-    let after = Utc::now();
+    let after = now();
 
     assert_eq!(failed(&answer), ["message-0", "message-2"]);
     let hidden = hidden(&house);
@@ -133,7 +133,7 @@ async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_j
     assert_eq!(asked(&house), 2);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
     let refused = [
         FaultKind::AccessDenied,
@@ -159,7 +159,7 @@ async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_queue_that_does_not_answer_does_not_use_up_the_time_for_the_answer() {
     let created = ago(900);
     let house = house_with(vec![wrong(AMI, created)], settings()).await;
@@ -175,7 +175,7 @@ async fn a_queue_that_does_not_answer_does_not_use_up_the_time_for_the_answer() 
     assert_eq!(asked(&house), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn no_other_error_hides_a_message() {
     let settled = ago(SETTLE);
     let throttled = Fault::always("DescribeImages", FaultKind::Throttle);
@@ -221,7 +221,7 @@ async fn no_other_error_hides_a_message() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn without_a_queue_url_or_a_message_nothing_is_hidden() {
     let created = ago(900);
     let event = about(AMI, created);
@@ -245,7 +245,7 @@ async fn without_a_queue_url_or_a_message_nothing_is_hidden() {
     assert_eq!((failed(&answer), asked(&house)), (vec!["message-0"], 0));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn every_message_of_a_young_image_is_hidden() {
     let created = ago(20);
     let house = house_with(vec![wrong(AMI, created)], settings()).await;
@@ -257,7 +257,7 @@ async fn every_message_of_a_young_image_is_hidden() {
 
 /// Both events of a registration become visible when the image has settled, in any order: the one that does not say who
 /// registered the image waits for the other, however long the settle time is.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn after_a_long_settle_time_a_state_change_still_waits_for_who_registered_the_image() {
     let created = ago(SETTLE + 2);
     let house = house_with(vec![wrong(AMI, created)], settings()).await;

@@ -117,7 +117,7 @@ fn no_mark(house: &House) {
 
 /// The discard is seen to its end, or the guard is cut off right after EC2 carried it out. The guard's mark is on the
 /// image, or people took it off. Each time, each attribute of each item is damaged in each way.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_was_brought_back_is_never_discarded_whatever_is_wrong_with_the_ledger()
  {
     let calls = calls_of_a_discard("").await;
@@ -137,7 +137,7 @@ async fn regression_an_image_that_was_brought_back_is_never_discarded_whatever_i
         };
         house.sim.heal();
         restore(&house);
-        super::ledger::turns_end(&house);
+        super::ledger::turns_end().await;
         let image = house.sim.world().images[AMI].clone();
         let intact = items(&house);
         for marked in [true, false] {
@@ -179,7 +179,7 @@ fn event_of_sibling() -> Value {
 }
 
 /// An image was discarded, and people register another one from its snapshot.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_with_what_the_ledger_has_of_its_snapshot()
  {
     let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
@@ -192,7 +192,7 @@ async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_w
     let mut sibling = expecting("Windows");
     sibling.id = SIBLING.into();
     sibling.name = "again".into();
-    sibling.creation_date = Utc::now();
+    sibling.creation_date = now();
     let mut tried = 0;
     for (what, items) in damaged(&intact) {
         if items.get(of_snapshot) == intact.get(of_snapshot) {
@@ -213,51 +213,48 @@ async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_w
 }
 
 /// The hour has had all its discards, and its counter is damaged.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_hourly_counter_that_cannot_be_read_lets_no_discard_pass() {
-    within_an_hour(|| async {
-        let policy = "[discard]\nmax_per_hour = 1";
-        let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
-        house.record(registered()).await;
-        let intact = items(&house);
-        let (counter, _) = intact
-            .iter()
-            .find(|(id, _)| id.starts_with("hour#"))
-            .unwrap();
-        let mut sibling = expecting("Windows");
-        sibling.id = SIBLING.into();
-        sibling.name = "another".into();
-        sibling.block_devices[0].snapshot_id = Some("snap-0a1b2c3d4e5f60002".into());
-        house
-            .sim
-            .world()
-            .add_snapshot(Snapshot::new("snap-0a1b2c3d4e5f60002"));
-        let mut tried = 0;
-        for (what, items) in damaged(&intact) {
-            if items.get(counter) == intact.get(counter) {
-                continue;
-            }
-            put(&house, &items);
-            house.sim.world().add_image(sibling.clone());
-            twice(&house, event_of_sibling).await;
-            assert_eq!(discards(&house), 1, "{what}");
-            let last = house.journal.lock().unwrap().last().unwrap().clone();
-            let held_by = last["held_by"].as_array().unwrap();
-            let named = ["ledger-unavailable", "limit"].map(|name| json!(name));
-            assert!(
-                held_by.len() == 1 && named.contains(&held_by[0]),
-                "{what}: {last}"
-            );
-            tried += 1;
+    let policy = "[discard]\nmax_per_hour = 1";
+    let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
+    house.record(registered()).await;
+    let intact = items(&house);
+    let (counter, _) = intact
+        .iter()
+        .find(|(id, _)| id.starts_with("hour#"))
+        .unwrap();
+    let mut sibling = expecting("Windows");
+    sibling.id = SIBLING.into();
+    sibling.name = "another".into();
+    sibling.block_devices[0].snapshot_id = Some("snap-0a1b2c3d4e5f60002".into());
+    house
+        .sim
+        .world()
+        .add_snapshot(Snapshot::new("snap-0a1b2c3d4e5f60002"));
+    let mut tried = 0;
+    for (what, items) in damaged(&intact) {
+        if items.get(counter) == intact.get(counter) {
+            continue;
         }
-        println!("damaged counters tried: {tried}, discarded: 0");
-        assert!(tried >= 12, "{tried}");
-    })
-    .await;
+        put(&house, &items);
+        house.sim.world().add_image(sibling.clone());
+        twice(&house, event_of_sibling).await;
+        assert_eq!(discards(&house), 1, "{what}");
+        let last = house.journal.lock().unwrap().last().unwrap().clone();
+        let held_by = last["held_by"].as_array().unwrap();
+        let named = ["ledger-unavailable", "limit"].map(|name| json!(name));
+        assert!(
+            held_by.len() == 1 && named.contains(&held_by[0]),
+            "{what}: {last}"
+        );
+        tried += 1;
+    }
+    println!("damaged counters tried: {tried}, discarded: 0");
+    assert!(tried >= 12, "{tried}");
 }
 
 /// It is told once, ends, and what cannot be read stays for people, and for later versions of the guard.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_item_that_cannot_be_read_holds_until_people_correct_it() {
     let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
     let id = format!("123456789012#eu-west-1#{AMI}");
@@ -285,7 +282,7 @@ async fn regression_an_item_that_cannot_be_read_holds_until_people_correct_it() 
     assert_eq!(house.record(registered()).await["outcome"], "done");
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_lease_without_an_end_does_not_stop_an_image_for_ever() {
     let id = format!("123456789012#eu-west-1#{AMI}");
     for end in [
@@ -310,15 +307,15 @@ async fn regression_a_lease_without_an_end_does_not_stop_an_image_for_ever() {
             .unwrap()
             .parse()
             .unwrap();
-        let minutes = (until - Utc::now().timestamp_millis()) / 60_000;
+        let minutes = (until - now().timestamp_millis()) / 60_000;
         assert!((15..20).contains(&minutes), "{minutes}");
-        super::ledger::turns_end(&house);
+        super::ledger::minutes_pass(20).await;
         assert_eq!(house.record(registered()).await["outcome"], "done");
     }
 }
 
 /// Otherwise people would never be told of them.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_digest_whose_images_cannot_be_read_is_an_error() {
     let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
     let id = "held#123456789012#eu-west-1".to_owned();
@@ -348,7 +345,7 @@ fn set_time(house: &House, name: &str, at: chrono::DateTime<Utc>) {
 }
 
 /// An image that settles takes so long for one that EC2 lists yet after its discard.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_in_the_future_is_told_as_one_and_not_waited_for() {
     let settings = Settings {
         settle: Duration::from_secs(300),
@@ -357,7 +354,7 @@ async fn regression_a_discard_in_the_future_is_told_as_one_and_not_waited_for() 
     let house = House::with(expecting("Windows"), settings).await;
     house.record(registered()).await;
     restore(&house);
-    set_time(&house, "attempted_at_ms", Utc::now() + TimeDelta::days(3));
+    set_time(&house, "attempted_at_ms", now() + TimeDelta::days(3));
     let record = house.record(registered()).await;
     assert_eq!(
         record["held_by"],
@@ -372,14 +369,14 @@ async fn regression_a_discard_in_the_future_is_told_as_one_and_not_waited_for() 
 }
 
 /// What people were told in the future would else count as told until then, and a refused discard as just refused.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_were_told_in_the_future_silences_nothing_and_holds() {
     let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
     house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
     house.record(registered()).await;
     let told = house.alerts().len();
     house.sim.heal();
-    set_time(&house, "told_at_ms", Utc::now() + TimeDelta::days(3));
+    set_time(&house, "told_at_ms", now() + TimeDelta::days(3));
     let before = discards(&house);
     let record = house.record(registered()).await;
     assert_eq!(record["held_by"], json!(["ledger-unavailable"]), "{record}");
@@ -387,9 +384,9 @@ async fn regression_what_people_were_told_in_the_future_silences_nothing_and_hol
 }
 
 /// The event, EC2 and this function's clock say times that cannot all be right.
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_clock_that_cannot_be_right_holds_a_discard_and_says_so() {
-    let ago = |minutes: i64| Utc::now() - TimeDelta::minutes(minutes);
+    let ago = |minutes: i64| now() - TimeDelta::minutes(minutes);
     let days = 24 * 60;
     let cases = [
         (

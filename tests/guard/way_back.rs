@@ -59,7 +59,7 @@ fn alerts_with(house: &House, action: &str) -> Vec<usize> {
     IMAGES.iter().map(count).collect()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn while_the_rule_is_pending_a_discard_is_held_told_once_and_comes_back() {
     let house = House::with(expecting("Windows"), settings()).await;
     set_status(&house, "pending");
@@ -99,38 +99,36 @@ async fn while_the_rule_is_pending_a_discard_is_held_told_once_and_comes_back() 
     assert_eq!(house.told(), [json!(null), json!("planned")]);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn mismatches_of_a_new_stack_are_discarded_when_its_rule_is_active_and_can_all_be_restored() {
-    within_an_hour(|| async {
-        let house = house_with(&IMAGES, settings()).await;
-        set_status(&house, "pending");
-        let batch = || {
-            let message =
-                |image: &&str| json!({ "messageId": *image, "body": about(image).to_string() });
-            json!({ "Records": IMAGES.iter().map(message).collect::<Vec<_>>() })
-        };
-        // The queue brings them back every six minutes.
-        for _ in 0..4 {
-            let answer = house.give(batch()).await.unwrap();
-            assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 3);
-        }
-        assert_eq!(alerts_with(&house, "hold"), [1, 1, 1]);
-        assert_eq!(house.alerts().len(), 3);
-        assert_eq!(house.sim.world().images.len(), 3);
-
-        set_status(&house, "available");
+    let house = house_with(&IMAGES, settings()).await;
+    set_status(&house, "pending");
+    let batch = || {
+        let message =
+            |image: &&str| json!({ "messageId": *image, "body": about(image).to_string() });
+        json!({ "Records": IMAGES.iter().map(message).collect::<Vec<_>>() })
+    };
+    // The queue brings them back every six minutes, for the half hour that a rule takes.
+    for _ in 0..5 {
+        super::ledger::minutes_pass(6).await;
         let answer = house.give(batch()).await.unwrap();
-        assert_eq!(answer["batchItemFailures"], json!([]));
-        assert_eq!(alerts_with(&house, "deregister"), [1, 1, 1]);
-        let world = house.sim.world();
-        assert!(world.images.is_empty());
-        let binned: Vec<&str> = world.recycle_bin.keys().map(String::as_str).collect();
-        assert_eq!(binned, IMAGES);
-    })
-    .await;
+        assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(alerts_with(&house, "hold"), [1, 1, 1]);
+    assert_eq!(house.alerts().len(), 3);
+    assert_eq!(house.sim.world().images.len(), 3);
+
+    set_status(&house, "available");
+    let answer = house.give(batch()).await.unwrap();
+    assert_eq!(answer["batchItemFailures"], json!([]));
+    assert_eq!(alerts_with(&house, "deregister"), [1, 1, 1]);
+    let world = house.sim.world();
+    assert!(world.images.is_empty());
+    let binned: Vec<&str> = world.recycle_bin.keys().map(String::as_str).collect();
+    assert_eq!(binned, IMAGES);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_needs_a_person_is_held_and_told_and_does_not_come_back() {
     let faults = [
         Some(FaultKind::AccessDenied),
@@ -160,7 +158,7 @@ async fn what_needs_a_person_is_held_and_told_and_does_not_come_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn no_answer_that_may_come_the_next_time_brings_the_event_back() {
     for fault in [
         FaultKind::Throttle,
@@ -185,7 +183,7 @@ async fn no_answer_that_may_come_the_next_time_brings_the_event_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn what_else_holds_a_discard_keeps_its_event_from_coming_back() {
     let house = House::with(expecting("Windows"), settings()).await;
     set_status(&house, "pending");
@@ -200,23 +198,20 @@ async fn what_else_holds_a_discard_keeps_its_event_from_coming_back() {
     assert_eq!(record["held_by"], json!(["no-way-back", "protected"]));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn a_rule_that_is_available_is_asked_for_once_in_a_process() {
-    within_an_hour(|| async {
-        let house = house_with(&IMAGES, settings()).await;
-        for image in IMAGES {
-            assert_eq!(house.record(about(image)).await["outcome"], "done");
-        }
-        assert_eq!(asked(&house), 1);
-        // It is one of the looks around an image, before anything is done.
-        let calls = house.calls();
-        let position = |name: &str| calls.iter().position(|call| call == name).unwrap();
-        assert!(position("GetRule") < position("CreateTags"));
-    })
-    .await;
+    let house = house_with(&IMAGES, settings()).await;
+    for image in IMAGES {
+        assert_eq!(house.record(about(image)).await["outcome"], "done");
+    }
+    assert_eq!(asked(&house), 1);
+    // It is one of the looks around an image, before anything is done.
+    let calls = house.calls();
+    let position = |name: &str| calls.iter().position(|call| call == name).unwrap();
+    assert!(position("GetRule") < position("CreateTags"));
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn images_of_one_batch_ask_once_also_while_the_rule_is_pending() {
     let house = house_with(&IMAGES, settings()).await;
     set_status(&house, "pending");
@@ -230,7 +225,7 @@ async fn images_of_one_batch_ask_once_also_while_the_rule_is_pending() {
     assert_eq!(asked(&house), 1);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn where_no_rule_is_set_none_is_asked_for_nor_where_images_are_disabled_or_nothing_is_wrong()
 {
     let house = House::of(expecting("Windows")).await;
@@ -256,7 +251,7 @@ async fn where_no_rule_is_set_none_is_asked_for_nor_where_images_are_disabled_or
     assert_eq!(asked(&house), 0);
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::virtual_time")]
 async fn the_self_test_reports_the_rule() {
     async fn check(change: impl FnOnce(&House)) -> (Value, String) {
         let house = House::with(

@@ -12,6 +12,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use ami_billing_guard::Clock;
 use ami_billing_guard::sweep::Swept;
 use chrono::{DateTime, Utc};
 use etcetera::BaseStrategy;
@@ -76,7 +77,7 @@ impl Page {
     pub(super) fn of(region: &str, swept: &Swept) -> Page {
         Page {
             region: region.to_owned(),
-            at: Utc::now(),
+            at: Clock::SYSTEM.now(),
             next: swept.next.clone(),
             underway: swept.underway,
             failed: None,
@@ -86,7 +87,7 @@ impl Page {
     pub(super) fn failed(region: &str, why: &str) -> Page {
         Page {
             region: region.to_owned(),
-            at: Utc::now(),
+            at: Clock::SYSTEM.now(),
             next: None,
             underway: 0,
             failed: Some(why.to_owned()),

@@ -14,7 +14,7 @@ mod sweep;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn account() -> World {
         Image {
             name: name.into(),
             tags: tags.into_iter().collect(),
-            creation_date: Utc::now() - TimeDelta::hours(1),
+            creation_date: sim::clock::now() - TimeDelta::hours(1),
             ..Image::new(id)
         }
     };
@@ -66,7 +66,7 @@ fn account() -> World {
     for id in [GOOD, LOST, UPLOADED, BINNED] {
         world.add_snapshot(Snapshot::new(id.replace("ami-", "snap-")));
     }
-    let entered = Utc::now() - TimeDelta::hours(1);
+    let entered = sim::clock::now() - TimeDelta::hours(1);
     let binned = BinnedImage {
         image: tagged(BINNED, "binned", None),
         entered,
@@ -388,7 +388,7 @@ async fn explain_shows_each_source_and_which_one_decided() {
             .unwrap();
         snapshot.volume_id = "vol-0a1b2c3d4e5f60002".into();
         world.add_instance(Instance {
-            usage_operation_update_time: Some(Utc::now() - TimeDelta::days(1)),
+            usage_operation_update_time: Some(sim::clock::now() - TimeDelta::days(1)),
             platform_details: Some("Windows".into()),
             usage_operation: Some("RunInstances:0002".into()),
             root_device_name: Some("/dev/sda1".into()),
@@ -417,7 +417,7 @@ async fn explain_shows_each_source_and_which_one_decided() {
 fn event(image: &str, id: &str) -> Value {
     json!({
         "version": "0", "id": id, "detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
-        "account": "123456789012", "time": Utc::now() - TimeDelta::minutes(30), "region": "eu-west-1", "resources": [],
+        "account": "123456789012", "time": sim::clock::now() - TimeDelta::minutes(30), "region": "eu-west-1", "resources": [],
         "detail": record(image, id),
     })
 }
@@ -515,7 +515,7 @@ async fn product_codes_are_shown_with_what_an_image_is_billed_as() {
 fn record(image: &str, id: &str) -> Value {
     json!({
         "eventSource": "ec2.amazonaws.com", "eventName": "RegisterImage", "eventType": "AwsApiCall",
-        "eventID": id, "eventTime": Utc::now() - TimeDelta::minutes(30), "awsRegion": "eu-west-1",
+        "eventID": id, "eventTime": sim::clock::now() - TimeDelta::minutes(30), "awsRegion": "eu-west-1",
         "recipientAccountId": "123456789012",
         "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/builder" },
         "responseElements": { "imageId": image },
@@ -615,7 +615,7 @@ async fn replay_unwraps_log_groups_and_envelopes_and_names_the_event_that_cannot
     let batch = json!({ "Records": [
         { "messageId": "m-1", "body": "{\"cut\": " },
         { "messageId": "m-2", "body": event(GOOD, "b").to_string() },
-        { "eventVersion": "1.11", "eventType": "AwsCloudTrailInsight", "eventID": "i", "eventTime": Utc::now(),
+        { "eventVersion": "1.11", "eventType": "AwsCloudTrailInsight", "eventID": "i", "eventTime": sim::clock::now(),
           "awsRegion": "eu-west-1", "recipientAccountId": "123456789012" },
     ] });
     std::fs::write(file, batch.to_string()).unwrap();

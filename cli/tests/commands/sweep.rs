@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Output, Stdio};
 use std::sync::LazyLock;
-use std::time::Instant;
+use tokio::time::Instant;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sim::{
     AttachedVolume, Fault, FaultKind, Image, Instance, Limit, Sim, Snapshot, Throttling, World,
@@ -28,7 +28,7 @@ fn large(images: usize) -> World {
         let mut snapshot = Snapshot::new(id("snap"));
         let image = Image {
             name: format!("image {number}"),
-            creation_date: Utc::now() - TimeDelta::days(2),
+            creation_date: sim::clock::now() - TimeDelta::days(2),
             ..Image::new(id("ami"))
         };
         let bills =
@@ -42,13 +42,13 @@ fn large(images: usize) -> World {
         if let 6 | 7 | 9 = number % 10 {
             snapshot.volume_id = id("vol");
             let attached = AttachedVolume {
-                attach_time: Utc::now() - TimeDelta::days(400),
+                attach_time: sim::clock::now() - TimeDelta::days(400),
                 ..AttachedVolume::new("/dev/sda1", id("vol"))
             };
             world.add_instance(Instance {
                 platform_details: Some("Windows".into()),
                 usage_operation: Some("RunInstances:0002".into()),
-                usage_operation_update_time: Some(Utc::now() - TimeDelta::days(400)),
+                usage_operation_update_time: Some(sim::clock::now() - TimeDelta::days(400)),
                 root_device_name: Some("/dev/sda1".into()),
                 volumes: vec![attached],
                 ..Instance::new(id("i"), "ami-0000000000000d001")
@@ -291,7 +291,8 @@ async fn all_regions_are_swept_and_one_that_is_forbidden_does_not_stop_the_other
 #[tokio::test]
 async fn only_images_since_then_are_swept() {
     let sim = simulated().await;
-    sim.world().images.get_mut(LOST).unwrap().creation_date = Utc::now() - TimeDelta::days(40);
+    sim.world().images.get_mut(LOST).unwrap().creation_date =
+        sim::clock::now() - TimeDelta::days(40);
     let since = state("since");
     let swept = async |since_when: &str| {
         let options = ["sweep", "--json", "--force", "--since", since_when];
@@ -299,7 +300,7 @@ async fn only_images_since_then_are_swept() {
         found(&lines(&before(&sim, &arguments).await)).contains_key(LOST)
     };
     assert!(!swept("30d").await && !swept("24h").await);
-    let day = (Utc::now() - TimeDelta::days(50))
+    let day = (sim::clock::now() - TimeDelta::days(50))
         .format("%Y-%m-%d")
         .to_string();
     assert!(swept("41d").await && swept(&day).await);
@@ -311,7 +312,7 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
     // Older than the policy lets the guard discard.
     world.add_image(Image {
         tags: [(EXPECT.to_owned(), "Windows".to_owned())].into(),
-        creation_date: Utc::now() - TimeDelta::days(30),
+        creation_date: sim::clock::now() - TimeDelta::days(30),
         ..Image::new("ami-0a1b2c3d4e5f60009")
     });
     let sim = Sim::start(world).await.unwrap();

@@ -1,7 +1,9 @@
 //! How the EBS direct APIs behave, and what they remember.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -111,6 +113,7 @@ pub(super) fn expiry(given: DateTime<Utc>, lasts: Duration) -> DateTime<Utc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn a_bucket_lets_its_burst_through_and_fills_again() {
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn block_tokens_expire_with_time_with_reads_or_on_request() {
         let mut ebs = Ebs::default();
-        let listed = Utc::now();
+        let listed = clock::now();
         let listing = ebs.begin_listing();
         let in_days = |days| listed + TimeDelta::days(days);
         assert!(ebs.spend(listing, listed, in_days(6)));

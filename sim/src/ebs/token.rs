@@ -81,10 +81,11 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn a_token_is_of_one_kind_and_of_one_snapshot() {
-        let token = Token::new(Kind::Block, 7, 1, Utc::now());
+        let token = Token::new(Kind::Block, 7, 1, clock::now());
         let text = token.write("snap-1");
         assert!(text.len() <= 256);
         assert_eq!(Token::read(&text, Kind::Block, "snap-1"), Some(token));
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_token_that_nobody_gave_out_is_none() {
-        let real = Token::new(Kind::Block, 7, 1, Utc::now()).write("snap-1");
+        let real = Token::new(Kind::Block, 7, 1, clock::now()).write("snap-1");
         let swapped: String = real.chars().rev().collect();
         for text in ["", "AAUB", "not base64!", &swapped, &real.repeat(2)] {
             assert_eq!(Token::read(text, Kind::Block, "snap-1"), None, "{text}");

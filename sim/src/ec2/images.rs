@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use super::{
     Filters, Page, Values, check_id, done, optional, snapshots, tag_values, tags, timestamp,
     write_product_codes,
 };
+use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{BinnedImage, BlockDevice, Deregistered, Image, Invisible, World};
@@ -55,7 +56,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         name: name.to_owned(),
         description: text("Description"),
         owner: world.account.clone(),
-        creation_date: Utc::now(),
+        creation_date: clock::now(),
         // The two defaults are the documented ones, old as they are.
         architecture: form.get("Architecture").unwrap_or("i386").to_owned(),
         virtualization_type: form
@@ -305,7 +306,7 @@ fn named(world: &mut World, ids: &[&str]) -> Result<BTreeSet<String>, Refusal> {
 fn is_deprecated(image: &Image) -> bool {
     image
         .deprecation_time
-        .is_some_and(|time| time <= Utc::now())
+        .is_some_and(|time| time <= clock::now())
 }
 
 fn has_owner(world: &World, image: &Image, owner: &str) -> bool {
@@ -411,7 +412,7 @@ pub(super) fn deregister(world: &mut World, form: &Form) -> Result<Xml, Refusal>
             ),
         ));
     }
-    let now = Utc::now();
+    let now = clock::now();
     let kept_for = world
         .recycle_bin_rules
         .iter()
@@ -536,7 +537,7 @@ pub(super) fn restore_from_recycle_bin(world: &mut World, form: &Form) -> Result
 }
 
 fn empty_recycle_bin(world: &mut World) {
-    let now = Utc::now();
+    let now = clock::now();
     world.recycle_bin.retain(|_, binned| binned.exits > now);
 }
 
@@ -927,7 +928,7 @@ mod tests {
     fn a_deprecated_image_is_hidden_from_others_unless_they_ask_for_it() {
         let change = |image: &mut Image| {
             image.public = true;
-            image.deprecation_time = Some(Utc::now() - TimeDelta::days(1));
+            image.deprecation_time = Some(clock::now() - TimeDelta::days(1));
         };
         assert_eq!(describe(&mut with_image(change), &[]).unwrap(), [IMAGE]);
         let mut foreign = with_image(|image| {
@@ -939,7 +940,7 @@ mod tests {
             let found = act(&mut foreign, "DescribeImages", &[asking]).unwrap();
             assert_eq!(texts(&found, "deprecationTime").len(), 1, "{asking:?}");
         }
-        let future = Utc::now() + TimeDelta::days(1);
+        let future = clock::now() + TimeDelta::days(1);
         foreign.images.get_mut(IMAGE).unwrap().deprecation_time = Some(future);
         assert_eq!(describe(&mut foreign, &[]).unwrap(), [IMAGE]);
     }
@@ -1036,7 +1037,7 @@ mod tests {
             owner: OTHER_ACCOUNT.into(),
             ..Image::new(IMAGE)
         };
-        let (entered, exits) = (Utc::now(), Utc::now() + TimeDelta::days(1));
+        let (entered, exits) = (clock::now(), clock::now() + TimeDelta::days(1));
         let binned = BinnedImage {
             image,
             entered,
@@ -1138,7 +1139,7 @@ mod tests {
         let rule = RecycleBinRule::new("a", "b", 1);
         world.recycle_bin_rules.push(rule);
         act(&mut world, "DeregisterImage", &id).unwrap();
-        world.recycle_bin.get_mut(IMAGE).unwrap().exits = Utc::now() - TimeDelta::seconds(1);
+        world.recycle_bin.get_mut(IMAGE).unwrap().exits = clock::now() - TimeDelta::seconds(1);
         let listed = act(&mut world, "ListImagesInRecycleBin", &[]).unwrap();
         assert!(texts(&listed, "imageId").is_empty());
     }

@@ -261,6 +261,7 @@ impl<'a> Wanted<'a> {
 mod tests {
     use super::super::testing::{act, texts};
     use super::*;
+    use crate::clock;
 
     const IMAGE: &str = "ami-0123456789abcdef0";
 
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(texts(&answer, "instanceId"), ["i-00000003"]);
         assert_eq!(texts(&answer, "productCode"), ["code"]);
         assert_eq!(texts(&answer, "usageOperationUpdateTime"), [launched]);
-        let changed = chrono::Utc::now();
+        let changed = clock::now();
         let instance = world.instances.get_mut("i-00000003").unwrap();
         instance.usage_operation_update_time = Some(changed);
         let answer = act(&mut world, "DescribeInstances", &by_code).unwrap();

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use chrono::Utc;
-
 use super::{
     Filters, Page, Values, check_id, named, tag_values, tags, timestamp, volumes,
     write_product_codes,
 };
+use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Snapshot, World};
@@ -31,8 +30,8 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         product_codes: volume.product_codes,
         billing: volume.billing,
         description: form.get("Description").unwrap_or_default().to_owned(),
-        start_time: Utc::now(),
-        completion_time: Some(Utc::now()),
+        start_time: clock::now(),
+        completion_time: Some(clock::now()),
         tags,
         ..Snapshot::new(world.fresh_id("snap"))
     };

@@ -1,7 +1,7 @@
 //! How often EC2 lets an account call.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::only_reads;
 use crate::form::Form;

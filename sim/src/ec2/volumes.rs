@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::Utc;
-
 use super::{
     Filters, Page, Values, check_id, named, optional, snapshots, tag_values, tags, timestamp,
 };
+use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{AttachedVolume, Instance, Snapshot, SnapshotBilling, Volume, World};
@@ -55,7 +54,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         owner: world.account.clone(),
         availability_zone: zone.to_owned(),
         volume_type: form.get("VolumeType").unwrap_or("gp2").to_owned(),
-        create_time: Utc::now(),
+        create_time: clock::now(),
         tags,
         ..Volume::new(world.fresh_id("vol"))
     };
