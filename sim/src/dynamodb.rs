@@ -1,46 +1,36 @@
-//! The actions of DynamoDB, and what they share: how a request is denied, refused and answered.
+//! The part of DynamoDB that the ledger calls: GetItem, BatchGetItem, UpdateItem, and TransactWriteItems of updates.
+//!
+//! Expressions have the form that the ledger writes them in. Anything else is refused with a `ValidationException` that
+//! names it, and is never ignored. `sim/tests/dynamodb.rs` compares all of it with a DynamoDB that others wrote.
 
-mod batches;
+mod actions;
 mod expression;
-mod items;
-mod request;
-mod transactions;
-mod value;
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::refusal::Refusal;
 use crate::server::Reply;
-use crate::world::{Table, World};
-use request::Request;
+use crate::world::World;
 
 /// What the header `X-Amz-Target` begins with; the action follows.
 pub(crate) const TARGET: &str = "DynamoDB_20120810.";
 
 pub(crate) fn call(world: &mut World, action: &str, body: &str) -> Result<Json, Refusal> {
-    let act: fn(&mut World, &Request) -> Result<Json, Refusal> = match action {
-        "GetItem" => items::get,
-        "BatchGetItem" => batches::get,
-        "PutItem" => items::put,
-        "UpdateItem" => items::update,
-        "DeleteItem" => items::delete,
-        "Scan" => items::scan,
-        "TransactWriteItems" => transactions::write,
-        "DescribeTable" => describe_table,
+    let act = match action {
+        "GetItem" => actions::get,
+        "BatchGetItem" => actions::batch_get,
+        "UpdateItem" => actions::update,
+        "TransactWriteItems" => actions::transact,
         _ => {
             return Err(Refusal::new(
                 "UnknownOperationException",
-                format!("The operation {action} does not exist, or is not simulated."),
+                format!("sim does not know the operation {action}."),
             ));
         }
     };
-    let Ok(Json::Object(members)) = serde_json::from_str(body) else {
-        return Err(Refusal::new(
-            "SerializationException",
-            "The body is not a JSON object",
-        ));
-    };
-    act(world, &Request::new(&members))
+    let request = serde_json::from_str(body);
+    let not_json = || Refusal::new("SerializationException", "The body is not JSON");
+    act(world, request.map_err(|_| not_json())?)
 }
 
 pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
@@ -91,33 +81,60 @@ pub(crate) fn failed() -> Refusal {
     Refusal::new("InternalServerError", "Internal server error").with_status(500)
 }
 
-/// A transaction is at work on an item: a transaction that wants the same one is cancelled, and a single
-/// call is refused.
+/// A transaction is at work on an item: a transaction that wants the same one is cancelled because of its last write, and
+/// a single call is refused.
 pub(crate) fn conflicting(action: &str, body: &str) -> Refusal {
+    let conflict = Refusal::new(
+        "TransactionConflictException",
+        "Transaction is ongoing for the item",
+    );
     let body: Json = serde_json::from_str(body).unwrap_or_default();
     match body.get("TransactItems").and_then(Json::as_array) {
         Some(operations) if action == "TransactWriteItems" => {
-            transactions::conflicting(operations.len())
+            let mut reasons = vec![None; operations.len().saturating_sub(1)];
+            reasons.push(Some(&conflict));
+            cancelled(reasons)
         }
-        _ => Refusal::new(
-            "TransactionConflictException",
-            "Transaction is ongoing for the item",
-        ),
+        _ => conflict,
     }
 }
 
-/// `AccessDeniedException`, in the words that IAM has for an identity without the permission. A transaction
-/// needs the permissions of its operations; the first one is denied.
+/// A transaction is cancelled: why each of its writes could not be done, or `None` if it could.
+fn cancelled(writes: Vec<Option<&Refusal>>) -> Refusal {
+    let code = |refusal: &Refusal| match refusal.code.as_str() {
+        "ValidationException" => "ValidationError".to_owned(),
+        code => code.trim_end_matches("Exception").to_owned(),
+    };
+    let codes: Vec<String> = writes
+        .iter()
+        .map(|write| write.map_or_else(|| "None".to_owned(), code))
+        .collect();
+    let reasons: Vec<Json> = std::iter::zip(&writes, &codes)
+        .map(|(write, code)| match write {
+            Some(refusal) => json!({"Code": code, "Message": refusal.message}),
+            None => json!({ "Code": code }),
+        })
+        .collect();
+    Refusal::new(
+        "TransactionCanceledException",
+        format!(
+            "Transaction cancelled, please refer cancellation reasons for specific reasons [{}]",
+            codes.join(", ")
+        ),
+    )
+    .with_detail("CancellationReasons", Json::Array(reasons))
+}
+
+/// `AccessDeniedException`, in the words that IAM has for an identity without the permission. A transaction needs the
+/// permissions of its writes.
 pub(crate) fn denied(world: &World, action: &str, body: &str) -> Refusal {
     let World {
         account, region, ..
     } = world;
     let body: Json = serde_json::from_str(body).unwrap_or_default();
-    let operation = operations(&body).into_iter().next();
-    let action = match operation {
-        Some(("ConditionCheck", _)) => "ConditionCheckItem".to_owned(),
-        Some((kind, _)) => format!("{kind}Item"),
-        None => action.to_owned(),
+    let action = match action {
+        "TransactWriteItems" => "UpdateItem",
+        action => action,
     };
     let on = match named_tables(&body).first() {
         Some(name) => {
@@ -144,110 +161,35 @@ pub(crate) fn table_names(body: &str) -> Option<String> {
 
 fn named_tables(body: &Json) -> Vec<&str> {
     let batch = body.get("RequestItems").and_then(Json::as_object);
-    let operations = operations(body);
-    let of_operations = operations.iter().map(|(_, operation)| *operation);
-    let mut names: Vec<&str> = std::iter::once(body)
-        .chain(of_operations)
-        .filter_map(table_name)
-        .chain(batch.into_iter().flatten().map(|(name, _)| name.as_str()))
-        .collect();
+    let batch = batch.into_iter().flatten().map(|(name, _)| name.as_str());
+    let writes = body.get("TransactItems").and_then(Json::as_array);
+    let writes = writes.into_iter().flatten();
+    let writes = writes.filter_map(|write| write.get("Update")?.get("TableName")?.as_str());
+    let one = body.get("TableName").and_then(Json::as_str);
+    let mut names: Vec<&str> = one.into_iter().chain(batch).chain(writes).collect();
     names.dedup();
     names
 }
 
-fn table_name(request: &Json) -> Option<&str> {
-    request.get("TableName")?.as_str()
-}
-
-/// The operations of a transaction with their kinds, `Put` and so on.
-fn operations(body: &Json) -> Vec<(&str, &Json)> {
-    let items = body.get("TransactItems").and_then(Json::as_array);
-    items
-        .into_iter()
-        .flatten()
-        .filter_map(Json::as_object)
-        .flatten()
-        .map(|(kind, operation)| (kind.as_str(), operation))
-        .collect()
-}
-
-/// A request that can not be served as it is.
+/// DynamoDB does not take the request either.
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("ValidationException", message)
 }
 
-fn not_found(message: impl Into<String>) -> Refusal {
-    Refusal::new("ResourceNotFoundException", message)
-}
-
-fn table<'w>(world: &'w World, name: &str) -> Result<&'w Table, Refusal> {
-    world
-        .tables
-        .get(name)
-        .ok_or_else(|| not_found("Requested resource not found"))
-}
-
-fn describe_table(world: &mut World, request: &Request) -> Result<Json, Refusal> {
-    request.check_known(&["TableName"])?;
-    let name = request.required("TableName")?;
-    let Some(table) = world.tables.get(name) else {
-        return Err(not_found(format!(
-            "Requested resource not found: Table: {name} not found"
-        )));
-    };
-    let World {
-        account, region, ..
-    } = &*world;
-    Ok(json!({"Table": {
-        "TableName": name,
-        "TableArn": format!("arn:aws:dynamodb:{region}:{account}:table/{name}"),
-        "TableStatus": "ACTIVE",
-        "KeySchema": [{"AttributeName": table.key, "KeyType": "HASH"}],
-        "AttributeDefinitions": [{"AttributeName": table.key, "AttributeType": "S"}],
-        "ItemCount": table.items.len(),
-    }}))
-}
-
-/// What the unit tests of the actions share.
-#[cfg(test)]
-mod testing {
-    use super::*;
-
-    /// The table of the default world.
-    pub(super) const TABLE: &str = "ami-billing-guard";
-
-    /// Makes a call about the default table, and gives the answer or the error document.
-    pub(super) fn act(world: &mut World, action: &str, mut body: Json) -> Result<Json, Json> {
-        let names_tables_itself = matches!(action, "TransactWriteItems" | "BatchGetItem");
-        if !names_tables_itself && body.get("TableName").is_none() {
-            body["TableName"] = TABLE.into();
-        }
-        call(world, action, &body.to_string()).map_err(|refusal| Json::Object(error(refusal)))
-    }
-
-    /// The item of this id in the default table.
-    pub(super) fn item(world: &World, id: &str) -> Option<Json> {
-        world.tables[TABLE].items.get(id).map(|item| json!(item))
-    }
-
-    /// The code and the sentence of an error document.
-    pub(super) fn words(error: &Json) -> (&str, &str) {
-        let code = error["__type"].as_str().unwrap();
-        let sentence = error.get("message").or_else(|| error.get("Message"));
-        (
-            code.split('#').next_back().unwrap(),
-            sentence.unwrap().as_str().unwrap(),
-        )
-    }
+/// DynamoDB may take the request, but nothing that sim is for sends it.
+fn unknown(what: impl std::fmt::Display) -> Refusal {
+    invalid(format!("sim does not know {what}."))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{TABLE, act, words};
     use super::*;
+
+    const TABLE: &str = "ami-billing-guard";
 
     #[test]
     fn errors_have_their_namespaces_and_call_their_sentences_as_dynamodb_does() {
+        let dynamodb = "com.amazonaws.dynamodb.v20120810";
         for (code, namespace, sentence) in [
             (
                 "ValidationException",
@@ -259,99 +201,33 @@ mod tests {
                 "com.amazon.coral.service",
                 "Message",
             ),
-            (
-                "ConditionalCheckFailedException",
-                "com.amazonaws.dynamodb.v20120810",
-                "message",
-            ),
-            (
-                "TransactionCanceledException",
-                "com.amazonaws.dynamodb.v20120810",
-                "Message",
-            ),
+            ("ConditionalCheckFailedException", dynamodb, "message"),
+            ("TransactionCanceledException", dynamodb, "Message"),
         ] {
             let error = Json::Object(error(Refusal::new(code, "no")));
-            assert_eq!(
-                error,
-                json!({"__type": format!("{namespace}#{code}"), sentence: "no"})
-            );
+            let kind = format!("{namespace}#{code}");
+            assert_eq!(error, json!({"__type": kind, sentence: "no"}));
         }
     }
 
     #[test]
-    fn a_denial_names_permission_and_table() {
-        let world = World::default();
-        let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/ami-billing-guard";
-        let put = json!({"TableName": TABLE});
-        let transaction = json!({"TransactItems": [{"ConditionCheck": {"TableName": TABLE}}]});
+    fn denials_and_the_log_name_permission_and_tables() {
+        let one = json!({ "TableName": TABLE });
         let batch = json!({"RequestItems": {TABLE: {"Keys": []}}});
-        for (action, body, denied_action) in [
-            ("PutItem", put, "PutItem"),
+        let transaction = json!({"TransactItems": [{ "Update": one }, { "Update": one }]});
+        for (action, body, permission) in [
+            ("GetItem", one, "GetItem"),
             ("BatchGetItem", batch, "BatchGetItem"),
-            ("TransactWriteItems", transaction, "ConditionCheckItem"),
+            ("TransactWriteItems", transaction, "UpdateItem"),
         ] {
-            let refusal = denied(&world, action, &body.to_string());
+            let body = body.to_string();
+            assert_eq!(table_names(&body).as_deref(), Some(TABLE));
+            let refusal = denied(&World::default(), action, &body);
             assert!(refusal.message.contains(&format!(
-                "not authorized to perform: dynamodb:{denied_action} on resource: {arn} because"
+                "not authorized to perform: dynamodb:{permission} on resource: \
+                 arn:aws:dynamodb:eu-west-1:123456789012:table/{TABLE} because"
             )));
         }
-    }
-
-    #[test]
-    fn a_call_is_logged_with_its_tables() {
-        assert_eq!(
-            table_names(&json!({"TableName": TABLE}).to_string()).as_deref(),
-            Some(TABLE)
-        );
-        let body = json!({"TransactItems": [
-            {"Put": {"TableName": "one"}},
-            {"Update": {"TableName": "one"}},
-            {"Delete": {"TableName": "two"}},
-        ]});
-        assert_eq!(table_names(&body.to_string()).as_deref(), Some("one,two"));
-        let body = json!({"RequestItems": {"one": {"Keys": []}, "two": {"Keys": []}}});
-        assert_eq!(table_names(&body.to_string()).as_deref(), Some("one,two"));
         assert_eq!(table_names("{"), None);
-    }
-
-    #[test]
-    fn a_table_is_described() {
-        let mut world = World::default();
-        let answer = act(&mut world, "DescribeTable", json!({})).unwrap();
-        assert_eq!(answer["Table"]["TableStatus"], "ACTIVE");
-        assert_eq!(answer["Table"]["KeySchema"][0]["AttributeName"], "id");
-    }
-
-    #[test]
-    fn what_is_no_request_is_refused() {
-        let mut world = World::default();
-        for (action, body, expected) in [
-            ("Query", "{}", "UnknownOperationException"),
-            ("GetItem", "", "SerializationException"),
-            ("GetItem", "[]", "SerializationException"),
-            ("GetItem", "{\"TableName\": 1}", "SerializationException"),
-            ("GetItem", "{}", "ValidationException"),
-            (
-                "GetItem",
-                "{\"TableName\": \"ami-billing-guard\"}",
-                "ValidationException",
-            ),
-            (
-                "GetItem",
-                "{\"AttributesToGet\": [\"id\"]}",
-                "ValidationException",
-            ),
-        ] {
-            let refusal = call(&mut world, action, body).unwrap_err();
-            assert_eq!(refusal.code, expected, "{action} {body}");
-        }
-        for action in ["GetItem", "DeleteItem", "Scan", "DescribeTable"] {
-            let mut body = json!({"TableName": "no-such-table"});
-            if action.ends_with("Item") {
-                body["Key"] = json!({"id": {"S": "a"}});
-            }
-            let error = act(&mut world, action, body).unwrap_err();
-            assert_eq!(words(&error).0, "ResourceNotFoundException", "{action}");
-        }
     }
 }

@@ -38,10 +38,9 @@
 //!   and for the size of a message.
 //! - Pages: a token is good for its action, for ever, and a page is what there is when it is asked for. Worlds of
 //!   100,000 images are paged, and asked for 200 of anything, in milliseconds.
-//! - DynamoDB's expressions, with reserved words and unused placeholders refused; conditional writes, of
-//!   which one that is repeated after a lost answer meets its own effect; transactions, of which one that is
-//!   repeated with its `ClientRequestToken` does not; items of 400 KB, and scans whose last page may be
-//!   empty.
+//! - DynamoDB's conditional writes, of which one that is repeated after a lost answer meets its own effect;
+//!   transactions, of which one that is repeated with its `ClientRequestToken` within ten minutes does not; items of
+//!   400 KB. `sim/tests/dynamodb.rs` gives random operations to sim and to a DynamoDB that others wrote.
 //! - EBS's blocks of 512 KiB, read from a raw image file ([`Snapshot::of_disk`]): only written ones are listed,
 //!   in pages that may be short or empty; tokens are good for one snapshot and one block, and expire; a block
 //!   comes with its checksum; calls do not wait for each other, and are throttled ([`Ebs`]).
@@ -53,8 +52,8 @@
 //! another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, whether 200 is
 //! the most values of a call (here, as EC2's error says) or of one filter (as the user guide says), whether ids
 //! count as a filter where calls are throttled (here: no), the state in which a deregistered image is still
-//! listed for a while (here: as it was), whether DynamoDB's `ADD` and `DELETE` take nested attributes (here:
-//! no, as documented), whether a table that is not there refuses a transaction (here) or cancels it; of EBS the
+//! listed for a while (here: as it was), whether a table that is not there, or a wrong key, refuses a transaction of
+//! DynamoDB (here) or cancels it; of EBS the
 //! codes for a snapshot that is public, another account's or not completed, whether a new listing ends the
 //! tokens of earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how
 //! many calls it lets through at once (here: those of one second); of SQS the status of a denial. [`FaultKind::Refuse`] can play any other
@@ -68,10 +67,9 @@
 //! Volumes are tagged only as they are made. Launch permissions of organizations are kept, and give nobody
 //! anything.
 //! SQS holds no messages: a queue notes for how long a receipt handle was hidden, whatever the handle.
-//! DynamoDB's tables have no sort key and no index, all reads are consistent, nothing expires, and values
-//! are texts, integers (of 38 digits), booleans, null, lists, maps and sets of texts: any other value or
-//! parameter is refused rather than ignored. A token of a transaction is remembered for ever, not for ten
-//! minutes.
+//! Of DynamoDB there is what the ledger calls. Tables have no sort key and no index, all reads are consistent, and
+//! nothing expires. Transactions consist of updates. Expressions are those of the ledger, with each name and value by a
+//! placeholder. Values are texts, integers of 38 digits and sets of texts. sim refuses anything else, and names it.
 //!
 //! # What went over the wire
 //! With `SIM_RECORD=FILE` in the environment, requests and answers are appended to that file, each kind of them once, for
@@ -85,8 +83,7 @@
 //! `DescribeInstances`, `DescribeRegions`, `DescribeReservedInstances`.
 //! SNS: `Publish`, `GetTopicAttributes`.
 //! STS: `GetCallerIdentity`.
-//! DynamoDB: `GetItem`, `BatchGetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `TransactWriteItems`, `Scan`,
-//! `DescribeTable`.
+//! DynamoDB: `GetItem`, `BatchGetItem`, `UpdateItem`, `TransactWriteItems`.
 //! EBS: `ListSnapshotBlocks`, `GetSnapshotBlock`.
 //! Rbin: `GetRule`.
 //! SQS: `ChangeMessageVisibility`.

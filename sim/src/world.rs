@@ -55,9 +55,9 @@ pub struct World {
     /// So many items a `BatchGetItem` reads at most, as if the throughput were spent then; the keys of all others
     /// it leaves unprocessed. `None`: as many as it may.
     pub items_per_batch: Option<usize>,
-    /// What the DynamoDB transactions that took effect were asked to write, by their `ClientRequestToken`:
-    /// a transaction that comes again does nothing again.
-    pub transactions: BTreeMap<String, Vec<serde_json::Value>>,
+    /// When DynamoDB transactions took effect, and what they were asked to write, by their `ClientRequestToken`:
+    /// one that comes again within ten minutes does nothing again.
+    pub transactions: BTreeMap<String, (DateTime<Utc>, Vec<serde_json::Value>)>,
     /// How often the account may call EC2 in this Region. Without limits unless a test sets some.
     pub throttling: Throttling,
     /// How the EBS direct APIs behave, by which the blocks of snapshots are read.
@@ -1016,6 +1016,6 @@ impl Table {
     }
 }
 
-/// An item of a table: its attributes by name, as DynamoDB's JSON has them, such as `{"S": "text"}`. Texts,
-/// integers, booleans, null, lists, maps and sets of texts are simulated.
+/// An item of a table: its attributes by name, as DynamoDB's JSON has them, such as `{"S": "text"}`. A request
+/// writes texts, integers and sets of texts; a test may put anything here.
 pub type Item = BTreeMap<String, serde_json::Value>;

@@ -110,14 +110,22 @@ fn dynamodb(sim: &Sim, action: &str, body: &Value) -> io::Result<Received> {
     send(sim, (head + &body).as_bytes())
 }
 
-/// Puts an item that must not be there yet.
+/// Writes an item that must not be there yet.
 fn put(sim: &Sim, id: &str) -> io::Result<Received> {
-    let body = json!({
+    let mut body = write(id);
+    body["ConditionExpression"] = "attribute_not_exists(#n)".into();
+    dynamodb(sim, "UpdateItem", &body)
+}
+
+/// The update that writes an item.
+fn write(id: &str) -> Value {
+    json!({
         "TableName": TABLE,
-        "Item": {"id": {"S": id}},
-        "ConditionExpression": "attribute_not_exists(id)",
-    });
-    dynamodb(sim, "PutItem", &body)
+        "Key": {"id": {"S": id}},
+        "UpdateExpression": "SET #n = :one",
+        "ExpressionAttributeNames": {"#n": "n"},
+        "ExpressionAttributeValues": {":one": {"N": "1"}},
+    })
 }
 
 /// Whether the item that [`put`] puts is there.
@@ -297,7 +305,8 @@ async fn dynamodb_answers_in_its_own_json() {
     assert!(answer.head.contains("x-amzn-requestid: 0000"));
     assert_eq!(answer.promised, answer.body.len());
     let body: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(body, json!({"Item": {"id": {"S": "caf\u{e9}"}}}));
+    let item = json!({"id": {"S": "caf\u{e9}"}, "n": {"N": "1"}});
+    assert_eq!(body, json!({ "Item": item }));
 
     let refused = put(&sim, "caf\u{e9}").unwrap();
     assert_eq!(refused.status, 400);
@@ -426,7 +435,7 @@ async fn faults_that_refuse_in_dynamodb_change_nothing() {
         ),
     ] {
         let sim = Sim::start(World::default()).await.unwrap();
-        sim.inject(Fault::nth("PutItem", 1, kind.clone()));
+        sim.inject(Fault::nth("UpdateItem", 1, kind.clone()));
         let refused = put(&sim, "a").unwrap();
         assert_eq!(refused.status, status);
         let body: Value = serde_json::from_str(&refused.body).unwrap();
@@ -445,8 +454,7 @@ async fn a_conflict_cancels_a_transaction() {
         1,
         FaultKind::TransactionConflict,
     ));
-    let operation = |id: &str| json!({"Put": {"TableName": TABLE, "Item": {"id": {"S": id}}}});
-    let body = json!({"TransactItems": [operation("a"), operation("b")]});
+    let body = json!({"TransactItems": [{"Update": write("a")}, {"Update": write("b")}]});
     let refused = dynamodb(&sim, "TransactWriteItems", &body).unwrap();
     let error: Value = serde_json::from_str(&refused.body).unwrap();
     assert_eq!(error["CancellationReasons"][0]["Code"], "None");
@@ -469,7 +477,7 @@ async fn a_write_whose_answer_was_lost_meets_itself_when_it_is_repeated() {
         (FaultKind::CutShort(1), 400),
     ] {
         let sim = Sim::start(World::default()).await.unwrap();
-        sim.inject(Fault::nth("PutItem", 1, kind.clone()));
+        sim.inject(Fault::nth("UpdateItem", 1, kind.clone()));
         if let Ok(answer) = put(&sim, "a") {
             assert_eq!(answer.body, "{");
         }

@@ -16,7 +16,7 @@ from api_models import Call, Check
 
 from e2e.test_permissions import MADE_OF, allowed_to_the_guard, make_every_call
 from e2e.world import ROOT, World, client
-from sim.test_sim_and_moto import QUEUE, TABLE, scenario, serving
+from sim.test_sim_and_moto import QUEUE, scenario, serving
 
 # Who the guard and its command line say that they are.
 GUARD = "ami-billing-guard"
@@ -53,7 +53,6 @@ def scenario_of_boto3(sim_binary: Path, tmp_path: Path, monkeypatch) -> list[Cal
     monkeypatch.setenv("SIM_RECORD", str(path))
     with serving(sim_binary) as endpoint:
         scenario(endpoint)
-        client("dynamodb", endpoint).describe_table(TableName=TABLE)
         hides = client("sqs", endpoint).change_message_visibility
         hides(QueueUrl=QUEUE, ReceiptHandle="a receipt handle", VisibilityTimeout=6301)
     return read(path)

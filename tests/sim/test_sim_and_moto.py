@@ -330,131 +330,75 @@ def blocks(ebs: Any, do: Recorder, snapshot: str) -> None:
         do(f"read a block of {what}", read, SnapshotId=other, BlockIndex=0, BlockToken="AAAB")
 
 
-def items(dynamodb: Any, do: Recorder) -> None:
-    """Conditional writes of single items, reads and scans."""
+def update(id: str, expression: str, condition: str | None = None, table: str = TABLE) -> dict[str, Any]:
+    """An update as the ledger asks for it: each attribute and each value by a placeholder."""
     values: dict[str, dict[str, Any]] = {
         ":one": {"N": "1"},
         ":two": {"N": "2"},
         ":text": {"S": "text"},
-        ":list": {"L": [{"S": "told"}]},
-        ":map": {"M": {"deep": {"N": "5"}}},
+        ":long": {"S": "x" * 409600},
         ":set": {"SS": ["b", "c"]},
-        ":true": {"BOOL": True},
-        ":null": {"NULL": True},
     }
+    expressions = {"UpdateExpression": expression}
+    if condition is not None:
+        expressions["ConditionExpression"] = condition
+    text = " ".join(expressions.values())
+    names = {name: name.removeprefix("#") for name in re.findall(r"#\w+", text)}
+    request: dict[str, Any] = {"TableName": table, "Key": key(id), "ExpressionAttributeNames": names} | expressions
+    if used := {value: values[value] for value in re.findall(r":\w+", text)}:
+        request["ExpressionAttributeValues"] = used
+    return request
 
-    def using(*expressions: str | None, **more: Any) -> dict[str, Any]:
-        """A request about the table, with what the expressions use."""
-        text = " ".join(filter(None, expressions))
-        used = {key: value for key, value in values.items() if re.search(rf"{key}\b", text)}
-        request = {"TableName": TABLE} | more
-        if used:
-            request["ExpressionAttributeValues"] = used
-        if "#name" in text:
-            request["ExpressionAttributeNames"] = {"#name": "name"}
-        return request
 
-    def put(step: str, item: dict[str, Any], condition: str | None = None, **more: Any) -> None:
-        request = using(condition, Item=item, **more)
-        if condition is not None:
-            request["ConditionExpression"] = condition
-        do(f"put {step}", dynamodb.put_item, **request)
+def items(dynamodb: Any, do: Recorder) -> None:
+    """Conditional updates of single items, and reads."""
+    new = {"ReturnValues": "ALL_NEW"}
 
-    def update(step: str, id: str, expression: str, condition: str | None = None, **more: Any) -> None:
-        request = using(expression, condition, Key=key(id), UpdateExpression=expression, **more)
-        if condition is not None:
-            request["ConditionExpression"] = condition
-        do(f"update {step}", dynamodb.update_item, **request)
+    def write(step: str, *what: Any, **more: Any) -> None:
+        do(f"update {step}", dynamodb.update_item, **update(*what) | more)
 
     def get(step: str, id: str, **more: Any) -> None:
         do(f"get {step}", dynamodb.get_item, TableName=TABLE, Key=key(id), **more)
 
-    a = key("a") | {"name": {"S": "text"}, "n": {"N": "1"}, "steps": {"SS": ["a", "b"]}}
-    a |= {"nested": values[":map"]}
-    old, told = {"ReturnValues": "ALL_OLD"}, {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     get("nothing", "a")
-    put("new", a, "attribute_not_exists(id)", **old)
-    get("what was put", "a", ConsistentRead=True)
-    put("again", key("a"), "attribute_not_exists(id)")
-    put("again, to be told", key("a"), "attribute_not_exists(id)", **told)
-    put("nothing's successor, to be told", key("b"), "attribute_exists(id)", **told)
-    get("what is left", "a")
-    put("over it", a | {"n": {"N": "7"}}, "n = :one AND begins_with(#name, :text)", **old)
-    put("without a key", {"n": {"N": "1"}})
-    put("with an empty key", key(""))
-    put("with a number as its key", {"id": {"N": "1"}})
-    do("put into no table", dynamodb.put_item, TableName="no-such-table", Item=key("a"))
-    put("too much", key("b") | {"x": {"S": "x" * 409600}})
-    put("no number", key("b") | {"x": {"N": "one"}})
-    get("a part", "a", ProjectionExpression="#n, nested.deep", ExpressionAttributeNames={"#n": "name"})
-    get("by a wrong key", "a", ProjectionExpression="id, id")
-    do("get by no key", dynamodb.get_item, TableName=TABLE, Key={"n": {"N": "1"}})
-    do("get from no table", dynamodb.get_item, TableName="no-such-table", Key=key("a"))
-
+    write("new", "a", "SET #name = :text, #n = :one, #steps = :set", "attribute_not_exists(#id)", **new)
+    get("what was written", "a", ConsistentRead=True)
+    write("again", "a", "SET #n = :two", "attribute_not_exists(#id)")
     for number, condition in enumerate(
         [
-            "n > :two AND n <> :one",
-            "n < :two OR size(steps) = :two",
-            "NOT n < :two AND (contains(steps, :text) OR contains(#name, :text))",
-            "attribute_exists(nested.deep) AND attribute_not_exists(nested.high)",
-            "nowhere <> :one",
-            "nowhere = :one",
-            "nowhere < :one OR NOT nowhere < :one",
-            "#name >= :text AND #name <> :one",
-            "n BETWEEN :one AND :two",
-            "n IN (:one, :two)",
-            "nested = :map AND steps <> :set",
-            "n = :one OR n = :two AND n > :one",
-            "attribute_exists(lists[0])",
+            "#n = :one",
+            "#n = :two",
+            "#n < :two",
+            "#n < :one OR #name = :text",
+            "#n BETWEEN :one AND :two",
+            "#nowhere < :one",
+            "attribute_not_exists(#n) OR attribute_not_exists(#nowhere)",
+            "#steps = :set",
+            "#steps = :text",
         ]
     ):
-        update(f"if {number}", "a", f"SET checked_{number} = :true", condition, ReturnValues="UPDATED_NEW")
-
-    new = {"ReturnValues": "ALL_NEW"}
-    below_two = "attribute_not_exists(n) OR n < :two"
-    update("a counter", "counter", "ADD n :one", below_two, ReturnValues="UPDATED_NEW")
-    update("it again", "counter", "ADD n :one", below_two, ReturnValues="UPDATED_NEW")
-    update("it beyond", "counter", "ADD n :one", below_two, **told)
-    everything = "SET n = if_not_exists(n, :one) + :two, told = :list, nested = :map"
-    update("all that there is", "d", everything, **new)
-    longer = "SET told = list_append(told, :list), nested.more = :text REMOVE nested.nowhere"
-    update("a list", "d", longer, **new)
-    update("back", "d", "SET n = n - :one, told[0] = :null REMOVE nested.deep", **old)
-    update("sets", "d", "ADD steps :set", **new)
-    update("sets away", "d", "DELETE steps :set REMOVE told", **new)
-    update("from the item as it was", "d", "SET n = :two, m = n", **new)
-    for step, expression in [
-        ("from what is not there", "SET x = nowhere"),
-        ("where nothing is", "SET nowhere.x = :one"),
-        ("a text by a number", "SET nested = nested + :one"),
-        ("the key", "SET id = :text"),
-        ("one thing twice", "SET n = :one, n = :two"),
-        ("by a reserved word", "SET name = :one"),
-        ("by nonsense", "SET n"),
-        ("by an undefined value", "SET n = :undefined"),
-    ]:
-        update(step, "d", expression)
-    get("what is left of it", "d")
-    unused = using(Key=key("d"), UpdateExpression="SET n = :one", ExpressionAttributeValues=values)
-    do("update with unused values", dynamodb.update_item, **unused)
-
-    do("scan", dynamodb.scan, TableName=TABLE)
-    first = do("scan a page", dynamodb.scan, TableName=TABLE, Limit=2)
-    start = first["LastEvaluatedKey"]
-    do("scan the next page", dynamodb.scan, TableName=TABLE, Limit=2, ExclusiveStartKey=start)
-    filtered = using("n > :one", FilterExpression="n > :one", ProjectionExpression="id, n")
-    do("scan with a filter", dynamodb.scan, **filtered)
-    do("delete", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **old)
-    do("delete again", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **old)
-    only_if = {"ConditionExpression": "attribute_exists(id)"}
-    do("delete only if it is there", dynamodb.delete_item, TableName=TABLE, Key=key("d"), **only_if)
+        write(f"if {number}", "a", f"SET #checked_{number} = :text", condition, **new)
+    below_two = "attribute_not_exists(#n) OR #n < :two"
+    write("a counter", "counter", "ADD #n :one", below_two, **new)
+    write("it again", "counter", "ADD #n :one", below_two, **new)
+    write("it beyond", "counter", "ADD #n :one", below_two, **new)
+    write("a set", "d", "ADD #steps :set SET #n = :two", **new)
+    write("all at once", "d", "ADD #n :one DELETE #steps :set REMOVE #nowhere SET #told = :text", **new)
+    write("a text by a number", "a", "ADD #name :one")
+    write("the key", "a", "SET #id = :text")
+    write("one thing twice", "a", "SET #n = :one, #n = :two")
+    write("too much", "a", "SET #n = :long")
+    write("no table", "a", "SET #n = :one", None, "no-such-table")
+    do("get by no key", dynamodb.get_item, TableName=TABLE, Key={"n": {"N": "1"}})
+    do("get from no table", dynamodb.get_item, TableName="no-such-table", Key=key("a"))
+    get("what is left", "a")
 
     def batch(step: str, *ids: str, table: str = TABLE, **more: Any) -> None:
         asked = {table: {"Keys": [key(id) for id in ids]} | more}
         do(f"get {step}", dynamodb.batch_get_item, RequestItems=asked)
 
     batch("many", "counter", "nothing", "a", ConsistentRead=True)
-    parts = {"ProjectionExpression": "#n, n", "ExpressionAttributeNames": {"#n": "name"}}
+    parts = {"ProjectionExpression": "#id, #n", "ExpressionAttributeNames": {"#id": "id", "#n": "n"}}
     batch("parts of many", "a", "counter", **parts)
     batch("nothing of many", "nothing")
     batch("one twice", "a", "a")
@@ -470,42 +414,25 @@ def key(id: str) -> dict[str, Any]:
 def transactions(dynamodb: Any, do: Recorder) -> None:
     """Transactions that write all and such that write nothing."""
 
-    def put(id: str, **more: Any) -> dict[str, Any]:
-        item = key(id) | {"step": {"S": "reserved"}}
-        once = {"ConditionExpression": "attribute_not_exists(id)"}
-        return {"Put": {"TableName": TABLE, "Item": item} | once | more}
+    def once(id: str) -> tuple[str, ...]:
+        return id, "SET #step = :text", "attribute_not_exists(#id)"
 
-    def count(limit: int) -> dict[str, Any]:
-        return {
-            "Update": {
-                "TableName": TABLE,
-                "Key": key("hour"),
-                "UpdateExpression": "ADD discards :one",
-                "ConditionExpression": "attribute_not_exists(discards) OR discards < :limit",
-                "ExpressionAttributeValues": {":one": {"N": "1"}, ":limit": {"N": str(limit)}},
-            }
-        }
+    count = ("hour", "ADD #discards :one", "attribute_not_exists(#discards) OR #discards < :two")
 
-    def check(id: str, condition: str) -> dict[str, Any]:
-        return {"ConditionCheck": {"TableName": TABLE, "Key": key(id), "ConditionExpression": condition}}
+    def transact(step: str, *updates: tuple[str, ...], **more: Any) -> None:
+        asked = [{"Update": update(*each)} for each in updates]
+        do(f"transact {step}", dynamodb.transact_write_items, TransactItems=asked, **more)
+        asked = {TABLE: {"Keys": [key(id) for id in ("x", "y", "z", "hour")]}}
+        do(f"what is there after: {step}", dynamodb.batch_get_item, RequestItems=asked)
 
-    def transact(step: str, *operations: dict[str, Any], **more: Any) -> None:
-        do(f"transact {step}", dynamodb.transact_write_items, TransactItems=list(operations), **more)
-        do(f"what is there after: {step}", dynamodb.scan, TableName=TABLE)
-
-    told = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
-    transact("a reservation", put("x"), count(2))
-    transact("it again", put("x"), count(2))
-    transact("it again, to be told", put("x", **told), count(2))
-    transact("another", put("y"), count(2))
-    transact("one too many", put("z"), count(2))
-    transact("all that fails", put("x"), count(2), put("y", **told))
-    transact("on a check", check("x", "attribute_exists(step)"), put("z"))
-    transact("on a check that fails", put("v"), check("x", "attribute_not_exists(step)"))
-    delete = {"Delete": {"TableName": TABLE, "Key": key("z")}}
-    transact("a deletion", delete, put("v"))
-    transact("one item twice", delete, put("z"))
-    transact("two kinds at once", put("w") | delete)
+    token = {"ClientRequestToken": "a-token"}
+    transact("a reservation", once("x"), count, **token)
+    transact("it again", once("x"), count, **token)
+    transact("it anew", once("x"), count)
+    transact("another", once("y"), count)
+    transact("one too many", once("z"), count)
+    transact("all that fails", once("x"), count, once("y"))
+    transact("one item twice", once("z"), once("z"))
 
 
 def comparable(play: Play) -> Play:

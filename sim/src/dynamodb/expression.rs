@@ -1,393 +1,331 @@
-//! What the expressions of DynamoDB share: tokens, document paths, `#names` and `:values`.
-
-mod condition;
-mod path;
-mod projection;
-mod update;
+//! The values and the expressions of the ledger's requests. Each attribute has a `#name` in them, and each value a `:name`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) use condition::Condition;
-pub(super) use projection::Projection;
-pub(super) use update::Update;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value as Json, json};
 
-use super::invalid;
-use super::value::{Attributes, Value};
+use super::{invalid, unknown};
 use crate::refusal::Refusal;
+use crate::world::Item;
 
 /// "The maximum length of any expression string is 4 KB."
 const LONGEST: usize = 4096;
 
-/// "The maximum number of operators or functions in an expression is 300." Here what can be nested counts.
-const MOST_OPERATORS: usize = 300;
+/// Numbers have at most 38 significant digits.
+const NUMBERS_END: u128 = 10_u128.pow(38);
 
-/// The words that a path can not contain, one a line ("Reserved words in DynamoDB").
-const RESERVED_WORDS: &str = include_str!("reserved_words.txt");
+/// A value that a request may have. An item that a test put into the world may have others.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) enum Value {
+    #[serde(rename = "S")]
+    Text(String),
+    #[serde(rename = "N", deserialize_with = "number", serialize_with = "digits")]
+    Number(i128),
+    #[serde(rename = "SS", deserialize_with = "texts")]
+    Texts(BTreeSet<String>),
+}
 
-/// `ExpressionAttributeNames` and `ExpressionAttributeValues` of a request, and which of them its
-/// expressions have used.
-#[derive(Debug, Default)]
+fn number<'de, D: Deserializer<'de>>(json: D) -> Result<i128, D::Error> {
+    let text = String::deserialize(json)?;
+    let number = text.parse().ok().filter(is_in_range);
+    number.ok_or_else(|| D::Error::custom(format!("{text} is not an integer of at most 38 digits")))
+}
+
+fn is_in_range(number: &i128) -> bool {
+    number.unsigned_abs() < NUMBERS_END
+}
+
+fn digits<S: Serializer>(number: &i128, json: S) -> Result<S::Ok, S::Error> {
+    json.collect_str(number)
+}
+
+fn texts<'de, D: Deserializer<'de>>(json: D) -> Result<BTreeSet<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(json)?;
+    let set: BTreeSet<String> = texts.iter().cloned().collect();
+    if set.is_empty() || set.len() < texts.len() {
+        return Err(D::Error::custom("a set is empty or contains duplicates"));
+    }
+    Ok(set)
+}
+
+/// Reads an attribute of an item. `None`: it has a type that no request has.
+fn stored(attribute: &Json) -> Result<Option<Value>, Refusal> {
+    let known = |kind: &&str| attribute.get(kind).is_some();
+    if !["S", "N", "SS"].iter().any(known) {
+        return Ok(None);
+    }
+    let value = Value::deserialize(attribute);
+    value
+        .map(Some)
+        .map_err(|error| unknown(format!("{attribute}: {error}")))
+}
+
+/// The size of an item (Developer Guide, "DynamoDB item sizes and formats").
+pub(super) fn size(item: &Item) -> usize {
+    let sizes = item.iter().map(|(name, attribute)| {
+        name.len()
+            + match stored(attribute) {
+                Ok(Some(Value::Text(text))) => text.len(),
+                // "Approximately (1 byte per two significant digits) + (1 byte)", one more if it is negative.
+                Ok(Some(Value::Number(number))) => {
+                    let digits = number.unsigned_abs().to_string();
+                    let significant = digits.trim_end_matches('0').len();
+                    significant.div_ceil(2) + 1 + usize::from(number < 0)
+                }
+                Ok(Some(Value::Texts(texts))) => texts.iter().map(String::len).sum(),
+                // Only tests write it, and none depends on its size.
+                Ok(None) | Err(_) => attribute.to_string().len(),
+            }
+    });
+    sizes.sum()
+}
+
+/// `ExpressionAttributeNames` and `ExpressionAttributeValues` of a request, and the rules that they are read with.
+#[derive(Debug)]
 pub(super) struct Placeholders {
-    pub(super) names: BTreeMap<String, String>,
-    pub(super) values: Attributes,
+    names: BTreeMap<String, String>,
+    values: BTreeMap<String, Value>,
+    /// Those that expressions have used.
     used: BTreeSet<String>,
 }
 
 impl Placeholders {
-    pub(super) fn new(names: BTreeMap<String, String>, values: Attributes) -> Placeholders {
-        Placeholders {
-            names,
-            values,
-            used: BTreeSet::new(),
+    pub(super) fn new(
+        names: Option<BTreeMap<String, String>>,
+        values: Option<BTreeMap<String, Value>>,
+    ) -> Result<Placeholders, Refusal> {
+        if names.as_ref().is_some_and(BTreeMap::is_empty) {
+            return Err(invalid("ExpressionAttributeNames must not be empty"));
         }
+        if values.as_ref().is_some_and(BTreeMap::is_empty) {
+            return Err(invalid("ExpressionAttributeValues must not be empty"));
+        }
+        Ok(Placeholders {
+            names: names.unwrap_or_default(),
+            values: values.unwrap_or_default(),
+            used: BTreeSet::new(),
+        })
     }
 
     /// Refuses the request if there is one that no expression has used.
     pub(super) fn check_all_used(&self) -> Result<(), Refusal> {
-        let unused = |what: &str, keys: Vec<&String>| {
-            let unused: Vec<&str> = keys
-                .into_iter()
-                .filter(|key| !self.used.contains(*key))
-                .map(String::as_str)
-                .collect();
-            if unused.is_empty() {
-                return Ok(());
-            }
-            Err(invalid(format!(
-                "Value provided in {what} unused in expressions: keys: {{{}}}",
-                unused.join(", ")
-            )))
-        };
-        unused("ExpressionAttributeNames", self.names.keys().collect())?;
-        unused("ExpressionAttributeValues", self.values.keys().collect())
+        let mut all = self.names.keys().chain(self.values.keys());
+        match all.find(|key| !self.used.contains(*key)) {
+            None => Ok(()),
+            Some(key) => Err(invalid(format!("{key} is unused in expressions"))),
+        }
     }
 
-    fn name(&mut self, placeholder: &str) -> Option<String> {
-        let name = self.names.get(placeholder)?;
-        self.used.insert(placeholder.to_owned());
-        Some(name.clone())
+    /// The attribute that a `#name` names.
+    fn name(&mut self, key: &str) -> Result<String, Refusal> {
+        if !key.starts_with('#') {
+            return Err(unknown(format!("the attribute {key} without a #name")));
+        }
+        self.used.insert(key.to_owned());
+        let name = self.names.get(key).cloned();
+        name.ok_or_else(|| invalid(format!("{key} is not defined")))
     }
 
-    fn value(&mut self, placeholder: &str) -> Option<Value> {
-        let value = self.values.get(placeholder)?;
-        self.used.insert(placeholder.to_owned());
-        Some(value.clone())
+    fn value(&mut self, key: &str) -> Result<Value, Refusal> {
+        if !key.starts_with(':') {
+            return Err(unknown(format!("the value {key} without a :name")));
+        }
+        self.used.insert(key.to_owned());
+        let value = self.values.get(key).cloned();
+        value.ok_or_else(|| invalid(format!("{key} is not defined")))
+    }
+
+    fn number(&mut self, key: &str) -> Result<i128, Refusal> {
+        match self.value(key)? {
+            Value::Number(number) => Ok(number),
+            _ => Err(unknown(format!("an order of anything but numbers: {key}"))),
+        }
     }
 }
 
-/// Reads an expression from left to right.
+/// An expression with spaces between its words and symbols.
+fn spaced(text: &str) -> Result<String, Refusal> {
+    if text.trim().is_empty() {
+        return Err(invalid("The expression can not be empty;"));
+    }
+    if text.len() > LONGEST {
+        return Err(invalid(
+            "Expression size has exceeded the maximum allowed size",
+        ));
+    }
+    let symbols = ["(", ")", ",", "="].into_iter();
+    Ok(symbols.fold(text.to_owned(), |text, symbol| {
+        text.replace(symbol, &format!(" {symbol} "))
+    }))
+}
+
+fn not_the_ledgers(term: &[&str]) -> Refusal {
+    unknown(format!("the expression \"{}\"", term.join(" ")))
+}
+
+/// Terms of which one has to hold.
 #[derive(Debug)]
-struct Parser<'a> {
-    /// The name of the request's parameter, with which each refusal begins.
-    parameter: &'static str,
-    tokens: Vec<&'a str>,
-    next: usize,
-    operators: usize,
-    placeholders: &'a mut Placeholders,
+pub(super) struct Condition(Vec<(String, Test)>);
+
+#[derive(Debug)]
+enum Test {
+    NotExists,
+    Is(Value),
+    Below(i128),
+    Between(i128, i128),
 }
 
-impl<'a> Parser<'a> {
-    /// Reads a whole expression with `rule`.
-    fn read<T>(
-        parameter: &'static str,
-        text: &'a str,
-        placeholders: &'a mut Placeholders,
-        rule: impl FnOnce(&mut Parser) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let mut parser = Parser {
-            parameter,
-            tokens: tokens(text),
-            next: 0,
-            operators: 0,
-            placeholders,
-        };
-        if text.len() > LONGEST {
-            return Err(parser.refusal("Expression size has exceeded the maximum allowed size"));
+impl Condition {
+    pub(super) fn parse(text: &str, with: &mut Placeholders) -> Result<Condition, Refusal> {
+        let mut terms = Vec::new();
+        let spaced = spaced(text)?;
+        let tokens: Vec<&str> = spaced.split_whitespace().collect();
+        for term in tokens.split(|token| *token == "OR") {
+            terms.push(match *term {
+                ["attribute_not_exists", "(", name, ")"] => (with.name(name)?, Test::NotExists),
+                [name, "=", value] => (with.name(name)?, Test::Is(with.value(value)?)),
+                [name, "<", bound] => (with.name(name)?, Test::Below(with.number(bound)?)),
+                [name, "BETWEEN", least, "AND", most] => {
+                    let name = with.name(name)?;
+                    let (least, most) = (with.number(least)?, with.number(most)?);
+                    if most < least {
+                        return Err(invalid(
+                            "The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
+                        ));
+                    }
+                    (name, Test::Between(least, most))
+                }
+                _ => return Err(not_the_ledgers(term)),
+            });
         }
-        if parser.tokens.is_empty() {
-            return Err(parser.refusal("The expression can not be empty;"));
+        Ok(Condition(terms))
+    }
+
+    pub(super) fn holds(&self, item: Option<&Item>) -> Result<bool, Refusal> {
+        for (name, test) in &self.0 {
+            let attribute = item.and_then(|item| item.get(name));
+            let value = attribute.map(stored).transpose()?.flatten();
+            let holds = match (test, &value) {
+                (Test::NotExists, _) => attribute.is_none(),
+                (Test::Is(other), Some(value)) => value == other,
+                (Test::Below(bound), Some(Value::Number(number))) => number < bound,
+                (Test::Between(least, most), Some(Value::Number(number))) => {
+                    (least..=most).contains(&number)
+                }
+                _ => false,
+            };
+            if holds {
+                return Ok(true);
+            }
         }
-        let result = rule(&mut parser)?;
-        match parser.peek() {
-            None => Ok(result),
-            Some(_) => Err(parser.syntax_error()),
+        Ok(false)
+    }
+}
+
+/// Changes, each of another attribute.
+#[derive(Debug)]
+pub(super) struct Update(BTreeMap<String, Change>);
+
+#[derive(Debug)]
+enum Change {
+    Set(Value),
+    Remove,
+    Add(Value),
+    Delete(BTreeSet<String>),
+}
+
+impl Update {
+    pub(super) fn parse(text: &str, with: &mut Placeholders) -> Result<Update, Refusal> {
+        let spaced = spaced(text)?;
+        let tokens: Vec<&str> = spaced.split_whitespace().collect();
+        let begins = |token: &str| ["SET", "REMOVE", "ADD", "DELETE"].contains(&token);
+        let (mut sections, mut changes) = (BTreeSet::new(), BTreeMap::new());
+        for tokens in tokens.chunk_by(|_, next| !begins(next)) {
+            let [section, terms @ ..] = tokens else {
+                continue;
+            };
+            if !sections.insert(*section) {
+                return Err(invalid(format!("There are two {section} sections")));
+            }
+            for term in terms.split(|token| *token == ",") {
+                let (name, change) = match (*section, term) {
+                    ("SET", [name, "=", value]) => (name, Change::Set(with.value(value)?)),
+                    ("REMOVE", [name]) => (name, Change::Remove),
+                    ("ADD", [name, value]) => match with.value(value)? {
+                        Value::Text(_) => return Err(invalid("ADD does not take a text")),
+                        value => (name, Change::Add(value)),
+                    },
+                    ("DELETE", [name, value]) => match with.value(value)? {
+                        Value::Texts(texts) => (name, Change::Delete(texts)),
+                        _ => return Err(invalid("DELETE takes a set")),
+                    },
+                    _ => return Err(not_the_ledgers(tokens)),
+                };
+                if changes.insert(with.name(name)?, change).is_some() {
+                    return Err(invalid(format!(
+                        "Two document paths overlap with each other: {name}"
+                    )));
+                }
+            }
         }
+        Ok(Update(changes))
     }
 
-    fn peek(&self) -> Option<&'a str> {
-        self.tokens.get(self.next).copied()
+    pub(super) fn changes(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
-    fn take(&mut self) -> Option<&'a str> {
-        let token = self.peek();
-        self.next += 1;
-        token
+    /// Whether it takes away, and puts nothing anywhere.
+    pub(super) fn only_removes(&self) -> bool {
+        let mut changes = self.0.values();
+        changes.all(|change| matches!(change, Change::Remove | Change::Delete(_)))
     }
 
-    /// Takes the next token if it is this one; keywords may be in lower case.
-    fn takes(&mut self, token: &str) -> bool {
-        let found = self
-            .peek()
-            .is_some_and(|next| next.eq_ignore_ascii_case(token));
-        self.next += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, token: &str) -> Result<(), Refusal> {
-        if self.takes(token) {
-            Ok(())
-        } else {
-            Err(self.syntax_error())
-        }
-    }
-
-    /// The name of the function whose call comes next; the parenthesis is taken with it.
-    fn takes_function(&mut self) -> Option<&'a str> {
-        let name = self.peek().filter(|token| is_word(token))?;
-        if self.tokens.get(self.next + 1) != Some(&"(") {
-            return None;
-        }
-        self.next += 2;
-        Some(name)
-    }
-
-    /// What `rule` reads, once or more often, with commas between.
-    fn list<T>(
-        &mut self,
-        rule: impl Fn(&mut Parser<'a>) -> Result<T, Refusal>,
-    ) -> Result<Vec<T>, Refusal> {
-        let mut list = vec![rule(self)?];
-        while self.takes(",") {
-            list.push(rule(self)?);
-        }
-        Ok(list)
-    }
-
-    /// Counts an operator or function, lest a client nest them until the stack ends.
-    fn count_operator(&mut self) -> Result<(), Refusal> {
-        self.operators += 1;
-        if self.operators > MOST_OPERATORS {
-            return Err(self.refusal("The expression contains too many operators"));
+    pub(super) fn apply(&self, item: &mut Item) -> Result<(), Refusal> {
+        for (name, change) in &self.0 {
+            let old = item.get(name);
+            let new = match (change, old.map(stored).transpose()?.flatten()) {
+                (Change::Remove, _) => None,
+                (Change::Set(value), _) => Some(value.clone()),
+                (Change::Add(value), _) if old.is_none() => Some(value.clone()),
+                (Change::Delete(_), _) if old.is_none() => None,
+                (Change::Add(Value::Number(more)), Some(Value::Number(number))) => {
+                    let sum = Some(number + more).filter(is_in_range).map(Value::Number);
+                    Some(sum.ok_or_else(|| unknown("a sum of more than 38 digits"))?)
+                }
+                (Change::Add(Value::Texts(more)), Some(Value::Texts(texts))) => {
+                    Some(Value::Texts(&texts | more))
+                }
+                (Change::Delete(fewer), Some(Value::Texts(texts))) => {
+                    // There is no empty set.
+                    Some(&texts - fewer)
+                        .filter(|left| !left.is_empty())
+                        .map(Value::Texts)
+                }
+                _ => {
+                    return Err(invalid(
+                        "An operand in the update expression has an incorrect data type",
+                    ));
+                }
+            };
+            match new {
+                Some(value) => item.insert(name.clone(), json!(value)),
+                None => item.remove(name),
+            };
         }
         Ok(())
     }
-
-    /// The value behind a `:value`, if one comes next.
-    fn takes_value(&mut self) -> Result<Option<Value>, Refusal> {
-        let Some(placeholder) = self.peek().filter(|token| token.starts_with(':')) else {
-            return Ok(None);
-        };
-        self.next += 1;
-        match self.placeholders.value(placeholder) {
-            Some(value) => Ok(Some(value)),
-            None => Err(self.refusal(format!(
-                "An expression attribute value used in expression is not defined; attribute value: \
-                 {placeholder}"
-            ))),
-        }
-    }
-
-    /// An attribute's name, plain or as a `#name`.
-    fn name(&mut self) -> Result<String, Refusal> {
-        let Some(token) = self.peek() else {
-            return Err(self.syntax_error());
-        };
-        if token.starts_with('#') {
-            self.next += 1;
-            return self.placeholders.name(token).ok_or_else(|| {
-                self.refusal(format!(
-                    "An expression attribute name used in the document path is not defined; attribute \
-                     name: {token}"
-                ))
-            });
-        }
-        if !is_word(token) {
-            return Err(self.syntax_error());
-        }
-        if is_reserved(token) {
-            return Err(self.refusal(format!(
-                "Attribute name is a reserved keyword; reserved keyword: {token}"
-            )));
-        }
-        self.next += 1;
-        Ok(token.to_owned())
-    }
-
-    fn refusal(&self, what: impl std::fmt::Display) -> Refusal {
-        invalid(format!("Invalid {}: {what}", self.parameter))
-    }
-
-    /// The next token can not stand where it does.
-    fn syntax_error(&self) -> Refusal {
-        let token = self.peek().unwrap_or("<EOF>");
-        let near = self
-            .tokens
-            .get(self.next.saturating_sub(1)..self.tokens.len().min(self.next + 2))
-            .unwrap_or_default()
-            .join(" ");
-        self.refusal(format!(
-            "Syntax error; token: \"{token}\", near: \"{near}\""
-        ))
-    }
 }
 
-/// Whether a token is a name, a function's name or a keyword.
-fn is_word(token: &str) -> bool {
-    token.starts_with(|c: char| c.is_ascii_alphabetic())
-}
-
-fn is_reserved(word: &str) -> bool {
-    RESERVED_WORDS
-        .lines()
-        .any(|reserved| reserved.eq_ignore_ascii_case(word))
-}
-
-/// Cuts an expression into words, numbers, placeholders and symbols. A character that can not begin a token
-/// is one of its own, which no rule takes.
-fn tokens(text: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let in_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let after_first = rest.get(first.len_utf8()..).unwrap_or_default();
-        let more = match first {
-            '<' if after_first.starts_with(['>', '=']) => 1,
-            '>' if after_first.starts_with('=') => 1,
-            '0'..='9' => run(after_first, |c| c.is_ascii_digit()),
-            'A'..='Z' | 'a'..='z' | '#' | ':' => run(after_first, in_word),
-            _ => 0,
-        };
-        let (token, behind) = rest.split_at(first.len_utf8() + more);
-        tokens.push(token);
-        rest = behind.trim_start();
-    }
-    tokens
-}
-
-/// How many bytes long the run of such characters is with which a text begins.
-fn run(text: &str, such: impl Fn(char) -> bool) -> usize {
-    text.find(|c| !such(c)).unwrap_or(text.len())
-}
-
-/// What the unit tests of the expressions share.
-#[cfg(test)]
-mod testing {
-    use serde_json::{Value as Json, json};
-
-    use super::super::value::read_attributes;
-    use super::*;
-
-    /// An item from its JSON.
-    pub(super) fn item(json: Json) -> Attributes {
-        read_attributes(json.as_object().unwrap()).unwrap()
-    }
-
-    /// `#n` is the name `name`; `:s` the text "text", `:n` the number 7, and so on by type.
-    pub(super) fn placeholders() -> Placeholders {
-        let names = BTreeMap::from([("#n".to_owned(), "name".to_owned())]);
-        let values = item(json!({
-            ":s": {"S": "text"},
-            ":n": {"N": "7"},
-            ":one": {"N": "1"},
-            ":b": {"BOOL": true},
-            ":null": {"NULL": true},
-            ":l": {"L": [{"S": "text"}]},
-            ":m": {"M": {"a": {"N": "1"}}},
-            ":ss": {"SS": ["text"]},
-        }));
-        Placeholders::new(names, values)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::testing::{item, placeholders};
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn an_expression_is_cut_into_tokens() {
-        assert_eq!(
-            tokens("a.b[10]<>:v1 AND#n<=b_2\t>= <(c)+-="),
-            [
-                "a", ".", "b", "[", "10", "]", "<>", ":v1", "AND", "#n", "<=", "b_2", ">=", "<",
-                "(", "c", ")", "+", "-", "="
-            ]
-        );
-        assert_eq!(tokens("a\u{e9}_b"), ["a", "\u{e9}", "_", "b"]);
-        assert!(tokens(" \n").is_empty());
-    }
-
-    #[test]
-    fn every_reserved_word_is_refused_in_any_case_and_other_words_are_not() {
-        assert_eq!(RESERVED_WORDS.lines().count(), 573);
-        for word in [
-            "name", "Status", "TTL", "count", "region", "record", "value",
-        ] {
-            assert!(is_reserved(word), "{word}");
-        }
-        for word in ["id", "step", "image", "verdict", "discards"] {
-            assert!(!is_reserved(word), "{word}");
+/// The attributes of a ProjectionExpression.
+pub(super) fn projection(text: &str, with: &mut Placeholders) -> Result<BTreeSet<String>, Refusal> {
+    let mut names = BTreeSet::new();
+    for term in text.split(',') {
+        if !names.insert(with.name(term.trim())?) {
+            return Err(invalid("Two document paths overlap with each other"));
         }
     }
-
-    #[test]
-    fn unused_names_and_values_are_told() {
-        let mut given = placeholders();
-        Condition::parse("ConditionExpression", "#n = :s", &mut given).unwrap();
-        assert_eq!(
-            given.check_all_used().unwrap_err().message,
-            "Value provided in ExpressionAttributeValues unused in expressions: keys: {:b, :l, :m, :n, \
-             :null, :one, :ss}"
-        );
-        assert_eq!(
-            placeholders().check_all_used().unwrap_err().message,
-            "Value provided in ExpressionAttributeNames unused in expressions: keys: {#n}"
-        );
-        let values = item(json!({":s": {"S": "a"}}));
-        let mut given = Placeholders::new(BTreeMap::new(), values);
-        Condition::parse("ConditionExpression", "a = :s OR b = :s", &mut given).unwrap();
-        assert_eq!(given.check_all_used(), Ok(()));
-    }
-
-    #[test]
-    fn expressions_that_can_not_be_read_are_refused_in_the_words_of_dynamodb() {
-        let nested = format!("{}a = :s", "NOT ".repeat(301));
-        let long = format!("a = :s{}", " ".repeat(LONGEST));
-        for (expression, expected) in [
-            ("", "The expression can not be empty;"),
-            ("a = ", "Syntax error; token: \"<EOF>\", near: \"=\""),
-            ("a = :s b", "Syntax error; token: \"b\", near: \":s b\""),
-            ("a-b = :s", "Syntax error; token: \"-\", near: \"a - b\""),
-            ("_a = :s", "Syntax error; token: \"_\", near: \"_ a\""),
-            (
-                "status = :s",
-                "Attribute name is a reserved keyword; reserved keyword: status",
-            ),
-            (
-                "a.name = :s",
-                "Attribute name is a reserved keyword; reserved keyword: name",
-            ),
-            (
-                "a = :x",
-                "An expression attribute value used in expression is not defined; attribute value: :x",
-            ),
-            (
-                "#x = :s",
-                "An expression attribute name used in the document path is not defined; attribute name: #x",
-            ),
-            (&nested, "The expression contains too many operators"),
-            (
-                &long,
-                "Expression size has exceeded the maximum allowed size",
-            ),
-        ] {
-            let refusal = Condition::parse("FilterExpression", expression, &mut placeholders());
-            assert_eq!(
-                refusal.unwrap_err().to_string(),
-                format!("ValidationException: Invalid FilterExpression: {expected}"),
-                "{expression}"
-            );
-        }
-    }
+    Ok(names)
 }
