@@ -1,5 +1,5 @@
-# `make test` is all that testing needs, from a fresh clone: a Rust toolchain, a C compiler, Python 3.11
-# with venv, and make.
+# `make test` and `make test-build` are all that testing needs, from a fresh clone: a Rust toolchain, a C compiler,
+# Python 3.11 with venv, and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ VENV_READY := $(VENV)/.ready
 # way, and so compile the AWS SDK, which takes minutes, a second time.
 CARGO_SELECTION := --workspace --all-targets --locked
 
-# The release build is for this machine's processor, so that the tests can run it.
+# The release build is for this machine's processor, so that `make test-build` can run it.
 ARCHITECTURE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 
 # SAM takes the build from target/lambda and from nowhere else.
@@ -24,17 +24,25 @@ export AWS_SHARED_CREDENTIALS_FILE := /dev/null
 unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_REGION AWS_ENDPOINT_URL
 export SAM_CLI_TELEMETRY := 0
 
-# Where the Python tests find what was built.
+# Where the Python tests find what was built. Without SAM_BOOTSTRAP, those of SAM's build are skipped.
 export GUARD_BINARY := $(CURDIR)/target/debug/guard
 export SIM_BINARY := $(CURDIR)/target/debug/sim
-export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction/bootstrap
+unexport SAM_BOOTSTRAP
+test-build bench: export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction/bootstrap
 
 # What went over the wire in the Rust tests: the Python tests compare it with AWS's API models.
 export RECORDED_CALLS := $(CURDIR)/target/recorded-calls.jsonl
 
+# Everything but what only the release build can show: that is `make test-build`.
 .PHONY: test
-test: rust-test build
+test: rust-test $(VENV_READY)
 	$(VENV)/bin/pytest tests
+
+# Makes the release build as SAM deploys it, which takes long the first time, and runs the tests that need it: the
+# bootstrap works, survives a panic, and keeps within its memory. The simulator is the debug build.
+.PHONY: test-build
+test-build: rust-compile build
+	$(VENV)/bin/pytest tests -m sam_build
 
 # Also builds target/debug/guard and target/debug/sim, which the Python tests run. More threads than
 # processors, as the longest tests wait for a time limit.

@@ -1,4 +1,4 @@
-"""The bootstrap that `sam build` made: it works, and a panic costs it one event, not its life."""
+"""The program that the function is: a panic costs it one event, not its life, and what `sam build` made of it works."""
 
 import re
 import resource
@@ -13,11 +13,16 @@ from e2e.world import World, batch, registration, template
 SLACK_BYTES = 1024 * 1024
 
 
-@pytest.fixture
-def bootstrap(sam_bootstrap: Path, environment: dict[str, str], world: World):
+# What a panic does also depends on how the program was built.
+BUILDS = ["guard_binary", pytest.param("sam_bootstrap", marks=pytest.mark.sam_build)]
+
+
+@pytest.fixture(params=BUILDS)
+def bootstrap(request: pytest.FixtureRequest, environment: dict[str, str], world: World):
     """The name `localhost` has to be resolved, which takes a thread beside the runtime's only one."""
     endpoint = environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
-    with Emulator(sam_bootstrap, environment | {"AWS_ENDPOINT_URL": endpoint}) as emulator:
+    program = request.getfixturevalue(request.param)
+    with Emulator(program, environment | {"AWS_ENDPOINT_URL": endpoint}) as emulator:
         yield emulator
 
 
