@@ -33,10 +33,14 @@ test-build bench: export SAM_BOOTSTRAP := $(CURDIR)/.aws-sam/build/GuardFunction
 # What went over the wire in the Rust tests: the Python tests compare it with AWS's API models.
 export RECORDED_CALLS := $(CURDIR)/target/recorded-calls.jsonl
 
+# The processes that run the Python tests. More than processors, as most tests wait for servers. `PYTEST_WORKERS=0`
+# runs them one after the other.
+PYTEST_WORKERS ?= 4
+
 # Everything but what only the release build can show: that is `make test-build`.
 .PHONY: test
 test: rust-test $(VENV_READY)
-	$(VENV)/bin/pytest tests
+	$(VENV)/bin/pytest tests -n $(PYTEST_WORKERS) --dist loadfile
 
 # Makes the release build as SAM deploys it, which takes long the first time, and runs the tests that need it: the
 # bootstrap works, survives a panic, and keeps within its memory. The simulator is the debug build.

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import stack
+from api_models import Call, Check
 
 from e2e.emulator import Emulator
+from e2e.role import allowed_to_the_guard, called_by_the_guard
 from e2e.world import ACCOUNT, REGION, ROOT, TOPIC, Moto, World
 
 # A guard of the tests waits less than the default for an image that is not visible yet.
@@ -32,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("sam_build"):
                 item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how much tests compared: a comparison of nothing finds no fault either."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 def binary(variable: str, default: str, made_by: str) -> Path:
@@ -71,9 +80,16 @@ def sam_bootstrap() -> Path:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Moto]:
+    """A server for each process that runs tests. At its end, all that the guard asked it in these tests is checked."""
     server = Moto()
     yield server
+    called = called_by_the_guard(server)
+    check = Check()
+    for call in server.order("recorded"):
+        check.request(Call(**call))
     server.stop()
+    assert called - allowed_to_the_guard() == set(), "in a test the guard called what it may not"
+    assert [*check.faults] == [], "in a test the guard made a request that the API models do not know"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ and takes events over HTTP as Lambda's Invoke does.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -18,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Longer than any invocation may take: the function's own timeout is a minute.
-PATIENCE_SECONDS = 90
+# Longer than anything here takes, on a slow machine too. An invocation ends by the function's own timeout, a minute.
+PATIENCE_SECONDS = 300
 
 
 class BootstrapDied(Exception):
@@ -38,12 +39,12 @@ class Emulator:
         self._output_grew = threading.Condition()
         # Another process may take a free port before the emulator does: then try others.
         for _ in range(5):
-            api, self._port = free_port(), free_port()
+            self._api, self._port = free_port(), free_port()
             self._process = subprocess.Popen(
                 [
                     emulator_binary(),
                     "--runtime-api-address",
-                    f"127.0.0.1:{api}",
+                    f"127.0.0.1:{self._api}",
                     "--runtime-interface-emulator-address",
                     f"127.0.0.1:{self._port}",
                     bootstrap,
@@ -85,7 +86,7 @@ class Emulator:
             body = None
         # Once the emulator's last line on this event is read, so is all that the bootstrap wrote.
         with self._output_grew:
-            self._output_grew.wait_for(lambda: self._ended > ended, timeout=5)
+            assert self._output_grew.wait_for(lambda: self._ended > ended, PATIENCE_SECONDS), "the event has no end"
         if body is None:
             raise BootstrapDied("\n".join(self.output))
         return json.loads(body)
@@ -108,11 +109,16 @@ class Emulator:
         """Ends the emulator, which takes its bootstrap with it."""
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(5)
+        self._reader.join(PATIENCE_SECONDS)
+
+    def wait_for_end(self) -> None:
+        """Waits until the emulator has ended by itself, and all that it wrote is read."""
+        self._process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
 
     def _children(self) -> list[int]:
         # The emulator is a program of many threads, and any of them may have started it.
@@ -120,13 +126,12 @@ class Emulator:
         return [int(pid) for task in tasks for pid in task.read_text().split()]
 
     def _listens(self) -> bool:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+            # A connection would not do: another emulator may answer at the port.
+            if {self._api, self._port} <= listening(self._process.pid):
                 return True
-            except OSError:
-                time.sleep(0.01)
+            time.sleep(0.01)
         return False
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
@@ -162,6 +167,18 @@ def emulator_binary() -> Path:
     binary = Path(spec.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
     assert binary.exists(), f"aws-sam-cli brings no emulator for {machine}"
     return binary
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports at which a process listens."""
+    try:
+        held = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        # A file was closed, or the process has ended, meanwhile.
+        return set()
+    sockets = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    # proc_pid_net(5): the local address, the state (0A is LISTEN), the inode.
+    return {int(it[1].split(":")[1], 16) for it in sockets if it[3] == "0A" and f"socket:[{it[9]}]" in held}
 
 
 def free_port() -> int:

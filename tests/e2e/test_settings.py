@@ -1,6 +1,5 @@
 """Wrong settings: the function does not start, and says which setting, what it is, what it may be."""
 
-import time
 from http.client import RemoteDisconnected
 
 import pytest
@@ -66,7 +65,7 @@ def refused(guard: Emulator) -> str:
         output = str(died.value)
     except RemoteDisconnected:
         # AWS's emulator ends itself where a process is gone before it has noted that there is one.
-        time.sleep(1)
+        guard.wait_for_end()
         output = "\n".join(guard.output)
     assert "panicked" not in output
     return output

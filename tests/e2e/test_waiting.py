@@ -1,6 +1,5 @@
 """Not knowing is never a mismatch: young images and images that EC2 does not show yet."""
 
-import time
 from datetime import timedelta
 
 from e2e.emulator import Emulator
@@ -70,25 +69,24 @@ def test_the_settle_time_is_a_setting(world: World, start):
     assert start(GUARD_SETTLE_SECONDS="10").invoke(registration(ami))["outcome"] == "done"
 
 
-def test_an_image_that_shows_late_is_waited_for(world: World, guard: Emulator):
+def test_an_image_that_shows_late_is_waited_for(world: World, start):
     ami = world.image(expect="Windows", invisible_for=2)
 
-    record = guard.invoke(registration(ami))
+    # Much longer than three calls take.
+    record = start(GUARD_WAIT_SECONDS="30").invoke(registration(ami))
 
     assert record["outcome"] == "done"
     assert [call["code"] for call in world.calls()[:3]] == ["InvalidAMIID.NotFound"] * 2 + [None]
 
 
-def test_an_image_that_does_not_show_is_an_error_within_the_budget(world: World, guard: Emulator):
+def test_an_image_that_does_not_show_is_an_error_when_the_budget_is_spent(world: World, guard: Emulator):
     ami = world.image(expect="Windows", invisible_for=1000)
-    began = time.monotonic()
 
     error = guard.invoke(registration(ami))
 
     assert error["errorType"] == "NotVisibleYet" and ami in error["errorMessage"]
-    # GUARD_WAIT_SECONDS is 2; the rest is for a slow machine.
-    assert time.monotonic() - began < 10
-    assert set(world.actions()) == {"DescribeImages"} and 1 < len(world.actions()) < 20
+    # GUARD_WAIT_SECONDS is 2: it has no time for more calls with the pauses between them. A slow machine makes fewer.
+    assert set(world.actions()) == {"DescribeImages"} and len(world.actions()) < 20
 
 
 def test_a_pending_image_is_no_mismatch(world: World, guard: Emulator):

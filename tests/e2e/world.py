@@ -28,6 +28,8 @@ import cfnlint.decode.cfn_yaml
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.config import Config
 
+from e2e.emulator import PATIENCE_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 ACCOUNT = "123456789012"
@@ -122,14 +124,14 @@ class Moto:
         """Gives the extension an order beside the AWS protocols."""
         request = urllib.request.Request(f"{self.endpoint}/_guard/{what}", data=json.dumps(body).encode())
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise ValueError(f"{what}: {error.read().decode()}") from None
 
     def stop(self) -> None:
         """Ends the server."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def client(service: str, endpoint: str) -> Any:
@@ -326,7 +328,7 @@ class World:
         self.moto.order("hold", {"action": action})
 
         def arrived() -> None:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while not self.moto.order("held"):
                 assert time.monotonic() < deadline, f"nobody calls {action}"
                 time.sleep(0.01)

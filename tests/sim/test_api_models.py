@@ -1,7 +1,8 @@
 """What the guard asks AWS, and what `sim` answers, against AWS's own API models.
 
 The Rust tests write down what goes over the wire (`make rust-test`, SIM_RECORD), moto keeps what the end-to-end tests
-send: of both, everything is compared.
+send: of both, everything is compared. What the other end-to-end tests send is compared when their server stops, by the
+fixture `moto`.
 """
 
 import json
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from api_models import Call, Check
 
-from e2e.test_permissions import MADE_OF, allowed_to_the_guard, make_every_call
+from e2e.role import MADE_OF, allowed_to_the_guard
+from e2e.test_permissions import make_every_call
 from e2e.world import ROOT, World, client
 from sim.test_sim_and_moto import QUEUE, scenario, serving
 
@@ -72,18 +74,12 @@ def actions_of_sim() -> set[str]:
     }
 
 
-def report(capsys, what: str, check: Check) -> None:
-    """Says how much it was: a comparison of nothing finds no fault either."""
-    with capsys.disabled():
-        print(f"\nAPI models: {what}: {check}")
-
-
-def test_each_request_of_the_rust_tests_is_one_that_the_api_models_know(recorded, capsys):
+def test_each_request_of_the_rust_tests_is_one_that_the_api_models_know(recorded, record_property):
     check = Check()
     requests = [call for call in recorded if call.by(GUARD)]
     for call in requests:
         check.request(call)
-    report(capsys, "the guard in the Rust tests", check)
+    record_property("API models", f"the guard in the Rust tests: {check}")
 
     assert [*check.faults] == []
     # The command line and the demonstration ask more.
@@ -96,12 +92,12 @@ def called(calls: list[Call]) -> set[str]:
     return {MADE_OF.get(action, action) for action in named(calls)}
 
 
-def test_each_answer_of_sim_is_one_that_the_api_models_know(recorded, scenario_of_boto3, capsys):
+def test_each_answer_of_sim_is_one_that_the_api_models_know(recorded, scenario_of_boto3, record_property):
     check = Check()
     calls = recorded + scenario_of_boto3
     for call in calls:
         check.answer(call)
-    report(capsys, "sim", check)
+    record_property("API models", f"sim: {check}")
 
     assert [*check.faults.keys() - ON_PURPOSE] == []
     answered = named([call for call in calls if call.answer and call.answer["status"] == 200])
@@ -118,15 +114,14 @@ def test_the_comparison_finds_nothing_wrong_with_what_boto3_asks_and_sim_serves(
     assert len(check.parameters) > 100
 
 
-def test_each_request_of_the_end_to_end_tests_is_one_that_the_api_models_know(world: World, start, policy, capsys):
-    # By the tests that ran before, too.
+def test_each_request_that_the_guard_can_make_is_one_that_the_api_models_know(world: World, start, policy, record_property):
     make_every_call(world, start, policy)
     requests = [Call(**call) for call in world.moto.order("recorded")]
 
     check = Check()
     for call in requests:
         check.request(call)
-    report(capsys, "the guard in the end-to-end tests", check)
+    record_property("API models", f"the guard in the end-to-end tests: {check}")
 
     assert [*check.faults] == []
     assert allowed_to_the_guard() - called(requests) == set(), "the tests never saw them"

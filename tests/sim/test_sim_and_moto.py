@@ -605,7 +605,7 @@ def test_both_serve_the_same_blocks_of_the_same_disk(sim_binary: Path, world: Wo
     "arguments", [["--disk"], ["--port", "x"], ["--images", "x"], ["--seed", "1"], ["--disc", "x"], ["x"]]
 )
 def test_sim_says_what_it_takes(sim_binary: Path, arguments: list[str]):
-    done = subprocess.run([sim_binary, *arguments], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([sim_binary, *arguments], capture_output=True, text=True, timeout=120)
     usage = "usage: sim [--port N] [--disk RAW-IMAGE-FILE] [--images N [--seed N]] [--throttled]\n"
     assert (done.returncode, done.stderr) == (2, usage)
 
@@ -615,14 +615,15 @@ def test_sim_serves_an_account_with_many_images_and_throttles_it(sim_binary: Pat
         ec2 = client("ec2", endpoint)
         pages = [page["Images"] for page in ec2.get_paginator("describe_images").paginate(MaxResults=1000)]
         with pytest.raises(ClientError) as error:
+            # A call that takes its token even if EC2 then does nothing, from the bucket that fills the slowest.
             for _ in range(1000):
-                ec2.describe_images(MaxResults=5)
+                ec2.disable_image(ImageId=pages[0][0]["ImageId"])
     assert [len(page) for page in pages] == [1000, 200]
     assert len({image["ImageId"] for page in pages for image in page}) == 1200
     assert error.value.response["Error"]["Code"] == "RequestLimitExceeded"
 
 
 def test_sim_says_that_a_disk_is_not_there(sim_binary: Path):
-    done = subprocess.run([sim_binary, "--disk", "/nowhere"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([sim_binary, "--disk", "/nowhere"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith('sim: "/nowhere" can not be read: No such file')
