@@ -27,8 +27,10 @@ from e2e.world import (
     registration,
     scheduled,
     stamp,
-    within_the_hour,
+    this_hour,
 )
+
+pytestmark = pytest.mark.one_hour
 
 STATE_CHANGE = "state-change-available"
 PLACE = f"{ACCOUNT}#{REGION}"
@@ -61,7 +63,6 @@ def guards(guard_binary, environment) -> Iterator[Guards]:
 @pytest.fixture
 def world(world: World) -> World:
     """With the ledger's table."""
-    within_the_hour(60)
     world.make_ledger()
     return world
 
@@ -94,7 +95,7 @@ def keys(call: dict[str, Any]) -> list[str]:
 
 def hour(of: str = "hour") -> str:
     """The id of the item that counts this hour's discards, or of its alerts."""
-    return f"{of}#{PLACE}#{now():%Y-%m-%dT%H}"
+    return f"{of}#{PLACE}#{this_hour()}"
 
 
 def done(world: World) -> list[str]:
@@ -156,7 +157,7 @@ def test_a_clean_discard_is_reserved_noted_and_kept(world: World, start):
     assert json.loads(entry.pop("record")) == json.loads(entry.pop("discard")) == record
     assert record["rebuild"]["register_image"]["Name"] == record["name"]
     assert len(entry.pop("turn")) == 32
-    assert entry == {"turn_until_ms": 0, "place": f"{now():%Y-%m-%dT%H}", "completed": 1}
+    assert entry == {"turn_until_ms": 0, "place": this_hour(), "completed": 1}
 
 
 def test_a_verified_image_is_on_record_with_two_writes(world: World, guard: Emulator):
@@ -580,7 +581,6 @@ def test_of_two_hundred_at_once_exactly_ten_are_discarded_and_none_is_lost(world
     guards = [start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule) for _ in range(16)]
     volume = world.volume()
     images = [world.register(world.snapshot_of(volume), expect="Windows") for _ in range(200)]
-    within_the_hour(300)
 
     # The queue brings an event seven times, and then puts it aside.
     waiting = deliver(guards, [registration(ami) for ami in images])

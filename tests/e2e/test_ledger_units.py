@@ -39,17 +39,22 @@ def test_the_ledgers_tests_are_there():
 @pytest.mark.parametrize("name", names())
 def test_a_table_of_motos_passes_the_ledgers_own_tests(world, name):
     dynamodb = client("dynamodb", world.moto.endpoint)
-    dynamodb.create_table(
-        TableName="ami-billing-guard",
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    ran = subprocess.run(
-        [executable(), "--exact", name],
-        env={**os.environ, "LEDGER_TEST_ENDPOINT": world.moto.endpoint},
-        capture_output=True,
-        text=True,
-    )
+    # On a busy machine moto may take longer for many calls at once than the SDK waits: that says nothing of the ledger.
+    for _ in range(10):
+        world.moto.order("reset")
+        dynamodb.create_table(
+            TableName="ami-billing-guard",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        ran = subprocess.run(
+            [executable(), "--exact", name],
+            env={**os.environ, "LEDGER_TEST_ENDPOINT": world.moto.endpoint},
+            capture_output=True,
+            text=True,
+        )
+        if ran.returncode == 0 or 'message: "timed out"' not in ran.stdout + ran.stderr:
+            break
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 passed" in ran.stdout

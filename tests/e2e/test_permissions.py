@@ -6,11 +6,14 @@ The fixture `moto` checks, when its server stops, that no other test made the gu
 import json
 from datetime import timedelta
 
+import pytest
+
 from e2e.emulator import Emulator
 from e2e.role import OTHERS, allowed_to_the_guard, called_by_the_guard, statements
-from e2e.world import LEDGER, RULE, World, registration, scheduled, sweep, within_the_hour
+from e2e.world import LEDGER, RULE, World, registration, scheduled, sweep
 
 
+@pytest.mark.one_hour
 def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: World, start, policy):
     allowed = allowed_to_the_guard()
 
@@ -25,7 +28,6 @@ def make_every_call(world: World, start, policy) -> None:
     """An image is discarded by deregistering, one by disabling, one is left to the digest, one is too young, a disk is read,
     and all are swept."""
     world.make_ledger()
-    within_the_hour(120)
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
     guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule, GUARD_RECYCLE_BIN_RULE=RULE)
     snapshot = world.snapshot_of(world.root_volume(world.instance("Windows")))

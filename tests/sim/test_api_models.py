@@ -114,6 +114,7 @@ def test_the_comparison_finds_nothing_wrong_with_what_boto3_asks_and_sim_serves(
     assert len(check.parameters) > 100
 
 
+@pytest.mark.one_hour
 def test_each_request_that_the_guard_can_make_is_one_that_the_api_models_know(world: World, start, policy, record_property):
     make_every_call(world, start, policy)
     requests = [Call(**call) for call in world.moto.order("recorded")]
