@@ -1048,7 +1048,7 @@ impl Ledger {
         let turn = SweepTurn {
             id,
             token,
-            since: since.unwrap_or_else(Utc::now),
+            since: since.unwrap_or_else(|| self.clock.now()),
             cursor: match item.get(CURSOR) {
                 Some(Value::Text(cursor)) => Some(cursor.clone()),
                 _ => None,

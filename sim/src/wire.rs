@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 
 use crate::server::{Closed, ReplyBody, State, handle};
 
@@ -77,7 +77,10 @@ async fn exchange(state: Arc<State>, request: HttpRequest) -> Result<HttpRespons
     let request = request.map_err(|error| ConnectorError::user(error.into()))?;
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(ConnectorError::user)?;
-    let request = Request::from_parts(head, Full::new(body.to_bytes()));
+    let mut request = Request::from_parts(head, Full::new(body.to_bytes()));
+    // What goes over a connection names the server in a header.
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
     // By itself, as a server goes on when its client hangs up.
     let answer = tokio::spawn(async move {
         state.on_the_way().await;

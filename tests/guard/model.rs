@@ -1227,6 +1227,10 @@ impl Run<'_> {
                 Err(panic) => return Err(Broken::Never(format!("it panics: {panic}"))),
             });
         }
+        if crashed {
+            // What was sent before the end arrives all the same.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         sim.heal();
         self.model.look_at_clock();
         let log = sim.calls();
