@@ -48,18 +48,18 @@ test: rust-test $(VENV_READY)
 test-build: rust-compile build
 	$(VENV)/bin/pytest tests -m sam_build
 
-# Also builds target/debug/guard and target/debug/sim, which the Python tests run. More threads than
-# processors, as the longest tests wait for a time limit.
+# Also builds target/debug/guard and target/debug/sim, which the Python tests run. A few more
+# threads than processors, as some tests wait for other processes.
 .PHONY: rust-test
-rust-test: export RUST_TEST_THREADS := 8
+rust-test: export RUST_TEST_THREADS := 4
 rust-test: export SIM_RECORD := $(RECORDED_CALLS)
 rust-test:
 	rm -f $(RECORDED_CALLS)
 	cargo test $(CARGO_SELECTION)
 	cargo test --workspace --doc --locked
 
-# The model of the discard, with ten thousand random sequences rather than three hundred: about ten minutes.
-# GUARD_MODEL_SEED chooses others.
+# The model of the discard, with ten thousand random sequences rather than a thousand: about eight minutes on two
+# processors. GUARD_MODEL_SEED chooses others.
 .PHONY: model
 model: export GUARD_MODEL_SEQUENCES ?= 10000
 model:

@@ -14,7 +14,7 @@
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
 //! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones; `settling` hides the
-//! message of an image that is too young.
+//! message of an image that is too young; `clock` says what time it is.
 //!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
 

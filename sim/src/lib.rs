@@ -1,4 +1,4 @@
-//! The AWS APIs that ami-billing-guard calls, served on loopback, for its tests and its demonstration.
+//! The AWS APIs that ami-billing-guard calls, served on loopback or in the same process, for its tests and its demonstration.
 //!
 //! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's and STS's (`awsQuery`, 2010-03-31 and
 //! 2011-06-15), DynamoDB's and SQS's (AWS JSON 1.0, 2012-08-10 and 2012-11-05), that of the EBS direct APIs

@@ -2083,7 +2083,11 @@ fn whatever_happens_the_guard_keeps_its_promises() {
             Ok(seen) => Ok(seen),
             Err(violation) => {
                 broken.store(true, Ordering::Relaxed);
-                Err((*seed, rules, shortest(*seed, rules, steps, violation)))
+                Err(Box::new((
+                    *seed,
+                    rules,
+                    shortest(*seed, rules, steps, violation),
+                )))
             }
         }
     });
@@ -2092,7 +2096,8 @@ fn whatever_happens_the_guard_keeps_its_promises() {
     for result in results {
         match result {
             Ok(more) => seen.add(more),
-            Err((seed, rules, (steps, violation))) => {
+            Err(found) => {
+                let (seed, rules, (steps, violation)) = *found;
                 report += &format!("\nseed {seed}, {rules:?}:\n");
                 let steps = steps.iter();
                 steps.for_each(|step| report += &format!("    {step:?},\n"));
