@@ -142,7 +142,7 @@ async fn a_program_that_is_no_reader_is_found_out() {
 async fn regression_what_the_reader_said_before_it_ended_is_in_the_message() {
     // A file of the repository: one that this process had just written could be busy in a child of another test.
     let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/complains");
-    let checked = Reader::Child(program.into()).check(LIMITS.time).await;
+    let checked = Reader::Child(program).check(LIMITS.time).await;
     assert_eq!(
         checked.unwrap_err(),
         "the reader ended without an answer (exit status: 1): the limit X cannot be set \\u{1b}[2Jbecause"
