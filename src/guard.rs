@@ -55,8 +55,9 @@ const TOGETHER: Duration = Duration::from_secs(5);
 const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
 
 /// How long after the settle time an event comes back for what could not be asked, of an image with which nothing seems
-/// to be wrong. SQS brings an event back every six minutes, and the last time before it is lost is later than this.
-const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(30);
+/// to be wrong. SQS brings an event back every six minutes, and the last time before it is lost is half an hour after the
+/// settle time at the earliest.
+const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(20);
 
 /// An image whose creation lies in the future by this much is not waited for.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
@@ -925,10 +926,12 @@ impl Guard {
         }
     }
 
-    /// Whether it is worth it to look once more at what was registered, although nothing seems to be wrong with it.
-    pub(crate) fn is_worth_another_look(&self, registration: &Registration) -> bool {
+    /// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
+    pub(crate) fn is_worth_another_look(&self, case: &Case<'_>, planned: &Planned) -> bool {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = self.now() - registration.time;
+        let image = planned.assessment.observation.image();
+        let created = image.and_then(|image| image.created);
+        let age = self.now() - created.unwrap_or(case.registration.time);
         age.checked_sub(&settle)
             .is_none_or(|age| age < ANOTHER_LOOK)
     }

@@ -117,7 +117,7 @@ impl Guard {
         let said = said.unwrap_or_else(|| not_asked(snapshot));
         expectation.origin = said.origin;
         expectation.unrecognised_witness = said.unrecognised;
-        expectation.is_late = said.late.is_some();
+        expectation.is_late = said.late.is_some() || said.is_odd;
         expectation.evidence.extend(said.evidence);
 
         if traces.disk.is_none()

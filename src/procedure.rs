@@ -601,7 +601,7 @@ impl Guard {
             record.error = Some(unreachable.to_string());
         }
         let record = self.tell(case, record, planned.plan.tell).await?;
-        match planned.may_pass(self.is_worth_another_look(registration)) {
+        match planned.may_pass(self.is_worth_another_look(case, &planned)) {
             true => Err(Error::NotFoundOut {
                 image: registration.image_id.to_string(),
                 why: record.unknown(),

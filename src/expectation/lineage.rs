@@ -45,6 +45,8 @@ pub(crate) struct Lineage {
     /// Why the search among the publishers' images has no result, if that may pass: it may take long, so it brings no
     /// event back unless a discard is due.
     pub(crate) late: Option<String>,
+    /// Whether what EC2 says of a witness contradicts itself, or lacks what decides: a discard is held for it.
+    pub(crate) is_odd: bool,
     /// Whether a witness has platform details that are not known.
     pub(crate) unrecognised: bool,
 }
@@ -121,8 +123,10 @@ pub(crate) async fn walk(
         Some(volume) => place.by_volume(volume).await,
         None => place.by_copy().await,
     };
-    // What EC2 still says so long after the event is what it has to say.
-    if trail.is_odd && aws.clock().now() - registration.time < EVENTUALLY {
+    // What EC2 still says so long after the event is what it has to say: it brings no event back any more, unless a discard
+    // is due.
+    let is_odd = trail.is_odd;
+    if is_odd && aws.clock().now() - registration.time < EVENTUALLY {
         place.may_pass.store(true, Ordering::Relaxed);
     }
     let mut lineage = trail.lineage();
@@ -131,6 +135,7 @@ pub(crate) async fn walk(
     }
     Lineage {
         may_pass: place.may_pass.into_inner(),
+        is_odd,
         ..lineage
     }
 }
@@ -177,7 +182,7 @@ struct Trail {
 
 impl Trail {
     /// What could not be asked comes first: whatever speaks after it is a weaker witness.
-    fn lineage(self) -> Lineage {
+    fn lineage(mut self) -> Lineage {
         let seen = match self.seen.is_empty() {
             true => ORIGIN.to_owned(),
             false => self.seen.join("; "),
@@ -191,6 +196,11 @@ impl Trail {
         });
         let mut evidence = Vec::new();
         if !self.failed.is_empty() {
+            let more = self.failed.len().saturating_sub(MENTIONED);
+            self.failed.truncate(MENTIONED);
+            if more > 0 {
+                self.failed.push(format!("and {more} more like these"));
+            }
             evidence.push(statement(Says::Failed(self.failed.join("; ")), seen));
         } else if self.found.is_empty() && late.is_none() {
             evidence.push(statement(Says::Silent, seen));
@@ -206,6 +216,7 @@ impl Trail {
             evidence,
             origin: self.origin,
             may_pass: false,
+            is_odd: self.is_odd,
             late: self.late,
             unrecognised: self.unrecognised,
         }

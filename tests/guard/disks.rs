@@ -656,9 +656,11 @@ async fn regression_a_tag_is_not_believed_for_good_as_the_disk_could_not_be_read
     assert_eq!(outcome(&record), "conflict by image-tag: alert");
 
     // Of an event that is long over nobody waits: the queue would lose it, and with it the record.
-    let house = self::house(mislabelled(), "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
     let long_ago = now() - TimeDelta::minutes(40);
+    let mut world = mislabelled();
+    world.images.get_mut(AMI).unwrap().creation_date = long_ago;
+    let house = self::house(world, "").await;
+    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
     let record = house.record(registered_at(long_ago)).await;
     assert_eq!(outcome(&record), "verified by image-tag: none");
     assert_eq!(said(&record, "disk"), ["failed"]);

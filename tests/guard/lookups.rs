@@ -340,3 +340,45 @@ async fn regression_an_instance_that_is_no_witness_needs_no_answer_that_is_whole
         assert_eq!(answer.is_err(), comes_back, "{device}: {answer:?}");
     }
 }
+
+/// The tag is wrong, and the only witness that could say so is shown in part, or contradicts itself: however late the event is
+/// judged, nothing is discarded for it.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn regression_a_witness_that_is_odd_holds_a_discard_however_old_the_event_is() {
+    let given = || {
+        let given = given().bills("Windows").tag("SUSE");
+        given.taken_of_root_of("Windows")
+    };
+    let contradicting = given().instance(|instance| {
+        instance.usage_operation = Some("RunInstances:0010".into());
+    });
+    for (given, without) in [
+        (contradicting, None),
+        (given(), Some("platformDetails")),
+        (given(), Some("ownerId")),
+        (given(), Some("instanceState")),
+        (given(), Some("rootDeviceName")),
+    ] {
+        let (house, _) = given.house("").await;
+        if let Some(element) = without {
+            let without = FaultKind::Without(element.into());
+            house.inject(Fault::always("DescribeInstances", without));
+        }
+        for minutes in [6, 40, 600] {
+            let registered = now() - TimeDelta::minutes(minutes);
+            let age = |world: &mut World| {
+                world.images.get_mut(AMI).unwrap().creation_date = registered;
+            };
+            age(&mut house.sim.world());
+            let error = house.give(registered_at(registered)).await.unwrap_err();
+            assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
+            let record = house.journal.lock().unwrap().last().unwrap().clone();
+            assert_eq!(
+                record["held_by"],
+                json!(["source-failed"]),
+                "{without:?}: {record}"
+            );
+            assert!(house.image_stands());
+        }
+    }
+}

@@ -34,8 +34,18 @@ pub(crate) mod runtime {
 
     pub(crate) struct Runtime(tokio::runtime::Runtime);
 
+    /// However a test ends: the next one on its thread may be one on real time.
+    struct End;
+
+    impl Drop for End {
+        fn drop(&mut self) {
+            sim::clock::reset();
+        }
+    }
+
     impl Runtime {
         pub(crate) fn block_on<T>(&self, test: impl Future<Output = T>) -> T {
+            let _end = End;
             self.0.block_on(async {
                 super::begin(1);
                 test.await
