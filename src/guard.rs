@@ -928,22 +928,23 @@ impl Guard {
 
     /// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
     pub(crate) fn is_worth_another_look(&self, case: &Case<'_>, planned: &Planned) -> bool {
-        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
         let image = planned.assessment.observation.image();
         let created = image.and_then(|image| image.created);
-        let age = self.now() - created.unwrap_or(case.registration.time);
-        age.checked_sub(&settle)
-            .is_none_or(|age| age < ANOTHER_LOOK)
+        let settled = self.settled_since(created.unwrap_or(case.registration.time));
+        settled.is_none_or(|settled| settled < ANOTHER_LOOK)
+    }
+
+    /// For how long an image of this time has been settled: less than nothing, if it is not yet. `None` for a settle time
+    /// without end.
+    pub(crate) fn settled_since(&self, time: DateTime<Utc>) -> Option<TimeDelta> {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
+        (self.now() - time).checked_sub(&settle)
     }
 
     /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
     fn no_other_event_may_come(&self, registration: &Registration) -> bool {
-        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = self.now() - registration.time;
-        is_old(registration, self.now())
-            && age
-                .checked_sub(&settle)
-                .is_some_and(|age| age > OTHER_EVENT)
+        let settled = self.settled_since(registration.time);
+        is_old(registration, self.now()) && settled.is_some_and(|settled| settled > OTHER_EVENT)
     }
 
     /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.

@@ -401,9 +401,8 @@ impl Guard {
 
     /// Whether the event of an unknown image of this creation time would have been judged by now.
     fn is_lost(&self, created: DateTime<Utc>) -> bool {
-        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        let age = (self.now() - created).checked_sub(&settle);
-        age.is_some_and(|age| age >= LOST)
+        let settled = self.settled_since(created);
+        settled.is_some_and(|settled| settled >= LOST)
     }
 
     /// Whether an image is young enough to be dealt with, and to be known if it was.
