@@ -1453,11 +1453,15 @@ fn ms(time: DateTime<Utc>) -> Value {
 mod tests {
     use super::*;
 
+    use std::ops::Deref;
+
     use crate::aws::Aws;
     use crate::event::{Ignored, RegisteredBy};
     use sim::{Fault, FaultKind, Sim, World};
 
     const TABLE: &str = "ami-billing-guard";
+    /// What time it is where the simulator is.
+    const CLOCK: Clock = Clock::new(sim::clock::now, || fastrand::u64(..));
 
     fn registration(image: &str) -> Registration {
         Registration {
@@ -1465,7 +1469,7 @@ mod tests {
             account: "123456789012".parse().unwrap(),
             region: "eu-west-1".into(),
             event_id: "e".into(),
-            time: Clock::SYSTEM.now(),
+            time: CLOCK.now(),
             registered_by: RegisteredBy::Unknown,
             billing_products: BTreeSet::new(),
             by_packer: false,
@@ -1477,17 +1481,17 @@ mod tests {
     }
 
     fn soon() -> DateTime<Utc> {
-        Clock::SYSTEM.now() + TimeDelta::seconds(60)
+        CLOCK.now() + TimeDelta::seconds(60)
     }
 
-    /// The time of every discard here: the real hour could end within a test.
+    /// The time of every discard here, and when virtual time begins: the real hour could end within a test.
     fn noon() -> DateTime<Utc> {
         "2026-11-23T12:00:00Z".parse().unwrap()
     }
 
     /// A moment from which on a turn that ends then is over.
     fn long_ago() -> DateTime<Utc> {
-        Clock::SYSTEM.now() - TimeDelta::seconds(60)
+        CLOCK.now() - TimeDelta::seconds(60)
     }
 
     fn record(action: Action, outcome: Option<Outcome>) -> Record {
@@ -1505,7 +1509,7 @@ mod tests {
     fn note(source: Option<&str>) -> Note<'_> {
         Note {
             source,
-            at: Clock::SYSTEM.now(),
+            at: CLOCK.now(),
         }
     }
 
@@ -1515,23 +1519,50 @@ mod tests {
 
     async fn table_at(endpoint: &str) -> Ledger {
         let aws = Aws::connect_to_simulator(endpoint, "eu-west-1").await;
-        Ledger::in_table(aws.table(TABLE), TimeDelta::days(365), Clock::SYSTEM)
+        Ledger::in_table(aws.table(TABLE), TimeDelta::days(365), CLOCK)
     }
 
-    async fn table() -> (Sim, Ledger) {
-        let sim = Sim::start(World::default()).await.unwrap();
-        let ledger = table_at(&sim.endpoint()).await;
-        (sim, ledger)
+    /// A simulated table, and time that is virtual for as long as it is there.
+    struct Bench(Sim);
+
+    impl Bench {
+        async fn new() -> (Bench, Ledger) {
+            sim::clock::set(noon());
+            let sim = Sim::in_process(World::default());
+            let aws = Aws::in_process(sim.client(), "eu-west-1", CLOCK).await;
+            let ledger = Ledger::in_table(aws.table(TABLE), TimeDelta::days(365), CLOCK);
+            (Bench(sim), ledger)
+        }
+    }
+
+    impl Deref for Bench {
+        type Target = Sim;
+
+        fn deref(&self) -> &Sim {
+            &self.0
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            sim::clock::reset();
+        }
     }
 
     /// Both kinds of ledger: what holds of one holds of the other. Where the tests in Python run these, the
-    /// table is moto's.
-    async fn both() -> (Sim, [Ledger; 2]) {
-        let (sim, mut table) = table().await;
-        if let Ok(endpoint) = std::env::var("LEDGER_TEST_ENDPOINT") {
-            table = table_at(&endpoint).await;
-        }
-        (sim, [table, Ledger::in_memory(Clock::SYSTEM)])
+    /// table is moto's, and time is the machine's.
+    async fn both() -> (Option<Bench>, [Ledger; 2]) {
+        let (bench, table) = match std::env::var("LEDGER_TEST_ENDPOINT") {
+            Ok(endpoint) => {
+                tokio::time::resume();
+                (None, table_at(&endpoint).await)
+            }
+            Err(_) => {
+                let (bench, table) = Bench::new().await;
+                (Some(bench), table)
+            }
+        };
+        (bench, [table, Ledger::in_memory(CLOCK)])
     }
 
     async fn is_busy(ledger: &Ledger, registration: &Registration) -> bool {
@@ -1541,9 +1572,9 @@ mod tests {
         )
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_invocation_at_a_time_has_the_turn_of_an_image() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             assert!(is_busy(&ledger, &image(1)).await);
@@ -1559,9 +1590,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_turn_that_nobody_ended_ends_by_itself_and_its_holder_can_write_no_more() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let late = ledger.begin(&image(1), long_ago()).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
@@ -1587,9 +1618,9 @@ mod tests {
     }
 
     /// Its holder, if there is one, can do and write what it could: another one begins only when that one has ended.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last_longer() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         let year_3000 = Value::Number(32_503_680_000_000);
         let broken = [
             year_3000,
@@ -1608,7 +1639,7 @@ mod tests {
                 };
                 ledger.write(set(end.clone())).await.unwrap();
                 assert!(is_busy(&ledger, &image).await);
-                let earliest = Clock::SYSTEM.now() + TimeDelta::minutes(15);
+                let earliest = CLOCK.now() + TimeDelta::minutes(15);
                 ledger.repair_turn(&image).await;
                 assert!(is_busy(&ledger, &image).await, "{end:?}: two at once");
                 let item = ledger.store.read(&id).await.unwrap();
@@ -1617,7 +1648,7 @@ mod tests {
                 };
                 let until = DateTime::from_timestamp_millis(*until).unwrap();
                 assert!(
-                    until > earliest && until < Clock::SYSTEM.now() + LONGEST_TURN,
+                    until > earliest && until <= CLOCK.now() + LONGEST_TURN,
                     "{until}"
                 );
                 // A second look leaves it as it is.
@@ -1640,9 +1671,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn regression_a_counter_that_has_lost_its_number_counts_nothing() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let first = ledger.begin(&image(1), soon()).await.unwrap();
             ledger.reserve(&first, 5, &planned(), noon()).await.unwrap();
@@ -1683,9 +1714,9 @@ mod tests {
 
     /// 50 tags with keys and values as long as they can be, of characters of four bytes or such as JSON escapes, a hundred
     /// block devices, a thousand accounts that may use the image, and all sentences that are long.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         let tag = |n: usize| {
             let (key, value) = ("\u{1f980}".repeat(125), "\u{1f980}\"".repeat(128));
             serde_json::json!({ "Key": format!("{n:03}{key}"), "Value": value })
@@ -1744,9 +1775,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_limit_is_exact_however_many_are_at_it_at_once() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let ledger = std::sync::Arc::new(ledger);
             let mut tasks = tokio::task::JoinSet::new();
@@ -1763,9 +1794,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_discard_that_is_tried_again_takes_no_second_place() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             for _ in 0..3 {
                 let turn = ledger.begin(&image(1), soon()).await.unwrap();
@@ -1781,9 +1812,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_next_hour_has_places_of_its_own_and_a_discard_tried_again_takes_one_of_them() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let last_moment = noon() + TimeDelta::minutes(60) - TimeDelta::milliseconds(1);
             let next_hour = noon() + TimeDelta::minutes(60);
@@ -1804,9 +1835,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_limit_of_nothing_lets_nothing_through() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
@@ -1814,9 +1845,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_image_of_an_hour_is_the_first_over_the_limit_and_stays_it() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let one = ledger.begin(&image(1), soon()).await.unwrap();
             let other = ledger.begin(&image(2), soon()).await.unwrap();
@@ -1829,9 +1860,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn regression_an_hour_that_began_with_a_limit_of_nothing_is_not_damaged() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
@@ -1851,11 +1882,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn regression_an_image_that_is_left_to_the_digest_while_that_is_sent_waits_for_the_next()
     {
         let place = ("123456789012", "eu-west-1");
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let leave = async || {
                 let turn = ledger.begin(&image(1), soon()).await.unwrap();
@@ -1872,10 +1903,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
         let place = ("123456789012", "eu-west-1");
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let waiting = || async {
                 let waiting = ledger.waiting_for_digest(place.0, place.1).await.unwrap();
@@ -1922,9 +1953,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_alert_is_counted_once_in_its_hour_and_one_has_room_for_so_many() {
-        let (_sim, ledger) = table().await;
+        let (_bench, ledger) = Bench::new().await;
         let reserve = async |number: u32, said: &str, now| {
             let turn = ledger.begin(&image(number), soon()).await.unwrap();
             let place = ledger.reserve_alert(&turn, 2, said, now).await.unwrap();
@@ -1946,7 +1977,7 @@ mod tests {
         ] {
             assert_eq!(reserve(number, said, now).await, *place, "{number} {said}");
         }
-        let memory = Ledger::in_memory(Clock::SYSTEM);
+        let memory = Ledger::in_memory(CLOCK);
         for number in 1..=3 {
             let turn = memory.begin(&image(number), soon()).await.unwrap();
             let place = memory.reserve_alert(&turn, 0, "a", noon()).await.unwrap();
@@ -1954,9 +1985,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_was_told_is_remembered_for_a_day_or_until_there_is_nothing_to_tell() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let hold = record(Action::Hold, None);
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
@@ -1966,23 +1997,23 @@ mod tests {
                 .unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
             let told = |gist, hours| {
-                let then = Clock::SYSTEM.now() + TimeDelta::hours(hours);
+                let then = CLOCK.now() + TimeDelta::hours(hours);
                 turn.entry.was_told(gist, then)
             };
             assert!(told("a", 0) && told("a", 23));
             assert!(!told("b", 0) && !told("a", 25));
             ledger.end(&turn, &hold, Told::AsBefore).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert!(turn.entry.was_told("a", Clock::SYSTEM.now()));
+            assert!(turn.entry.was_told("a", CLOCK.now()));
             ledger.end(&turn, &hold, Told::Nothing).await.unwrap();
             let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            assert!(!turn.entry.was_told("a", Clock::SYSTEM.now()));
+            assert!(!turn.entry.was_told("a", CLOCK.now()));
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let begin = async || ledger.begin(&image(1), soon()).await.unwrap();
             let note = note(None);
@@ -2036,14 +2067,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from_it_later() {
         let snapshot = "snap-0a1b2c3d4e5f60001";
         let noted = |minutes| Note {
             source: Some(snapshot),
-            at: Clock::SYSTEM.now() - TimeDelta::minutes(minutes),
+            at: CLOCK.now() - TimeDelta::minutes(minutes),
         };
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let mut turns = Vec::new();
             for number in 1..=3 {
@@ -2054,7 +2085,7 @@ mod tests {
             };
             let discarded = async |turn| {
                 let at = ledger.first_discard_of(turn, snapshot).await.unwrap();
-                at.map(|at| (Clock::SYSTEM.now() - at).num_minutes())
+                at.map(|at| (CLOCK.now() - at).num_minutes())
             };
             assert_eq!(discarded(three).await, None);
             let (early, late) = (noted(9), noted(5));
@@ -2076,9 +2107,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_a_sweep_began_is_known_until_it_ended_and_was_told_of() {
-        let (_sim, ledgers) = both().await;
+        let (_bench, ledgers) = both().await;
         for ledger in ledgers {
             let sweep = Sweep {
                 event_id: "e".into(),
@@ -2124,9 +2155,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn every_item_of_the_table_expires_some_day() {
-        let (sim, ledger) = table().await;
+        let (sim, ledger) = Bench::new().await;
         let turn = ledger.begin(&image(1), soon()).await.unwrap();
         ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
         let hour = "2026-11-23T22".to_owned();
@@ -2139,7 +2170,7 @@ mod tests {
         let world = sim.world();
         let items = &world.tables[TABLE].items;
         assert_eq!(items.len(), 5);
-        let in_a_year = (Clock::SYSTEM.now() + TimeDelta::days(365)).timestamp();
+        let in_a_year = (CLOCK.now() + TimeDelta::days(365)).timestamp();
         for (id, item) in items {
             let item = serde_json::json!(item);
             let expires: i64 = item["expires"]["N"].as_str().unwrap().parse().unwrap();
@@ -2147,9 +2178,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn another_writer_at_the_same_time_is_waited_for_and_not_for_ever() {
-        let (sim, ledger) = table().await;
+        let (sim, ledger) = Bench::new().await;
         for action in ["UpdateItem", "TransactWriteItems"] {
             for n in 1..=2 {
                 sim.inject(Fault::nth(action, n, FaultKind::TransactionConflict));
@@ -2169,10 +2200,10 @@ mod tests {
         assert_eq!(error.error_type(), "Busy");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_was_lost_does_not_shut_its_own_invocation_out() {
         for fault in [FaultKind::ResetAfter, FaultKind::CutBody] {
-            let (sim, ledger) = table().await;
+            let (sim, ledger) = Bench::new().await;
             for action in ["UpdateItem", "TransactWriteItems"] {
                 sim.inject(Fault::nth(action, 1, fault.clone()));
             }

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Frame};
@@ -28,7 +30,7 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
-use crate::wire::InProcess;
+use crate::wire::{InProcess, exchange};
 use crate::world::World;
 use crate::{clock, dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
 
@@ -100,6 +102,14 @@ impl Sim {
     /// An HTTP client for the SDKs of this process, whose requests this simulator answers without a socket.
     pub fn client(&self) -> SharedHttpClient {
         SharedHttpClient::new(InProcess(Arc::clone(&self.state)))
+    }
+
+    /// Answers a request of this process, as [`Sim::client`] does.
+    ///
+    /// # Errors
+    /// What a client makes of a connection that ends before there is an answer.
+    pub async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        exchange(Arc::clone(&self.state), request).await
     }
 
     /// From now on each request of this process is up to so much longer on its way, and so is each answer: how much,

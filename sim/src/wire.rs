@@ -72,7 +72,10 @@ impl HttpConnector for Wire {
     }
 }
 
-async fn exchange(state: Arc<State>, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+pub(crate) async fn exchange(
+    state: Arc<State>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x();
     let request = request.map_err(|error| ConnectorError::user(error.into()))?;
     let (head, body) = request.into_parts();
