@@ -83,6 +83,50 @@ pub(super) fn discards(house: &House) -> usize {
         .count()
 }
 
+/// Takes the mark off the image as soon as it is there, for so long: EC2 shows tags late at times (EC2 Developer Guide,
+/// "Eventual consistency in the Amazon EC2 API"). Whether people heard of a discard meanwhile, and whether the image
+/// still exists.
+async fn shows_its_mark_late(house: &House, by: Duration) -> (bool, bool) {
+    const MARK: &str = "ami-billing-guard:discard";
+    let slow = FaultKind::Slow(Duration::from_millis(50));
+    house.inject(Fault::nth("CreateTags", 1, slow));
+    let is_marked = || house.sim.world().images[AMI].tags.contains_key(MARK);
+    while !is_marked() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    change(house, |image| drop(image.tags.remove(MARK)));
+    tokio::time::sleep(by).await;
+    let seen = (!house.alerts().is_empty(), house.image_stands());
+    change(house, |image| {
+        drop(image.tags.insert(MARK.into(), "true".into()))
+    });
+    seen
+}
+
+#[tokio::test(crate = "crate::virtual_time")]
+async fn a_discard_is_announced_and_done_only_when_its_mark_shows() {
+    let house = House::of(expecting("Windows")).await;
+    let late = shows_its_mark_late(&house, Duration::from_secs(1));
+    let (record, meanwhile) = tokio::join!(house.record(registered()), late);
+    assert_eq!(meanwhile, (false, true));
+    assert_eq!(record["outcome"], "done");
+    assert!(!house.image_stands());
+}
+
+#[tokio::test(crate = "crate::virtual_time")]
+async fn where_the_mark_does_not_show_in_time_the_event_comes_again_and_nothing_is_said() {
+    let house = House::of(expecting("Windows")).await;
+    let late = shows_its_mark_late(&house, Duration::from_secs(20));
+    let (answer, meanwhile) = tokio::join!(house.give(registered()), late);
+    assert_eq!(meanwhile, (false, true));
+    let error = answer.unwrap_err().to_string();
+    assert!(
+        error.contains("ami-billing-guard:discard was written and does not show"),
+        "{error}"
+    );
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+}
+
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before_it_is_done() {
     let house = house_with_table(expecting("Windows")).await;
