@@ -83,6 +83,57 @@ pub(super) fn discards(house: &House) -> usize {
         .count()
 }
 
+/// The first attempt counts and its answer is lost, the SDK's second one meets another transaction: whoever tries again has
+/// to say that it is the same reservation.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn a_reservation_whose_answer_was_lost_and_that_met_a_conflict_counts_once() {
+    let house = house_with_table(expecting("Windows")).await;
+    for (attempt, fault) in [
+        (1, FaultKind::ResetAfter),
+        (2, FaultKind::TransactionConflict),
+    ] {
+        house.inject(Fault::nth("TransactWriteItems", attempt, fault));
+    }
+    assert_eq!(house.record(registered()).await["outcome"], "done");
+    let world = house.sim.world();
+    let mut of_hours = world.tables[TABLE].items.iter();
+    let of_hour = of_hours.find(|(id, _)| id.starts_with("hour#"));
+    assert_eq!(json!(of_hour.unwrap().1)["begun"], json!({ "N": "1" }));
+    let attempts = house.sim.calls();
+    let attempts = attempts
+        .iter()
+        .filter(|call| call.action == "TransactWriteItems");
+    assert_eq!(attempts.count(), 3);
+}
+
+/// EC2 says no, and then that there is no such image, as another of its servers may: it proves nothing.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn an_image_that_is_not_found_after_a_refusal_does_not_pass_for_discarded() {
+    let refused = || {
+        Fault::always(
+            "DeregisterImage",
+            refuse("OperationNotPermitted", "it is not allowed"),
+        )
+    };
+    let house = House::of(expecting("Windows")).await;
+    house.inject(refused());
+    assert_eq!(house.record(registered()).await["outcome"], "refused");
+    let calls = house.calls();
+    let before = calls.iter().take_while(|call| *call != "DeregisterImage");
+    let looks = before.filter(|call| *call == "DescribeImages").count();
+
+    let house = House::of(expecting("Windows")).await;
+    house.inject(refused());
+    let not_found = refuse("InvalidAMIID.NotFound", "The image id does not exist");
+    house.inject(Fault::nth("DescribeImages", looks + 1, not_found));
+    let record = house.record(registered()).await;
+    assert!(house.sim.was_called(
+        |call| matches!(call.answer, Answer::Fault(_)) && call.action == "DescribeImages"
+    ));
+    assert_eq!(record["outcome"], "refused", "{record}");
+    assert!(record["looked_again"].is_null() && house.image_stands());
+}
+
 /// Takes the mark off the image as soon as it is there, for so long: EC2 shows tags late at times (EC2 Developer Guide,
 /// "Eventual consistency in the Amazon EC2 API"). Whether people heard of a discard meanwhile, and whether the image
 /// still exists.
