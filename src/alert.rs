@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::billing::{BilledAs, Difference, Platforms};
 use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, Interlock, is_of_people};
+use crate::escape::{SHOWN, escaped_json, plain, shell_quoted};
 use crate::event::Digest;
 use crate::expectation::{EXPECT_TAG, Origin, product_codes};
 use crate::record::{Expected, Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
@@ -21,9 +22,6 @@ pub(crate) use summary::summary;
 
 /// A subject is shorter than 100 characters (SNS API reference, "Publish").
 const SUBJECT: usize = 99;
-
-/// The longest piece of outside text that a line shows; the record has the whole of it.
-const SHOWN: usize = 300;
 
 /// The longest list of tags in a command. With it a message's six bodies, in each of which it stands
 /// and is escaped twice, are far below the 256 KiB that SNS takes.
@@ -1214,27 +1212,6 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize
     (tags, left_out)
 }
 
-/// JSON in which nothing but printable characters stands as it is.
-pub(crate) fn escaped_json(json: &str) -> String {
-    json_without(json, is_treacherous)
-}
-
-/// A JSON document whose strings hold these characters by their numbers alone.
-pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
-    let mut escaped = String::new();
-    for character in json.chars() {
-        if unwanted(character) {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
-}
-
 /// Whether it is known what EC2 bills the image as.
 fn ec2_is_clear(record: &Record) -> bool {
     let actual = record.actual.as_ref();
@@ -1272,47 +1249,6 @@ fn aws_ec2(record: &Record, command: &str, option: &str) -> String {
     let image = word(record.image_id.as_deref(), "image");
     let region = region(record);
     format!("aws ec2 {command} {option} {image} --region {region}")
-}
-
-/// A text as one word of a POSIX shell.
-fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// Whether a character does not show as itself: control characters, line and paragraph separators,
-/// those of no width, and those that turn the direction of writing.
-fn is_treacherous(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
-
-/// Text from outside on one line: control characters, line and paragraph separators and characters
-/// that turn the direction of writing are escaped, what is long is cut.
-fn plain(text: &str) -> String {
-    let mut shown = String::new();
-    for character in text.chars() {
-        if shown.len() >= SHOWN {
-            shown.push('…');
-            break;
-        }
-        match character {
-            character if character.is_control() => shown.extend(character.escape_default()),
-            character if is_treacherous(character) => shown.extend(character.escape_unicode()),
-            character => shown.push(character),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

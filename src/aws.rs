@@ -42,8 +42,9 @@ use crate::alert::Message;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 use crate::error::Error;
-use crate::event::{AmiId, Registration};
+use crate::event::Registration;
 use crate::expectation::lineage::PUBLISHERS;
+use crate::ids::AmiId;
 use crate::observation::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
 pub use account::BroughtBack;
 pub(crate) use account::{Page, patiently};
@@ -1247,7 +1248,7 @@ fn described(image: ec2::Image) -> Described {
         Some(ec2::ImageState::Disabled) => Described::Disabled,
         Some(ec2::ImageState::Failed | ec2::ImageState::Error | ec2::ImageState::Invalid) => {
             Described::Failed(match image.state_reason.and_then(|reason| reason.message) {
-                Some(message) => format!("{said}: {}", crate::event::quoted(&message)),
+                Some(message) => format!("{said}: {}", crate::escape::quoted(&message)),
                 None => said,
             })
         }

@@ -6,105 +6,15 @@
 //! What an event says of tags is never read: a tag that was set is on the image.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::Error;
-
-/// The id of an AMI: `ami-` and 8 or 17 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct AmiId(String);
-
-impl FromStr for AmiId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let well_formed = text.strip_prefix("ami-").is_some_and(|digits| {
-            matches!(digits.len(), 8 | 17)
-                && digits
-                    .bytes()
-                    .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-        });
-        if well_formed {
-            Ok(AmiId(text.to_owned()))
-        } else {
-            Err(format!(
-                "{} is no AMI id: `ami-` and 8 or 17 hexadecimal digits are accepted",
-                quoted(text)
-            ))
-        }
-    }
-}
-
-impl AmiId {
-    /// An id that stands for an image that there is not.
-    pub(crate) fn example() -> AmiId {
-        AmiId("ami-00000000000000001".into())
-    }
-
-    /// The id as EC2 writes it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for AmiId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The id of an AWS account: twelve digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct AccountId(String);
-
-impl FromStr for AccountId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit()) {
-            Ok(AccountId(text.to_owned()))
-        } else {
-            Err(format!(
-                "{} is no account id: twelve digits are accepted",
-                quoted(text)
-            ))
-        }
-    }
-}
-
-impl AccountId {
-    /// An id that stands for an account that there is not.
-    pub(crate) fn example() -> AccountId {
-        AccountId("123456789012".into())
-    }
-
-    /// The id as AWS writes it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for AccountId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Text from outside for an error message: quoted, its control characters escaped, cut when long.
-pub(crate) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut shown: String = text.chars().take(LONGEST).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
-}
+use crate::escape::quoted;
+use crate::ids::{AccountId, AmiId};
 
 /// One AMI that came to be, as an event told us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -811,33 +721,6 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn ids_are_checked_letter_by_letter() {
-        for good in ["ami-0a1b2c3d", "ami-0a1b2c3d4e5f60001"] {
-            assert_eq!(good.parse::<AmiId>().unwrap().to_string(), good);
-        }
-        for bad in [
-            "",
-            "ami-",
-            "ami-0a1b2c3",
-            "AMI-0a1b2c3d",
-            "ami-0A1B2C3D",
-            "ami-0a1b2c3d\n",
-            "snap-0a1b2c3d",
-        ] {
-            assert!(bad.parse::<AmiId>().is_err(), "{bad:?}");
-        }
-        for bad in ["", "12345678901", "1234567890123", "12345678901x"] {
-            assert!(bad.parse::<AccountId>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn what_an_error_quotes_is_one_short_line() {
-        let quoted = quoted(&"evil\r\n\u{1b}[2J".repeat(1000));
-        assert!(quoted.len() < 400 && !quoted.contains(['\n', '\r', '\u{1b}']));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::aws::{ImageName, ImagesBy, RuleStatus, SLOW, Tried, no_answer_in};
 use crate::config::Mode;
 use crate::discard::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::error::Error;
-use crate::event::{AccountId, AmiId};
 use crate::expectation::disk as evidence;
 use crate::guard::{Delivery, Guard, answer_by};
+use crate::ids::{AccountId, AmiId};
 use crate::observation::Image;
 use crate::policy::Asked;
 

@@ -16,10 +16,10 @@ use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::alert;
 use crate::aws::Tally;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
+use crate::escape::escaped_json;
 use crate::guard::Delivery;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
@@ -230,7 +230,7 @@ impl<W: Write> Write for Inert<W> {
                 Some(line) => (line, "\n"),
                 None => (line, ""),
             };
-            write!(self.0, "{}{end}", alert::escaped_json(line))?;
+            write!(self.0, "{}{end}", escaped_json(line))?;
         }
         Ok(bytes.len())
     }

@@ -6,7 +6,7 @@ use crate::billing::{
     ACCEPTED_PLATFORMS, BilledAs, Billing, By, Difference, Parsed, parse_platform_details,
     parse_usage_operation,
 };
-use crate::event::quoted;
+use crate::escape::quoted;
 use crate::expectation::{EXPECT_TAG, Evidence, Expectation, Says, product_codes};
 use crate::observation::{Image, Observation};
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ami_billing_guard::config::{self, Config, Mode};
-use ami_billing_guard::event::{AccountId, Scope};
+use ami_billing_guard::event::Scope;
+use ami_billing_guard::ids::AccountId;
 use ami_billing_guard::policy::Policy;
 use ami_billing_guard::{Aws, Guard};
 use clap::Args;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ami_billing_guard::Error;
 use ami_billing_guard::alert::is_command;
-use ami_billing_guard::event::AmiId;
+use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::record::Record;
 use ami_billing_guard::reserved::{ReservedInstances, Unapplied, unapplied};
 use clap::{Args, value_parser};

@@ -8,7 +8,7 @@ mod chart;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use ami_billing_guard::alert::json_without;
+use ami_billing_guard::escape::json_without;
 use ami_billing_guard::record::{Actual, Expected};
 use askama::Template;
 use base64::Engine;

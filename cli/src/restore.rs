@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use ami_billing_guard::BroughtBack;
-use ami_billing_guard::event::AmiId;
+use ami_billing_guard::ids::AmiId;
 use clap::Args;
 use serde_json::json;
 

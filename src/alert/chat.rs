@@ -7,10 +7,9 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    A_TEST, deeds, done, escaped_json, held_by, is_command, more, plain, registers_again, subject,
-};
+use super::{A_TEST, deeds, done, held_by, is_command, more, registers_again, subject};
 use crate::discard::Action;
+use crate::escape::{escaped_json, plain};
 use crate::event::{Digest, Sweep};
 use crate::record::{Actual, Record};
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{LONGEST_MESSAGE, Message, Text, attributes, bodies, chat, cut, plain};
+use super::{LONGEST_MESSAGE, Message, Text, attributes, bodies, chat, cut};
+use crate::escape::plain;
 use crate::event::Sweep;
 use crate::expectation::EXPECT_TAG;
 use crate::record::SCHEMA;

@@ -10,7 +10,7 @@ use super::{
     Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, present_list, time,
 };
 use crate::error::Error;
-use crate::event::{AccountId, AmiId};
+use crate::ids::{AccountId, AmiId};
 use crate::reserved::ReservedInstances;
 
 /// For so long a call of many is made again while what keeps it from an answer may pass. The greatest bucket of

@@ -15,6 +15,7 @@ use super::{Evidence, Says, Source};
 use crate::aws::{Aws, SnapshotBlocks};
 use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
 use crate::error::Error;
+use crate::escape::one_line;
 use crate::event::Registration;
 use crate::observation::{Image, Snapshot};
 
@@ -324,12 +325,6 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
         );
     }
     Disk::mute(Says::Platforms(platforms), detail)
-}
-
-/// A stranger's text, so that it does not break out of its place.
-fn one_line(text: &str) -> String {
-    let short: String = text.chars().take(100).collect();
-    short.escape_debug().to_string()
 }
 
 const SUSE: Billing = Billing {

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::billing::Platforms;
 use crate::error::Error;
-use crate::event::{AmiId, Sweep};
+use crate::event::Sweep;
 use crate::expectation::{
     DISK_MAY_HOLD, Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source,
 };
+use crate::ids::AmiId;
 use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;

@@ -1,0 +1,93 @@
+//! Text from outside, so that it does no harm where it is shown.
+
+/// The longest piece of outside text that a line shows; the record has the whole of it.
+pub(crate) const SHOWN: usize = 300;
+
+/// Text from outside for an error message: quoted, its control characters escaped, cut when long.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut shown: String = text.chars().take(LONGEST).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("{shown:?}")
+}
+
+/// JSON in which nothing but printable characters stands as it is.
+pub(crate) fn escaped_json(json: &str) -> String {
+    json_without(json, is_treacherous)
+}
+
+/// A JSON document whose strings hold these characters by their numbers alone.
+pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::new();
+    for character in json.chars() {
+        if unwanted(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+/// A text as one word of a POSIX shell.
+pub(crate) fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Whether a character does not show as itself: control characters, line and paragraph separators,
+/// those of no width, and those that turn the direction of writing.
+pub(crate) fn is_treacherous(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Text from outside on one line: control characters, line and paragraph separators and characters
+/// that turn the direction of writing are escaped, what is long is cut.
+pub(crate) fn plain(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if shown.len() >= SHOWN {
+            shown.push('…');
+            break;
+        }
+        match character {
+            character if character.is_control() => shown.extend(character.escape_default()),
+            character if is_treacherous(character) => shown.extend(character.escape_unicode()),
+            character => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// A stranger's text, so that it does not break out of its place.
+pub(crate) fn one_line(text: &str) -> String {
+    let short: String = text.chars().take(100).collect();
+    short.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_quotes_is_one_short_line() {
+        let quoted = quoted(&"evil\r\n\u{1b}[2J".repeat(1000));
+        assert!(quoted.len() < 400 && !quoted.contains(['\n', '\r', '\u{1b}']));
+    }
+}
