@@ -12,10 +12,11 @@ use chrono::SecondsFormat;
 use serde_json::Value;
 
 use crate::billing::{BilledAs, Difference, Platforms};
-use crate::discard::{Action, DISCARD_TAG, DISCARD_VALUE, Interlock, is_of_people};
+use crate::discard::{Action, Interlock};
 use crate::escape::{SHOWN, escaped_json, plain, shell_quoted};
 use crate::event::Digest;
 use crate::expectation::{EXPECT_TAG, Origin, product_codes};
+use crate::marks::{DISCARD_TAG, DISCARD_VALUE, is_of_people};
 use crate::record::{Expected, Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
 use crate::verdict::{Mismatch, Verdict};
 pub(crate) use summary::summary;

@@ -11,24 +11,10 @@ use crate::config::Mode;
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Says, Source, Standing};
 use crate::ledger::Entry;
+use crate::marks::{MARKS, MOST_TAGS, is_marked, is_of_people};
 use crate::observation::{Image, Observation};
 use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
-
-/// The tag by which the guard marks an image that it discards. The template's Recycle Bin rule and
-/// the IAM condition for deregistering name the pair of this key and [`DISCARD_VALUE`].
-pub const DISCARD_TAG: &str = "ami-billing-guard:discard";
-/// The value of [`DISCARD_TAG`] on an image that is being discarded.
-pub const DISCARD_VALUE: &str = "true";
-/// Its value on an image that turned out right after it was marked: neither the Recycle Bin rule nor
-/// the IAM condition names this pair, and taking a tag away would need a permission more.
-pub const WITHDRAWN_VALUE: &str = "withdrawn";
-/// The tag with the verdict (`mismatch/wrong`).
-pub const VERDICT_TAG: &str = "ami-billing-guard:verdict";
-/// The tag with what the image should bill.
-pub const SHOULD_BE_TAG: &str = "ami-billing-guard:should-be";
-/// The tag with the id of the event that the image was judged for.
-pub const RECORD_TAG: &str = "ami-billing-guard:record";
 
 /// An image that was registered less than this before another one of the same snapshot was discarded counts
 /// as registered afterwards: EC2 gives whole seconds, and by another clock.
@@ -36,23 +22,6 @@ pub(crate) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
 
 /// An image whose creation time is later than that of its registration's event by this much has a time that is wrong.
 const CREATED_AFTER_EVENT: TimeDelta = TimeDelta::hours(1);
-
-/// The tags that mark an image for its discard.
-const MARKS: [&str; 4] = [DISCARD_TAG, VERDICT_TAG, SHOULD_BE_TAG, RECORD_TAG];
-
-/// The most tags that an image can have, AWS's own not counted (EC2 User Guide, "Tag restrictions").
-const MOST_TAGS: usize = 50;
-
-/// Whether a tag is people's: AWS's own can not be set, and the guard's marks are of the image that it
-/// discards alone.
-pub(crate) fn is_of_people(key: &str) -> bool {
-    !key.starts_with("aws:") && !MARKS.contains(&key)
-}
-
-/// Whether an image bears the mark of one that is being discarded.
-pub(crate) fn is_marked(image: &Image) -> bool {
-    image.tags.get(DISCARD_TAG).map(String::as_str) == Some(DISCARD_VALUE)
-}
 
 /// What is done about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -574,6 +543,7 @@ mod tests {
 
     use crate::billing::Platforms;
     use crate::expectation::{Evidence, Says};
+    use crate::marks::{DISCARD_TAG, DISCARD_VALUE, WITHDRAWN_VALUE};
     use proptest::prelude::*;
 
     /// Everything that `plan` looks at, in a state in which nothing holds a discard.

@@ -38,6 +38,29 @@ pub struct Registration {
     pub by_packer: bool,
 }
 
+impl Registration {
+    /// What is known of a registration that no event told of: which image, and when it was created. `by` stands for
+    /// the event's id.
+    pub(crate) fn without_event(
+        image_id: AmiId,
+        account: AccountId,
+        region: &str,
+        by: &str,
+        time: DateTime<Utc>,
+    ) -> Registration {
+        Registration {
+            image_id,
+            account,
+            region: region.to_owned(),
+            event_id: by.to_owned(),
+            time,
+            registered_by: RegisteredBy::Unknown,
+            billing_products: Default::default(),
+            by_packer: false,
+        }
+    }
+}
+
 /// Who registered an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegisteredBy {

@@ -24,6 +24,7 @@ use crate::event::{self, Digest, Incoming, RegisteredBy, Registration};
 use crate::expectation::Expectation;
 use crate::ids::{AccountId, AmiId};
 use crate::inquiry::Traces;
+use crate::invocation::{Deadline, Delivery, Patience, answer_by, in_time};
 use crate::ledger::{Discard, Ledger, Place, Told, Turn};
 use crate::observation::{Image, Observation};
 use crate::policy::{DiscardAction, Policy};
@@ -63,9 +64,6 @@ const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(20);
 /// An image whose creation lies in the future by this much is not waited for.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 
-/// What is kept back of an invocation's time, so that the answer still reaches Lambda.
-const RESERVE: Duration = Duration::from_secs(2);
-
 /// How long it may take to say what would be made of an image: many times what it takes.
 const REHEARSAL: Duration = Duration::from_secs(300);
 
@@ -76,33 +74,6 @@ const CHAT_RESERVE: Duration = Duration::from_secs(1);
 
 /// So many images are told of in one message of a digest, or in several, if they do not fit into one.
 const IN_A_DIGEST: usize = 50;
-
-/// When an invocation must have answered.
-pub type Deadline = Instant;
-
-/// How an event came: what Lambda, and SQS, say of it.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Lambda's id of the invocation, if there is one.
-    pub request_id: Option<String>,
-    /// SQS's id of the message, if the event came in one.
-    pub message_id: Option<String>,
-    /// SQS's handle of this receive of the message, by which its visibility can be changed.
-    pub receipt_handle: Option<String>,
-    /// When the invocation must have answered.
-    pub deadline: Deadline,
-}
-
-impl From<Deadline> for Delivery {
-    fn from(deadline: Deadline) -> Delivery {
-        Delivery {
-            request_id: None,
-            message_id: None,
-            receipt_handle: None,
-            deadline,
-        }
-    }
-}
 
 /// What Lambda gets back.
 #[derive(Debug, Serialize)]
@@ -1300,18 +1271,6 @@ fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
     now - registration.time > OLD_EVENT
 }
 
-/// Does what is left to be done in a delivery, or stops in time to answer.
-async fn in_time<T>(
-    delivery: &Delivery,
-    work: impl Future<Output = Result<T, Error>>,
-    late: Error,
-) -> Result<T, Error> {
-    match tokio::time::timeout_at(answer_by(delivery.deadline), work).await {
-        Ok(result) => result,
-        Err(_) => Err(late),
-    }
-}
-
 impl Assessment {
     /// What the image could be created from anew: the instance that lineage found.
     fn anew(&self) -> Option<Anew> {
@@ -1475,45 +1434,4 @@ pub(crate) fn not_visible(id: &AmiId, why: impl Into<String>) -> Error {
         image: id.to_string(),
         why: why.into(),
     }
-}
-
-/// How long one event may wait for AWS to show what is true: `GUARD_WAIT_SECONDS` in all, in pauses
-/// that double, with jitter.
-pub(crate) struct Patience {
-    left: Duration,
-    next: Duration,
-    /// When the invocation ends.
-    pub(crate) deadline: Deadline,
-}
-
-impl Patience {
-    fn new(left: Duration, deadline: Deadline) -> Patience {
-        Patience {
-            left,
-            next: Duration::from_millis(200),
-            deadline,
-        }
-    }
-
-    /// Sleeps, and says whether another look is worth it.
-    pub(crate) async fn pause(&mut self) -> bool {
-        // Half of the pause is left to chance, so that many images at once do not ask in step.
-        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let Some(left) = self.left.checked_sub(pause) else {
-            return false;
-        };
-        tokio::time::sleep(pause).await;
-        self.left = left;
-        self.next = (self.next * 2).min(Duration::from_secs(2));
-        true
-    }
-
-    /// When the answer must be ready to reach Lambda in time.
-    pub(crate) fn answer_by(&self) -> Deadline {
-        answer_by(self.deadline)
-    }
-}
-
-pub(crate) fn answer_by(deadline: Deadline) -> Deadline {
-    deadline.checked_sub(RESERVE).unwrap_or(deadline)
 }

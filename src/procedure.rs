@@ -14,14 +14,15 @@ use tokio::time::Instant;
 use crate::alert;
 use crate::aws::{Described, NotTaken};
 use crate::config::Mode;
-use crate::discard::{
-    Action, DISCARD_TAG, DISCARD_VALUE, Interlock, Plan, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG,
-    WITHDRAWN_VALUE, is_marked,
-};
+use crate::discard::{Action, Interlock, Plan};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Assessment, Case, Guard, Patience, Planned, not_visible};
+use crate::guard::{Assessment, Case, Guard, Planned, not_visible};
+use crate::invocation::Patience;
 use crate::ledger::{Hour, Note, Place, Told, Turn};
+use crate::marks::{
+    DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG, WITHDRAWN_VALUE, is_marked,
+};
 use crate::observation::{Image, Observation};
 use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
 

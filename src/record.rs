@@ -9,9 +9,10 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::billing::{self, BilledAs};
-use crate::discard::{self, Action, Interlock, Plan, Surroundings, is_of_people};
+use crate::discard::{self, Action, Interlock, Plan, Surroundings};
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
+use crate::marks::is_of_people;
 use crate::observation::{Image, Observation};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 

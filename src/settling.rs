@@ -7,7 +7,8 @@
 use tokio::time::timeout_at;
 
 use crate::error::Error;
-use crate::guard::{Delivery, Guard, answer_by};
+use crate::guard::Guard;
+use crate::invocation::{Delivery, answer_by};
 
 impl Guard {
     /// Hides the message of an image that has not settled until it has. Does nothing for any other error, for an event

@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use crate::aws::{Ahead, Described, Page, patiently};
 use crate::discard::{Action, Circumstances, Surroundings, plan};
 use crate::error::Error;
-use crate::event::{RegisteredBy, Registration};
+use crate::event::Registration;
 use crate::guard::{Assessment, Guard, Planned, observed};
 use crate::ids::{AccountId, AmiId};
 use crate::ledger::Entry;
@@ -46,29 +46,6 @@ pub struct Swept {
     pub underway: usize,
     /// Where the next page begins, if there is one.
     pub next: Option<String>,
-}
-
-impl Registration {
-    /// What is known of a registration that no event told of: which image, and when it was created. `by` stands for
-    /// the event's id.
-    pub(crate) fn without_event(
-        image_id: AmiId,
-        account: AccountId,
-        region: &str,
-        by: &str,
-        time: DateTime<Utc>,
-    ) -> Registration {
-        Registration {
-            image_id,
-            account,
-            region: region.to_owned(),
-            event_id: by.to_owned(),
-            time,
-            registered_by: RegisteredBy::Unknown,
-            billing_products: Default::default(),
-            by_packer: false,
-        }
-    }
 }
 
 /// So many pages are looked at side by side. Each of them is some fifteen calls, a few at a time.

@@ -20,7 +20,7 @@ use crate::aws::Tally;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::escape::escaped_json;
-use crate::guard::Delivery;
+use crate::invocation::Delivery;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
 
@@ -363,7 +363,7 @@ mod tests {
     use super::*;
     use crate::discard::{Action, Interlock};
     use crate::event::Ignored;
-    use crate::guard::Deadline;
+    use crate::invocation::Deadline;
     use crate::record::RecycleBin;
     use crate::verdict::Mismatch;
     use chrono::TimeDelta;

@@ -6,8 +6,8 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as ec2;
 
 use super::{Aws, ImageName, classify, filter, non_empty, observed};
-use crate::discard::{DISCARD_TAG, WITHDRAWN_VALUE};
 use crate::error::Error;
+use crate::marks::{DISCARD_TAG, WITHDRAWN_VALUE};
 use crate::observation::Image;
 
 /// What is tried on an image, or on its root snapshot.
