@@ -61,7 +61,7 @@ fn change(house: &House, change: impl FnOnce(&mut Image)) {
     change(house.sim.world().images.get_mut(AMI).unwrap());
 }
 
-fn is_held_as_discarded_before(record: &Value) -> bool {
+pub(super) fn is_held_as_discarded_before(record: &Value) -> bool {
     let held_by = record["held_by"].as_array().unwrap();
     record["action"] == "hold" && held_by.contains(&json!("discarded-before"))
 }

@@ -294,3 +294,38 @@ async fn the_self_test_reports_the_rule() {
         "{found}"
     );
 }
+
+/// The template's rule keeps images for thirty days.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn for_thirty_days_a_discarded_image_can_be_restored_and_one_that_was_is_not_discarded_again()
+{
+    let hour = TimeDelta::hours(1);
+    for (sooner, comes_back) in [(hour, true), (-hour, false)] {
+        let with_table = Settings {
+            ledger_table: Some(super::ledger::TABLE),
+            ..settings()
+        };
+        let house = House::with(expecting("Windows"), with_table).await;
+        let record = house.record(registered()).await;
+        let until = record["recoverable_until"].as_str().unwrap();
+        let until = chrono::DateTime::parse_from_rfc3339(until)
+            .unwrap()
+            .to_utc();
+        assert_eq!((until - now()).num_hours(), 30 * 24 - 1, "{record}");
+
+        super::ledger::minutes_pass((until - sooner - now()).num_minutes().unsigned_abs()).await;
+        let aws = Aws::in_process(house.sim.client(), "eu-west-1", CLOCK).await;
+        let restored = aws.bring_back(&AMI.parse().unwrap(), false).await;
+        assert_eq!(restored.is_ok(), comes_back, "{restored:?}");
+        if comes_back {
+            let record = house
+                .record(became_available_at(now() - TimeDelta::minutes(11)))
+                .await;
+            assert!(
+                super::ledger::is_held_as_discarded_before(&record),
+                "{record}"
+            );
+        }
+        assert_eq!(house.image_stands(), comes_back);
+    }
+}
