@@ -58,7 +58,7 @@ rust-test:
 	cargo test $(CARGO_SELECTION)
 	cargo test --workspace --doc --locked
 
-# The model of the discard, with ten thousand random sequences rather than a thousand: about eight minutes on two
+# The model of the discard, with ten thousand random sequences rather than a thousand: about four minutes on two
 # processors. GUARD_MODEL_SEED chooses others.
 .PHONY: model
 model: export GUARD_MODEL_SEQUENCES ?= 10000

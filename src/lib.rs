@@ -14,7 +14,8 @@
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
 //! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones; `settling` hides the
-//! message of an image that is too young; `clock` says what time it is.
+//! message of an image that is too young; `clock` says what time it is. Below all of it: [`ids`], [`escape`] (text from
+//! outside), [`marks`] (the tags of a discard) and `invocation` (how an event came, and the time there is).
 //!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
 
