@@ -41,7 +41,7 @@ pub(crate) fn shell_quoted(text: &str) -> String {
 
 /// Whether a character does not show as itself: control characters, line and paragraph separators,
 /// those of no width, and those that turn the direction of writing.
-pub(crate) fn is_treacherous(character: char) -> bool {
+fn is_treacherous(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

@@ -1288,9 +1288,8 @@ impl Run<'_> {
                 let due = due.as_ref().filter(|_| undisturbed);
                 if let (Some(Due::Again(why)), End::Failed(error)) = (due, end) {
                     // Without a turn, a state change is not held by what is in doubt: it may then wait for the other event.
-                    let awaits = (event, why, error);
-                    let awaits =
-                        matches!(awaits, (Event::StateChange(_), &"Busy", &"IdentityMayCome"));
+                    let awaits = matches!(event, Event::StateChange(_))
+                        && (*why, *error) == ("Busy", "IdentityMayCome");
                     always!(
                         error == why || *error == "Busy" || awaits,
                         "{event:?} is due to {why}: {error}"

@@ -1,20 +1,16 @@
 //! The EBS direct APIs as a client meets them: blocks of real image files, by real requests.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 use sim::{Answer, Fault, FaultKind, Limit, Service, Sim, Snapshot, World};
 use tokio::time::Instant;
 
 use super::{exchange, open};
+use crate::Received;
 
 const BLOCK: usize = 512 << 10;
 const SNAPSHOT: &str = "snap-0123456789abcdef0";
@@ -75,57 +71,9 @@ async fn sim_with(written: impl IntoIterator<Item = u64>) -> (Sim, Image) {
     (open(world).await.unwrap(), image)
 }
 
-/// What a client received.
-#[derive(Debug)]
-struct Received {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Received {
-    fn json(&self) -> Value {
-        assert_eq!(self.headers["content-type"], "application/json");
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// The status, the code and the reason of an error.
-    fn error(&self) -> (u16, String, String) {
-        let reason = self.json()["Reason"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        (
-            self.status,
-            self.headers["x-amzn-errortype"].clone(),
-            reason,
-        )
-    }
-
-    /// Whether the body has the length and the checksum that the headers tell.
-    fn is_sound(&self) -> bool {
-        assert_eq!(self.headers["x-amz-checksum-algorithm"], "SHA256");
-        self.headers["x-amz-data-length"] == self.body.len().to_string()
-            && self.headers["x-amz-checksum"] == STANDARD.encode(Sha256::digest(&self.body))
-    }
-}
-
 fn get(sim: &Sim, path: &str) -> io::Result<Received> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\r\n");
-    let mut bytes = exchange(sim, request.as_bytes())?;
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let body = bytes.split_off(end + 4);
-    let head = String::from_utf8(bytes).unwrap();
-    Ok(Received {
-        status: head[9..12].parse().unwrap(),
-        headers: head
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        body,
-    })
+    exchange(sim, request.as_bytes())
 }
 
 fn list(sim: &Sim, snapshot: &str, query: &[(&str, &str)]) -> Received {

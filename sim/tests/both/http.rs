@@ -8,41 +8,16 @@ use sim::{Answer, Fault, FaultKind, Image, Limit, Service, Sim, World};
 use tokio::time::Instant;
 
 use super::{exchange, open};
+use crate::Received;
 
 const IMAGE: &str = "ami-0123456789abcdef0";
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 const TABLE: &str = "ami-billing-guard";
 
-/// What a client received: the status, the length that was promised, and what came.
-#[derive(Debug)]
-struct Received {
-    status: u16,
-    promised: usize,
-    head: String,
-    body: String,
-}
-
 fn sim_with_image() -> impl Future<Output = io::Result<Sim>> {
     let mut world = World::default();
     world.add_image(Image::new(IMAGE));
     open(world)
-}
-
-fn send(sim: &Sim, request: &[u8]) -> io::Result<Received> {
-    let text = String::from_utf8(exchange(sim, request)?).unwrap();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    };
-    let promised = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .expect("a content length");
-    Ok(Received {
-        status: head[9..12].parse().unwrap(),
-        promised: promised.parse().unwrap(),
-        head: head.to_owned(),
-        body: body.to_owned(),
-    })
 }
 
 fn post(sim: &Sim, parameters: &[(&str, &str)]) -> io::Result<Received> {
@@ -59,7 +34,7 @@ fn post_with(sim: &Sim, headers: &str, parameters: &[(&str, &str)]) -> io::Resul
          content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    send(sim, (head + &body).as_bytes())
+    exchange(sim, (head + &body).as_bytes())
 }
 
 fn ec2(sim: &Sim, action: &str, parameters: &[(&str, &str)]) -> io::Result<Received> {
@@ -96,7 +71,7 @@ fn dynamodb(sim: &Sim, action: &str, body: &Value) -> io::Result<Received> {
          content-length: {}\r\n\r\n",
         body.len()
     );
-    send(sim, (head + &body).as_bytes())
+    exchange(sim, (head + &body).as_bytes())
 }
 
 /// Writes an item that must not be there yet.
@@ -127,13 +102,13 @@ async fn ec2_answers_in_its_own_xml() {
     let sim = sim_with_image().await.unwrap();
     let answer = describe(&sim).unwrap();
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.promised, answer.body.len());
-    assert!(answer.body.contains(
+    assert_eq!(answer.promised(), answer.text().len());
+    assert!(answer.text().contains(
         "<DescribeImagesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>"
     ));
     assert!(
         answer
-            .body
+            .text()
             .contains(&format!("<imagesSet><item><imageId>{IMAGE}</imageId>"))
     );
 
@@ -144,7 +119,7 @@ async fn ec2_answers_in_its_own_xml() {
     )
     .unwrap();
     assert_eq!(refused.status, 400);
-    assert!(refused.body.contains(
+    assert!(refused.text().contains(
         "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>The image id \
          &apos;[ami-0aaaaaaaaaaaaaaaa]&apos; does not exist</Message></Error></Errors><RequestID>"
     ));
@@ -155,7 +130,7 @@ async fn sns_answers_in_its_own_xml() {
     let sim = open(World::default()).await.unwrap();
     let answer = publish(&sim, "hello").unwrap();
     assert_eq!(answer.status, 200);
-    assert!(answer.body.contains(
+    assert!(answer.text().contains(
         "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>"
     ));
     assert_eq!(sim.world().messages[0].message, "hello");
@@ -164,7 +139,7 @@ async fn sns_answers_in_its_own_xml() {
     assert_eq!(refused.status, 400);
     assert!(
         refused
-            .body
+            .text()
             .contains("<Error><Type>Sender</Type><Code>InvalidParameter</Code>")
     );
 
@@ -179,7 +154,7 @@ async fn sns_answers_in_its_own_xml() {
     .unwrap();
     assert!(
         attributes
-            .body
+            .text()
             .contains("<entry><key>SubscriptionsConfirmed</key><value>1</value></entry>")
     );
 }
@@ -190,7 +165,7 @@ async fn sts_answers_in_its_own_xml() {
     let who = [("Action", "GetCallerIdentity"), ("Version", "2011-06-15")];
     let answer = post(&sim, &who).unwrap();
     assert_eq!(answer.status, 200);
-    assert!(answer.body.contains(
+    assert!(answer.text().contains(
         "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
          <GetCallerIdentityResult><Arn>arn:aws:sts::123456789012:assumed-role/guard/guard</Arn>"
     ));
@@ -201,7 +176,7 @@ async fn sts_answers_in_its_own_xml() {
         sim.inject(Fault::nth("GetCallerIdentity", 1, kind));
         let refused = post(&sim, &who).unwrap();
         assert_eq!(refused.status, status);
-        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+        assert!(refused.text().contains(&format!("<Code>{code}</Code>")));
     }
     assert_eq!(sim.calls()[0].service, Service::Sts);
 }
@@ -237,11 +212,15 @@ async fn each_region_has_resources_of_its_own() {
         let answer = ec2_in(&sim, region, "DescribeImages");
         assert_eq!(answer.status, 200);
         for id in [IMAGE, elsewhere] {
-            assert_eq!(answer.body.contains(id), image == Some(id), "{region} {id}");
+            assert_eq!(
+                answer.text().contains(id),
+                image == Some(id),
+                "{region} {id}"
+            );
         }
         assert_eq!(sim.calls().last().unwrap().region, region);
         let answer = ec2_in(&sim, region, "DescribeRegions");
-        assert_eq!(answer.body.matches("<regionName>").count(), 4);
+        assert_eq!(answer.text().matches("<regionName>").count(), 4);
     }
     assert!(sim.world().in_region("eu-south-1").images.is_empty());
 }
@@ -251,7 +230,7 @@ async fn a_region_without_opt_in_knows_no_credentials() {
     let sim = sim_with_image().await.unwrap();
     let refused = ec2_in(&sim, "ap-east-1", "DescribeImages");
     assert_eq!(refused.status, 401);
-    assert!(refused.body.contains("<Code>AuthFailure</Code>"));
+    assert!(refused.text().contains("<Code>AuthFailure</Code>"));
     assert_eq!(sim.calls()[0].answer, Answer::Refused("AuthFailure".into()));
 }
 
@@ -269,7 +248,7 @@ async fn an_account_that_calls_ec2_too_often_is_throttled_in_each_region_by_itse
         assert_eq!(describe(&sim).unwrap().status, status);
     }
     let refused = describe(&sim).unwrap();
-    assert!(refused.body.contains("<Code>RequestLimitExceeded</Code>"));
+    assert!(refused.text().contains("<Code>RequestLimitExceeded</Code>"));
     let answer = Answer::Refused("RequestLimitExceeded".into());
     assert_eq!(sim.calls()[3].answer, answer);
     assert_eq!(ec2_in(&sim, "us-east-1", "DescribeImages").status, 200);
@@ -283,23 +262,19 @@ async fn an_account_that_calls_ec2_too_often_is_throttled_in_each_region_by_itse
 async fn dynamodb_answers_in_its_own_json() {
     let sim = open(World::default()).await.unwrap();
     let answer = put(&sim, "caf\u{e9}").unwrap();
-    assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
     let get = json!({"TableName": TABLE, "Key": {"id": {"S": "caf\u{e9}"}}});
     let answer = dynamodb(&sim, "GetItem", &get).unwrap();
-    assert!(
-        answer
-            .head
-            .contains("content-type: application/x-amz-json-1.0")
-    );
-    assert!(answer.head.contains("x-amzn-requestid: 0000"));
-    assert_eq!(answer.promised, answer.body.len());
-    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(answer.headers["content-type"], "application/x-amz-json-1.0");
+    assert!(answer.headers["x-amzn-requestid"].starts_with("0000"));
+    assert_eq!(answer.promised(), answer.text().len());
+    let body: Value = serde_json::from_str(answer.text()).unwrap();
     let item = json!({"id": {"S": "caf\u{e9}"}, "n": {"N": "1"}});
     assert_eq!(body, json!({ "Item": item }));
 
     let refused = put(&sim, "caf\u{e9}").unwrap();
     assert_eq!(refused.status, 400);
-    let body: Value = serde_json::from_str(&refused.body).unwrap();
+    let body: Value = serde_json::from_str(refused.text()).unwrap();
     let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
     assert_eq!(
         body,
@@ -373,7 +348,7 @@ async fn faults_that_refuse_change_nothing() {
         sim.inject(Fault::nth("DeregisterImage", 1, kind));
         let refused = deregister(&sim).unwrap();
         assert_eq!(refused.status, status);
-        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+        assert!(refused.text().contains(&format!("<Code>{code}</Code>")));
         assert!(sim.world().images.contains_key(IMAGE));
         assert_eq!(deregister(&sim).unwrap().status, 200);
     }
@@ -386,7 +361,7 @@ async fn faults_that_refuse_change_nothing() {
         sim.inject(Fault::nth("Publish", 1, kind));
         let refused = publish(&sim, "hello").unwrap();
         assert_eq!(refused.status, status);
-        assert!(refused.body.contains(&format!("<Code>{code}</Code>")));
+        assert!(refused.text().contains(&format!("<Code>{code}</Code>")));
         assert!(sim.world().messages.is_empty());
     }
 }
@@ -427,7 +402,7 @@ async fn faults_that_refuse_in_dynamodb_change_nothing() {
         sim.inject(Fault::nth("UpdateItem", 1, kind.clone()));
         let refused = put(&sim, "a").unwrap();
         assert_eq!(refused.status, status);
-        let body: Value = serde_json::from_str(&refused.body).unwrap();
+        let body: Value = serde_json::from_str(refused.text()).unwrap();
         assert!(body["__type"].as_str().unwrap().ends_with(code), "{body}");
         assert!(!has_item(&sim, "a"));
         assert_eq!(sim.calls()[0].answer, Answer::Fault(kind));
@@ -445,7 +420,7 @@ async fn a_conflict_cancels_a_transaction() {
     ));
     let body = json!({"TransactItems": [{"Update": write("a")}, {"Update": write("b")}]});
     let refused = dynamodb(&sim, "TransactWriteItems", &body).unwrap();
-    let error: Value = serde_json::from_str(&refused.body).unwrap();
+    let error: Value = serde_json::from_str(refused.text()).unwrap();
     assert_eq!(error["CancellationReasons"][0]["Code"], "None");
     assert_eq!(
         error["CancellationReasons"][1]["Code"],
@@ -468,7 +443,7 @@ async fn a_write_whose_answer_was_lost_meets_itself_when_it_is_repeated() {
         let sim = open(World::default()).await.unwrap();
         sim.inject(Fault::nth("UpdateItem", 1, kind.clone()));
         if let Ok(answer) = put(&sim, "a") {
-            assert_eq!(answer.body, "{");
+            assert_eq!(answer.text(), "{");
         }
         assert_eq!(has_item(&sim, "a"), kind.takes_effect());
         assert_eq!(put(&sim, "a").unwrap().status, again, "{kind:?}");
@@ -497,8 +472,8 @@ async fn a_cut_body_promises_the_whole_and_brings_half() {
     sim.inject(Fault::nth("DescribeImages", 1, FaultKind::CutBody));
     let cut = describe(&sim).unwrap();
     assert_eq!(cut.status, 200);
-    assert_eq!(cut.promised, whole.body.len());
-    assert_eq!(cut.body.len(), cut.promised / 2);
+    assert_eq!(cut.promised(), whole.text().len());
+    assert_eq!(cut.text().len(), cut.promised() / 2);
 
     sim.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
     deregister(&sim).unwrap();
@@ -572,10 +547,10 @@ async fn garbage_is_refused_and_the_next_request_is_served() {
     let head = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\ncontent-length: 4\r\n\r\n";
     let mut request = head.as_bytes().to_vec();
     request.extend(b"\xff%&=");
-    assert_eq!(send(&sim, &request).unwrap().status, 400);
+    assert_eq!(exchange(&sim, &request).unwrap().status, 400);
     let not_json = "POST / HTTP/1.1\r\nhost: sim\r\nconnection: close\r\n\
                     x-amz-target: DynamoDB_20120810.Scan\r\ncontent-length: 4\r\n\r\n{\"\"}";
-    assert_eq!(send(&sim, not_json.as_bytes()).unwrap().status, 400);
+    assert_eq!(exchange(&sim, not_json.as_bytes()).unwrap().status, 400);
     assert_eq!(describe(&sim).unwrap().status, 200);
 }
 
@@ -584,5 +559,10 @@ async fn a_query_in_the_address_is_served_like_a_form() {
     let sim = sim_with_image().await.unwrap();
     let request = "GET /?Action=DescribeImages&Version=2016-11-15 HTTP/1.1\r\n\
                    host: sim\r\nconnection: close\r\n\r\n";
-    assert!(send(&sim, request.as_bytes()).unwrap().body.contains(IMAGE));
+    assert!(
+        exchange(&sim, request.as_bytes())
+            .unwrap()
+            .text()
+            .contains(IMAGE)
+    );
 }

@@ -9,6 +9,8 @@ use http_body_util::BodyExt;
 use hyper::Request;
 use sim::{Sim, World};
 
+use crate::Received;
+
 #[path = "ebs.rs"]
 mod ebs;
 #[path = "http.rs"]
@@ -18,8 +20,8 @@ fn open(world: World) -> impl Future<Output = io::Result<Sim>> {
     ready(Ok(Sim::in_process(world)))
 }
 
-/// Sends a request that is as on the wire. What is answered, as it would be on the wire.
-fn exchange(sim: &Sim, request: &[u8]) -> io::Result<Vec<u8>> {
+/// Sends a request that is as on the wire.
+fn exchange(sim: &Sim, request: &[u8]) -> io::Result<Received> {
     // The tests call as from outside, on threads of a runtime.
     thread::scope(|scope| {
         let answer = scope.spawn(|| {
@@ -31,21 +33,22 @@ fn exchange(sim: &Sim, request: &[u8]) -> io::Result<Vec<u8>> {
     })
 }
 
-async fn answer(sim: &Sim, request: &[u8]) -> io::Result<Vec<u8>> {
+async fn answer(sim: &Sim, request: &[u8]) -> io::Result<Received> {
     let answer = sim.answer(parsed(request).try_into().unwrap()).await;
     let answer = answer.map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))?;
-    let mut written = format!("HTTP/1.1 {}\r\n", answer.status().as_u16());
-    for (name, value) in answer.headers() {
-        written += &format!("{name}: {value}\r\n");
+    let status = answer.status().as_u16();
+    let headers = answer.headers().iter();
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers = headers.collect();
+    let (mut rest, mut body) = (answer.into_body(), Vec::new());
+    while let Some(Ok(frame)) = rest.frame().await {
+        body.extend(frame.into_data().unwrap());
     }
-    written += "\r\n";
-    let mut written = written.into_bytes();
-    let mut body = answer.into_body();
-    // As much as comes before the connection ends.
-    while let Some(Ok(frame)) = body.frame().await {
-        written.extend(frame.into_data().unwrap());
-    }
-    Ok(written)
+    Ok(Received {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn parsed(request: &[u8]) -> Request<SdkBody> {
