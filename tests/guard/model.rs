@@ -1318,7 +1318,9 @@ impl Run<'_> {
         // The ledger may not have learnt of a refusal.
         let says_so =
             |end: &End| matches!(end, End::Record(record) if record["outcome"] == "refused");
-        let was_refused = known.heard.last().is_some_and(|(at, thing, outcome)| {
+        // What people heard since, when the ledger could not be reached, it does not have.
+        let mut heard = known.heard.iter();
+        let was_refused = heard.any(|(at, thing, outcome)| {
             outcome.as_deref() == Some("refused")
                 && self.model.now - at < REFUSED
                 && (&thing.bills, &thing.expect) == (&facts.bills, &facts.expect)
@@ -1753,7 +1755,10 @@ impl Run<'_> {
         let record = match end {
             End::Record(record) if still_wrong => record,
             _ => {
-                if let Some(waits) = self.model.waiting.get_mut(&image) {
+                // Put right after it was judged, and left to the digest as it was judged.
+                if self.is_left_to_digest(image) {
+                    self.model.waiting.insert(image, Waiting::Perhaps);
+                } else if let Some(waits) = self.model.waiting.get_mut(&image) {
                     *waits = Waiting::Perhaps;
                 }
                 return Ok(());
@@ -2325,4 +2330,33 @@ fn regression_an_image_that_people_disable_after_a_discard_was_cut_off_is_not_sa
         made(0),
     ];
     holds(USUAL, &steps);
+}
+
+#[test]
+fn regression_what_ec2_refused_is_not_tried_again_though_people_heard_of_the_ledger_since() {
+    let fault = |action, lasting| Trouble::Fault(action, 1, FaultKind::AccessDenied, lasting);
+    let steps = [
+        wrong(0),
+        troubled(&[CloudTrail(0)], &[fault("DeregisterImage", ForGood)]),
+        troubled(&[CloudTrail(0)], &[fault("UpdateItem", Once)]),
+        made(0),
+    ];
+    holds(USUAL, &steps);
+}
+
+#[test]
+fn regression_an_image_that_is_put_right_while_it_is_left_to_the_digest_may_be_in_it() {
+    let put_right = Deed::Expect(2, "Linux");
+    let steps = [
+        wrong(0),
+        wrong(1),
+        wrong(2),
+        made(0),
+        made(1),
+        troubled(
+            &[CloudTrail(2)],
+            &[Trouble::Meanwhile("TransactWriteItems", 1, put_right)],
+        ),
+    ];
+    holds(Rules { most: 1, ..USUAL }, &steps);
 }
