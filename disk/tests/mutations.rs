@@ -29,7 +29,7 @@ use packed::{Label, Packed, labels};
 
 const LIMITS: Limits = Limits {
     blocks: 256,
-    time: Duration::from_secs(10),
+    time: Duration::from_secs(120),
 };
 
 /// How many children read at once. More than processors, as each waits for its blocks now and then.
@@ -285,7 +285,7 @@ impl Summary {
         let is_wrong = inspection.blocks_read > LIMITS.blocks
             || inspection.result.as_ref().is_err_and(|why| {
                 why.is_empty()
-                    || why.starts_with("it takes more than 10 seconds")
+                    || why.starts_with("it takes more than 120 seconds")
                     || why.starts_with("reading it takes more than")
                     || why.starts_with("the reader ended without an answer")
                     || why.starts_with("the reader could not be")
