@@ -441,9 +441,18 @@ impl Bench {
                 "{} {action} {params:?} {attributes:?} {body} {answer:?}\n",
                 now()
             );
-            log.push_str(&line.replace(&self.region, "REGION"));
+            log.push_str(&without_region(&line));
         }
     }
+}
+
+/// Without the names of Regions, of which every world has another, also where a message cuts one short.
+fn without_region(text: &str) -> String {
+    let mut parts = text.split("model-");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "REGION" + part.trim_start_matches(|sign: char| sign.is_ascii_digit())
+    })
 }
 
 /// A promise that was broken, and where.
@@ -2071,6 +2080,15 @@ fn shortened(steps: &[Step]) -> Vec<Vec<Step>> {
         }
     }
     all
+}
+
+#[test]
+fn regression_a_region_that_a_message_cuts_short_tells_no_two_worlds_apart() {
+    let cut = [
+        "in model-00000099, in model-000000…",
+        "in model-00000100, in model-000001…",
+    ];
+    assert_eq!(cut.map(without_region), ["in REGION, in REGION…"; 2]);
 }
 
 fn setting(name: &str, default: u64) -> u64 {
