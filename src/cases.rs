@@ -11,13 +11,13 @@ use crate::billing::{ACCEPTED_PLATFORMS, Parsed, Platforms, parse_platform_detai
 use crate::clock::Clock;
 use crate::config::Mode;
 use crate::discard::{Action, Circumstances, Interlock, Surroundings, plan};
+use crate::ec2::{Image, Observation, Snapshot};
 use crate::escape::quoted;
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, declared};
 use crate::ids::{AccountId, AmiId};
 use crate::inquiry::is_asked;
 use crate::ledger::Entry;
-use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
 use crate::verdict::{Mismatch, judge};
 

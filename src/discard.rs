@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::billing::{BilledAs, Billing, By, Difference};
 use crate::config::Mode;
+use crate::ec2::{Image, Observation};
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Says, Source, Standing};
 use crate::ledger::Entry;
 use crate::marks::{MARKS, MOST_TAGS, is_marked, is_of_people};
-use crate::observation::{Image, Observation};
 use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
 

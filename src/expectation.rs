@@ -14,8 +14,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::billing::{Billing, Difference, Platforms, platform_meant_by};
+use crate::ec2::{Image, Snapshot};
 use crate::event::Registration;
-use crate::observation::{Image, Snapshot};
 use crate::policy::{Policy, Requirement, Rule};
 
 /// The tag by which a person declares what an image should bill. Several values are separated by commas.

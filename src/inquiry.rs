@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
 use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
 use crate::expectation::lineage::{self, Lineage, ORIGIN};
 use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
 use crate::guard::Guard;
-use crate::observation::{Image, Observation, Snapshot};
 use crate::policy::Asked;
 use crate::verdict::{Verdict, judge};
 

@@ -6,7 +6,7 @@
 //! | step | what it is | where |
 //! | --- | --- | --- |
 //! | event → registration | what was registered, or why the event is ignored | [`event`] |
-//! | → observation | what EC2 says it bills | [`observation`] |
+//! | → observation | what EC2 says it bills | [`ec2`] |
 //! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
@@ -26,6 +26,7 @@ pub mod cases;
 mod clock;
 pub mod config;
 pub mod discard;
+pub mod ec2;
 mod error;
 pub mod escape;
 pub mod event;
@@ -36,7 +37,6 @@ mod inquiry;
 mod invocation;
 mod ledger;
 pub mod marks;
-pub mod observation;
 pub mod policy;
 mod procedure;
 pub mod record;

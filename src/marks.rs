@@ -1,6 +1,6 @@
 //! The tags with which the guard marks an image that it discards.
 
-use crate::observation::Image;
+use crate::ec2::Image;
 
 /// The tag by which the guard marks an image that it discards. The template's Recycle Bin rule and
 /// the IAM condition for deregistering name the pair of this key and [`DISCARD_VALUE`].

@@ -10,10 +10,10 @@ use tracing::Level;
 
 use crate::billing::{self, BilledAs};
 use crate::discard::{self, Action, Interlock, Plan, Surroundings};
+use crate::ec2::{Image, Observation};
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
 use crate::marks::is_of_people;
-use crate::observation::{Image, Observation};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 
 /// The version of the record's keys. New keys may come; those that are there do not change.

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use crate::alert;
 use crate::aws::{ImageName, ImagesBy, RuleStatus, SLOW, Tried, no_answer_in};
 use crate::config::Mode;
+use crate::ec2::Image;
 use crate::error::Error;
 use crate::expectation::disk as evidence;
 use crate::guard::Guard;
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Delivery, answer_by};
 use crate::marks::{DISCARD_TAG, DISCARD_VALUE, is_marked};
-use crate::observation::Image;
 use crate::policy::Asked;
 
 /// The order to test oneself.

@@ -6,9 +6,9 @@ use crate::billing::{
     ACCEPTED_PLATFORMS, BilledAs, Billing, By, Difference, Parsed, parse_platform_details,
     parse_usage_operation,
 };
+use crate::ec2::{Image, Observation};
 use crate::escape::quoted;
 use crate::expectation::{EXPECT_TAG, Evidence, Expectation, Says, product_codes};
-use crate::observation::{Image, Observation};
 
 /// The outcome of comparing an observation with an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

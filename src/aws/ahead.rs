@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::{Aws, SLOW, no_answer_in, patiently};
+use crate::ec2::{Image, Instance, Snapshot, Volume};
 use crate::error::Error;
-use crate::observation::{Image, Instance, Snapshot, Volume};
 
 /// The most values of a filter (EC2 API reference, "Filter").
 pub(super) const MOST_VALUES: usize = 200;

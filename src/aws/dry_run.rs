@@ -6,9 +6,9 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as ec2;
 
 use super::{Aws, ImageName, classify, filter, non_empty, observed};
+use crate::ec2::Image;
 use crate::error::Error;
 use crate::marks::{DISCARD_TAG, WITHDRAWN_VALUE};
-use crate::observation::Image;
 
 /// What is tried on an image, or on its root snapshot.
 pub(crate) const ON_AN_IMAGE: [&str; 5] = [

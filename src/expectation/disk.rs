@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::{Evidence, Says, Source};
 use crate::aws::{Aws, SnapshotBlocks};
 use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
+use crate::ec2::{Image, Snapshot};
 use crate::error::Error;
 use crate::escape::one_line;
 use crate::event::Registration;
-use crate::observation::{Image, Snapshot};
 
 /// How long one disk may take. Its twenty blocks or so take a second or two as a rule.
 pub(crate) const TIME: Duration = Duration::from_secs(10);

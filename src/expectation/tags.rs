@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{EXPECT_TAG, Evidence, Look, Says, Source, Subject};
 use crate::billing::Platforms;
-use crate::observation::Image;
+use crate::ec2::Image;
 use crate::policy::Policy;
 
 pub(super) fn on_image(image: &Image, policy: &Policy) -> Evidence {

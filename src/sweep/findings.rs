@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::billing::Platforms;
+use crate::ec2::Image;
 use crate::error::Error;
 use crate::event::Sweep;
 use crate::expectation::{
     DISK_MAY_HOLD, Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source,
 };
 use crate::ids::AmiId;
-use crate::observation::Image;
 use crate::record::{Actual, Expected, Record, Statement};
 use crate::telemetry;
 

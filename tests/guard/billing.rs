@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use ami_billing_guard::billing::{
     BilledAs, Billing, Parsed, Platform, Platforms, parse_platform_details, parse_usage_operation,
 };
+use ami_billing_guard::ec2::{Image, Observation};
 use ami_billing_guard::expectation::{Evidence, Expectation, Says, Source};
 use ami_billing_guard::judge;
-use ami_billing_guard::observation::{Image, Observation};
 use ami_billing_guard::verdict::Verdict;
 use serde::Deserialize;
 
