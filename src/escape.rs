@@ -1,5 +1,7 @@
 //! Text from outside, so that it does no harm where it is shown.
 
+use std::io::{self, Write};
+
 /// The longest piece of outside text that a line shows; the record has the whole of it.
 pub(crate) const SHOWN: usize = 300;
 
@@ -79,6 +81,77 @@ pub(crate) fn plain(text: &str) -> String {
 pub(crate) fn one_line(text: &str) -> String {
     let short: String = text.chars().take(100).collect();
     short.escape_debug().to_string()
+}
+
+/// A key of the file, on one line, and short.
+pub(crate) fn escaped_key(key: &str) -> String {
+    let mut shown = String::new();
+    for character in key.chars().take(60) {
+        match character.is_control() || ('\u{2028}'..='\u{202e}').contains(&character) {
+            true => shown.extend(character.escape_debug()),
+            false => shown.push(character),
+        }
+    }
+    if key.chars().nth(60).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// What stands in the file, on one line of a log.
+pub(crate) fn shortened_line(text: &str) -> String {
+    let shown = text.lines().next().unwrap_or_default();
+    let mut shown: String = shown
+        .chars()
+        .take(60)
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Text in which no markdown of any application begins or ends code, names somebody or makes a link.
+pub(crate) fn inert_markdown(text: &str) -> String {
+    let mut inert = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '`' => inert.push('\''),
+            '<' => inert.push('‹'),
+            '>' => inert.push('›'),
+            '&' => inert.push('＆'),
+            other => inert.push(other),
+        }
+    }
+    inert
+}
+
+/// A writer of lines of JSON in which nothing stands that breaks a line or moves a terminal's cursor: names, tags
+/// and what AWS says come from outside, and JSON itself escapes but the first 32 characters.
+pub(crate) struct InertJson<W>(pub(crate) W);
+
+impl<W: Write> Write for InertJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in String::from_utf8_lossy(bytes).split_inclusive('\n') {
+            let (line, end) = match line.strip_suffix('\n') {
+                Some(line) => (line, "\n"),
+                None => (line, ""),
+            };
+            write!(self.0, "{}{end}", escaped_json(line))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so that they cost no call.
 //! All other lines are tracing's, with the same names for the same ids. (In those, `name` is the span's.)
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use json_subscriber::JsonLayer;
@@ -19,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::aws::Tally;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
-use crate::escape::escaped_json;
+use crate::escape::InertJson;
 use crate::invocation::Delivery;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
@@ -108,7 +108,7 @@ impl Telemetry {
         {
             filter = filter.add_directive(directive);
         }
-        let mut lines = JsonLayer::new(|| Inert(std::io::stdout()));
+        let mut lines = JsonLayer::new(|| InertJson(std::io::stdout()));
         // The first two are what Lambda filters by; what a line says stands beside them, and so does what the
         // spans around it say: which invocation, which event, which image.
         lines
@@ -136,7 +136,7 @@ impl Telemetry {
     pub fn write(&self, delivery: &Delivery, line: Line<'_>) {
         if let Some(line) = self.line(delivery, line, Clock::SYSTEM.now()) {
             // Nobody is left to tell that the log is closed.
-            let _ = Inert(std::io::stdout()).write_all(format!("{line}\n").as_bytes());
+            let _ = InertJson(std::io::stdout()).write_all(format!("{line}\n").as_bytes());
         }
     }
 
@@ -217,27 +217,6 @@ struct Whole<'a, T> {
     what: T,
     #[serde(flatten)]
     embedded: Map<String, Value>,
-}
-
-/// A writer of lines of JSON in which nothing stands that breaks a line or moves a terminal's cursor: names, tags
-/// and what AWS says come from outside, and JSON itself escapes but the first 32 characters.
-struct Inert<W>(W);
-
-impl<W: Write> Write for Inert<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for line in String::from_utf8_lossy(bytes).split_inclusive('\n') {
-            let (line, end) = match line.strip_suffix('\n') {
-                Some(line) => (line, "\n"),
-                None => (line, ""),
-            };
-            write!(self.0, "{}{end}", escaped_json(line))?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
 }
 
 /// Metrics that have their dimensions in common.
@@ -605,7 +584,7 @@ mod tests {
         let mut written = Vec::new();
         let hostile = json!({ "name": "x\ny\u{1b}[2J\u{9b}2J\u{2028}\u{202e}\u{85}z" });
         let line = format!("{hostile}\n{hostile}\n");
-        Inert(&mut written).write_all(line.as_bytes()).unwrap();
+        InertJson(&mut written).write_all(line.as_bytes()).unwrap();
         let written = String::from_utf8(written).unwrap();
         assert_eq!(written.lines().count(), 2);
         assert!(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{A_TEST, deeds, done, held_by, is_command, more, registers_again, subject};
 use crate::discard::Action;
-use crate::escape::{escaped_json, plain};
+use crate::escape::{escaped_json, inert_markdown, plain};
 use crate::event::{Digest, Sweep};
 use crate::record::{Actual, Record};
 
@@ -227,7 +227,7 @@ impl Facts {
         if self.0.ends_with(CUT) {
             return;
         }
-        let line = inert(line);
+        let line = inert_markdown(line);
         if self.0.len() + line.len() + 1 + CUT.len() > LONGEST_TEXT {
             self.0.push_str(CUT);
             return;
@@ -256,27 +256,12 @@ fn grouped(lines: &[String]) -> Vec<String> {
 /// more, or is too long, is not shown.
 fn step(text: &str) -> String {
     if !is_command(text) {
-        return inert(text);
+        return inert_markdown(text);
     }
     // What people gave names and tags is in such a command as it is; `<…>` elsewhere is for people to fill in.
-    let as_it_is = text.contains("--tag-specifications") && inert(text) != text;
+    let as_it_is = text.contains("--tag-specifications") && inert_markdown(text) != text;
     match as_it_is || text.len() > LONGEST_STEP {
         true => "The exact command is in the mail, and in the record (`fix`).".to_owned(),
-        false => format!("`{}`", inert(text)),
+        false => format!("`{}`", inert_markdown(text)),
     }
-}
-
-/// Text in which no markdown of any application begins or ends code, names somebody or makes a link.
-fn inert(text: &str) -> String {
-    let mut inert = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '`' => inert.push('\''),
-            '<' => inert.push('‹'),
-            '>' => inert.push('›'),
-            '&' => inert.push('＆'),
-            other => inert.push(other),
-        }
-    }
-    inert
 }

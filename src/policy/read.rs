@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Attribute, Condition, Matched, Policy, Requirement, Rule, Word};
 use crate::billing::{ACCEPTED_PLATFORMS, Billing, Platforms, platform_meant_by};
+use crate::escape::{escaped_key, shortened_line};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -23,7 +24,7 @@ pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
     };
     for error in &syntax_errors {
         let place = error.span().unwrap_or_default();
-        let stands = shortened(reader.line(reader.position(place.start).0).trim());
+        let stands = shortened_line(reader.line(reader.position(place.start).0).trim());
         let message = error.message().lines().next().unwrap_or("a syntax error");
         reader.fault(place, &format!("`{stands}` is no TOML: {message}"));
     }
@@ -199,7 +200,7 @@ impl Reader<'_> {
     fn unknown_key(&mut self, place: Range<usize>, key: &str, accepted: &[&str]) {
         let meant = did_you_mean(nearest(key, accepted.iter().copied()), "`");
         let accepted = accepted.join(", ");
-        let key = escaped(key);
+        let key = escaped_key(key);
         self.fault(
             place,
             &format!("unknown key `{key}`{meant}; accepted are {accepted}"),
@@ -207,7 +208,7 @@ impl Reader<'_> {
     }
 
     fn unaccepted(&mut self, value: &Value<'_>, meant: Option<&str>, accepted: &str) {
-        let stands = shortened(self.text.get(value.span()).unwrap_or_default());
+        let stands = shortened_line(self.text.get(value.span()).unwrap_or_default());
         let meant = did_you_mean(meant, "\"");
         self.fault(
             value.span(),
@@ -757,41 +758,6 @@ const REASONS: &str = "sentences that say why the images are exempt";
 pub(super) const GLOBS: &str = "globs: * for any text (slashes too), ? for one character, [ab] or [a-z] for one of these, \
      [!ab] for another than these, [[] for a bracket";
 
-/// A key of the file, on one line, and short.
-fn escaped(key: &str) -> String {
-    let mut shown = String::new();
-    for character in key.chars().take(60) {
-        match character.is_control() || ('\u{2028}'..='\u{202e}').contains(&character) {
-            true => shown.extend(character.escape_debug()),
-            false => shown.push(character),
-        }
-    }
-    if key.chars().nth(60).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// What stands in the file, on one line of a log.
-fn shortened(text: &str) -> String {
-    let shown = text.lines().next().unwrap_or_default();
-    let mut shown: String = shown
-        .chars()
-        .take(60)
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
-}
-
 /// Every key by which a rule can match.
 fn match_keys() -> impl Iterator<Item = &'static str> {
     Attribute::WORDS
@@ -827,6 +793,6 @@ fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option
 
 fn did_you_mean(meant: Option<&str>, quote: &str) -> String {
     meant.map_or_else(String::new, |meant| {
-        format!(" (did you mean {quote}{}{quote}?)", shortened(meant))
+        format!(" (did you mean {quote}{}{quote}?)", shortened_line(meant))
     })
 }
