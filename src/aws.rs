@@ -41,16 +41,15 @@ use xmlparser::{ElementEnd, Token};
 use crate::alert::Message;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
-use crate::ec2::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::expectation::lineage::PUBLISHERS;
 use crate::ids::AmiId;
 pub use account::BroughtBack;
 pub(crate) use account::{Page, patiently};
 pub(crate) use ahead::{Ahead, ImagesBy};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
-pub(crate) use snapshot::SnapshotBlocks;
+pub(crate) use snapshot::{KMS, SnapshotBlocks};
 pub(crate) use table::Table;
 
 /// EC2, EBS, SNS, SQS, the Recycle Bin and DynamoDB.

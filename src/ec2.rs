@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use crate::billing::BilledAs;
+use serde::Serialize;
+
+use crate::billing::{BilledAs, Billing, Licence, Parsed, parse_platform_details};
 
 /// What DescribeImages says of an image. An image that is not visible yet is no observation:
 /// nothing can be judged by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
@@ -215,8 +217,97 @@ impl Instance {
     }
 }
 
+/// Reserved Instances that were bought together. (EC2 API reference, "ReservedInstances".)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReservedInstances {
+    /// Their id.
+    pub id: String,
+    /// Such as `m5.large`.
+    pub instance_type: String,
+    /// How many they are.
+    pub count: i32,
+    /// `ProductDescription`, such as `Windows`.
+    pub platform: String,
+    /// The Availability Zone, if they are bound to one.
+    pub zone: Option<String>,
+    /// When they end.
+    pub ends: Option<DateTime<Utc>>,
+}
+
+impl ReservedInstances {
+    /// The billing that they were bought for; `None` if it is not known to this version.
+    pub fn billing(&self) -> Option<Billing> {
+        match parse_platform_details(Some(&self.platform)) {
+            Parsed::Known(billing) => Some(billing),
+            Parsed::Absent | Parsed::Unrecognised => None,
+        }
+    }
+
+    /// Whether they apply to instances of an image that is billed as this; `None` if that is not known. Which Reserved
+    /// Instances apply to images with the customer's own licence is documented nowhere.
+    pub fn apply_to(&self, billed_as: BilledAs) -> Option<bool> {
+        let bought_for = self.billing()?;
+        match billed_as {
+            // An image without a platform is not of the platform that they were bought for.
+            BilledAs::Empty => Some(false),
+            BilledAs::Known { billing, .. } if billing.licence == Licence::Byol => None,
+            BilledAs::Known { billing, .. } => Some(billing == bought_for),
+            BilledAs::Contradiction | BilledAs::Unrecognised => None,
+        }
+    }
+}
+
+/// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
+pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
+
 /// Whether two names mean the same device: they are equal, or one is the other's first partition
 /// (`/dev/sda`, `/dev/sda1`).
 pub(crate) fn is_same_device(one: &str, other: &str) -> bool {
     one == other || one.strip_suffix('1') == Some(other) || other.strip_suffix('1') == Some(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(platform: &str, details: Option<&str>) -> Option<bool> {
+        let reserved = ReservedInstances {
+            id: "r".into(),
+            instance_type: "m5.large".into(),
+            count: 1,
+            platform: platform.into(),
+            zone: None,
+            ends: None,
+        };
+        reserved.apply_to(BilledAs::read(details, None))
+    }
+
+    #[test]
+    fn reserved_instances_apply_to_the_platform_that_they_were_bought_for_alone() {
+        for platform in [
+            "Linux/UNIX",
+            "Windows",
+            "Red Hat Enterprise Linux",
+            "SUSE Linux",
+            "Windows with SQL Server Web",
+        ] {
+            assert_eq!(apply(platform, Some(platform)), Some(true));
+            assert_eq!(
+                apply(&format!("{platform} (Amazon VPC)"), Some(platform)),
+                Some(true)
+            );
+            assert_eq!(apply(platform, Some("SQL Server Web")), Some(false));
+            assert_eq!(apply(platform, None), Some(false), "nothing is billed");
+        }
+        let sql_on_linux = "Linux with SQL Server Web";
+        assert_eq!(apply(sql_on_linux, Some("SQL Server Web")), Some(true));
+        assert_eq!(apply("Windows", Some("Linux/UNIX")), Some(false));
+    }
+
+    #[test]
+    fn of_what_is_not_known_nothing_is_said() {
+        assert_eq!(apply("Windows", Some("Windows 3.11")), None);
+        assert_eq!(apply("OS/2", Some("Windows")), None);
+        assert_eq!(apply("Linux/UNIX", Some("Red Hat BYOL Linux")), None);
+    }
 }

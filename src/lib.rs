@@ -40,7 +40,6 @@ pub mod marks;
 pub mod policy;
 mod procedure;
 pub mod record;
-pub mod reserved;
 pub mod selftest;
 mod settling;
 pub mod sweep;

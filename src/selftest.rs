@@ -376,7 +376,7 @@ impl Guard {
         {
             Ok(found) => check("disk", State::Ok, found),
             Err(Error::AccessDenied {
-                permission: evidence::KMS,
+                permission: crate::aws::KMS,
                 message,
                 ..
             }) => check(

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use ami_billing_guard::Error;
 use ami_billing_guard::alert::is_command;
+use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::record::Record;
-use ami_billing_guard::reserved::{ReservedInstances, Unapplied, unapplied};
 use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::account::{Guarding, Session};
+use crate::reserved::{Unapplied, unapplied};
 use crate::show::{bills, headline, json, shown, would_do};
 use crate::{Outcome, Stop, note, tell};
 

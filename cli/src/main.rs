@@ -11,6 +11,7 @@ mod inspect;
 mod policy;
 mod replay;
 mod report;
+mod reserved;
 mod restore;
 mod show;
 mod sweep;

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ami_billing_guard::reserved::{ReservedInstances, unapplied};
+use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::sweep::{Scope, Swept};
 use ami_billing_guard::{Clock, Deadline, Delivery, Error, Tally};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::account::{Guarding, Session};
 use crate::check::{Row, reserved};
 use crate::report::{self, About};
+use crate::reserved::unapplied;
 use crate::{Outcome, Stop, files, note, show, tell};
 use journal::{Header, Journal, Page, Purpose};
 use summary::Summary;

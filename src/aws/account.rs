@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::{
     Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, present_list, time,
 };
+use crate::ec2::ReservedInstances;
 use crate::error::Error;
 use crate::ids::{AccountId, AmiId};
-use crate::reserved::ReservedInstances;
 
 /// For so long a call of many is made again while what keeps it from an answer may pass. The greatest bucket of
 /// EC2's fills up in much less.

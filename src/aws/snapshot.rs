@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 use super::{Aws, Counting, classify};
 use crate::error::Error;
 
+/// What it takes to read a snapshot that is encrypted.
+pub(crate) const KMS: &str = "kms:Decrypt";
+
 /// How many blocks are listed at once: those of half a gigabyte, if all of it was written.
 const PAGE: i32 = 1000;
 
@@ -254,7 +257,7 @@ fn denied_key(error: Error, denial: Option<&AccessDeniedException>) -> Error {
             },
             Some(AccessDeniedExceptionReason::DependencyAccessDenied),
         ) => Error::AccessDenied {
-            permission: crate::expectation::disk::KMS,
+            permission: KMS,
             resource,
             message,
         },

@@ -12,7 +12,7 @@ use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, Wind
 use tokio::time::Instant;
 
 use super::{Evidence, Says, Source};
-use crate::aws::{Aws, SnapshotBlocks};
+use crate::aws::{Aws, KMS, SnapshotBlocks};
 use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
 use crate::ec2::{Image, Snapshot};
 use crate::error::Error;
@@ -33,9 +33,6 @@ const NOT_FOUND: &str = "ResourceNotFoundException";
 /// How long after its completion a snapshot that EBS does not find counts as one that EBS does not show yet. Up to two
 /// minutes were seen (coldsnap issues 41, 56 and 141); the rest is for clocks that differ.
 const NOT_SHOWN_YET: TimeDelta = TimeDelta::minutes(5);
-
-/// What it takes to read a snapshot that is encrypted.
-pub(crate) const KMS: &str = "kms:Decrypt";
 
 /// What the disk is about, where it has nothing else to tell.
 pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Evidence, Origin, Says, Source};
 use crate::aws::{Aws, ImagesBy, SLOW, lacking, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
-use crate::ec2::{Attachment, Image, Instance, Snapshot, Volume, is_same_device};
+use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
 use crate::error::Error;
 use crate::escape::quoted;
 use crate::event::Registration;
@@ -648,9 +648,6 @@ pub(crate) async fn product_codes(
         Err(why) => Some(format!("product codes: failed: {why}")),
     }
 }
-
-/// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
-pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
 
 /// How many images that prove nothing are named.
 const MENTIONED: usize = 5;

@@ -24,7 +24,7 @@ use crate::inquiry::is_asked;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
 use crate::record::Record;
-use crate::telemetry::Line;
+use crate::telemetry::{self, Line};
 use crate::verdict::judge;
 
 /// How long after the settle time of an image its event counts as lost: seven receives, six minutes apart, are over in
@@ -130,7 +130,7 @@ impl Guard {
             self.ledger
                 .end_sweep(turn, sweep, cursor.as_deref())
                 .await?;
-            self.write(&round.delivery, Line::Sweep(findings.line(sweep)));
+            self.write(&round.delivery, Line::Sweep(line(sweep, &findings)));
         }
         match findings.unended {
             // An image that EC2 lists no longer is found by no other sweep.
@@ -256,7 +256,7 @@ impl Guard {
                 Err(error) if findings.pages == 0 => {
                     // The more events are lost, the longer a page takes: that they are is said all the same.
                     if findings.number(Group::Unheard) > 0 {
-                        self.write(&looking.delivery, Line::Sweep(findings.line(sweep)));
+                        self.write(&looking.delivery, Line::Sweep(line(sweep, findings)));
                     }
                     return Err(error);
                 }
@@ -477,5 +477,18 @@ fn no_time(doing: &str) -> Error {
     Error::OutOfTime {
         image: "the sweep".into(),
         doing: doing.into(),
+    }
+}
+
+/// What the log is told of a sweep.
+fn line<'a>(sweep: &'a Sweep, findings: &Findings) -> telemetry::Sweep<'a> {
+    telemetry::Sweep {
+        event_id: &sweep.event_id,
+        looked_at: findings.looked_at,
+        unchanged: findings.unchanged,
+        unheard: findings.number(Group::Unheard),
+        mismatches: findings.number(Group::Mismatch) + findings.number(Group::Held),
+        unrecognised: findings.unrecognised,
+        complete: findings.complete,
     }
 }

@@ -7,13 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::billing::Platforms;
 use crate::ec2::Image;
 use crate::error::Error;
-use crate::event::Sweep;
 use crate::expectation::{
     DISK_MAY_HOLD, Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source,
 };
 use crate::ids::AmiId;
 use crate::record::{Actual, Expected, Record, Statement};
-use crate::telemetry;
 
 /// So many images of a group are kept, and told of one by one.
 pub(crate) const FIRST: usize = 20;
@@ -259,19 +257,6 @@ impl Findings {
         Findings {
             resumed,
             ..Findings::default()
-        }
-    }
-
-    /// What the log is told of it.
-    pub(crate) fn line<'a>(&self, sweep: &'a Sweep) -> telemetry::Sweep<'a> {
-        telemetry::Sweep {
-            event_id: &sweep.event_id,
-            looked_at: self.looked_at,
-            unchanged: self.unchanged,
-            unheard: self.number(Group::Unheard),
-            mismatches: self.number(Group::Mismatch) + self.number(Group::Held),
-            unrecognised: self.unrecognised,
-            complete: self.complete,
         }
     }
 
