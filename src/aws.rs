@@ -1,5 +1,4 @@
-//! The only place that names the SDK: calls to EC2, SNS and the Recycle Bin, in `table` to DynamoDB, in `snapshot` to EBS,
-//! in `queue` to SQS, their answers as the guard's own types, and the one decision which of the SDK's errors means what.
+//! The place that names the SDK (the ledger alone names DynamoDB's): calls to EC2, SNS and the Recycle Bin, in `snapshot` to EBS, in `queue` to SQS, their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
 mod account;
 mod ahead;
@@ -8,7 +7,6 @@ mod dry_run;
 mod endpoints;
 mod queue;
 mod snapshot;
-mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,7 +48,6 @@ pub(crate) use account::{Page, patiently};
 pub(crate) use ahead::{Ahead, ImagesBy};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::{KMS, SnapshotBlocks};
-pub(crate) use table::Table;
 
 /// EC2, EBS, SNS, SQS, the Recycle Bin and DynamoDB.
 #[derive(Clone, Debug)]
@@ -308,9 +305,14 @@ impl Aws {
         }
     }
 
-    /// The DynamoDB table of this name.
-    pub(crate) fn table(&self, name: &str) -> Table {
-        Table::new(&self.config, name, Counting(Arc::clone(&self.counters)))
+    /// What clients of further services are made with.
+    pub(crate) fn sdk_config(&self) -> &SdkConfig {
+        &self.config
+    }
+
+    /// What counts the calls of a client.
+    pub(crate) fn counting(&self) -> Counting {
+        Counting(Arc::clone(&self.counters))
     }
 
     /// What went out since this was asked last.

@@ -193,7 +193,7 @@ impl Guard {
         let ledger = match &config.ledger_table {
             Some(name) => {
                 let keep = TimeDelta::days(config.ledger_days.into());
-                Ledger::in_table(aws.table(name), keep, clock)
+                Ledger::in_table(&aws, name, keep, clock)
             }
             None => Ledger::in_memory(clock),
         };

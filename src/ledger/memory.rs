@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Change, Condition, Item, Value, Write, Written};
+use super::item::{Change, Condition, Item, Value, Write, Written};
 
 /// Items by their ids.
 #[derive(Debug, Default)]

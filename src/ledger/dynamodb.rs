@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -11,9 +10,9 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, ReturnValue, TransactWriteItem, Update,
 };
 
-use super::{Counting, Whole, classify};
+use super::item::{Change, Condition, Item, Value, Write, Written};
+use crate::aws::{Aws, Whole, classify};
 use crate::error::Error;
-use crate::ledger::{Change, Condition, Item, Value, Write, Written};
 
 /// The key of an item.
 const KEY: &str = "id";
@@ -29,17 +28,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(config: &SdkConfig, name: &str, counting: Counting) -> Table {
+    pub(crate) fn of(aws: &Aws, name: &str) -> Table {
         // A table answers within milliseconds: what takes seconds is better asked again.
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
             .operation_attempt_timeout(Duration::from_secs(2))
             .operation_timeout(Duration::from_secs(5))
             .build();
-        let config = aws_sdk_dynamodb::config::Builder::from(config)
+        let config = aws_sdk_dynamodb::config::Builder::from(aws.sdk_config())
             .timeout_config(timeouts)
             .interceptor(Whole(has_a_body))
-            .interceptor(counting)
+            .interceptor(aws.counting())
             .build();
         Table {
             client: aws_sdk_dynamodb::Client::from_conf(config),
