@@ -1101,7 +1101,7 @@ impl Aws {
 /// for all there is: an image whose platform details, tags or protection did not arrive would pass for one that has
 /// none.
 #[derive(Debug)]
-struct Whole(fn(&[u8]) -> bool);
+pub(crate) struct Whole(pub(crate) fn(&[u8]) -> bool);
 
 impl Intercept for Whole {
     fn name(&self) -> &'static str {
@@ -1130,7 +1130,7 @@ impl Intercept for Whole {
 
 /// Counts what goes out, each attempt, and what comes back as too much.
 #[derive(Clone, Debug)]
-struct Counting(Arc<Counters>);
+pub(crate) struct Counting(Arc<Counters>);
 
 impl Intercept for Counting {
     fn name(&self) -> &'static str {
@@ -1608,7 +1608,7 @@ fn cut_after(most: usize, text: &str) -> String {
 
 /// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may
 /// a request that was too many (429) or too slow (408); another code that is not known is final.
-fn classify<E: ProvideErrorMetadata>(
+pub(crate) fn classify<E: ProvideErrorMetadata>(
     call: &'static str,
     resource: impl Into<String>,
     error: &SdkError<E, HttpResponse>,

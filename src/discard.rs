@@ -11,7 +11,6 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Says, Source, Standing};
-use crate::ledger::Entry;
 use crate::marks::{MARKS, MOST_TAGS, is_marked, is_of_people};
 use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
@@ -191,7 +190,18 @@ pub struct Circumstances<'a> {
     /// What is around it: looked up if a discard is due. A discard that nobody looked around for is held.
     pub surroundings: Option<&'a Surroundings>,
     /// What the ledger knows of it; `None` if the ledger could not be reached.
-    pub past: Option<&'a Entry>,
+    pub past: Option<&'a History>,
+}
+
+/// What is remembered of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Whether a discard of it was carried out, or may have been.
+    pub attempted: bool,
+    /// Whether one was ever begun: no image is marked before.
+    pub begun: bool,
+    /// What of this cannot be read, and why, if anything.
+    pub unreadable: Option<String>,
 }
 
 /// What is around an image that is due for a discard.
@@ -320,9 +330,8 @@ fn interlocks(
         });
     // The ledger knows of every discard before its image is marked, unless it lost its memory.
     let marked = is_marked(image);
-    let brought_back =
-        past.is_some_and(|past| past.may_have_been_discarded() || (marked && !past.was_begun()));
-    let readable = past.is_some_and(|past| past.unreadable().is_none());
+    let brought_back = past.is_some_and(|past| past.attempted || (marked && !past.begun));
+    let readable = past.is_some_and(|past| past.unreadable.is_none());
     let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());
     let billed_as = image.billed_as();
     let known_by = match billed_as {
@@ -555,7 +564,7 @@ mod tests {
         registration: Registration,
         evidence: Vec<Evidence>,
         surroundings: Surroundings,
-        past: Option<Entry>,
+        past: Option<History>,
         policy: Policy,
     }
 
@@ -615,7 +624,7 @@ mod tests {
                     may_pass: Vec::new(),
                     launch_permissions: Ok(Vec::new()),
                 },
-                past: Some(Entry::default()),
+                past: Some(History::default()),
                 policy: Policy::default(),
             }
         }
@@ -1011,7 +1020,7 @@ mod tests {
             ),
             (
                 "a discard that was carried out, or may have been",
-                case(|c| c.past.as_mut().unwrap().attempted = Some(now())),
+                case(|c| c.past.as_mut().unwrap().attempted = true),
                 vec![DiscardedBefore],
             ),
             (

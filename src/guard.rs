@@ -803,6 +803,7 @@ impl Guard {
             }
             _ => None,
         };
+        let past = case.turn.as_ref().ok().map(|turn| turn.entry.history());
         let circumstances = Circumstances {
             mode: self.config.mode,
             now: self.now(),
@@ -810,7 +811,7 @@ impl Guard {
             observation: &assessment.observation,
             expectation: &assessment.expectation,
             surroundings: surroundings.as_ref(),
-            past: case.turn.as_ref().ok().map(|turn| &turn.entry),
+            past: past.as_ref(),
         };
         let plan = plan(verdict, &circumstances, &self.policy);
         let doubts = doubts(&circumstances, &plan);
@@ -1379,7 +1380,7 @@ fn doubts(circumstances: &Circumstances<'_>, plan: &Plan) -> Vec<String> {
         past,
         ..
     } = circumstances;
-    let unreadable = past.and_then(|past| past.unreadable());
+    let unreadable = past.and_then(|past| past.unreadable.as_deref());
     let unreadable = unreadable.map(|what| {
         format!(
             "the ledger's item {} cannot be read: {what}",

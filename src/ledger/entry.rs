@@ -10,7 +10,7 @@ use super::item::{
     ALERTED_AS, ATTEMPTED_AT, COMPLETED, DISCARD, DOUBTED, Item, PLACE, RECORD, TOLD, TOLD_AT,
     Value, WAITS,
 };
-use crate::discard::{Action, CLOCKS_DIFFER};
+use crate::discard::{Action, CLOCKS_DIFFER, History};
 use crate::escape::quoted;
 use crate::expectation::Source;
 use crate::record::{Record, Refusal, SCHEMA};
@@ -211,13 +211,22 @@ impl Entry {
         }
     }
 
+    /// What a plan looks at.
+    pub(crate) fn history(&self) -> History {
+        History {
+            attempted: self.may_have_been_discarded(),
+            begun: self.place.get().is_some(),
+            unreadable: self.unreadable(),
+        }
+    }
+
     /// Whether the image was discarded, or may have been.
-    pub(crate) fn may_have_been_discarded(&self) -> bool {
+    fn may_have_been_discarded(&self) -> bool {
         self.attempted.is_some() || self.undated
     }
 
     /// What of the item cannot be read, if anything.
-    pub(crate) fn unreadable(&self) -> Option<String> {
+    fn unreadable(&self) -> Option<String> {
         let all: Vec<&str> = self.unreadable.values().map(String::as_str).collect();
         Some(all.join("; ")).filter(|all| !all.is_empty())
     }
@@ -273,11 +282,6 @@ impl Entry {
         let by_limit = held_by.is_some_and(|held_by| held_by.iter().any(|it| it == "limit"));
         let waits = by_limit || (self.waits && is("action", &["hold", "alert"]));
         waits.then_some(last)
-    }
-
-    /// Whether a discard of the image was ever begun: no image is marked before.
-    pub(crate) fn was_begun(&self) -> bool {
-        self.place.get().is_some()
     }
 
     /// The discard whose end the guard did not see.

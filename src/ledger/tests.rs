@@ -579,7 +579,7 @@ async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() 
         ledger.give_back(&turn).await;
 
         let turn = begin().await;
-        assert!(turn.entry.was_begun());
+        assert!(turn.entry.history().begun);
         assert_eq!(
             (turn.entry.attempted, turn.entry.unfinished()),
             (None, None)
