@@ -12,11 +12,11 @@ use chrono::SecondsFormat;
 use serde_json::Value;
 
 use crate::billing::{BilledAs, Difference, Platforms};
-use crate::discard::{Action, Interlock};
 use crate::escape::{SHOWN, escaped_json, plain, shell_quoted};
 use crate::event::Digest;
 use crate::expectation::{EXPECT_TAG, Origin, product_codes};
 use crate::marks::{DISCARD_TAG, DISCARD_VALUE, is_of_people};
+use crate::plan::{Action, Interlock};
 use crate::record::{Expected, Outcome, Rebuild, Record, RecycleBin, Refusal, SCHEMA};
 use crate::verdict::{Mismatch, Verdict};
 pub(crate) use summary::summary;
@@ -1256,9 +1256,9 @@ fn aws_ec2(record: &Record, command: &str, option: &str) -> String {
 mod tests {
     use super::*;
     use crate::billing::{Billing, Licence, Os};
-    use crate::discard::Interlock;
     use crate::event::Ignored;
     use crate::expectation::Source;
+    use crate::plan::Interlock;
     use crate::record::{Actual, Statement};
 
     fn record() -> Record {

@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::billing::{ACCEPTED_PLATFORMS, Parsed, Platforms, parse_platform_details};
 use crate::clock::Clock;
 use crate::config::Mode;
-use crate::discard::{Action, Circumstances, History, Interlock, Surroundings, plan};
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::escape::quoted;
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, declared};
 use crate::ids::{AccountId, AmiId};
 use crate::inquiry::is_asked;
+use crate::plan::{Action, Circumstances, History, Interlock, Surroundings, plan};
 use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
 use crate::verdict::{Mismatch, judge};
 

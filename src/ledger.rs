@@ -25,10 +25,10 @@ use std::sync::atomic::Ordering;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
-use crate::discard::CLOCKS_DIFFER;
 use crate::error::Error;
 use crate::escape::quoted;
 use crate::ids::AmiId;
+use crate::plan::CLOCKS_DIFFER;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
 pub(crate) use audit::SweepTurn;

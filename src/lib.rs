@@ -9,7 +9,7 @@
 //! | → observation | what EC2 says it bills | [`ec2`] |
 //! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
-//! | → plan | [`plan`]: pure; every reason not to discard | [`discard`] |
+//! | → plan | [`fn@plan`]: pure; every reason not to discard | [`mod@plan`] |
 //! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
 //! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
 //!
@@ -25,7 +25,6 @@ pub mod billing;
 pub mod cases;
 mod clock;
 pub mod config;
-pub mod discard;
 pub mod ec2;
 mod error;
 pub mod escape;
@@ -37,6 +36,7 @@ mod inquiry;
 mod invocation;
 mod ledger;
 pub mod marks;
+pub mod plan;
 pub mod policy;
 mod procedure;
 pub mod record;
@@ -49,8 +49,8 @@ mod way_back;
 
 pub use aws::{Aws, BroughtBack, Tally};
 pub use clock::Clock;
-pub use discard::plan;
 pub use error::Error;
 pub use guard::{Answer, Guard};
 pub use invocation::{Deadline, Delivery};
+pub use plan::plan;
 pub use verdict::judge;

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use crate::alert;
 use crate::aws::{Described, NotTaken};
 use crate::config::Mode;
-use crate::discard::{Action, Interlock, Plan};
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
@@ -24,6 +23,7 @@ use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::marks::{
     DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG, WITHDRAWN_VALUE, is_marked,
 };
+use crate::plan::{Action, Interlock, Plan};
 use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a

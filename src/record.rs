@@ -9,11 +9,11 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::billing::{self, BilledAs};
-use crate::discard::{self, Action, Interlock, Plan, Surroundings};
 use crate::ec2::{Image, Observation};
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
 use crate::marks::is_of_people;
+use crate::plan::{self, Action, Interlock, Plan, Surroundings};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 
 /// The version of the record's keys. New keys may come; those that are there do not change.
@@ -389,7 +389,7 @@ impl Record {
         };
         if let Observation::Available(image) = observation {
             record.observe(image);
-            record.service = discard::service(registration, image);
+            record.service = plan::service(registration, image);
         }
         record
     }

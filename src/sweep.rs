@@ -11,12 +11,12 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 
 use crate::aws::{Ahead, Described, Page, patiently};
-use crate::discard::{Action, Circumstances, History, Surroundings, plan};
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::{Assessment, Guard, Planned, observed};
 use crate::ids::{AccountId, AmiId};
+use crate::plan::{Action, Circumstances, History, Surroundings, plan};
 use crate::policy::{Asked, Policy};
 use crate::record::Record;
 pub(crate) use findings::{FIRST, Finding, Findings, Group};

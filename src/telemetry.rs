@@ -340,9 +340,9 @@ fn embedded(metrics: Vec<Metrics>, now: DateTime<Utc>) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discard::{Action, Interlock};
     use crate::event::Ignored;
     use crate::invocation::Deadline;
+    use crate::plan::{Action, Interlock};
     use crate::record::RecycleBin;
     use crate::verdict::Mismatch;
     use chrono::TimeDelta;

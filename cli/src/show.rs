@@ -1,8 +1,8 @@
 //! How results are shown: for people on a terminal, for people elsewhere, for programs. What strangers wrote, in names
 //! and tags and on disks, does nothing to a terminal.
 
-use ami_billing_guard::discard::{Action, Interlock};
 use ami_billing_guard::escape::json_without;
+use ami_billing_guard::plan::{Action, Interlock};
 use ami_billing_guard::record::{Actual, Record};
 use ami_billing_guard::verdict::Verdict;
 use anstyle::{AnsiColor, Style};

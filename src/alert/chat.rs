@@ -8,9 +8,9 @@
 use serde_json::{Value, json};
 
 use super::{A_TEST, deeds, done, held_by, is_command, more, registers_again, subject};
-use crate::discard::Action;
 use crate::escape::{escaped_json, inert_markdown, plain};
 use crate::event::{Digest, Sweep};
+use crate::plan::Action;
 use crate::record::{Actual, Record};
 
 /// The longest block of text. One of Slack's takes 3,000 characters.

@@ -7,11 +7,11 @@ use super::item::{
     Value, Write, dated, ms, of_place, read_dated,
 };
 use super::store::Ledger;
-use crate::discard::CLOCKS_DIFFER;
 use crate::error::Error;
 use crate::escape::quoted;
 use crate::event::Sweep;
 use crate::ids::AmiId;
+use crate::plan::CLOCKS_DIFFER;
 
 /// The right to sweep the images of an account, that one invocation has at a time.
 #[derive(Debug)]

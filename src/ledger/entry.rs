@@ -10,9 +10,9 @@ use super::item::{
     ALERTED_AS, ATTEMPTED_AT, COMPLETED, DISCARD, DOUBTED, Item, PLACE, RECORD, TOLD, TOLD_AT,
     Value, WAITS,
 };
-use crate::discard::{Action, CLOCKS_DIFFER, History};
 use crate::escape::quoted;
 use crate::expectation::Source;
+use crate::plan::{Action, CLOCKS_DIFFER, History};
 use crate::record::{Record, Refusal, SCHEMA};
 use crate::verdict::Verdict;
 
