@@ -36,13 +36,13 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use xmlparser::{ElementEnd, Token};
 
-use crate::alert::Message;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::AmiId;
+use crate::notify::Message;
 pub use account::BroughtBack;
 pub(crate) use account::{Page, patiently};
 pub(crate) use ahead::{Ahead, ImagesBy};

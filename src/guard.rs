@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::alert::{self, Anew, Message};
 use crate::aws::{Ahead, Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
@@ -26,8 +25,10 @@ use crate::ids::{AccountId, AmiId};
 use crate::inquiry::Traces;
 use crate::invocation::{Deadline, Delivery, Patience, answer_by, in_time};
 use crate::ledger::{Discard, Ledger, Place, Told, Turn};
+use crate::notify::{self, Message};
 use crate::plan::{Action, Circumstances, Interlock, Plan, Surroundings, plan, wrong_clock};
 use crate::policy::{DiscardAction, Policy};
+use crate::record::remediation::{self, Anew};
 use crate::record::{Rebuild, Record};
 use crate::selftest::{self, Report};
 use crate::telemetry::{Failure, Line};
@@ -1016,7 +1017,7 @@ impl Guard {
 
     /// Tells people, and programs, what the record says.
     pub(crate) async fn publish(&self, record: &Record) -> Result<(), Error> {
-        self.send(&alert::message(record)).await
+        self.send(&notify::message(record)).await
     }
 
     /// Publishes a message, and once the alert topic took it, to chat applications as well, if there is a topic for
@@ -1076,7 +1077,7 @@ impl Guard {
                 match self.way_of_alert(turn, &record).await? {
                     Way::AtOnce => self.tell_at_once(case, record, tell).await,
                     Way::FirstOver => {
-                        let message = alert::first_over(&record, self.policy.alerts_per_hour);
+                        let message = notify::first_over(&record, self.policy.alerts_per_hour);
                         self.tell_by(case, record, &message).await
                     }
                     Way::Digest => self.leave_to_digest(case, turn, record).await,
@@ -1143,7 +1144,7 @@ impl Guard {
             _ if !tell => Told::Nothing,
             Ok(turn) if turn.entry.was_told(&gist, self.now()) => Told::AsBefore,
             _ => {
-                let message = alert::message(&record);
+                let message = notify::message(&record);
                 return self.tell_by(case, record, &message).await;
             }
         };
@@ -1230,7 +1231,7 @@ impl Guard {
                 }
             }
             told += held.len();
-            for message in alert::digest(&digest, held) {
+            for message in notify::digest(&digest, held) {
                 self.send(&message).await?;
             }
             let notes = images.iter().flat_map(|(_, notes)| notes.clone());
@@ -1363,9 +1364,9 @@ impl Planned {
             let all: Vec<String> = known.chain(self.doubts.iter().cloned()).collect();
             record.error = Some(all.join("; "));
         }
-        record.fix = alert::fix(&record, self.assessment.anew().as_ref());
+        record.fix = remediation::fix(&record, self.assessment.anew().as_ref());
         if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
-            record.fix.push(alert::AT_PACKER.into());
+            record.fix.push(remediation::AT_PACKER.into());
         }
         record
     }

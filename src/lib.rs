@@ -11,7 +11,7 @@
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`fn@plan`]: pure; every reason not to discard | [`mod@plan`] |
 //! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
-//! | → record | log line, alert and answer | [`record`], [`alert`], [`telemetry`] |
+//! | → record | log line, alert and answer | [`record`], `notify`, [`telemetry`] |
 //!
 //! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones; `settling` hides the
 //! message of an image that is too young; `clock` says what time it is. Below all of it: [`ids`], [`escape`] (text from
@@ -19,7 +19,6 @@
 //!
 //! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
 
-pub mod alert;
 mod aws;
 pub mod billing;
 pub mod cases;
@@ -30,12 +29,14 @@ mod error;
 pub mod escape;
 pub mod event;
 pub mod expectation;
+mod findings;
 mod guard;
 pub mod ids;
 mod inquiry;
 mod invocation;
 mod ledger;
 pub mod marks;
+mod notify;
 pub mod plan;
 pub mod policy;
 mod procedure;

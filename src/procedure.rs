@@ -11,7 +11,6 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::alert;
 use crate::aws::{Described, NotTaken};
 use crate::config::Mode;
 use crate::ec2::{Image, Observation};
@@ -24,6 +23,7 @@ use crate::marks::{
     DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG, WITHDRAWN_VALUE, is_marked,
 };
 use crate::plan::{Action, Interlock, Plan};
+use crate::record::remediation::undo;
 use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
@@ -615,7 +615,7 @@ impl Guard {
 /// The record of a discard before it is carried out.
 fn draft(planned: &Planned, case: &Case<'_>) -> Record {
     let mut record = planned.record(case.registration);
-    record.undo = alert::undo(&record);
+    record.undo = undo(&record);
     record.outcome = Some(Outcome::Planned);
     record
 }

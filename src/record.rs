@@ -1,6 +1,8 @@
 //! The record: the versioned account of one registration, from event to outcome. The log line, the
 //! alert's body for programs and the function's answer are all this one value.
 
+pub mod remediation;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
@@ -10,6 +12,7 @@ use tracing::Level;
 
 use crate::billing::{self, BilledAs};
 use crate::ec2::{Image, Observation};
+use crate::escape::plain;
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
 use crate::marks::is_of_people;
@@ -611,4 +614,59 @@ impl From<&Evidence> for Statement {
             },
         }
     }
+}
+
+/// Why an interlock holds, as exactly as the record knows it.
+pub fn why_held(record: &Record, interlock: Interlock) -> String {
+    match (interlock, &record.before) {
+        (Interlock::DiscardedBefore, Some(before)) => format!(
+            "{before}. What people bring back is never discarded again: deregister it yourself if it is to go"
+        ),
+        (Interlock::InUse, _) if !record.references.is_empty() => {
+            "something refers to it, which is listed here".to_owned()
+        }
+        (Interlock::InUse, _) => "whether anything refers to it could not be found out".to_owned(),
+        (Interlock::Shared, _) if !record.shared_with.is_empty() => {
+            let named = record.shared_with.iter().map(|name| match name.as_str() {
+                "all" => "everybody",
+                name => name,
+            });
+            format!(
+                "it is shared with {}, and what they use it for cannot be seen from this account",
+                named.collect::<Vec<_>>().join(", ")
+            )
+        }
+        (Interlock::ServiceRegistered, _) => why_a_service_holds(record.service.as_deref()),
+        _ => interlock.meaning().to_owned(),
+    }
+}
+
+/// What it means for a discard that this AWS service registered the image.
+fn why_a_service_holds(service: Option<&str>) -> String {
+    let Some(service) = service else {
+        return Interlock::ServiceRegistered.meaning().to_owned();
+    };
+    let named = plain(service);
+    let is = |names: &[&str]| names.iter().any(|name| service.contains(name));
+    let depends = if is(&["drs.", "ElasticDisasterRecovery", "Elastic Disaster"]) {
+        "a recovery may depend on it"
+    } else if is(&[
+        "mgn.",
+        "ApplicationMigration",
+        "Application Migration",
+        "vmie.",
+        "VM Import",
+    ]) {
+        "a migration may depend on it"
+    } else if is(&["ssm."]) {
+        "as a rule this is an automation document of your own"
+    } else if is(&["imagebuilder.", "Image Builder"]) {
+        "as a rule this is a pipeline of your own"
+    } else {
+        "what depends on the image is not known"
+    };
+    format!(
+        "{named}, an AWS service, registered the image: {depends}. To have such images discarded, set the policy's \
+         discard.service_registered to \"discard\""
+    )
 }

@@ -10,7 +10,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::alert;
 use crate::aws::{ImageName, ImagesBy, RuleStatus, SLOW, Tried, no_answer_in};
 use crate::config::Mode;
 use crate::ec2::Image;
@@ -20,6 +19,7 @@ use crate::guard::Guard;
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Delivery, answer_by};
 use crate::marks::{DISCARD_TAG, DISCARD_VALUE, is_marked};
+use crate::notify;
 use crate::policy::Asked;
 
 /// The order to test oneself.
@@ -223,7 +223,7 @@ impl Guard {
         }
         if order.alert {
             let scope = &self.config.scope;
-            let message = alert::test(
+            let message = notify::test(
                 scope.account.as_ref().map(AccountId::as_str),
                 scope.region.as_deref(),
                 self.config.mode.word(),

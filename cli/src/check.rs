@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use ami_billing_guard::Error;
-use ami_billing_guard::alert::is_command;
 use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::record::Record;
+use ami_billing_guard::record::remediation::is_command;
 use clap::{Args, value_parser};
 use serde::Serialize;
 

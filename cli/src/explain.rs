@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::Duration;
 
-use ami_billing_guard::alert::why_held;
 use ami_billing_guard::expectation::Source;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::policy::{Asked, Policy};
+use ami_billing_guard::record::why_held;
 use ami_billing_guard::record::{Record, Statement};
 use clap::Args;
 

@@ -11,18 +11,18 @@ use tokio::time::timeout_at;
 use futures_util::StreamExt;
 
 use super::Pages;
-use super::findings::{Finding, Findings, Group};
-use crate::alert;
 use crate::aws::{Ahead, Described, Page};
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::{Registration, Sweep};
 use crate::expectation::{Evidence, Source};
+use crate::findings::{Finding, Findings, Group};
 use crate::guard::{Assessment, Guard};
 use crate::ids::AmiId;
 use crate::inquiry::is_asked;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
+use crate::notify;
 use crate::record::Record;
 use crate::telemetry::{self, Line};
 use crate::verdict::judge;
@@ -268,7 +268,7 @@ impl Guard {
         }
         drop(looked_at);
         if findings.to_tell() > 0 {
-            self.send(&alert::summary(sweep, findings)).await?;
+            self.send(&notify::summary(sweep, findings)).await?;
         }
         Ok(cursor)
     }

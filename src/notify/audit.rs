@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{LONGEST_MESSAGE, Message, Text, attributes, bodies, chat, cut};
+use super::chat;
+use super::message::{LONGEST_MESSAGE, Message, Text, attributes, bodies, cut};
 use crate::escape::plain;
 use crate::event::Sweep;
 use crate::expectation::EXPECT_TAG;
+use crate::findings::{FIRST, Finding, Findings, Group};
 use crate::record::SCHEMA;
-use crate::sweep::{FIRST, Finding, Findings, Group};
 
 /// So many images of a group are shown in a chat.
 const FIRST_IN_CHAT: usize = 3;

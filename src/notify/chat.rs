@@ -7,10 +7,12 @@
 
 use serde_json::{Value, json};
 
-use super::{A_TEST, deeds, done, held_by, is_command, more, registers_again, subject};
+use super::message::{A_TEST, held_by};
+use super::wording::{deeds, done, more, subject};
 use crate::escape::{escaped_json, inert_markdown, plain};
 use crate::event::{Digest, Sweep};
 use crate::plan::Action;
+use crate::record::remediation::{is_command, registers_again};
 use crate::record::{Actual, Record};
 
 /// The longest block of text. One of Slack's takes 3,000 characters.

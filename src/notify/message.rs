@@ -1,0 +1,95 @@
+//! A message as SNS takes it: one text for people, one for programs, and what subscriptions can filter by.
+
+use serde_json::Value;
+
+use crate::escape::{escaped_json, plain};
+
+/// What a self-test says to people.
+pub(super) const A_TEST: &str =
+    "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.";
+/// The longest message: SNS takes 256 KiB of all bodies together, as they are escaped (SNS API reference,
+/// "Publish").
+pub(super) const LONGEST_MESSAGE: usize = 240 * 1024;
+
+/// What is published: one text for people, one for programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    /// The subject of a mail: ASCII, one line, below 100 characters.
+    pub(crate) subject: String,
+    /// SNS's JSON with a body for each protocol.
+    pub(crate) bodies: String,
+    /// The custom notification for chat applications.
+    pub(crate) chat: String,
+    /// What subscriptions can filter by, by name; none is empty.
+    pub(crate) attributes: Vec<(&'static str, String)>,
+}
+
+/// What subscriptions can filter by. SNS takes no empty value.
+pub(super) fn attributes(
+    verdict: &str,
+    kind: Option<&str>,
+    account: Option<&str>,
+    region: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    let named = [
+        ("verdict", Some(verdict)),
+        ("kind", kind),
+        ("account", account),
+        ("region", region),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.filter(|it| !it.is_empty())?.to_owned())))
+        .collect()
+}
+
+/// Cuts every text in a record.
+pub(super) fn cut(json: &mut Value) {
+    match json {
+        Value::String(text) => *text = plain(text),
+        Value::Array(members) => members.iter_mut().for_each(cut),
+        Value::Object(members) => members.values_mut().for_each(cut),
+        _ => {}
+    }
+}
+
+pub(super) fn bodies(text: &str, json: &Value) -> String {
+    let json = escaped_json(&json.to_string());
+    let bodies = serde_json::json!({
+        "default": text, "email": text,
+        "sqs": json, "lambda": json, "http": json, "https": json,
+    });
+    bodies.to_string()
+}
+
+/// A text in the making, line by line.
+#[derive(Default)]
+pub(super) struct Text(pub(super) String);
+
+impl Text {
+    pub(super) fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    pub(super) fn heading(&mut self, heading: &str) {
+        self.line("");
+        self.line(heading);
+    }
+
+    /// A named value from outside.
+    pub(super) fn field(&mut self, name: &str, value: &Option<String>) {
+        let value = match value.as_deref() {
+            None | Some("") => "-".into(),
+            Some(value) => plain(value),
+        };
+        self.line(&format!("  {name:<12} {value}"));
+    }
+}
+
+/// The interlocks in a record as the ledger has it.
+pub(super) fn held_by(record: &Value) -> Vec<&str> {
+    let held_by = record.get("held_by").and_then(Value::as_array);
+    let held_by = held_by.into_iter().flatten();
+    held_by.filter_map(Value::as_str).collect()
+}
