@@ -42,7 +42,6 @@ use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_s
 use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::AmiId;
-use crate::notify::Message;
 pub use account::BroughtBack;
 pub(crate) use account::{Page, patiently};
 pub(crate) use ahead::{Ahead, ImagesBy};
@@ -1044,16 +1043,22 @@ impl Aws {
         }
     }
 
-    /// Publishes a message.
+    /// Publishes an alert: a subject, and a body for each protocol, as SNS's JSON has them.
     ///
     /// # Errors
     /// [`Error`]: then nobody may have been told.
-    pub(crate) async fn publish(&self, topic: &str, message: &Message) -> Result<(), Error> {
-        let alert = self.publication(topic, message);
+    pub(crate) async fn publish(
+        &self,
+        topic: &str,
+        subject: &str,
+        bodies: &str,
+        attributes: &[(&'static str, String)],
+    ) -> Result<(), Error> {
+        let alert = self.publication(topic, attributes);
         let alert = alert
-            .subject(&message.subject)
+            .subject(subject)
             .message_structure("json")
-            .message(&message.bodies);
+            .message(bodies);
         let answer = alert.send().await;
         let answer = answer.map_err(|error| classify("sns:Publish", topic, &error))?;
         // Nothing less says that SNS took it.
@@ -1064,24 +1069,29 @@ impl Aws {
         Ok(())
     }
 
-    /// Publishes a message to a topic that chat applications listen to.
+    /// Publishes a notification to a topic that chat applications listen to.
     ///
     /// # Errors
     /// [`Error`]: then it may not be in any chat.
     pub(crate) async fn publish_to_chat(
         &self,
         topic: &str,
-        message: &Message,
+        notification: &str,
+        attributes: &[(&'static str, String)],
     ) -> Result<(), Error> {
-        let notification = self.publication(topic, message).message(&message.chat);
+        let notification = self.publication(topic, attributes).message(notification);
         let answer = notification.send().await;
         answer.map_err(|error| classify("sns:Publish", topic, &error))?;
         Ok(())
     }
 
     /// What both have in common: the topic, and what subscriptions can filter by.
-    fn publication(&self, topic: &str, message: &Message) -> PublishFluentBuilder {
-        let attributes = message.attributes.iter().filter_map(|(name, value)| {
+    fn publication(
+        &self,
+        topic: &str,
+        attributes: &[(&'static str, String)],
+    ) -> PublishFluentBuilder {
+        let attributes = attributes.iter().filter_map(|(name, value)| {
             let value = MessageAttributeValue::builder()
                 .data_type("String")
                 .string_value(value)

@@ -1,7 +1,7 @@
 //! The flow, from event to record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
@@ -23,9 +23,9 @@ use crate::event::{self, Digest, Incoming, RegisteredBy, Registration};
 use crate::expectation::Expectation;
 use crate::ids::{AccountId, AmiId};
 use crate::inquiry::Traces;
-use crate::invocation::{Deadline, Delivery, Patience, answer_by, in_time};
+use crate::invocation::{Deadline, Delivery, Patience, in_time};
 use crate::ledger::{Discard, Ledger, Place, Told, Turn};
-use crate::notify::{self, Message};
+use crate::notify::{self, Message, Notifier};
 use crate::plan::{Action, Circumstances, Interlock, Plan, Surroundings, plan, wrong_clock};
 use crate::policy::{DiscardAction, Policy};
 use crate::record::remediation::{self, Anew};
@@ -68,11 +68,6 @@ const AHEAD: TimeDelta = TimeDelta::hours(1);
 /// How long it may take to say what would be made of an image: many times what it takes.
 const REHEARSAL: Duration = Duration::from_secs(300);
 
-/// For so long an invocation that is otherwise over waits for chat, if there is time; it may take so much of what is
-/// kept back for the answer.
-const CHAT: Duration = Duration::from_secs(3);
-const CHAT_RESERVE: Duration = Duration::from_secs(1);
-
 /// So many images are told of in one message of a digest, or in several, if they do not fit into one.
 const IN_A_DIGEST: usize = 50;
 
@@ -100,9 +95,7 @@ pub struct Guard {
     pub(crate) reader: Reader,
     pub(crate) disk_turn: tokio::sync::Mutex<()>,
     journal: Box<Journal>,
-    /// Messages that are on their way to chat applications.
-    chats: Mutex<JoinSet<()>>,
-    chat_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) notifier: Notifier,
     way_back: WayBack,
 }
 
@@ -198,16 +191,16 @@ impl Guard {
             }
             None => Ledger::in_memory(clock),
         };
+        let notifier = Notifier::new(&config, aws.clone());
         Guard {
             config,
             policy,
             aws,
             ledger,
+            notifier,
             reader,
             disk_turn: tokio::sync::Mutex::default(),
             journal: Box::new(journal),
-            chats: Mutex::default(),
-            chat_turn: Arc::default(),
             way_back: WayBack::default(),
         }
     }
@@ -252,7 +245,7 @@ impl Guard {
                     }
                 },
             };
-            self.finish_chats(delivery.deadline).await;
+            self.notifier.finish(delivery.deadline).await;
             (self.journal)(&delivery, Line::Invocation(self.aws.tally()));
             answer
         };
@@ -1017,48 +1010,7 @@ impl Guard {
 
     /// Tells people, and programs, what the record says.
     pub(crate) async fn publish(&self, record: &Record) -> Result<(), Error> {
-        self.send(&notify::message(record)).await
-    }
-
-    /// Publishes a message, and once the alert topic took it, to chat applications as well, if there is a topic for
-    /// them. Chat is a convenience: nothing waits for it but the end of the invocation.
-    pub(crate) async fn send(&self, message: &Message) -> Result<(), Error> {
-        let Some(topic) = &self.config.alert_topic else {
-            return Err(Error::NotPossible {
-                resource: "the alert".into(),
-                code: "NoTopic",
-                message: "no topic is named, and so there is nobody to tell".into(),
-            });
-        };
-        Box::pin(self.aws.publish(topic, message)).await?;
-        if let Some(topic) = self.config.chat_topic.clone() {
-            let (aws, message) = (self.aws.clone(), message.clone());
-            let turn = Arc::clone(&self.chat_turn);
-            let chat = async move {
-                // One after the other: what was done stands below what was announced.
-                let _turn = turn.lock().await;
-                if let Err(error) = aws.publish_to_chat(&topic, &message).await {
-                    tracing::error!(error_type = "Chat", "chat was not told: {error}");
-                }
-            };
-            self.chats().spawn(chat.in_current_span());
-        }
-        Ok(())
-    }
-
-    /// Waits until chat has been told, a little while, and no longer than there is time.
-    async fn finish_chats(&self, deadline: Deadline) {
-        let mut chats = std::mem::take(&mut *self.chats());
-        let until = (Instant::now() + CHAT).min(answer_by(deadline) + CHAT_RESERVE);
-        let all = async { while chats.join_next().await.is_some() {} };
-        if tokio::time::timeout_at(until, all).await.is_err() {
-            tracing::error!(error_type = "Chat", "chat was not told: no time was left");
-        }
-    }
-
-    /// A panic elsewhere leaves nothing half done here.
-    fn chats(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.chats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notifier.send(&notify::message(record)).await
     }
 
     /// Completes a record of which no discard is announced: reports it at once, or leaves it to the digest if this hour
@@ -1158,7 +1110,7 @@ impl Guard {
         record: Record,
         message: &Message,
     ) -> Result<Record, Error> {
-        match self.send(message).await {
+        match self.notifier.send(message).await {
             Ok(()) => {
                 let told = Told::Now(record.gist());
                 Ok(self.close(case, record, told).await)
@@ -1232,7 +1184,7 @@ impl Guard {
             }
             told += held.len();
             for message in notify::digest(&digest, held) {
-                self.send(&message).await?;
+                self.notifier.send(&message).await?;
             }
             let notes = images.iter().flat_map(|(_, notes)| notes.clone());
             let notes = notes.collect();

@@ -8,12 +8,14 @@ mod chat;
 mod digest;
 mod email;
 mod message;
+mod sender;
 mod wording;
 
 pub(crate) use audit::summary;
 pub(crate) use digest::digest;
 pub(crate) use message::Message;
 use message::{A_TEST, Text, attributes, bodies};
+pub(crate) use sender::Notifier;
 use wording::subject;
 
 use crate::record::{Record, SCHEMA};

@@ -232,10 +232,9 @@ impl Guard {
                 Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
                 Err(error) => check(name, State::Failed, error.to_string()),
             };
-            let published = self.aws.publish(self.config.topic(), &message).await;
+            let published = self.notifier.publish(&message).await;
             checks.push(told("alert", published));
-            if let Some(topic) = &self.config.chat_topic {
-                let published = self.aws.publish_to_chat(topic, &message).await;
+            if let Some(published) = self.notifier.publish_to_chat(&message).await {
                 checks.push(told("chat", published));
             }
         }

@@ -1,7 +1,6 @@
 //! All images of an account: each judged as if it had just been registered, with as few calls as that takes.
 
 mod daily;
-mod findings;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +18,6 @@ use crate::ids::{AccountId, AmiId};
 use crate::plan::{Action, Circumstances, History, Surroundings, plan};
 use crate::policy::{Asked, Policy};
 use crate::record::Record;
-pub(crate) use findings::{FIRST, Finding, Findings, Group};
 
 /// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
 const PAGE: i32 = 500;

@@ -268,7 +268,9 @@ impl Guard {
         }
         drop(looked_at);
         if findings.to_tell() > 0 {
-            self.send(&notify::summary(sweep, findings)).await?;
+            self.notifier
+                .send(&notify::summary(sweep, findings))
+                .await?;
         }
         Ok(cursor)
     }
