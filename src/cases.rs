@@ -15,9 +15,9 @@ use crate::escape::quoted;
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, declared};
 use crate::ids::{AccountId, AmiId};
-use crate::inquiry::is_asked;
 use crate::plan::{Action, Circumstances, History, Interlock, Surroundings, plan};
 use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
+use crate::sources::is_asked;
 use crate::verdict::{Mismatch, judge};
 
 /// A described image, and what is expected of it.

@@ -3,8 +3,6 @@
 //! Each source of evidence says what it knows; the strongest that speaks decides. Which sources
 //! there are, and how they rank, is [`Source`].
 
-pub mod disk;
-pub(crate) mod lineage;
 mod rules;
 mod tags;
 

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | event → registration | what was registered, or why the event is ignored | [`event`] |
 //! | → observation | what EC2 says it bills | [`ec2`] |
-//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], `inquiry` |
+//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], [`sources`] |
 //! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
 //! | → plan | [`fn@plan`]: pure; every reason not to discard | [`mod@plan`] |
 //! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
@@ -32,7 +32,6 @@ pub mod expectation;
 mod findings;
 mod guard;
 pub mod ids;
-mod inquiry;
 mod invocation;
 mod ledger;
 pub mod marks;
@@ -43,6 +42,7 @@ mod procedure;
 pub mod record;
 pub mod selftest;
 mod settling;
+pub mod sources;
 pub mod sweep;
 pub mod telemetry;
 pub mod verdict;

@@ -14,13 +14,13 @@ use crate::aws::{ImageName, ImagesBy, RuleStatus, SLOW, Tried, no_answer_in};
 use crate::config::Mode;
 use crate::ec2::Image;
 use crate::error::Error;
-use crate::expectation::disk as evidence;
 use crate::guard::Guard;
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Delivery, answer_by};
 use crate::marks::{DISCARD_TAG, DISCARD_VALUE, is_marked};
 use crate::notify;
 use crate::policy::Asked;
+use crate::sources::disk as evidence;
 
 /// The order to test oneself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

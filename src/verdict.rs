@@ -540,7 +540,7 @@ mod tests {
     #[test]
     fn a_disk_that_accepts_what_is_billed_and_nothing_of_what_is_declared_makes_a_conflict() {
         use crate::billing::{Parsed, Platform};
-        use crate::expectation::disk::platforms;
+        use crate::sources::disk::platforms;
         use disk::{Findings, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
         let signs = [
             LinuxSigns::Included,

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use ami_billing_guard::escape::json_without;
-use ami_billing_guard::expectation::disk::{self as evidence, platforms};
 use ami_billing_guard::ids::AmiId;
+use ami_billing_guard::sources::disk::{self as evidence, platforms};
 use ami_billing_guard::{Aws, Error};
 use clap::{Args, value_parser};
 use disk::contained::{Blocks, Limits, Reader};

@@ -19,11 +19,11 @@ use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
 use crate::guard::{Assessment, Guard};
 use crate::ids::AmiId;
-use crate::inquiry::is_asked;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
 use crate::notify;
 use crate::record::Record;
+use crate::sources::is_asked;
 use crate::telemetry::{self, Line};
 use crate::verdict::judge;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use ami_billing_guard::expectation::disk::platforms;
+use ami_billing_guard::sources::disk::platforms;
 use disk::contained::{Limits, Reader};
 use disk::{ImageFile, Inspection};
 

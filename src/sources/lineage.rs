@@ -12,13 +12,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
-use super::{Evidence, Origin, Says, Source};
 use crate::aws::{Aws, ImagesBy, SLOW, lacking, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
 use crate::error::Error;
 use crate::escape::quoted;
 use crate::event::Registration;
+use crate::expectation::{Evidence, Origin, Says, Source};
 
 /// How long a walk may take. Its calls, at most three one after the other, take well below a second
 /// each as a rule.

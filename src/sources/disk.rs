@@ -11,13 +11,13 @@ use disk::contained::{Blocks, Limits, Reader};
 use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
 use tokio::time::Instant;
 
-use super::{Evidence, Says, Source};
 use crate::aws::{Aws, KMS, SnapshotBlocks};
 use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
 use crate::ec2::{Image, Snapshot};
 use crate::error::Error;
 use crate::escape::one_line;
 use crate::event::Registration;
+use crate::expectation::{Evidence, Says, Source};
 
 /// How long one disk may take. Its twenty blocks or so take a second or two as a rule.
 pub(crate) const TIME: Duration = Duration::from_secs(10);

@@ -1,15 +1,18 @@
 //! Asking the sources what an image should bill: the strongest first, each as the policy wants it
 //! asked, and nothing twice.
 
+pub mod disk;
+pub(crate) mod lineage;
+
 use std::time::Duration;
 
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
-use crate::expectation::disk::{self, Disk, ROOT_SNAPSHOT};
-use crate::expectation::lineage::{self, Lineage, ORIGIN};
 use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
 use crate::guard::Guard;
 use crate::policy::Asked;
+use crate::sources::disk::{self, Disk, ROOT_SNAPSHOT};
+use crate::sources::lineage::{self, Lineage, ORIGIN};
 use crate::verdict::{Verdict, judge};
 
 /// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
