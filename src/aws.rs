@@ -1,7 +1,6 @@
 //! The place that names the SDK (the ledger alone names DynamoDB's): calls to EC2, SNS and the Recycle Bin, in `snapshot` to EBS, in `queue` to SQS, their answers as the guard's own types, and the one decision which of the SDK's errors means what.
 
 mod account;
-mod ahead;
 mod connections;
 mod dry_run;
 mod endpoints;
@@ -44,7 +43,6 @@ use crate::event::Registration;
 use crate::ids::AmiId;
 pub use account::BroughtBack;
 pub(crate) use account::{Page, patiently};
-pub(crate) use ahead::{Ahead, ImagesBy};
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use snapshot::{KMS, SnapshotBlocks};
 
@@ -58,8 +56,6 @@ pub struct Aws {
     sns: aws_sdk_sns::Client,
     sqs: aws_sdk_sqs::Client,
     clock: Clock,
-    /// Where questions are put together with those of other images.
-    ahead: Option<Arc<Ahead>>,
     counters: Arc<Counters>,
 }
 
@@ -117,6 +113,9 @@ pub(crate) const SLOW: Duration = Duration::from_secs(25);
 /// The most items of a page of images, snapshots, volumes and instances that all of these take (EC2 API reference).
 const MOST_IN_A_PAGE: i32 = 500;
 
+/// The most values of a filter (EC2 API reference, "Filter").
+pub(crate) const MOST_VALUES: usize = 200;
+
 /// The pauses before CreateTags is sent again, jittered, while others tag the same image: their writes take a moment.
 const TAGGING: [Duration; 3] = [
     Duration::from_millis(200),
@@ -153,6 +152,19 @@ pub(crate) enum Described {
     NoImage,
     /// `InvalidAMIID.NotFound`: not visible yet, or deregistered long ago.
     NotFound,
+}
+
+/// How images are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ImagesBy {
+    /// The account's, by the snapshot of the root device.
+    OwnOn,
+    /// Those of Amazon and of the AWS Marketplace, by the snapshot of the root device. It may take long.
+    PublishedOn,
+    /// The account's, by the image that they were copied from.
+    CopiedOf,
+    /// Anybody's, by the id.
+    Id,
 }
 
 /// The status of a Recycle Bin retention rule.
@@ -299,7 +311,6 @@ impl Aws {
             sns: aws_sdk_sns::Client::from_conf(sns),
             sqs: aws_sdk_sqs::Client::from_conf(sqs),
             clock,
-            ahead: None,
             counters,
         }
     }
@@ -365,7 +376,7 @@ impl Aws {
         ids: &[&str],
     ) -> Result<Vec<(AmiId, Described)>, Error> {
         let mut images = Vec::new();
-        for ids in ids.chunks(ahead::MOST_VALUES) {
+        for ids in ids.chunks(MOST_VALUES) {
             let all = self.ec2.describe_images().include_disabled(true);
             let all = all.set_image_ids(Some(strings(ids))).send().await;
             let all = all.map(|answer| (answer.images, answer.next_token));
@@ -418,9 +429,6 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     pub(crate) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
-        if let Some(ahead) = &self.ahead {
-            return ahead.images(by, ids);
-        }
         const ON: &str = "block-device-mapping.snapshot-id";
         let request = || {
             let request = self.ec2.describe_images().include_deprecated(true);
@@ -516,9 +524,6 @@ impl Aws {
     /// # Errors
     /// [`Error`], if there is no answer.
     pub(crate) async fn describe_snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
-        if let Some(ahead) = &self.ahead {
-            return ahead.snapshot(id);
-        }
         let snapshots = self.snapshots(&[id]).await?;
         Ok(snapshots.into_iter().find(|snapshot| snapshot.id == id))
     }
@@ -527,7 +532,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
+    pub(crate) async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
         let call = "ec2:DescribeSnapshots";
         let unknown = ["InvalidSnapshot.NotFound"];
         let all = self.ec2.describe_snapshots();
@@ -626,23 +631,11 @@ impl Aws {
         Ok(permissions.any(|it| it.group == Some(ec2::PermissionGroup::All)))
     }
 
-    /// DescribeVolumes for one id. `None` if there is no such volume (any more).
-    ///
-    /// # Errors
-    /// [`Error`], if there is no answer.
-    pub(crate) async fn describe_volume(&self, id: &str) -> Result<Option<Volume>, Error> {
-        if let Some(ahead) = &self.ahead {
-            return ahead.volume(id);
-        }
-        let volumes = self.volumes(&[id]).await?;
-        Ok(volumes.into_iter().find(|volume| volume.id == id))
-    }
-
     /// DescribeVolumes for these ids; those that there are not are left out.
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    async fn volumes(&self, ids: &[&str]) -> Result<Vec<Volume>, Error> {
+    pub(crate) async fn volumes(&self, ids: &[&str]) -> Result<Vec<Volume>, Error> {
         let call = "ec2:DescribeVolumes";
         // Also those that a service manages, which EC2 leaves out where the account hides them.
         let request = || self.ec2.describe_volumes().include_managed_resources(true);
@@ -702,14 +695,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`], if there is no answer.
-    pub(crate) async fn describe_instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
-        if let Some(ahead) = &self.ahead {
-            return ahead.instances(ids);
-        }
-        self.instances(ids).await
-    }
-
-    async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+    pub(crate) async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
         let call = "ec2:DescribeInstances";
         // Also those that a service manages, which EC2 leaves out where the account hides them.
         let request = || {

@@ -14,13 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::aws::{Ahead, Aws, Described, ImageName};
+use crate::aws::{Aws, Described, ImageName};
 use crate::billing::Difference;
 use crate::config::Config;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::{self, Digest, Incoming, RegisteredBy, Registration};
-use crate::expectation::Expectation;
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery, Patience, in_time};
 use crate::ledger::{Discard, Ledger, Place, Told, Turn};
@@ -30,9 +29,10 @@ use crate::policy::{DiscardAction, Policy};
 use crate::record::remediation::{self, Anew};
 use crate::record::{Rebuild, Record};
 use crate::selftest::{self, Report};
-use crate::sources::Traces;
+use crate::sources::batch::{Ahead, Lookups};
+use crate::sources::{Assessment, Collector, Traces};
 use crate::telemetry::{Failure, Line};
-use crate::verdict::{Judgement, Verdict, judge};
+use crate::verdict::Verdict;
 use crate::way_back::WayBack;
 
 /// From this age of an event on, an image that can not be found is gone, and before it, not visible
@@ -139,15 +139,6 @@ pub(crate) struct Case<'a> {
     pub(crate) delivery: &'a Delivery,
     /// The right to deal with it, and what the ledger knows; or why the ledger could not be reached.
     pub(crate) turn: Result<Turn, Error>,
-}
-
-/// What is found out about an image, and the verdict that follows from it.
-pub(crate) struct Assessment {
-    pub(crate) observation: Observation,
-    pub(crate) expectation: Expectation,
-    pub(crate) judgement: Judgement,
-    /// What was looked up for it.
-    pub(crate) traces: Option<Traces>,
 }
 
 /// How an alert that announces no discard reaches people.
@@ -603,7 +594,10 @@ impl Guard {
             Some(known) => (known.observation, known.traces),
             None => (self.observe(registration, patience).await?, None),
         };
-        let assessment = self.assess(registration, observation, traces).await;
+        let assessment = self
+            .collector()
+            .assess(registration, observation, traces)
+            .await;
         self.settled(registration, &assessment)?;
         Box::pin(self.unless_identity_may_come(registration, delivery, assessment)).await
     }
@@ -677,7 +671,10 @@ impl Guard {
         {
             registration.time = created;
         }
-        let assessment = self.assess(&registration, observation, None).await;
+        let assessment = self
+            .collector()
+            .assess(&registration, observation, None)
+            .await;
         let case = Case {
             registration: &registration,
             delivery: &delivery,
@@ -758,27 +755,14 @@ impl Guard {
             })
     }
 
-    /// Gathers what an image should bill, and judges. `before`: what this invocation has looked up for it
-    /// already.
-    pub(crate) async fn assess(
-        &self,
-        registration: &Registration,
-        observation: Observation,
-        before: Option<Traces>,
-    ) -> Assessment {
-        let (expectation, traces) = match &observation {
-            Observation::Available(image) => {
-                let inquiry = self.inquire(registration, image, &observation, before);
-                let (expectation, traces) = inquiry.await;
-                (expectation, Some(traces))
-            }
-            Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
-        };
-        Assessment {
-            judgement: judge(&observation, &expectation),
-            observation,
-            expectation,
-            traces,
+    /// What asks the sources of one image.
+    pub(crate) fn collector(&self) -> Collector<'_> {
+        Collector {
+            lookups: Lookups::single(self.aws.clone()),
+            policy: &self.policy,
+            disk: self.policy.disk,
+            reader: &self.reader,
+            disk_turn: &self.disk_turn,
         }
     }
 
@@ -1225,24 +1209,21 @@ fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
     now - registration.time > OLD_EVENT
 }
 
-impl Assessment {
-    /// What the image could be created from anew: the instance that lineage found.
-    fn anew(&self) -> Option<Anew> {
-        let origin = self.expectation.origin.as_ref()?;
-        let Observation::Available(image) = &self.observation else {
-            return None;
-        };
-        let right = match self.expectation.platforms() {
-            // CreateImage takes the instance's product codes along.
-            Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
-            None => self.expectation.decisive().is_none(),
-        };
-        Some(Anew {
-            origin: origin.clone(),
-            right,
-            tags: image.tags.clone(),
-        })
-    }
+/// What an image could be created from anew: the instance that lineage found.
+fn anew(assessment: &Assessment) -> Option<Anew> {
+    let expectation = &assessment.expectation;
+    let origin = expectation.origin.as_ref()?;
+    let image = assessment.observation.image()?;
+    let right = match expectation.platforms() {
+        // CreateImage takes the instance's product codes along.
+        Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
+        None => expectation.decisive().is_none(),
+    };
+    Some(Anew {
+        origin: origin.clone(),
+        right,
+        tags: image.tags.clone(),
+    })
 }
 
 impl Planned {
@@ -1316,7 +1297,7 @@ impl Planned {
             let all: Vec<String> = known.chain(self.doubts.iter().cloned()).collect();
             record.error = Some(all.join("; "));
         }
-        record.fix = remediation::fix(&record, self.assessment.anew().as_ref());
+        record.fix = remediation::fix(&record, anew(&self.assessment).as_ref());
         if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
             record.fix.push(remediation::AT_PACKER.into());
         }

@@ -16,7 +16,7 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Assessment, Case, Guard, Planned, not_visible};
+use crate::guard::{Case, Guard, Planned, not_visible};
 use crate::invocation::Patience;
 use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::marks::{
@@ -25,6 +25,7 @@ use crate::marks::{
 use crate::plan::{Action, Interlock, Plan};
 use crate::record::remediation::undo;
 use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
+use crate::sources::Assessment;
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
 /// second or two as a rule; this leaves room for one of them to be tried again.
@@ -124,7 +125,10 @@ impl Guard {
         // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
         let observation = self.marked(case.registration, patience).await?;
         let traces = planned.assessment.traces;
-        let assessment = self.assess(case.registration, observation, traces).await;
+        let assessment = self
+            .collector()
+            .assess(case.registration, observation, traces)
+            .await;
         let planned = self.plan(case, assessment, None).await;
         if !planned.plan.action.is_discard() {
             return self.leave(case, planned).await;

@@ -1,18 +1,24 @@
 //! Asking the sources what an image should bill: the strongest first, each as the policy wants it
 //! asked, and nothing twice.
 
+pub(crate) mod batch;
 pub mod disk;
 pub(crate) mod lineage;
 
 use std::time::Duration;
 
+use ::disk::contained::Reader;
+use tokio::sync::Mutex;
+
+use self::disk::{Disk, ROOT_SNAPSHOT};
+use self::lineage::{Lineage, ORIGIN};
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
 use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
-use crate::guard::Guard;
 use crate::policy::Asked;
-use crate::sources::disk::{self, Disk, ROOT_SNAPSHOT};
-use crate::sources::lineage::{self, Lineage, ORIGIN};
+use crate::policy::Policy;
+use crate::sources::batch::Lookups;
+use crate::verdict::Judgement;
 use crate::verdict::{Verdict, judge};
 
 /// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
@@ -54,18 +60,66 @@ impl Traces {
     }
 }
 
-impl Guard {
+/// What is found out about an image, and the verdict that follows from it.
+pub(crate) struct Assessment {
+    pub(crate) observation: Observation,
+    pub(crate) expectation: Expectation,
+    pub(crate) judgement: Judgement,
+    /// What was looked up for it.
+    pub(crate) traces: Option<Traces>,
+}
+
+/// Asks the sources.
+#[derive(Clone)]
+pub(crate) struct Collector<'a> {
+    /// What is looked up with EC2.
+    pub(crate) lookups: Lookups,
+    pub(crate) policy: &'a Policy,
+    /// When the disk is asked: as the policy says, or less.
+    pub(crate) disk: Asked,
+    /// Reads a disk.
+    pub(crate) reader: &'a Reader,
+    /// Whoever has it reads a disk.
+    pub(crate) disk_turn: &'a Mutex<()>,
+}
+
+impl Collector<'_> {
+    /// Gathers what an image should bill, and judges. `before`: what this invocation has looked up for it
+    /// already.
+    pub(crate) async fn assess(
+        &self,
+        registration: &Registration,
+        observation: Observation,
+        before: Option<Traces>,
+    ) -> Assessment {
+        let (expectation, traces) = match &observation {
+            Observation::Available(image) => {
+                let inquiry = self.inquire(registration, image, &observation, before);
+                let (expectation, traces) = inquiry.await;
+                (expectation, Some(traces))
+            }
+            Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
+        };
+        Assessment {
+            judgement: judge(&observation, &expectation),
+            observation,
+            expectation,
+            traces,
+        }
+    }
+
     /// Gathers what an image should bill. Of what was found out `before`, in this invocation, the
     /// origin of the root snapshot and what is on it are kept, as no snapshot changes; tags are read
     /// again wherever they could matter.
-    pub(crate) async fn inquire(
+    async fn inquire(
         &self,
         registration: &Registration,
         image: &Image,
         observation: &Observation,
         before: Option<Traces>,
     ) -> (Expectation, Traces) {
-        let declare = |snapshot: &Look<Snapshot>| self.declare(registration, image, snapshot);
+        let declare =
+            |snapshot: &Look<Snapshot>| declare(self.policy, registration, image, snapshot);
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
         let before = before.unwrap_or_else(|| Traces::none(image));
@@ -79,8 +133,8 @@ impl Guard {
             let asks = |asked: Asked, known: bool| {
                 !known && is_asked(asked, Source::Lineage, observation, &declared.expectation)
             };
-            let observes = asks(self.policy.lineage, known.is_some())
-                || asks(self.policy.disk, read.is_some());
+            let observes =
+                asks(self.policy.lineage, known.is_some()) || asks(self.disk, read.is_some());
             snapshot = match before.snapshot {
                 seen @ Look::Seen(_) if before.just_now => seen,
                 _ if declared.needs_snapshot || observes => {
@@ -123,9 +177,7 @@ impl Guard {
         expectation.is_late = said.late.is_some() || said.is_odd;
         expectation.evidence.extend(said.evidence);
 
-        if traces.disk.is_none()
-            && is_asked(self.policy.disk, Source::Disk, observation, &expectation)
-        {
+        if traces.disk.is_none() && is_asked(self.disk, Source::Disk, observation, &expectation) {
             traces.disk = Some(self.read_disk(registration, image, snapshot).await);
         }
         let found = traces.disk.clone().unwrap_or_else(|| not_read(snapshot));
@@ -139,9 +191,10 @@ impl Guard {
         if let (Some(lineage), Look::Seen(snapshot)) = (&mut traces.lineage, &traces.snapshot)
             && matches!(verdict, Verdict::Mismatch(_) | Verdict::Conflict)
             && !traces.compared
-            && !self.aws.asks_ahead()
+            && !self.lookups.are_together()
         {
-            let differ = lineage::product_codes(&self.aws, registration, image, snapshot).await;
+            let differ =
+                lineage::product_codes(&self.lookups.aws, registration, image, snapshot).await;
             if let Some(differ) = differ {
                 let of_lineage = |it: &&mut Evidence| it.source == Source::Lineage;
                 let known = lineage.evidence.first_mut();
@@ -155,31 +208,12 @@ impl Guard {
         (expectation, traces)
     }
 
-    /// What people declare of an image, as far as it takes no call to know.
-    pub(crate) fn declared(&self, registration: &Registration, image: &Image) -> Declared {
-        self.declare(registration, image, &nothing_seen(image))
-    }
-
-    fn declare(
-        &self,
-        registration: &Registration,
-        image: &Image,
-        snapshot: &Look<Snapshot>,
-    ) -> Declared {
-        let subject = Subject {
-            registration,
-            image,
-            snapshot,
-        };
-        expectation::declared(subject, &self.policy)
-    }
-
     /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
     async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
             return (nothing_seen(image), lacks_root_snapshot(image));
         };
-        match self.aws.describe_snapshot(id).await {
+        match self.lookups.snapshot(id).await {
             Ok(Some(snapshot)) => match snapshot.lacks {
                 None => (Look::Seen(snapshot), false),
                 Some(what) => (
@@ -203,7 +237,9 @@ impl Guard {
         snapshot: &Look<Snapshot>,
     ) -> Lineage {
         let mut lineage = match snapshot {
-            Look::Seen(snapshot) => lineage::walk(&self.aws, registration, image, snapshot).await,
+            Look::Seen(snapshot) => {
+                lineage::walk(&self.lookups, registration, image, snapshot).await
+            }
             Look::Failed(why) => Lineage::mute(Says::Failed(why.clone()), ORIGIN),
             Look::NotYet | Look::NotApplicable(_) => not_asked(snapshot),
         };
@@ -235,8 +271,8 @@ impl Guard {
         let most_blocks = self.policy.disk_max_blocks;
         // Boxed: the SDK's futures are large.
         let disk = disk::read(
-            &self.aws,
-            &self.reader,
+            &self.lookups.aws,
+            self.reader,
             most_blocks,
             registration,
             image,
@@ -244,6 +280,25 @@ impl Guard {
         );
         Box::pin(disk).await
     }
+}
+
+/// What people declare of an image, as far as it takes no call to know.
+pub(crate) fn declared(policy: &Policy, registration: &Registration, image: &Image) -> Declared {
+    declare(policy, registration, image, &nothing_seen(image))
+}
+
+fn declare(
+    policy: &Policy,
+    registration: &Registration,
+    image: &Image,
+    snapshot: &Look<Snapshot>,
+) -> Declared {
+    let subject = Subject {
+        registration,
+        image,
+        snapshot,
+    };
+    expectation::declared(subject, policy)
 }
 
 /// Whether an observed source is to be asked.

@@ -9,15 +9,17 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 
-use crate::aws::{Ahead, Described, Page, patiently};
+use crate::aws::{Described, Page, patiently};
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Assessment, Guard, Planned, observed};
+use crate::guard::{Guard, Planned, observed};
 use crate::ids::{AccountId, AmiId};
 use crate::plan::{Action, Circumstances, History, Surroundings, plan};
-use crate::policy::{Asked, Policy};
+use crate::policy::Asked;
 use crate::record::Record;
+use crate::sources::batch::{Ahead, Lookups};
+use crate::sources::{Assessment, Collector};
 
 /// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
 const PAGE: i32 = 500;
@@ -148,7 +150,7 @@ impl Guard {
         .await;
         if scope.disks && self.policy.disk != Asked::Never {
             // A disk that no discard depends on is not worth its blocks among thousands.
-            let reading = self.asking(asked, Asked::WhenNeeded);
+            let reading = self.asking(&asked, Asked::WhenNeeded);
             for (registration, assessment) in &mut assessed {
                 let observation = assessment.observation.clone();
                 *assessment = Box::pin(reading.assess(registration, observation, None)).await;
@@ -200,7 +202,7 @@ impl Guard {
         again: bool,
         mut done: impl FnMut(Registration, Assessment),
     ) {
-        let asking = self.asking(Arc::clone(asked), Asked::Never);
+        let asking = self.asking(asked, Asked::Never);
         let mut waiting = listed;
         while !waiting.is_empty() {
             let mut unanswered = Vec::new();
@@ -216,16 +218,14 @@ impl Guard {
         }
     }
 
-    /// A guard that judges as this one does, but for disks, and puts its questions together.
-    fn asking(&self, ahead: Arc<Ahead>, disk: Asked) -> Guard {
-        let mut config = self.config.clone();
-        config.ledger_table = None;
-        let policy = Policy {
+    /// What asks the sources of many images together, and the disk of each as told.
+    fn asking(&self, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'_> {
+        let lookups = Lookups::together(self.aws.clone(), Arc::clone(ahead));
+        Collector {
+            lookups,
             disk,
-            ..self.policy.clone()
-        };
-        let aws = self.aws.asking_ahead(ahead);
-        Guard::new(config, policy, aws, self.reader.clone(), |_, _| {})
+            ..self.collector()
+        }
     }
 
     /// What would be done about an image around which there is nothing that holds a discard.

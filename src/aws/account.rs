@@ -7,7 +7,7 @@ use aws_sdk_ec2::error::ProvideErrorMetadata;
 use tokio::time::Instant;
 
 use super::{
-    Ahead, Aws, Counting, Described, classify, filter, identified, non_empty, present_list, time,
+    Aws, Counting, Described, classify, filter, identified, non_empty, present_list, time,
 };
 use crate::ec2::ReservedInstances;
 use crate::error::Error;
@@ -98,25 +98,6 @@ impl Aws {
             images: identified(present_list("ec2:DescribeImages", "*", answer.images)?),
             next: non_empty(answer.next_token),
         })
-    }
-
-    /// The same, of which questions about many images are put together.
-    pub(crate) fn asking_ahead(&self, ahead: std::sync::Arc<Ahead>) -> Aws {
-        Aws {
-            ahead: Some(ahead),
-            ..self.clone()
-        }
-    }
-
-    /// Whether a question of this image is yet to be put, together with those of others: what depends on its answer
-    /// need not be asked.
-    pub(crate) fn waits(&self) -> bool {
-        self.ahead.as_ref().is_some_and(|ahead| ahead.waits())
-    }
-
-    /// Whether questions about many images are put together.
-    pub(crate) fn asks_ahead(&self) -> bool {
-        self.ahead.is_some()
     }
 
     /// DescribeReservedInstances: those of the account that are active in this Region.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
+use super::batch::Lookups;
 use crate::aws::{Aws, ImagesBy, SLOW, lacking, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
@@ -99,13 +100,13 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
 
 /// Walks from the root snapshot to what it comes from: each call once.
 pub(crate) async fn walk(
-    aws: &Aws,
+    lookups: &Lookups,
     registration: &Registration,
     image: &Image,
     snapshot: &Snapshot,
 ) -> Lineage {
     let place = Place {
-        aws,
+        lookups,
         account: registration.account.as_str(),
         region: &registration.region,
         image,
@@ -127,7 +128,7 @@ pub(crate) async fn walk(
     // What EC2 still says so long after the event is what it has to say: it brings no event back any more, unless a discard
     // is due.
     let is_odd = trail.is_odd;
-    if is_odd && aws.clock().now() - registration.time < EVENTUALLY {
+    if is_odd && lookups.aws.clock().now() - registration.time < EVENTUALLY {
         place.may_pass.store(true, Ordering::Relaxed);
     }
     let mut lineage = trail.lineage();
@@ -294,7 +295,7 @@ enum Unproven {
 
 /// Where a walk begins.
 struct Place<'a> {
-    aws: &'a Aws,
+    lookups: &'a Lookups,
     account: &'a str,
     region: &'a str,
     image: &'a Image,
@@ -326,7 +327,7 @@ impl Place<'_> {
     async fn by_volume(&self, id: &str) -> Trail {
         let mut trail = Trail::default();
         let volume = match self.in_time(self.whole_volume(id)).await {
-            Err(_) if self.aws.waits() => return trail,
+            Err(_) if self.lookups.waits() => return trail,
             Ok(Some(volume)) => volume,
             Ok(None) => {
                 trail.seen.push(format!("{id} is not there any more"));
@@ -348,10 +349,10 @@ impl Place<'_> {
         // A copy knows its volume, and no snapshot.
         let mut made_from = volume.snapshot.clone();
         if let (Some(original), true) = (&volume.copied_from, trail.found.is_empty())
-            && !self.aws.waits()
+            && !self.lookups.waits()
         {
             match self.in_time(self.whole_volume(original)).await {
-                Err(_) if self.aws.waits() => return trail,
+                Err(_) if self.lookups.waits() => return trail,
                 Ok(Some(original)) => {
                     self.by_attachments(&original, volume.created, &mut trail, &mut launched_from)
                         .await;
@@ -361,7 +362,7 @@ impl Place<'_> {
                 Err(why) => trail.failed.push(why),
             }
         }
-        if trail.found.is_empty() && !self.aws.waits() {
+        if trail.found.is_empty() && !self.lookups.waits() {
             let made_from = made_from.as_deref().filter(|id| *id != self.snapshot.id);
             self.by_images(made_from, &launched_from, &mut trail).await;
         }
@@ -370,7 +371,7 @@ impl Place<'_> {
 
     /// The volume, unless EC2's answer lacks what decides.
     async fn whole_volume(&self, id: &str) -> Result<Option<Volume>, Error> {
-        let volume = self.aws.describe_volume(id).await?;
+        let volume = self.lookups.volume(id).await?;
         match volume.as_ref().and_then(|volume| volume.lacks) {
             None => Ok(volume),
             Some(what) => Err(lacking("ec2:DescribeVolumes", id, what)),
@@ -408,7 +409,7 @@ impl Place<'_> {
             .iter()
             .map(|attachment| attachment.instance.as_str())
             .collect();
-        let instances = self.aws.describe_instances(&ids);
+        let instances = self.lookups.instances(&ids);
         let instances = match self.in_time(instances).await {
             Ok(instances) => instances,
             Err(why) => return trail.failed.push(why),
@@ -482,11 +483,11 @@ impl Place<'_> {
         let mut snapshots = vec![self.snapshot.id.as_str()];
         snapshots.extend(made_from);
         let own = match self
-            .in_time(self.aws.images(ImagesBy::OwnOn, &snapshots))
+            .in_time(self.lookups.images(ImagesBy::OwnOn, &snapshots))
             .await
         {
             Ok(images) => images,
-            Err(_) if self.aws.waits() => return Vec::new(),
+            Err(_) if self.lookups.waits() => return Vec::new(),
             Err(why) => {
                 trail.failed.push(why);
                 return Vec::new();
@@ -509,18 +510,18 @@ impl Place<'_> {
             if parents.is_empty() && !launched_from.is_empty() {
                 let ids: BTreeSet<&str> = launched_from.iter().map(String::as_str).collect();
                 let ids: Vec<&str> = ids.into_iter().collect();
-                match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
+                match self.in_time(self.lookups.images(ImagesBy::Id, &ids)).await {
                     Ok(images) => parents = on(&images, made_from, trail),
-                    Err(_) if self.aws.waits() => return twins,
+                    Err(_) if self.lookups.waits() => return twins,
                     Err(why) => trail.failed.push(why),
                 }
             }
             if parents.is_empty() {
                 let made_from_it = [made_from];
-                let search = self.aws.images(ImagesBy::PublishedOn, &made_from_it);
+                let search = self.lookups.images(ImagesBy::PublishedOn, &made_from_it);
                 match tokio::time::timeout(SLOW, Box::pin(search)).await {
                     Ok(Ok(images)) => parents = on(&images, made_from, trail),
-                    Ok(Err(_)) if self.aws.waits() => return twins,
+                    Ok(Err(_)) if self.lookups.waits() => return twins,
                     Ok(Err(error)) if error.needs_a_person() => {
                         trail.failed.push(error.to_string())
                     }
@@ -584,7 +585,7 @@ impl Place<'_> {
             return trail;
         }
         let ids: Vec<&str> = sources.into_iter().collect();
-        match self.in_time(self.aws.images(ImagesBy::Id, &ids)).await {
+        match self.in_time(self.lookups.images(ImagesBy::Id, &ids)).await {
             Ok(images) => {
                 let images = self.vouched_for(images, &mut trail);
                 if images.is_empty() {

@@ -11,19 +11,20 @@ use tokio::time::timeout_at;
 use futures_util::StreamExt;
 
 use super::Pages;
-use crate::aws::{Ahead, Described, Page};
+use crate::aws::{Described, Page};
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::{Registration, Sweep};
 use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
-use crate::guard::{Assessment, Guard};
+use crate::guard::Guard;
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
 use crate::notify;
 use crate::record::Record;
-use crate::sources::is_asked;
+use crate::sources::batch::Ahead;
+use crate::sources::{Assessment, declared, is_asked};
 use crate::telemetry::{self, Line};
 use crate::verdict::judge;
 
@@ -318,7 +319,7 @@ impl Guard {
                 (None, Some(created)) if !self.is_lost(created) => {}
                 (known, _) => {
                     let disk = known.as_ref().and_then(Finding::disk);
-                    let declared = self.declared(&registration, &image);
+                    let declared = declared(&self.policy, &registration, &image);
                     match known.filter(|known| known.is_of(&image, &declared)) {
                         Some(known) if known.is_good() => looked_at.unchanged += 1,
                         known => {

@@ -5,18 +5,93 @@
 //! and once they are answered the images are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Aws, SLOW, no_answer_in, patiently};
+use crate::aws::{Aws, ImagesBy, MOST_VALUES, SLOW, no_answer_in, patiently};
 use crate::ec2::{Image, Instance, Snapshot, Volume};
 use crate::error::Error;
 
-/// The most values of a filter (EC2 API reference, "Filter").
-pub(super) const MOST_VALUES: usize = 200;
+/// What the sources look up with EC2: of one image each question by itself, of many images together with those of the
+/// others.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookups {
+    /// AWS, for all that is not asked of many.
+    pub(crate) aws: Aws,
+    ahead: Option<Arc<Ahead>>,
+}
+
+impl Lookups {
+    /// Looks up each thing by itself.
+    pub(crate) fn single(aws: Aws) -> Lookups {
+        Lookups { aws, ahead: None }
+    }
+
+    /// Notes each question until [`Ahead::put`] puts it, together with those of other images.
+    pub(crate) fn together(aws: Aws, ahead: Arc<Ahead>) -> Lookups {
+        let ahead = Some(ahead);
+        Lookups { aws, ahead }
+    }
+
+    /// Whether questions of many images are put together.
+    pub(crate) fn are_together(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Whether a question of this image is yet to be put, together with those of others: what depends on its answer
+    /// need not be asked.
+    pub(super) fn waits(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.notes().noted)
+    }
+
+    /// A snapshot. `None` if EC2 shows none of this id.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(super) async fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
+        match &self.ahead {
+            Some(ahead) => ahead.snapshot(id),
+            None => self.aws.describe_snapshot(id).await,
+        }
+    }
+
+    /// A volume. `None` if there is none of this id (any more).
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(super) async fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
+        if let Some(ahead) = &self.ahead {
+            return ahead.volume(id);
+        }
+        let volumes = self.aws.volumes(&[id]).await?;
+        Ok(volumes.into_iter().find(|volume| volume.id == id))
+    }
+
+    /// The instances of these ids; those that there are not are left out.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(super) async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+        match &self.ahead {
+            Some(ahead) => ahead.instances(ids),
+            None => self.aws.instances(ids).await,
+        }
+    }
+
+    /// The images that are found by these ids.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(super) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
+        match &self.ahead {
+            Some(ahead) => ahead.images(by, ids),
+            None => self.aws.images(by, ids).await,
+        }
+    }
+}
 
 /// What was asked of many images, and answered.
 #[derive(Debug, Default)]
@@ -108,30 +183,25 @@ impl Ahead {
         std::mem::take(&mut self.notes().noted)
     }
 
-    /// The same, asked beside it.
-    pub(super) fn waits(&self) -> bool {
-        self.notes().noted
-    }
-
-    pub(super) fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
+    fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
         let notes = &mut *self.notes();
         let found = notes.snapshots.ask(&[id], &mut notes.noted)?;
         Ok(found.into_iter().flatten().next())
     }
 
-    pub(super) fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
+    fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
         let notes = &mut *self.notes();
         let found = notes.volumes.ask(&[id], &mut notes.noted)?;
         Ok(found.into_iter().flatten().next())
     }
 
-    pub(super) fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
+    fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
         let notes = &mut *self.notes();
         let found = notes.instances.ask(ids, &mut notes.noted)?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    pub(super) fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
+    fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
         let notes = &mut *self.notes();
         let questions = match by {
             ImagesBy::OwnOn => &mut notes.own,
@@ -238,17 +308,4 @@ impl Ahead {
 
 fn named(ids: &[String]) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
-}
-
-/// How images are looked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ImagesBy {
-    /// The account's, by the snapshot of the root device.
-    OwnOn,
-    /// Those of Amazon and of the AWS Marketplace, by the snapshot of the root device. It may take long.
-    PublishedOn,
-    /// The account's, by the image that they were copied from.
-    CopiedOf,
-    /// Anybody's, by the id.
-    Id,
 }
