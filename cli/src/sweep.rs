@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ami_billing_guard::audit::{Scope, Swept};
 use ami_billing_guard::ec2::ReservedInstances;
-use ami_billing_guard::sweep::{Scope, Swept};
 use ami_billing_guard::{Clock, Deadline, Delivery, Error, Tally};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;

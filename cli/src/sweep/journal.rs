@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ami_billing_guard::Clock;
-use ami_billing_guard::sweep::Swept;
+use ami_billing_guard::audit::Swept;
 use chrono::{DateTime, Utc};
 use etcetera::BaseStrategy;
 use serde::de::DeserializeOwned;

@@ -10,7 +10,6 @@ use tokio::time::timeout_at;
 
 use futures_util::StreamExt;
 
-use super::Pages;
 use crate::aws::{Described, Page};
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
@@ -18,6 +17,7 @@ use crate::event::{Registration, Sweep};
 use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
 use crate::guard::Guard;
+use crate::guard::audit::Pages;
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
@@ -68,7 +68,7 @@ impl Round<'_> {
     }
 
     /// The same, that ends then.
-    fn until(&self, deadline: Deadline) -> Self {
+    pub(super) fn until(&self, deadline: Deadline) -> Self {
         let delivery = Delivery {
             deadline,
             ..self.delivery.clone()

@@ -13,7 +13,9 @@ use crate::aws::{Described, Page, patiently};
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Guard, Planned, observed};
+use crate::guard::Guard;
+use crate::guard::evaluation::Planned;
+use crate::guard::evaluation::observed;
 use crate::ids::{AccountId, AmiId};
 use crate::plan::{Action, Circumstances, History, Surroundings, plan};
 use crate::policy::Asked;
@@ -109,7 +111,10 @@ impl Guard {
     }
 
     /// EC2's list of the account's images, page by page, from `token` on.
-    fn list(&self, token: Option<String>) -> impl Stream<Item = Result<Page, Error>> + Send + '_ {
+    pub(super) fn list(
+        &self,
+        token: Option<String>,
+    ) -> impl Stream<Item = Result<Page, Error>> + Send + '_ {
         stream::try_unfold(Some(token), move |at| async move {
             let Some(token) = at else { return Ok(None) };
             let page = || Box::pin(self.aws.list_images(PAGE, token.as_deref()));
@@ -219,7 +224,7 @@ impl Guard {
     }
 
     /// What asks the sources of many images together, and the disk of each as told.
-    fn asking(&self, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'_> {
+    pub(super) fn asking(&self, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'_> {
         let lookups = Lookups::together(self.aws.clone(), Arc::clone(ahead));
         Collector {
             lookups,

@@ -16,7 +16,9 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::{Case, Guard, Planned, not_visible};
+use crate::guard::evaluation::Planned;
+use crate::guard::evaluation::not_visible;
+use crate::guard::{Case, Guard};
 use crate::invocation::Patience;
 use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::marks::{
@@ -250,7 +252,7 @@ impl Guard {
     }
 
     /// Holds a discard that was about to begin, and reports that.
-    async fn hold(
+    pub(super) async fn hold(
         &self,
         case: &Case<'_>,
         mut planned: Planned,
@@ -317,7 +319,7 @@ impl Guard {
     }
 
     /// Looks at the image again, until the mark can be read on it.
-    async fn marked(
+    pub(super) async fn marked(
         &self,
         registration: &Registration,
         patience: &mut Patience,

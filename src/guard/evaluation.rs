@@ -1,0 +1,473 @@
+//! From the observation to the plan: what is known of an image, judged, and what is to be done about it.
+
+use super::Guard;
+use crate::aws::Described;
+use crate::billing::Difference;
+use crate::ec2::Image;
+use crate::ec2::Observation;
+use crate::error::Error;
+use crate::event::Registration;
+use crate::guard::Case;
+use crate::ids::AmiId;
+use crate::invocation::Patience;
+use crate::ledger::Discard;
+use crate::plan::Action;
+use crate::plan::Circumstances;
+use crate::plan::Interlock;
+use crate::plan::Plan;
+use crate::plan::Surroundings;
+use crate::plan::plan;
+use crate::plan::wrong_clock;
+use crate::record::Rebuild;
+use crate::record::Record;
+use crate::record::remediation;
+use crate::record::remediation::Anew;
+use crate::sources::Assessment;
+use crate::verdict::Verdict;
+use chrono::DateTime;
+use chrono::SecondsFormat;
+use chrono::TimeDelta;
+use chrono::Utc;
+
+/// From this age of an event on, an image that can not be found is gone, and before it, not visible
+/// yet. EC2 shows a new image within 2.5 minutes (the longest that AWS Support advised to wait).
+const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
+
+/// How long after the settle time another event of the same registration may be judged for the first time. CloudTrail
+/// delivers within about 90 seconds as a rule.
+const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
+
+/// How long after the settle time an event comes back for what could not be asked, of an image with which nothing seems
+/// to be wrong. SQS brings an event back every six minutes, and the last time before it is lost is half an hour after the
+/// settle time at the earliest.
+const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(20);
+
+/// An image whose creation lies in the future by this much is not waited for.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// What is to be done about it, and why.
+pub(crate) struct Planned {
+    pub(crate) assessment: Assessment,
+    /// What is around the image, if a discard is due.
+    pub(crate) surroundings: Option<Surroundings>,
+    pub(crate) plan: Plan,
+    /// What is known of a discard before, if the plan minds one.
+    pub(crate) before: Option<String>,
+    /// What cannot be right, if it holds the discard: items of the ledger, clocks.
+    pub(crate) doubts: Vec<String>,
+}
+
+impl Guard {
+    /// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.
+    pub(crate) async fn observe(
+        &self,
+        registration: &Registration,
+        patience: &mut Patience,
+    ) -> Result<Observation, Error> {
+        let id = &registration.image_id;
+        let old = is_old(registration, self.now());
+        let mut asked = false;
+        loop {
+            let why = match observed(self.aws.describe_image(id).await?) {
+                Ok(observation) => return Ok(observation),
+                Err(Unseen::There(why)) => why,
+                Err(Unseen::Unknown(_)) if old => {
+                    let why =
+                        "EC2 knows no such image, more than ten minutes after the event".into();
+                    return Ok(Observation::Gone {
+                        why,
+                        disabled: false,
+                    });
+                }
+                // What the guard took away itself does not appear any more.
+                Err(Unseen::Unknown(why)) => match self.took_away(registration, &mut asked).await {
+                    Some(gone) => return Ok(gone),
+                    None => why,
+                },
+            };
+            if !patience.pause().await {
+                return Err(not_visible(id, why));
+            }
+        }
+    }
+
+    /// That the guard discarded an image which EC2 does not show, if the ledger has it. It is asked once.
+    async fn took_away(
+        &self,
+        registration: &Registration,
+        asked: &mut bool,
+    ) -> Option<Observation> {
+        if std::mem::replace(asked, true) {
+            return None;
+        }
+        // A ledger that can not be reached says nothing: then it is waited for as for any other image.
+        let turn = self.ledger.look(registration).await.ok()?;
+        let at = turn.entry.attempted?;
+        let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let why = match turn.entry.unfinished() {
+            None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
+            // It may not have been carried out, and EC2 may not show the image for a moment.
+            Some(_) => {
+                let bin = self.aws.recycle_bin(&registration.image_id).await;
+                bin.ok()??;
+                format!("it is in the Recycle Bin, and the guard began to discard it at {at}")
+            }
+        };
+        Some(Observation::Gone {
+            why,
+            disabled: false,
+        })
+    }
+
+    /// Tags come late: a young image counts for nothing but what no later tag can change.
+    pub(super) fn settled(
+        &self,
+        registration: &Registration,
+        assessment: &Assessment,
+    ) -> Result<(), Error> {
+        let declared = assessment.expectation.decided_by_declaration()
+            && !self.policy.names_product_codes_by_tag();
+        let created = match (&assessment.observation, assessment.judgement.verdict) {
+            (_, Verdict::Verified) if declared => return Ok(()),
+            (_, Verdict::Exempt) => return Ok(()),
+            (Observation::Available(image), _) => image.created.unwrap_or(registration.time),
+            (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
+        };
+        let age = self.now() - created;
+        // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
+        if age < -AHEAD {
+            return Ok(());
+        }
+        let age_seconds = age.num_seconds();
+        let settle_seconds = self.config.settle.as_secs();
+        if u64::try_from(age_seconds).unwrap_or(0) >= settle_seconds {
+            return Ok(());
+        }
+        Err(Error::NotSettled {
+            image: registration.image_id.to_string(),
+            age_seconds,
+            settle_seconds,
+        })
+    }
+
+    /// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
+    pub(crate) async fn plan(
+        &self,
+        case: &Case<'_>,
+        assessment: Assessment,
+        around: Option<Surroundings>,
+    ) -> Planned {
+        let verdict = assessment.judgement.verdict;
+        let surroundings = match (&assessment.observation, around) {
+            (_, Some(around)) => Some(around),
+            (Observation::Available(image), None) if verdict.calls_for_discard() => {
+                Some(self.look_around(case, image).await)
+            }
+            _ => None,
+        };
+        let past = case.turn.as_ref().ok().map(|turn| turn.entry.history());
+        let circumstances = Circumstances {
+            mode: self.config.mode,
+            now: self.now(),
+            registration: case.registration,
+            observation: &assessment.observation,
+            expectation: &assessment.expectation,
+            surroundings: surroundings.as_ref(),
+            past: past.as_ref(),
+        };
+        let plan = plan(verdict, &circumstances, &self.policy);
+        let doubts = doubts(&circumstances, &plan);
+        let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
+            true => Some(what_was_before(case, surroundings.as_ref())),
+            false => None,
+        };
+        Planned {
+            assessment,
+            surroundings,
+            plan,
+            before,
+            doubts,
+        }
+    }
+
+    /// Looks at what a discard depends on besides the image.
+    pub(super) async fn look_around(&self, case: &Case<'_>, image: &Image) -> Surroundings {
+        let name = self.name(case.registration);
+        let discarded_sibling = async {
+            match (&case.turn, image.registered_from()) {
+                (Ok(turn), Some(source)) => self.ledger.first_discard_of(turn, source).await,
+                // That the ledger can not be reached is known already.
+                (Err(_), _) | (_, None) => Ok(None),
+            }
+        };
+        let launch_permissions = async {
+            // Others' images do not say, and are not discarded anyway.
+            match image.owner.as_deref() == Some(case.registration.account.as_str()) {
+                true => self.aws.launch_permissions(&name).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let listeners = async {
+            match &self.config.alert_topic {
+                Some(topic) => self.aws.confirmed_subscriptions(topic).await,
+                // Then nobody is told, and so nothing discarded: it is only asked what would be.
+                None => Ok(1),
+            }
+        };
+        let way_back = async {
+            match self.recycle_bin_rule() {
+                Some(rule) => self.way_back.check(&self.aws, rule).await,
+                None => Ok(()),
+            }
+        };
+        // Boxed: the SDK's futures are large.
+        let (references, listeners, way_back, launch_permissions, discarded_sibling) = tokio::join!(
+            Box::pin(self.aws.image_references(&name)),
+            Box::pin(listeners),
+            Box::pin(way_back),
+            Box::pin(launch_permissions),
+            Box::pin(discarded_sibling),
+        );
+        let may_pass = [
+            (Interlock::InUse, references.as_ref().err()),
+            (Interlock::NobodyListening, listeners.as_ref().err()),
+            (Interlock::Uncaptured, launch_permissions.as_ref().err()),
+            (
+                Interlock::LedgerUnavailable,
+                discarded_sibling.as_ref().err(),
+            ),
+            (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
+        ];
+        let not_yet = way_back.as_ref().is_err_and(|hindrance| hindrance.passes);
+        Surroundings {
+            may_pass: may_pass
+                .into_iter()
+                .filter(|(interlock, error)| {
+                    let of_ledger = *interlock == Interlock::LedgerUnavailable;
+                    error.is_some_and(|error| match error {
+                        // An item that cannot be read: no later try reads more.
+                        Error::NotPossible { .. } => false,
+                        error => of_ledger || !error.needs_a_person(),
+                    })
+                })
+                .map(|(interlock, _)| interlock)
+                .chain(not_yet.then_some(Interlock::NoWayBack))
+                .collect(),
+            way_back: way_back.map_err(|hindrance| hindrance.why),
+            references: references.map_err(|error| error.to_string()),
+            listeners: listeners.map_err(|error| error.to_string()),
+            launch_permissions: launch_permissions.map_err(|error| error.to_string()),
+            discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
+    pub(crate) fn is_worth_another_look(&self, case: &Case<'_>, planned: &Planned) -> bool {
+        let image = planned.assessment.observation.image();
+        let created = image.and_then(|image| image.created);
+        let settled = self.settled_since(created.unwrap_or(case.registration.time));
+        settled.is_none_or(|settled| settled < ANOTHER_LOOK)
+    }
+
+    /// For how long an image of this time has been settled: less than nothing, if it is not yet. `None` for a settle time
+    /// without end.
+    pub(crate) fn settled_since(&self, time: DateTime<Utc>) -> Option<TimeDelta> {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
+        (self.now() - time).checked_sub(&settle)
+    }
+
+    /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
+    pub(super) fn no_other_event_may_come(&self, registration: &Registration) -> bool {
+        let settled = self.settled_since(registration.time);
+        is_old(registration, self.now()) && settled.is_some_and(|settled| settled > OTHER_EVENT)
+    }
+}
+
+/// Why what EC2 says of an image is nothing to judge by.
+pub(crate) enum Unseen {
+    /// The image is there, in a state that passes.
+    There(String),
+    /// EC2 shows no such image.
+    Unknown(String),
+}
+
+/// What EC2's answer says of an image.
+pub(crate) fn observed(described: Described) -> Result<Observation, Unseen> {
+    let gone = |why: String, disabled| Ok(Observation::Gone { why, disabled });
+    match described {
+        Described::Available(image) => Ok(Observation::Available(image)),
+        Described::Disabled => gone("the image is disabled".into(), true),
+        Described::Gone(why) => gone(why, false),
+        Described::Failed(why) => Ok(Observation::Failed { why }),
+        Described::Underway(why) => Err(Unseen::There(why)),
+        Described::NoImage => Err(Unseen::Unknown("EC2 shows no such image".into())),
+        Described::NotFound => Err(Unseen::Unknown("EC2 says InvalidAMIID.NotFound".into())),
+    }
+}
+
+/// Whether EC2 has had the time to show the image of a registration.
+fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
+    now - registration.time > OLD_EVENT
+}
+
+/// What an image could be created from anew: the instance that lineage found.
+fn anew(assessment: &Assessment) -> Option<Anew> {
+    let expectation = &assessment.expectation;
+    let origin = expectation.origin.as_ref()?;
+    let image = assessment.observation.image()?;
+    let right = match expectation.platforms() {
+        // CreateImage takes the instance's product codes along.
+        Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
+        None => expectation.decisive().is_none(),
+    };
+    Some(Anew {
+        origin: origin.clone(),
+        right,
+        tags: image.tags.clone(),
+    })
+}
+
+impl Planned {
+    /// Whether the image is gone in the way in which this discard would have taken it away.
+    pub(super) fn is_gone_by(&self, discard: Option<&Discard>) -> bool {
+        match (&self.assessment.observation, discard) {
+            (Observation::Gone { disabled, .. }, Some(discard)) => {
+                *disabled == (discard.deed() == Action::Disable)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another event of the same registration, which says who registered the image, may make another
+    /// thing of what people would be told: a discard that only this holds, or what a rule says that asks.
+    pub(super) fn awaits_identity(&self) -> bool {
+        let asked = self.assessment.expectation.identity_asked;
+        self.plan.held_by == [Interlock::IdentityUnknown]
+            || (asked && (self.plan.tell || self.plan.action == Action::Hold))
+    }
+
+    /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
+    /// now, and may be the next time. `is_worth_it`: whether a verified image is looked at once more, since a source that the
+    /// policy wants asked of every image could not be.
+    pub(crate) fn may_pass(&self, is_worth_it: bool) -> bool {
+        let expectation = &self.assessment.expectation;
+        match self.assessment.judgement.verdict {
+            Verdict::Unverifiable => return expectation.may_pass,
+            Verdict::Verified => return expectation.may_pass && is_worth_it,
+            _ => {}
+        }
+        // What may take long is waited for only where a discard is due.
+        let asked = expectation.may_pass || expectation.is_late;
+        let held_by = &self.plan.held_by;
+        let around = self.surroundings.as_ref();
+        let passes = |it: &Interlock| {
+            (asked && *it == Interlock::SourceFailed)
+                || around.is_some_and(|around| around.may_pass.contains(it))
+        };
+        !held_by.is_empty() && held_by.iter().all(passes)
+    }
+
+    /// The record as far as it goes before anything is done.
+    pub(crate) fn record(&self, registration: &Registration) -> Record {
+        let Assessment {
+            observation,
+            expectation,
+            judgement,
+            ..
+        } = &self.assessment;
+        let mut record = Record::new(
+            registration,
+            observation,
+            expectation,
+            judgement,
+            &self.plan,
+        );
+        if let Some(surroundings) = &self.surroundings {
+            record.look_around(surroundings);
+            if let (true, Observation::Available(image), Ok(permissions)) = (
+                self.plan.action.is_discard(),
+                observation,
+                &surroundings.launch_permissions,
+            ) {
+                record.rebuild = Some(Rebuild::of(registration, image, permissions.clone()));
+            }
+        }
+        record.before = self.before.clone();
+        if !self.doubts.is_empty() {
+            let known = record.error.take().into_iter();
+            let all: Vec<String> = known.chain(self.doubts.iter().cloned()).collect();
+            record.error = Some(all.join("; "));
+        }
+        record.fix = remediation::fix(&record, anew(&self.assessment).as_ref());
+        if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
+            record.fix.push(remediation::AT_PACKER.into());
+        }
+        record
+    }
+}
+
+/// What cannot be right, if it holds a discard.
+fn doubts(circumstances: &Circumstances<'_>, plan: &Plan) -> Vec<String> {
+    let Circumstances {
+        now,
+        registration,
+        observation,
+        past,
+        ..
+    } = circumstances;
+    let unreadable = past.and_then(|past| past.unreadable.as_deref());
+    let unreadable = unreadable.map(|what| {
+        format!(
+            "the ledger's item {} cannot be read: {what}",
+            crate::ledger::item_of(registration)
+        )
+    });
+    let clock = observation
+        .image()
+        .and_then(|image| wrong_clock(*now, registration, image));
+    let holds = |interlock| plan.held_by.contains(&interlock);
+    let unreadable = unreadable.filter(|_| holds(Interlock::LedgerUnavailable));
+    let clock = clock.filter(|_| holds(Interlock::TooOld));
+    unreadable.into_iter().chain(clock).collect()
+}
+
+/// What is known of a discard before, of an image that is held for one.
+fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> String {
+    let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let entry = case.turn.as_ref().ok().map(|turn| &turn.entry);
+    let own = entry.and_then(|entry| entry.attempted);
+    let undated = entry.is_some_and(|entry| entry.undated);
+    // The end of it is known: EC2 said that it did it, or the image was seen to be gone.
+    let completed = entry
+        .and_then(|entry| entry.discard.as_ref())
+        .is_some_and(|discard| discard.completed);
+    let sibling = surroundings.and_then(|around| around.discarded_sibling.clone().ok().flatten());
+    match (own, sibling) {
+        (Some(own), _) if completed => format!(
+            "it was discarded at {}, and somebody brought it back since",
+            at(own)
+        ),
+        (Some(own), _) => format!(
+            "its discard was begun at {}: either somebody brought it back since, or it is not known whether it was \
+             carried out",
+            at(own)
+        ),
+        (None, _) if undated => "its item in the ledger has marks of a discard, and no time of it that can be read: either \
+             somebody brought it back since, or it is not known whether it was carried out"
+            .to_owned(),
+        (None, Some(sibling)) => {
+            format!(
+                "another image of the same snapshot was discarded at {}, and this one was registered afterwards",
+                at(sibling)
+            )
+        }
+        (None, None) => "it bears the guard's mark, and the ledger does not know why: it may have been discarded before".to_owned(),
+    }
+}
+
+pub(crate) fn not_visible(id: &AmiId, why: impl Into<String>) -> Error {
+    Error::NotVisibleYet {
+        image: id.to_string(),
+        why: why.into(),
+    }
+}

@@ -1,0 +1,71 @@
+//! What the guard would do: nothing is changed, and nobody told.
+
+use super::Guard;
+use crate::ec2::Observation;
+use crate::error::Error;
+use crate::event;
+use crate::event::Incoming;
+use crate::event::RegisteredBy;
+use crate::event::Registration;
+use crate::guard::Case;
+use crate::ids::AccountId;
+use crate::ids::AmiId;
+use crate::invocation::Deadline;
+use crate::invocation::Delivery;
+use crate::invocation::Patience;
+use crate::record::Record;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long it may take to say what would be made of an image: many times what it takes.
+const REHEARSAL: Duration = Duration::from_secs(300);
+
+impl Guard {
+    /// What the guard would make of an image of this account now, its record says. Nothing is changed, and nobody told.
+    ///
+    /// # Errors
+    /// [`Error`], if the image could not be seen, within `GUARD_WAIT_SECONDS`.
+    pub async fn consider(&self, image: &AmiId, account: &AccountId) -> Result<Record, Error> {
+        let region = self.aws.region().unwrap_or_default();
+        let (id, account) = (image.clone(), account.clone());
+        let registration = Registration::without_event(id, account, region, "check", self.now());
+        self.reconsider(&registration).await
+    }
+
+    /// What the guard would make of an event now, as [`Guard::consider`] does of an image.
+    ///
+    /// # Errors
+    /// [`Error`], if the event is malformed, or its image could not be seen.
+    pub async fn rehearse(&self, event: Value) -> Result<Record, Error> {
+        match event::parse(event, &self.config.scope)? {
+            Incoming::Registration(registration) => self.reconsider(&registration).await,
+            Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
+            Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
+            Incoming::Sweep(sweep) => Ok(Record::of_sweep(sweep, "nothing is told")),
+        }
+    }
+
+    pub(crate) async fn reconsider(&self, registration: &Registration) -> Result<Record, Error> {
+        let delivery = Delivery::from(Deadline::now() + REHEARSAL);
+        let mut patience = Patience::new(self.config.wait, delivery.deadline);
+        let observation = self.observe(registration, &mut patience).await?;
+        let mut registration = registration.clone();
+        if let (RegisteredBy::Unknown, Observation::Available(image)) =
+            (&registration.registered_by, &observation)
+            && let Some(created) = image.created
+        {
+            registration.time = created;
+        }
+        let assessment = self
+            .collector()
+            .assess(&registration, observation, None)
+            .await;
+        let case = Case {
+            registration: &registration,
+            delivery: &delivery,
+            turn: self.ledger.look(&registration).await,
+        };
+        let planned = Box::pin(self.plan(&case, assessment, None)).await;
+        Ok(planned.record(&registration))
+    }
+}
