@@ -13,6 +13,8 @@ mod registration;
 pub mod self_test;
 mod settling;
 
+use crate::ids::AccountId;
+use crate::ids::AmiId;
 use chrono::{DateTime, TimeDelta, Utc};
 use disk::contained::Reader;
 use tokio::time::Instant;
@@ -30,6 +32,9 @@ use crate::sources::Collector;
 use crate::sources::batch::Lookups;
 use crate::telemetry::{Failure, Line};
 use crate::way_back::WayBack;
+
+/// Stands for a time that EC2 does not tell, as that of an image that is disabled.
+pub(crate) const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 type Journal = dyn Fn(&Delivery, Line<'_>) + Send + Sync;
 
@@ -126,6 +131,18 @@ impl Guard {
             reader: &self.reader,
             disk_turn: &self.disk_turn,
         }
+    }
+
+    /// The registration of an image that EC2 lists.
+    pub(crate) fn listed(
+        &self,
+        id: AmiId,
+        account: &AccountId,
+        created: Option<DateTime<Utc>>,
+    ) -> Registration {
+        let region = self.aws.region().unwrap_or_default();
+        let time = created.unwrap_or(UNKNOWN);
+        Registration::without_event(id, account.clone(), region, "sweep", time)
     }
 
     /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.

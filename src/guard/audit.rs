@@ -1,7 +1,8 @@
 //! All images of an account: each judged as if it had just been registered, with as few calls as that takes.
 
-mod daily;
+pub(super) mod daily;
 
+use crate::guard::UNKNOWN;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use crate::event::Registration;
 use crate::guard::Guard;
 use crate::guard::evaluation::Planned;
 use crate::guard::evaluation::observed;
-use crate::ids::{AccountId, AmiId};
+use crate::guard::preview;
+use crate::ids::AccountId;
 use crate::plan::{Action, Circumstances, History, Surroundings, plan};
 use crate::policy::Asked;
 use crate::record::Record;
@@ -25,9 +27,6 @@ use crate::sources::{Assessment, Collector};
 
 /// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
 const PAGE: i32 = 500;
-
-/// Stands for a time that EC2 does not tell, as that of an image that is disabled.
-const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// Which images, and how closely they are looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,158 +103,146 @@ impl Guard {
         scope: Scope,
         token: Option<String>,
     ) -> Pages<'a, Result<Swept, Error>> {
-        let listed = self.list(token);
+        let listed = list(self, token);
         Pages::new(
-            listed.map(move |page| async move { self.judge_page(page?, account, scope).await }),
+            listed.map(move |page| async move { judge_page(self, page?, account, scope).await }),
         )
     }
+}
 
-    /// EC2's list of the account's images, page by page, from `token` on.
-    pub(super) fn list(
-        &self,
-        token: Option<String>,
-    ) -> impl Stream<Item = Result<Page, Error>> + Send + '_ {
-        stream::try_unfold(Some(token), move |at| async move {
-            let Some(token) = at else { return Ok(None) };
-            let page = || Box::pin(self.aws.list_images(PAGE, token.as_deref()));
-            let page = patiently(page).await?;
-            let next = page.next.clone().map(Some);
-            Ok(Some((page, next)))
-        })
-    }
+/// EC2's list of the account's images, page by page, from `token` on.
+pub(super) fn list(
+    guard: &Guard,
+    token: Option<String>,
+) -> impl Stream<Item = Result<Page, Error>> + Send + '_ {
+    stream::try_unfold(Some(token), move |at| async move {
+        let Some(token) = at else { return Ok(None) };
+        let page = || Box::pin(guard.aws.list_images(PAGE, token.as_deref()));
+        let page = patiently(page).await?;
+        let next = page.next.clone().map(Some);
+        Ok(Some((page, next)))
+    })
+}
 
-    /// Judges a page of images.
-    async fn judge_page(
-        &self,
-        page: Page,
-        account: &AccountId,
-        scope: Scope,
-    ) -> Result<Swept, Error> {
-        let mut listed = Vec::new();
-        let mut underway = 0;
-        for (id, described) in page.images {
-            let created = match &described {
-                Described::Available(image) => image.created,
-                _ => None,
-            };
-            // Of what is pending or disabled, EC2's answer is not asked for its time.
-            if created.is_some_and(|created| Some(created) < scope.since) {
-                continue;
-            }
-            match observed(described) {
-                Ok(observation) => listed.push((self.listed(id, account, created), observation)),
-                Err(_) => underway += 1,
-            }
-        }
-        let mut assessed = Vec::new();
-        let asked = Arc::new(Ahead::default());
-        self.assess_all(listed, &asked, true, |registration, assessment| {
-            assessed.push((registration, assessment));
-        })
-        .await;
-        if scope.disks && self.policy.disk != Asked::Never {
-            // A disk that no discard depends on is not worth its blocks among thousands.
-            let reading = self.asking(&asked, Asked::WhenNeeded);
-            for (registration, assessment) in &mut assessed {
-                let observation = assessment.observation.clone();
-                *assessment = Box::pin(reading.assess(registration, observation, None)).await;
-            }
-        }
-        let mut records = Vec::new();
-        for (registration, assessment) in assessed {
-            let planned = self.plan_unhindered(&registration, assessment);
-            // These are few: to look around every image would be thousands of calls.
-            let mut record = planned.record(&registration);
-            if record.action.is_discard() {
-                match patiently(|| Box::pin(self.reconsider(&registration))).await {
-                    Ok(considered) => record = considered,
-                    Err(error) => {
-                        record.action = Action::Hold;
-                        record.error = Some(error.to_string());
-                    }
-                }
-            }
-            record.registered_at = record.registered_at.filter(|at| *at != UNKNOWN);
-            records.push(record);
-        }
-        Ok(Swept {
-            records,
-            underway,
-            next: page.next,
-        })
-    }
-
-    /// The registration of an image that EC2 lists.
-    pub(crate) fn listed(
-        &self,
-        id: AmiId,
-        account: &AccountId,
-        created: Option<DateTime<Utc>>,
-    ) -> Registration {
-        let region = self.aws.region().unwrap_or_default();
-        let time = created.unwrap_or(UNKNOWN);
-        Registration::without_event(id, account.clone(), region, "sweep", time)
-    }
-
-    /// Judges many images, and hands each over as soon as it is judged. What EC2 is asked of each is asked for up to 200
-    /// in a call, and only what an image needs; product codes and disks are left out. `again`: what keeps a call from an
-    /// answer, and may pass, is waited for.
-    pub(crate) async fn assess_all(
-        &self,
-        listed: Vec<(Registration, Observation)>,
-        asked: &Arc<Ahead>,
-        again: bool,
-        mut done: impl FnMut(Registration, Assessment),
-    ) {
-        let asking = self.asking(asked, Asked::Never);
-        let mut waiting = listed;
-        while !waiting.is_empty() {
-            let mut unanswered = Vec::new();
-            for (registration, observation) in waiting {
-                let assessment = asking.assess(&registration, observation, None).await;
-                match asked.noted() {
-                    true => unanswered.push((registration, assessment.observation)),
-                    false => done(registration, assessment),
-                }
-            }
-            asked.put(&self.aws, again).await;
-            waiting = unanswered;
-        }
-    }
-
-    /// What asks the sources of many images together, and the disk of each as told.
-    pub(super) fn asking(&self, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'_> {
-        let lookups = Lookups::together(self.aws.clone(), Arc::clone(ahead));
-        Collector {
-            lookups,
-            disk,
-            ..self.collector()
-        }
-    }
-
-    /// What would be done about an image around which there is nothing that holds a discard.
-    pub(crate) fn plan_unhindered(
-        &self,
-        registration: &Registration,
-        assessment: Assessment,
-    ) -> Planned {
-        let surroundings = Surroundings::clear();
-        let circumstances = Circumstances {
-            mode: self.config.mode,
-            now: self.now(),
-            registration,
-            observation: &assessment.observation,
-            expectation: &assessment.expectation,
-            surroundings: Some(&surroundings),
-            past: Some(&History::default()),
+/// Judges a page of images.
+async fn judge_page(
+    guard: &Guard,
+    page: Page,
+    account: &AccountId,
+    scope: Scope,
+) -> Result<Swept, Error> {
+    let mut listed = Vec::new();
+    let mut underway = 0;
+    for (id, described) in page.images {
+        let created = match &described {
+            Described::Available(image) => image.created,
+            _ => None,
         };
-        let verdict = assessment.judgement.verdict;
-        Planned {
-            plan: plan(verdict, &circumstances, &self.policy),
-            assessment,
-            surroundings: None,
-            before: None,
-            doubts: Vec::new(),
+        // Of what is pending or disabled, EC2's answer is not asked for its time.
+        if created.is_some_and(|created| Some(created) < scope.since) {
+            continue;
         }
+        match observed(described) {
+            Ok(observation) => listed.push((guard.listed(id, account, created), observation)),
+            Err(_) => underway += 1,
+        }
+    }
+    let mut assessed = Vec::new();
+    let asked = Arc::new(Ahead::default());
+    assess_all(guard, listed, &asked, true, |registration, assessment| {
+        assessed.push((registration, assessment));
+    })
+    .await;
+    if scope.disks && guard.policy.disk != Asked::Never {
+        // A disk that no discard depends on is not worth its blocks among thousands.
+        let reading = asking(guard, &asked, Asked::WhenNeeded);
+        for (registration, assessment) in &mut assessed {
+            let observation = assessment.observation.clone();
+            *assessment = Box::pin(reading.assess(registration, observation, None)).await;
+        }
+    }
+    let mut records = Vec::new();
+    for (registration, assessment) in assessed {
+        let planned = plan_unhindered(guard, &registration, assessment);
+        // These are few: to look around every image would be thousands of calls.
+        let mut record = planned.record(&registration);
+        if record.action.is_discard() {
+            match patiently(|| Box::pin(preview::reconsider(guard, &registration))).await {
+                Ok(considered) => record = considered,
+                Err(error) => {
+                    record.action = Action::Hold;
+                    record.error = Some(error.to_string());
+                }
+            }
+        }
+        record.registered_at = record.registered_at.filter(|at| *at != UNKNOWN);
+        records.push(record);
+    }
+    Ok(Swept {
+        records,
+        underway,
+        next: page.next,
+    })
+}
+
+/// Judges many images, and hands each over as soon as it is judged. What EC2 is asked of each is asked for up to 200
+/// in a call, and only what an image needs; product codes and disks are left out. `again`: what keeps a call from an
+/// answer, and may pass, is waited for.
+pub(crate) async fn assess_all(
+    guard: &Guard,
+    listed: Vec<(Registration, Observation)>,
+    asked: &Arc<Ahead>,
+    again: bool,
+    mut done: impl FnMut(Registration, Assessment),
+) {
+    let asking = asking(guard, asked, Asked::Never);
+    let mut waiting = listed;
+    while !waiting.is_empty() {
+        let mut unanswered = Vec::new();
+        for (registration, observation) in waiting {
+            let assessment = asking.assess(&registration, observation, None).await;
+            match asked.noted() {
+                true => unanswered.push((registration, assessment.observation)),
+                false => done(registration, assessment),
+            }
+        }
+        asked.put(&guard.aws, again).await;
+        waiting = unanswered;
+    }
+}
+
+/// What asks the sources of many images together, and the disk of each as told.
+pub(super) fn asking<'a>(guard: &'a Guard, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'a> {
+    let lookups = Lookups::together(guard.aws.clone(), Arc::clone(ahead));
+    Collector {
+        lookups,
+        disk,
+        ..guard.collector()
+    }
+}
+
+/// What would be done about an image around which there is nothing that holds a discard.
+pub(crate) fn plan_unhindered(
+    guard: &Guard,
+    registration: &Registration,
+    assessment: Assessment,
+) -> Planned {
+    let surroundings = Surroundings::clear();
+    let circumstances = Circumstances {
+        mode: guard.config.mode,
+        now: guard.now(),
+        registration,
+        observation: &assessment.observation,
+        expectation: &assessment.expectation,
+        surroundings: Some(&surroundings),
+        past: Some(&History::default()),
+    };
+    let verdict = assessment.judgement.verdict;
+    Planned {
+        plan: plan(verdict, &circumstances, &guard.policy),
+        assessment,
+        surroundings: None,
+        before: None,
+        doubts: Vec::new(),
     }
 }

@@ -10,39 +10,37 @@ use crate::record::Record;
 /// So many images are told of in one message of a digest, or in several, if they do not fit into one.
 const IN_A_DIGEST: usize = 50;
 
-impl Guard {
-    /// Sends the digest: the images whose discards or alerts were over an hourly limit, in as few messages as possible.
-    ///
-    /// # Errors
-    /// [`Error`], if the event must come again: those who were just told of are told of again.
-    pub(super) async fn digest(
-        &self,
-        digest: Digest,
-        delivery: &Delivery,
-    ) -> Result<Record, Error> {
-        let (account, region) = (digest.account.as_str(), digest.region.as_str());
-        let waiting = self.ledger.waiting_for_digest(account, region).await?;
-        let waiting: Vec<_> = waiting.into_iter().collect();
-        let mut told = 0;
-        for images in waiting.chunks(IN_A_DIGEST) {
-            let mut held = Vec::new();
-            for (image, _) in images {
-                let entry = self.ledger.entry(account, region, image).await?;
-                match (entry.for_digest(), entry.last()) {
-                    (Some(record), _) => held.push(record),
-                    // What became of it meanwhile has a record, and if need be an alert, of its own.
-                    (None, Some(_)) => {}
-                    (None, None) => held.push(serde_json::json!({ "image_id": image })),
-                }
+/// Sends the digest: the images whose discards or alerts were over an hourly limit, in as few messages as possible.
+///
+/// # Errors
+/// [`Error`], if the event must come again: those who were just told of are told of again.
+pub(super) async fn digest(
+    guard: &Guard,
+    digest: Digest,
+    delivery: &Delivery,
+) -> Result<Record, Error> {
+    let (account, region) = (digest.account.as_str(), digest.region.as_str());
+    let waiting = guard.ledger.waiting_for_digest(account, region).await?;
+    let waiting: Vec<_> = waiting.into_iter().collect();
+    let mut told = 0;
+    for images in waiting.chunks(IN_A_DIGEST) {
+        let mut held = Vec::new();
+        for (image, _) in images {
+            let entry = guard.ledger.entry(account, region, image).await?;
+            match (entry.for_digest(), entry.last()) {
+                (Some(record), _) => held.push(record),
+                // What became of it meanwhile has a record, and if need be an alert, of its own.
+                (None, Some(_)) => {}
+                (None, None) => held.push(serde_json::json!({ "image_id": image })),
             }
-            told += held.len();
-            for message in notify::digest(&digest, held) {
-                self.notifier.send(&message).await?;
-            }
-            let notes = images.iter().flat_map(|(_, notes)| notes.clone());
-            let notes = notes.collect();
-            self.ledger.digested(account, region, notes).await?;
         }
-        Ok(self.journal(delivery, Record::of_digest(digest, told)))
+        told += held.len();
+        for message in notify::digest(&digest, held) {
+            guard.notifier.send(&message).await?;
+        }
+        let notes = images.iter().flat_map(|(_, notes)| notes.clone());
+        let notes = notes.collect();
+        guard.ledger.digested(account, region, notes).await?;
     }
+    Ok(guard.journal(delivery, Record::of_digest(digest, told)))
 }

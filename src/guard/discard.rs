@@ -16,6 +16,8 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
+use crate::guard::closing;
+use crate::guard::evaluation;
 use crate::guard::evaluation::Planned;
 use crate::guard::evaluation::not_visible;
 use crate::guard::{Case, Guard};
@@ -67,554 +69,538 @@ struct NotDiscarded {
     refusal: Option<Refusal>,
 }
 
-impl Guard {
-    /// Discards the image, unless it turns out otherwise on the way. The record says what happened.
-    ///
-    /// # Errors
-    /// [`Error`], if the event must come again; the image then stands, or is discarded and told of.
-    pub(crate) async fn discard(
-        &self,
-        case: &Case<'_>,
-        turn: &Turn,
-        planned: Planned,
-        patience: &mut Patience,
-    ) -> Result<Record, Error> {
-        let id = &case.registration.image_id;
-        let deadline = patience.deadline;
-        let enough = |needed: Duration| match Instant::now() + needed > deadline {
-            true => Err(Error::OutOfTime {
+/// Discards the image, unless it turns out otherwise on the way. The record says what happened.
+///
+/// # Errors
+/// [`Error`], if the event must come again; the image then stands, or is discarded and told of.
+pub(crate) async fn discard(
+    guard: &Guard,
+    case: &Case<'_>,
+    turn: &Turn,
+    planned: Planned,
+    patience: &mut Patience,
+) -> Result<Record, Error> {
+    let id = &case.registration.image_id;
+    let deadline = patience.deadline;
+    let enough = |needed: Duration| match Instant::now() + needed > deadline {
+        true => Err(Error::OutOfTime {
+            image: id.to_string(),
+            doing: "the discard was not begun".into(),
+        }),
+        false => Ok(()),
+    };
+    enough(ENOUGH)?;
+    let draft = draft(&planned, case);
+    if turn.entry.was_refused(&draft, guard.now()) {
+        return Ok(leave_refused(guard, case, turn, draft).await);
+    }
+    match guard
+        .ledger
+        .reserve(turn, guard.policy.max_per_hour, &draft, guard.now())
+        .await
+    {
+        Ok(Place::Kept) => {}
+        Ok(Place::Full(hour)) => return hold_over_limit(guard, case, turn, planned, &hour).await,
+        Err(busy @ Error::Busy { .. }) => return Err(busy),
+        Err(error) => {
+            hold(guard, case, planned, Interlock::LedgerUnavailable, &error).await?;
+            return Err(error);
+        }
+    }
+
+    let image = guard.name(case.registration);
+    let marks = marks(case.registration, &planned.assessment, DISCARD_VALUE);
+    match guard.aws.tag_image(&image, &marks).await {
+        Ok(()) => {}
+        // Nothing to tag: what became of the image shows when the event comes again.
+        Err(Error::Refused { code, .. }) if code.starts_with("InvalidAMIID") => {
+            return Err(not_visible(id, format!("CreateTags says {code}")));
+        }
+        Err(refusal @ (Error::Refused { .. } | Error::AccessDenied { .. })) => {
+            return hold(guard, case, planned, Interlock::Untaggable, &refusal).await;
+        }
+        Err(error) => return Err(error),
+    }
+
+    // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
+    let observation = marked(guard, case.registration, patience).await?;
+    let traces = planned.assessment.traces;
+    let assessment = guard
+        .collector()
+        .assess(case.registration, observation, traces)
+        .await;
+    let planned = evaluation::plan(guard, case, assessment, None).await;
+    if !planned.plan.action.is_discard() {
+        return leave(guard, case, planned).await;
+    }
+    enough(ENOUGH_TO_ACT)?;
+    let source = match &planned.assessment.observation {
+        Observation::Available(image) => image.registered_from().map(str::to_owned),
+        _ => None,
+    };
+    let note = Note {
+        source: source.as_deref(),
+        at: guard.now(),
+    };
+    let mut record = self::draft(&planned, case);
+    if let Err(error) = closing::publish(guard, &record).await {
+        record.outcome = Some(Outcome::Failed);
+        return Err(closing::close_with(guard, case, record, error).await);
+    }
+
+    // From here on the image may be gone: whatever happens, there is a record of it, and people
+    // are told.
+    let cut_off = patience.answer_by() - TO_TELL;
+    let mut may_have_acted = false;
+    let deed = take_away(
+        guard,
+        case,
+        turn,
+        &note,
+        &mut record,
+        &mut may_have_acted,
+        patience,
+    );
+    let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
+        Ok(Ok(())) => return close_done(guard, case, record).await,
+        Ok(Err(not_discarded)) => not_discarded,
+        Err(_) if record.outcome == Some(Outcome::Done) => {
+            record.error = Some("no time was left to look at what came of it".into());
+            record.looked_again.get_or_insert(LookedAgain::Unknown);
+            if record.action == Action::Deregister {
+                record.recycle_bin.get_or_insert(RecycleBin::Unknown);
+            }
+            return close_done(guard, case, record).await;
+        }
+        Err(_) => NotDiscarded {
+            error: Error::OutOfTime {
                 image: id.to_string(),
-                doing: "the discard was not begun".into(),
-            }),
-            false => Ok(()),
-        };
-        enough(ENOUGH)?;
-        let draft = draft(&planned, case);
-        if turn.entry.was_refused(&draft, self.now()) {
-            return Ok(self.leave_refused(case, turn, draft).await);
-        }
-        match self
-            .ledger
-            .reserve(turn, self.policy.max_per_hour, &draft, self.now())
-            .await
-        {
-            Ok(Place::Kept) => {}
-            Ok(Place::Full(hour)) => return self.hold_over_limit(case, turn, planned, &hour).await,
-            Err(busy @ Error::Busy { .. }) => return Err(busy),
-            Err(error) => {
-                self.hold(case, planned, Interlock::LedgerUnavailable, &error)
-                    .await?;
-                return Err(error);
-            }
-        }
-
-        let image = self.name(case.registration);
-        let marks = marks(case.registration, &planned.assessment, DISCARD_VALUE);
-        match self.aws.tag_image(&image, &marks).await {
-            Ok(()) => {}
-            // Nothing to tag: what became of the image shows when the event comes again.
-            Err(Error::Refused { code, .. }) if code.starts_with("InvalidAMIID") => {
-                return Err(not_visible(id, format!("CreateTags says {code}")));
-            }
-            Err(refusal @ (Error::Refused { .. } | Error::AccessDenied { .. })) => {
-                return self
-                    .hold(case, planned, Interlock::Untaggable, &refusal)
-                    .await;
-            }
-            Err(error) => return Err(error),
-        }
-
-        // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
-        let observation = self.marked(case.registration, patience).await?;
-        let traces = planned.assessment.traces;
-        let assessment = self
-            .collector()
-            .assess(case.registration, observation, traces)
-            .await;
-        let planned = self.plan(case, assessment, None).await;
-        if !planned.plan.action.is_discard() {
-            return self.leave(case, planned).await;
-        }
-        enough(ENOUGH_TO_ACT)?;
-        let source = match &planned.assessment.observation {
-            Observation::Available(image) => image.registered_from().map(str::to_owned),
-            _ => None,
-        };
-        let note = Note {
-            source: source.as_deref(),
-            at: self.now(),
-        };
-        let mut record = self::draft(&planned, case);
-        if let Err(error) = self.publish(&record).await {
-            record.outcome = Some(Outcome::Failed);
-            return Err(self.close_with(case, record, error).await);
-        }
-
-        // From here on the image may be gone: whatever happens, there is a record of it, and people
-        // are told.
-        let cut_off = patience.answer_by() - TO_TELL;
-        let mut may_have_acted = false;
-        let deed = self.take_away(
-            case,
-            turn,
-            &note,
-            &mut record,
-            &mut may_have_acted,
-            patience,
-        );
-        let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
-            Ok(Ok(())) => return self.close_done(case, record).await,
-            Ok(Err(not_discarded)) => not_discarded,
-            Err(_) if record.outcome == Some(Outcome::Done) => {
-                record.error = Some("no time was left to look at what came of it".into());
-                record.looked_again.get_or_insert(LookedAgain::Unknown);
-                if record.action == Action::Deregister {
-                    record.recycle_bin.get_or_insert(RecycleBin::Unknown);
-                }
-                return self.close_done(case, record).await;
-            }
-            Err(_) => NotDiscarded {
-                error: Error::OutOfTime {
-                    image: id.to_string(),
-                    doing: match may_have_acted {
-                        true => "whether it is gone is not known".into(),
-                        false => "EC2 did not discard it".into(),
-                    },
+                doing: match may_have_acted {
+                    true => "whether it is gone is not known".into(),
+                    false => "EC2 did not discard it".into(),
                 },
-                stands: !may_have_acted,
-                refusal: None,
             },
-        };
-        self.not_discarded(case, turn, &note, record, not_discarded)
-            .await
-    }
+            stands: !may_have_acted,
+            refusal: None,
+        },
+    };
+    close_not_discarded(guard, case, turn, &note, record, not_discarded).await
+}
 
-    /// Leaves an image whose discard EC2 refused a short while ago: people know.
-    async fn leave_refused(&self, case: &Case<'_>, turn: &Turn, mut record: Record) -> Record {
-        record.refusal = turn.entry.refusal();
-        record.outcome = Some(Outcome::Refused);
-        record.undo = None;
-        record.error = Some(
-            "EC2 refused this a short while ago: it was not asked again, and people know".into(),
-        );
-        self.close(case, record, Told::AsBefore).await
-    }
+/// Leaves an image whose discard EC2 refused a short while ago: people know.
+async fn leave_refused(guard: &Guard, case: &Case<'_>, turn: &Turn, mut record: Record) -> Record {
+    record.refusal = turn.entry.refusal();
+    record.outcome = Some(Outcome::Refused);
+    record.undo = None;
+    record.error =
+        Some("EC2 refused this a short while ago: it was not asked again, and people know".into());
+    closing::close(guard, case, record, Told::AsBefore).await
+}
 
-    /// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
-    /// then the event comes again for that.
-    async fn close_done(&self, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
-        if record.recycle_bin == Some(RecycleBin::Absent)
-            && record.undo.is_some()
-            && let Err(silence) = self.tell_of_no_way_back(&mut record).await
-        {
-            record.error = Some(silence.to_string());
-            self.journal(case.delivery, record);
-            return Err(silence);
+/// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
+/// then the event comes again for that.
+async fn close_done(guard: &Guard, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
+    if record.recycle_bin == Some(RecycleBin::Absent)
+        && record.undo.is_some()
+        && let Err(silence) = tell_of_no_way_back(guard, &mut record).await
+    {
+        record.error = Some(silence.to_string());
+        guard.journal(case.delivery, record);
+        return Err(silence);
+    }
+    Ok(closing::close(guard, case, record, Told::Nothing).await)
+}
+
+/// The alert promised a way back, and there is none.
+async fn tell_of_no_way_back(guard: &Guard, record: &mut Record) -> Result<(), Error> {
+    let promised = record.undo.take();
+    let published = closing::publish(guard, record).await;
+    if published.is_err() {
+        record.undo = promised;
+    }
+    published
+}
+
+/// The hour has no place for the discard. People are told at once of the first such image of an hour, and
+/// of later ones in a digest.
+async fn hold_over_limit(
+    guard: &Guard,
+    case: &Case<'_>,
+    turn: &Turn,
+    mut planned: Planned,
+    hour: &Hour,
+) -> Result<Record, Error> {
+    planned.plan = held(Interlock::Limit);
+    let record = planned.record(case.registration);
+    let id = &case.registration.image_id;
+    if turn.entry.was_told(&record.gist(), guard.now()) {
+        return closing::tell_at_once(guard, case, record, true).await;
+    }
+    match guard.ledger.is_first_over_limit(turn, hour).await {
+        Ok(false) => closing::leave_to_digest(guard, case, turn, record).await,
+        Ok(true) => closing::tell_at_once(guard, case, record, true).await,
+        Err(busy @ Error::Busy { .. }) => Err(busy),
+        // One message more is better than one image that nobody hears of.
+        Err(error) => {
+            tracing::warn!("whether {id} is the first over the limit is not known: {error}");
+            closing::tell_at_once(guard, case, record, true).await
         }
-        Ok(self.close(case, record, Told::Nothing).await)
     }
+}
 
-    /// The alert promised a way back, and there is none.
-    async fn tell_of_no_way_back(&self, record: &mut Record) -> Result<(), Error> {
-        let promised = record.undo.take();
-        let published = self.publish(record).await;
-        if published.is_err() {
-            record.undo = promised;
+/// Holds a discard that was about to begin, and reports that.
+pub(super) async fn hold(
+    guard: &Guard,
+    case: &Case<'_>,
+    mut planned: Planned,
+    interlock: Interlock,
+    why: &Error,
+) -> Result<Record, Error> {
+    planned.plan = held(interlock);
+    let mut record = planned.record(case.registration);
+    record.error = Some(why.to_string());
+    closing::tell(guard, case, record, true).await
+}
+
+/// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
+/// brought back, and that it did succeed, if people were told that it may not have.
+pub(crate) async fn complete(
+    guard: &Guard,
+    case: &Case<'_>,
+    turn: &Turn,
+    planned: Planned,
+    patience: &mut Patience,
+) -> Result<Record, Error> {
+    let Some(discard) = turn.entry.unfinished() else {
+        return leave(guard, case, planned).await;
+    };
+    let mut record = planned.record(case.registration);
+    // What the image was, and why it was discarded, nothing but the ledger knows any more.
+    let kept = &discard.record;
+    let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
+    record.name = text("name");
+    record.snapshot_id = text("snapshot_id");
+    record.undo = text("undo");
+    record.instance_store = record.undo.is_none();
+    record.actual = of_kept(kept, "actual");
+    record.expected = of_kept(kept, "expected");
+    record.rebuild = of_kept(kept, "rebuild");
+    record.fix = of_kept(kept, "fix").unwrap_or_default();
+    record.action = discard.deed();
+    record.discarded_as = text("verdict").map(|verdict| match text("kind") {
+        Some(kind) => format!("{verdict}/{kind}"),
+        None => verdict,
+    });
+    record.reason = format!(
+        "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record. It was \
+         discarded as {}",
+        record.reason,
+        text("reason").unwrap_or_else(|| "its record in the log says".into())
+    );
+    record.outcome = Some(Outcome::Done);
+    record.looked_again = Some(LookedAgain::Gone);
+    if record.action == Action::Deregister {
+        look_into_recycle_bin(guard, case.registration, &mut record, patience).await;
+    }
+    let no_way_back = record.recycle_bin == Some(RecycleBin::Absent) && record.undo.is_some();
+    if discard.doubted
+        && !no_way_back
+        && let Err(silence) = closing::publish(guard, &record).await
+    {
+        record.error = Some(silence.to_string());
+        guard.journal(case.delivery, record);
+        return Err(silence);
+    }
+    close_done(guard, case, record).await
+}
+
+/// Looks at the image again, until the mark can be read on it.
+pub(super) async fn marked(
+    guard: &Guard,
+    registration: &Registration,
+    patience: &mut Patience,
+) -> Result<Observation, Error> {
+    loop {
+        let observation = evaluation::observe(guard, registration, patience).await?;
+        match &observation {
+            Observation::Available(image) if !is_marked(image) => {}
+            _ => return Ok(observation),
         }
-        published
-    }
-
-    /// The hour has no place for the discard. People are told at once of the first such image of an hour, and
-    /// of later ones in a digest.
-    async fn hold_over_limit(
-        &self,
-        case: &Case<'_>,
-        turn: &Turn,
-        mut planned: Planned,
-        hour: &Hour,
-    ) -> Result<Record, Error> {
-        planned.plan = held(Interlock::Limit);
-        let record = planned.record(case.registration);
-        let id = &case.registration.image_id;
-        if turn.entry.was_told(&record.gist(), self.now()) {
-            return self.tell_at_once(case, record, true).await;
-        }
-        match self.ledger.is_first_over_limit(turn, hour).await {
-            Ok(false) => self.leave_to_digest(case, turn, record).await,
-            Ok(true) => self.tell_at_once(case, record, true).await,
-            Err(busy @ Error::Busy { .. }) => Err(busy),
-            // One message more is better than one image that nobody hears of.
-            Err(error) => {
-                tracing::warn!("whether {id} is the first over the limit is not known: {error}");
-                self.tell_at_once(case, record, true).await
-            }
+        if !patience.pause().await {
+            return Err(not_visible(
+                &registration.image_id,
+                format!("the tag {DISCARD_TAG} was written and does not show"),
+            ));
         }
     }
+}
 
-    /// Holds a discard that was about to begin, and reports that.
-    pub(super) async fn hold(
-        &self,
-        case: &Case<'_>,
-        mut planned: Planned,
-        interlock: Interlock,
-        why: &Error,
-    ) -> Result<Record, Error> {
-        planned.plan = held(interlock);
-        let mut record = planned.record(case.registration);
-        record.error = Some(why.to_string());
-        self.tell(case, record, true).await
-    }
-
-    /// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
-    /// brought back, and that it did succeed, if people were told that it may not have.
-    pub(crate) async fn complete(
-        &self,
-        case: &Case<'_>,
-        turn: &Turn,
-        planned: Planned,
-        patience: &mut Patience,
-    ) -> Result<Record, Error> {
-        let Some(discard) = turn.entry.unfinished() else {
-            return self.leave(case, planned).await;
-        };
-        let mut record = planned.record(case.registration);
-        // What the image was, and why it was discarded, nothing but the ledger knows any more.
-        let kept = &discard.record;
-        let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
-        record.name = text("name");
-        record.snapshot_id = text("snapshot_id");
-        record.undo = text("undo");
-        record.instance_store = record.undo.is_none();
-        record.actual = of_kept(kept, "actual");
-        record.expected = of_kept(kept, "expected");
-        record.rebuild = of_kept(kept, "rebuild");
-        record.fix = of_kept(kept, "fix").unwrap_or_default();
-        record.action = discard.deed();
-        record.discarded_as = text("verdict").map(|verdict| match text("kind") {
-            Some(kind) => format!("{verdict}/{kind}"),
-            None => verdict,
+/// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
+/// that stands afterwards may have been brought back. `may_have_acted`: whether EC2 may have done it.
+async fn take_away(
+    guard: &Guard,
+    case: &Case<'_>,
+    turn: &Turn,
+    note: &Note<'_>,
+    record: &mut Record,
+    may_have_acted: &mut bool,
+    patience: &mut Patience,
+) -> Result<(), NotDiscarded> {
+    if let Err(error) = guard.ledger.attempt(turn, note, record).await {
+        return Err(NotDiscarded {
+            error: passing(error),
+            stands: true,
+            refusal: None,
         });
-        record.reason = format!(
-            "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record. It was \
-             discarded as {}",
-            record.reason,
-            text("reason").unwrap_or_else(|| "its record in the log says".into())
-        );
+    }
+    let answer = ask_ec2(guard, case, record.action, may_have_acted, patience).await;
+    if answer.is_ok() {
+        // Said at once: no look that is slow or cut off changes it.
         record.outcome = Some(Outcome::Done);
-        record.looked_again = Some(LookedAgain::Gone);
-        if record.action == Action::Deregister {
-            self.look_into_recycle_bin(case.registration, &mut record, patience)
-                .await;
-        }
-        let no_way_back = record.recycle_bin == Some(RecycleBin::Absent) && record.undo.is_some();
-        if discard.doubted
-            && !no_way_back
-            && let Err(silence) = self.publish(&record).await
-        {
-            record.error = Some(silence.to_string());
-            self.journal(case.delivery, record);
-            return Err(silence);
-        }
-        self.close_done(case, record).await
     }
-
-    /// Looks at the image again, until the mark can be read on it.
-    pub(super) async fn marked(
-        &self,
-        registration: &Registration,
-        patience: &mut Patience,
-    ) -> Result<Observation, Error> {
-        loop {
-            let observation = self.observe(registration, patience).await?;
-            match &observation {
-                Observation::Available(image) if !is_marked(image) => {}
-                _ => return Ok(observation),
-            }
-            if !patience.pause().await {
-                return Err(not_visible(
-                    &registration.image_id,
-                    format!("the tag {DISCARD_TAG} was written and does not show"),
-                ));
-            }
-        }
-    }
-
-    /// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
-    /// that stands afterwards may have been brought back. `may_have_acted`: whether EC2 may have done it.
-    async fn take_away(
-        &self,
-        case: &Case<'_>,
-        turn: &Turn,
-        note: &Note<'_>,
-        record: &mut Record,
-        may_have_acted: &mut bool,
-        patience: &mut Patience,
-    ) -> Result<(), NotDiscarded> {
-        if let Err(error) = self.ledger.attempt(turn, note, record).await {
+    let done = answer.is_ok();
+    let in_doubt = *may_have_acted && !done;
+    let left = look_for(guard, case, record.action, done, in_doubt, patience).await;
+    let look = match (answer, left) {
+        (_, Left::Nothing) | (Ok(()), Left::OthersDeed) => LookedAgain::Gone,
+        (Ok(()), Left::Unknown) => LookedAgain::Unknown,
+        (Ok(()), Left::Image(_)) => LookedAgain::StillListed,
+        (Err(error), left @ (Left::Image(_) | Left::Unknown)) if !in_doubt => {
+            let protected = matches!(left, Left::Image(Some(image)) if image.is_protected());
             return Err(NotDiscarded {
-                error: passing(error),
+                refusal: refusal(&error, protected),
+                error,
                 stands: true,
+            });
+        }
+        // An image that EC2 lists may be one that it lists yet: whether an attempt whose answer was lost took
+        // it away shows when the event comes again.
+        (Err(error), _) => {
+            let call = match record.action {
+                Action::Disable => "ec2:DisableImage",
+                _ => "ec2:DeregisterImage",
+            };
+            let message = match error {
+                Error::Unavailable { message, .. } => message,
+                error => error.to_string(),
+            };
+            return Err(NotDiscarded {
+                error: Error::Unavailable {
+                    call,
+                    resource: case.registration.image_id.to_string(),
+                    message: format!("{message}; whether it was done all the same is not known"),
+                },
+                stands: false,
                 refusal: None,
             });
         }
-        let answer = self
-            .ask_ec2(case, record.action, may_have_acted, patience)
-            .await;
-        if answer.is_ok() {
-            // Said at once: no look that is slow or cut off changes it.
-            record.outcome = Some(Outcome::Done);
-        }
-        let done = answer.is_ok();
-        let in_doubt = *may_have_acted && !done;
-        let left = self
-            .look_for(case, record.action, done, in_doubt, patience)
-            .await;
-        let look = match (answer, left) {
-            (_, Left::Nothing) | (Ok(()), Left::OthersDeed) => LookedAgain::Gone,
-            (Ok(()), Left::Unknown) => LookedAgain::Unknown,
-            (Ok(()), Left::Image(_)) => LookedAgain::StillListed,
-            (Err(error), left @ (Left::Image(_) | Left::Unknown)) if !in_doubt => {
-                let protected = matches!(left, Left::Image(Some(image)) if image.is_protected());
-                return Err(NotDiscarded {
-                    refusal: refusal(&error, protected),
-                    error,
-                    stands: true,
-                });
-            }
-            // An image that EC2 lists may be one that it lists yet: whether an attempt whose answer was lost took
-            // it away shows when the event comes again.
-            (Err(error), _) => {
-                let call = match record.action {
-                    Action::Disable => "ec2:DisableImage",
-                    _ => "ec2:DeregisterImage",
-                };
-                let message = match error {
-                    Error::Unavailable { message, .. } => message,
-                    error => error.to_string(),
-                };
-                return Err(NotDiscarded {
-                    error: Error::Unavailable {
-                        call,
-                        resource: case.registration.image_id.to_string(),
-                        message: format!(
-                            "{message}; whether it was done all the same is not known"
-                        ),
-                    },
-                    stands: false,
-                    refusal: None,
-                });
-            }
+    };
+    record.outcome = Some(Outcome::Done);
+    record.looked_again = Some(look);
+    if record.action == Action::Deregister {
+        look_into_recycle_bin(guard, case.registration, record, patience).await;
+    }
+    Ok(())
+}
+
+/// Deregisters or disables the image, in several attempts while another may help. `may_have_acted`: whether
+/// EC2 may have done it, whatever the answer.
+async fn ask_ec2(
+    guard: &Guard,
+    case: &Case<'_>,
+    action: Action,
+    may_have_acted: &mut bool,
+    patience: &mut Patience,
+) -> Result<(), Error> {
+    let image = guard.name(case.registration);
+    let mut attempts = ATTEMPTS;
+    loop {
+        let before = *may_have_acted;
+        // If this is cut off, it may have.
+        *may_have_acted = true;
+        let answer = match action {
+            Action::Disable => guard.aws.disable_image(&image).await,
+            _ => guard.aws.deregister_image(&image).await,
         };
-        record.outcome = Some(Outcome::Done);
-        record.looked_again = Some(look);
-        if record.action == Action::Deregister {
-            self.look_into_recycle_bin(case.registration, record, patience)
-                .await;
-        }
-        Ok(())
-    }
-
-    /// Deregisters or disables the image, in several attempts while another may help. `may_have_acted`: whether
-    /// EC2 may have done it, whatever the answer.
-    async fn ask_ec2(
-        &self,
-        case: &Case<'_>,
-        action: Action,
-        may_have_acted: &mut bool,
-        patience: &mut Patience,
-    ) -> Result<(), Error> {
-        let image = self.name(case.registration);
-        let mut attempts = ATTEMPTS;
-        loop {
-            let before = *may_have_acted;
-            // If this is cut off, it may have.
-            *may_have_acted = true;
-            let answer = match action {
-                Action::Disable => self.aws.disable_image(&image).await,
-                _ => self.aws.deregister_image(&image).await,
-            };
-            let NotTaken {
-                error,
-                may_have_acted: acted,
-            } = match answer {
-                Ok(()) => return Ok(()),
-                Err(not_taken) => not_taken,
-            };
-            *may_have_acted = before || acted;
-            attempts -= 1;
-            match error {
-                // After an attempt whose answer was lost this says that it did it. By itself it says that the image is
-                // not there to be deregistered: why, a look shows.
-                Error::Refused { code, .. }
-                    if before
-                        && action == Action::Deregister
-                        && code == "InvalidAMIID.Unavailable" =>
-                {
-                    return Ok(());
-                }
-                // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
-                // once nobody promises.
-                Error::AccessDenied { .. } if patience.pause().await => attempts += 1,
-                Error::Unavailable { .. } if attempts > 0 => {
-                    let pause = BACKOFF * (ATTEMPTS - attempts);
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                }
-                error => return Err(error),
-            }
-        }
-    }
-
-    /// Looks what is left of an image that EC2 was asked to take away. `done`: it said that it did. `in_doubt`: it may
-    /// have, as an answer was lost; then it is looked several times, and into the Recycle Bin, which has what was
-    /// deregistered: EC2 lists such an image for a short while yet.
-    async fn look_for(
-        &self,
-        case: &Case<'_>,
-        action: Action,
-        done: bool,
-        in_doubt: bool,
-        patience: &mut Patience,
-    ) -> Left {
-        let id = &case.registration.image_id;
-        let left = loop {
-            let left = match (self.aws.describe_image(id).await, action) {
-                (Ok(Described::Disabled), Action::Disable)
-                | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => {
-                    Left::Nothing
-                }
-                (Ok(Described::Gone(_) | Described::NoImage), _) => Left::OthersDeed,
-                (Ok(Described::Available(image)), _) => Left::Image(Some(image)),
-                (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
-                    Left::Image(None)
-                }
-                (Ok(Described::NotFound), _) if done => Left::Nothing,
-                // Said of an image that was seen a moment ago, it proves nothing.
-                (Ok(Described::NotFound) | Err(_), _) => Left::Unknown,
-            };
-            if !in_doubt || matches!(left, Left::Nothing) || !patience.pause().await {
-                break left;
-            }
-        };
-        match left {
-            Left::Nothing => Left::Nothing,
-            left if in_doubt && action == Action::Deregister => {
-                match self.aws.recycle_bin(id).await {
-                    Ok(Some(_)) => Left::Nothing,
-                    Ok(None) | Err(_) => left,
-                }
-            }
-            left => left,
-        }
-    }
-
-    /// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an
-    /// error, to be tried again.
-    async fn not_discarded(
-        &self,
-        case: &Case<'_>,
-        turn: &Turn,
-        note: &Note<'_>,
-        mut record: Record,
-        not_discarded: NotDiscarded,
-    ) -> Result<Record, Error> {
-        let NotDiscarded {
+        let NotTaken {
             error,
-            stands,
-            refusal,
-        } = not_discarded;
-        record.outcome = Some(match refusal {
-            None => Outcome::Failed,
-            Some(_) => Outcome::Refused,
-        });
-        record.refusal = refusal;
-        record.error = Some(error.to_string());
-        record.undo = None;
-        // On record first, and side by side: time may be short, and neither waits for the other.
-        let record = self.journal(case.delivery, record);
-        let (published, noted) = tokio::join!(
-            Box::pin(self.publish(&record)),
-            Box::pin(self.ledger.doubt(turn, note, stands))
-        );
-        // What was refused is not tried again by itself, if people know.
-        let told = match (refusal, &published) {
-            (Some(_), Ok(())) => Told::Now(record.gist()),
-            _ => Told::Nothing,
+            may_have_acted: acted,
+        } = match answer {
+            Ok(()) => return Ok(()),
+            Err(not_taken) => not_taken,
         };
-        if let Err(unnoted) = noted {
-            // If it stands, it will be held the next time, as if somebody had brought it back.
-            tracing::error!("that it was not discarded could not be noted: {unnoted}");
-        }
-        self.keep(case, &record, told).await;
-        match (published, refusal) {
-            (Ok(()), Some(_)) => Ok(record),
-            (Ok(()), None) => Err(error),
-            (Err(silence), Some(_)) => Err(silence),
-            (Err(silence), None) => {
-                tracing::error!("nobody could be told of this: {silence}");
-                Err(error)
+        *may_have_acted = before || acted;
+        attempts -= 1;
+        match error {
+            // After an attempt whose answer was lost this says that it did it. By itself it says that the image is
+            // not there to be deregistered: why, a look shows.
+            Error::Refused { code, .. }
+                if before && action == Action::Deregister && code == "InvalidAMIID.Unavailable" =>
+            {
+                return Ok(());
             }
+            // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
+            // once nobody promises.
+            Error::AccessDenied { .. } if patience.pause().await => attempts += 1,
+            Error::Unavailable { .. } if attempts > 0 => {
+                let pause = BACKOFF * (ATTEMPTS - attempts);
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            }
+            error => return Err(error),
         }
     }
+}
 
-    /// Whether the image can be restored, and until when. A look that fails is not a failed
-    /// discard: the record then says that it is not known.
-    async fn look_into_recycle_bin(
-        &self,
-        registration: &Registration,
-        record: &mut Record,
-        patience: &mut Patience,
-    ) {
-        let (state, until): (_, Option<DateTime<Utc>>) = loop {
-            match self.aws.recycle_bin(&registration.image_id).await {
-                Ok(Some(until)) => break (RecycleBin::In, until),
-                // It may take a moment to get there.
-                Ok(None) if record.undo.is_some() && patience.pause().await => {}
-                Ok(None) => break (RecycleBin::Absent, None),
-                Err(error) => {
-                    let why = "whether the image is in the Recycle Bin is not known";
-                    record.error = Some(format!("{why}: {error}"));
-                    break (RecycleBin::Unknown, None);
-                }
+/// Looks what is left of an image that EC2 was asked to take away. `done`: it said that it did. `in_doubt`: it may
+/// have, as an answer was lost; then it is looked several times, and into the Recycle Bin, which has what was
+/// deregistered: EC2 lists such an image for a short while yet.
+async fn look_for(
+    guard: &Guard,
+    case: &Case<'_>,
+    action: Action,
+    done: bool,
+    in_doubt: bool,
+    patience: &mut Patience,
+) -> Left {
+    let id = &case.registration.image_id;
+    let left = loop {
+        let left = match (guard.aws.describe_image(id).await, action) {
+            (Ok(Described::Disabled), Action::Disable)
+            | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => Left::Nothing,
+            (Ok(Described::Gone(_) | Described::NoImage), _) => Left::OthersDeed,
+            (Ok(Described::Available(image)), _) => Left::Image(Some(image)),
+            (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
+                Left::Image(None)
             }
+            (Ok(Described::NotFound), _) if done => Left::Nothing,
+            // Said of an image that was seen a moment ago, it proves nothing.
+            (Ok(Described::NotFound) | Err(_), _) => Left::Unknown,
         };
-        record.recycle_bin = Some(state);
-        record.recoverable_until = until;
+        if !in_doubt || matches!(left, Left::Nothing) || !patience.pause().await {
+            break left;
+        }
+    };
+    match left {
+        Left::Nothing => Left::Nothing,
+        left if in_doubt && action == Action::Deregister => match guard.aws.recycle_bin(id).await {
+            Ok(Some(_)) => Left::Nothing,
+            Ok(None) | Err(_) => left,
+        },
+        left => left,
     }
+}
 
-    /// Leaves the image where it is: takes back the mark that this event left on it before things
-    /// changed, and tells people what the policy wants told. A discard that is only held keeps its
-    /// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
-    ///
-    /// # Errors
-    /// [`Error`], if nobody could be told, or if a discard is held only by what may be found out the next time.
-    pub(crate) async fn leave(&self, case: &Case<'_>, planned: Planned) -> Result<Record, Error> {
-        let registration = case.registration;
-        if let Observation::Available(image) = &planned.assessment.observation
-            && self.config.mode == Mode::Enforce
-            && planned.plan.action != Action::Hold
-            && is_marked(image)
-            && image.tags.get(RECORD_TAG) == Some(&registration.event_id)
-        {
-            let marks = marks(registration, &planned.assessment, WITHDRAWN_VALUE);
-            // A mark alone discards nothing: not to get rid of it is no reason not to tell.
-            if let Err(error) = self.aws.tag_image(&self.name(registration), &marks).await {
-                tracing::warn!("the mark on {} stays: {error}", registration.image_id);
+/// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an
+/// error, to be tried again.
+async fn close_not_discarded(
+    guard: &Guard,
+    case: &Case<'_>,
+    turn: &Turn,
+    note: &Note<'_>,
+    mut record: Record,
+    not_discarded: NotDiscarded,
+) -> Result<Record, Error> {
+    let NotDiscarded {
+        error,
+        stands,
+        refusal,
+    } = not_discarded;
+    record.outcome = Some(match refusal {
+        None => Outcome::Failed,
+        Some(_) => Outcome::Refused,
+    });
+    record.refusal = refusal;
+    record.error = Some(error.to_string());
+    record.undo = None;
+    // On record first, and side by side: time may be short, and neither waits for the other.
+    let record = guard.journal(case.delivery, record);
+    let (published, noted) = tokio::join!(
+        Box::pin(closing::publish(guard, &record)),
+        Box::pin(guard.ledger.doubt(turn, note, stands))
+    );
+    // What was refused is not tried again by itself, if people know.
+    let told = match (refusal, &published) {
+        (Some(_), Ok(())) => Told::Now(record.gist()),
+        _ => Told::Nothing,
+    };
+    if let Err(unnoted) = noted {
+        // If it stands, it will be held the next time, as if somebody had brought it back.
+        tracing::error!("that it was not discarded could not be noted: {unnoted}");
+    }
+    closing::keep(guard, case, &record, told).await;
+    match (published, refusal) {
+        (Ok(()), Some(_)) => Ok(record),
+        (Ok(()), None) => Err(error),
+        (Err(silence), Some(_)) => Err(silence),
+        (Err(silence), None) => {
+            tracing::error!("nobody could be told of this: {silence}");
+            Err(error)
+        }
+    }
+}
+
+/// Whether the image can be restored, and until when. A look that fails is not a failed
+/// discard: the record then says that it is not known.
+async fn look_into_recycle_bin(
+    guard: &Guard,
+    registration: &Registration,
+    record: &mut Record,
+    patience: &mut Patience,
+) {
+    let (state, until): (_, Option<DateTime<Utc>>) = loop {
+        match guard.aws.recycle_bin(&registration.image_id).await {
+            Ok(Some(until)) => break (RecycleBin::In, until),
+            // It may take a moment to get there.
+            Ok(None) if record.undo.is_some() && patience.pause().await => {}
+            Ok(None) => break (RecycleBin::Absent, None),
+            Err(error) => {
+                let why = "whether the image is in the Recycle Bin is not known";
+                record.error = Some(format!("{why}: {error}"));
+                break (RecycleBin::Unknown, None);
             }
         }
-        let mut record = planned.record(registration);
-        if record.held_by.contains(&Interlock::LedgerUnavailable)
-            && let Err(unreachable) = &case.turn
-        {
-            record.error = Some(unreachable.to_string());
+    };
+    record.recycle_bin = Some(state);
+    record.recoverable_until = until;
+}
+
+/// Leaves the image where it is: takes back the mark that this event left on it before things
+/// changed, and tells people what the policy wants told. A discard that is only held keeps its
+/// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
+///
+/// # Errors
+/// [`Error`], if nobody could be told, or if a discard is held only by what may be found out the next time.
+pub(crate) async fn leave(
+    guard: &Guard,
+    case: &Case<'_>,
+    planned: Planned,
+) -> Result<Record, Error> {
+    let registration = case.registration;
+    if let Observation::Available(image) = &planned.assessment.observation
+        && guard.config.mode == Mode::Enforce
+        && planned.plan.action != Action::Hold
+        && is_marked(image)
+        && image.tags.get(RECORD_TAG) == Some(&registration.event_id)
+    {
+        let marks = marks(registration, &planned.assessment, WITHDRAWN_VALUE);
+        // A mark alone discards nothing: not to get rid of it is no reason not to tell.
+        if let Err(error) = guard.aws.tag_image(&guard.name(registration), &marks).await {
+            tracing::warn!("the mark on {} stays: {error}", registration.image_id);
         }
-        let record = self.tell(case, record, planned.plan.tell).await?;
-        match planned.may_pass(self.is_worth_another_look(case, &planned)) {
-            true => Err(Error::NotFoundOut {
-                image: registration.image_id.to_string(),
-                why: record.unknown(),
-            }),
-            false => Ok(record),
-        }
+    }
+    let mut record = planned.record(registration);
+    if record.held_by.contains(&Interlock::LedgerUnavailable)
+        && let Err(unreachable) = &case.turn
+    {
+        record.error = Some(unreachable.to_string());
+    }
+    let record = closing::tell(guard, case, record, planned.plan.tell).await?;
+    match planned.may_pass(evaluation::is_worth_another_look(guard, case, &planned)) {
+        true => Err(Error::NotFoundOut {
+            image: registration.image_id.to_string(),
+            why: record.unknown(),
+        }),
+        false => Ok(record),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::plan::Circumstances;
 use crate::plan::Interlock;
 use crate::plan::Plan;
 use crate::plan::Surroundings;
-use crate::plan::plan;
 use crate::plan::wrong_clock;
 use crate::record::Rebuild;
 use crate::record::Record;
@@ -57,230 +56,227 @@ pub(crate) struct Planned {
     pub(crate) doubts: Vec<String>,
 }
 
-impl Guard {
-    /// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.
-    pub(crate) async fn observe(
-        &self,
-        registration: &Registration,
-        patience: &mut Patience,
-    ) -> Result<Observation, Error> {
-        let id = &registration.image_id;
-        let old = is_old(registration, self.now());
-        let mut asked = false;
-        loop {
-            let why = match observed(self.aws.describe_image(id).await?) {
-                Ok(observation) => return Ok(observation),
-                Err(Unseen::There(why)) => why,
-                Err(Unseen::Unknown(_)) if old => {
-                    let why =
-                        "EC2 knows no such image, more than ten minutes after the event".into();
-                    return Ok(Observation::Gone {
-                        why,
-                        disabled: false,
-                    });
-                }
-                // What the guard took away itself does not appear any more.
-                Err(Unseen::Unknown(why)) => match self.took_away(registration, &mut asked).await {
-                    Some(gone) => return Ok(gone),
-                    None => why,
-                },
-            };
-            if !patience.pause().await {
-                return Err(not_visible(id, why));
+/// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.
+pub(crate) async fn observe(
+    guard: &Guard,
+    registration: &Registration,
+    patience: &mut Patience,
+) -> Result<Observation, Error> {
+    let id = &registration.image_id;
+    let old = is_old(registration, guard.now());
+    let mut asked = false;
+    loop {
+        let why = match observed(guard.aws.describe_image(id).await?) {
+            Ok(observation) => return Ok(observation),
+            Err(Unseen::There(why)) => why,
+            Err(Unseen::Unknown(_)) if old => {
+                let why = "EC2 knows no such image, more than ten minutes after the event".into();
+                return Ok(Observation::Gone {
+                    why,
+                    disabled: false,
+                });
             }
+            // What the guard took away itself does not appear any more.
+            Err(Unseen::Unknown(why)) => match took_away(guard, registration, &mut asked).await {
+                Some(gone) => return Ok(gone),
+                None => why,
+            },
+        };
+        if !patience.pause().await {
+            return Err(not_visible(id, why));
         }
     }
+}
 
-    /// That the guard discarded an image which EC2 does not show, if the ledger has it. It is asked once.
-    async fn took_away(
-        &self,
-        registration: &Registration,
-        asked: &mut bool,
-    ) -> Option<Observation> {
-        if std::mem::replace(asked, true) {
-            return None;
-        }
-        // A ledger that can not be reached says nothing: then it is waited for as for any other image.
-        let turn = self.ledger.look(registration).await.ok()?;
-        let at = turn.entry.attempted?;
-        let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let why = match turn.entry.unfinished() {
-            None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
-            // It may not have been carried out, and EC2 may not show the image for a moment.
-            Some(_) => {
-                let bin = self.aws.recycle_bin(&registration.image_id).await;
-                bin.ok()??;
-                format!("it is in the Recycle Bin, and the guard began to discard it at {at}")
-            }
-        };
-        Some(Observation::Gone {
-            why,
-            disabled: false,
-        })
+/// That the guard discarded an image which EC2 does not show, if the ledger has it. It is asked once.
+async fn took_away(
+    guard: &Guard,
+    registration: &Registration,
+    asked: &mut bool,
+) -> Option<Observation> {
+    if std::mem::replace(asked, true) {
+        return None;
     }
+    // A ledger that can not be reached says nothing: then it is waited for as for any other image.
+    let turn = guard.ledger.look(registration).await.ok()?;
+    let at = turn.entry.attempted?;
+    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let why = match turn.entry.unfinished() {
+        None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
+        // It may not have been carried out, and EC2 may not show the image for a moment.
+        Some(_) => {
+            let bin = guard.aws.recycle_bin(&registration.image_id).await;
+            bin.ok()??;
+            format!("it is in the Recycle Bin, and the guard began to discard it at {at}")
+        }
+    };
+    Some(Observation::Gone {
+        why,
+        disabled: false,
+    })
+}
 
-    /// Tags come late: a young image counts for nothing but what no later tag can change.
-    pub(super) fn settled(
-        &self,
-        registration: &Registration,
-        assessment: &Assessment,
-    ) -> Result<(), Error> {
-        let declared = assessment.expectation.decided_by_declaration()
-            && !self.policy.names_product_codes_by_tag();
-        let created = match (&assessment.observation, assessment.judgement.verdict) {
-            (_, Verdict::Verified) if declared => return Ok(()),
-            (_, Verdict::Exempt) => return Ok(()),
-            (Observation::Available(image), _) => image.created.unwrap_or(registration.time),
-            (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
-        };
-        let age = self.now() - created;
-        // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
-        if age < -AHEAD {
-            return Ok(());
-        }
-        let age_seconds = age.num_seconds();
-        let settle_seconds = self.config.settle.as_secs();
-        if u64::try_from(age_seconds).unwrap_or(0) >= settle_seconds {
-            return Ok(());
-        }
-        Err(Error::NotSettled {
-            image: registration.image_id.to_string(),
-            age_seconds,
-            settle_seconds,
-        })
+/// Tags come late: a young image counts for nothing but what no later tag can change.
+pub(super) fn settled(
+    guard: &Guard,
+    registration: &Registration,
+    assessment: &Assessment,
+) -> Result<(), Error> {
+    let declared = assessment.expectation.decided_by_declaration()
+        && !guard.policy.names_product_codes_by_tag();
+    let created = match (&assessment.observation, assessment.judgement.verdict) {
+        (_, Verdict::Verified) if declared => return Ok(()),
+        (_, Verdict::Exempt) => return Ok(()),
+        (Observation::Available(image), _) => image.created.unwrap_or(registration.time),
+        (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
+    };
+    let age = guard.now() - created;
+    // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
+    if age < -AHEAD {
+        return Ok(());
     }
-
-    /// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
-    pub(crate) async fn plan(
-        &self,
-        case: &Case<'_>,
-        assessment: Assessment,
-        around: Option<Surroundings>,
-    ) -> Planned {
-        let verdict = assessment.judgement.verdict;
-        let surroundings = match (&assessment.observation, around) {
-            (_, Some(around)) => Some(around),
-            (Observation::Available(image), None) if verdict.calls_for_discard() => {
-                Some(self.look_around(case, image).await)
-            }
-            _ => None,
-        };
-        let past = case.turn.as_ref().ok().map(|turn| turn.entry.history());
-        let circumstances = Circumstances {
-            mode: self.config.mode,
-            now: self.now(),
-            registration: case.registration,
-            observation: &assessment.observation,
-            expectation: &assessment.expectation,
-            surroundings: surroundings.as_ref(),
-            past: past.as_ref(),
-        };
-        let plan = plan(verdict, &circumstances, &self.policy);
-        let doubts = doubts(&circumstances, &plan);
-        let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
-            true => Some(what_was_before(case, surroundings.as_ref())),
-            false => None,
-        };
-        Planned {
-            assessment,
-            surroundings,
-            plan,
-            before,
-            doubts,
-        }
+    let age_seconds = age.num_seconds();
+    let settle_seconds = guard.config.settle.as_secs();
+    if u64::try_from(age_seconds).unwrap_or(0) >= settle_seconds {
+        return Ok(());
     }
+    Err(Error::NotSettled {
+        image: registration.image_id.to_string(),
+        age_seconds,
+        settle_seconds,
+    })
+}
 
-    /// Looks at what a discard depends on besides the image.
-    pub(super) async fn look_around(&self, case: &Case<'_>, image: &Image) -> Surroundings {
-        let name = self.name(case.registration);
-        let discarded_sibling = async {
-            match (&case.turn, image.registered_from()) {
-                (Ok(turn), Some(source)) => self.ledger.first_discard_of(turn, source).await,
-                // That the ledger can not be reached is known already.
-                (Err(_), _) | (_, None) => Ok(None),
-            }
-        };
-        let launch_permissions = async {
-            // Others' images do not say, and are not discarded anyway.
-            match image.owner.as_deref() == Some(case.registration.account.as_str()) {
-                true => self.aws.launch_permissions(&name).await,
-                false => Ok(Vec::new()),
-            }
-        };
-        let listeners = async {
-            match &self.config.alert_topic {
-                Some(topic) => self.aws.confirmed_subscriptions(topic).await,
-                // Then nobody is told, and so nothing discarded: it is only asked what would be.
-                None => Ok(1),
-            }
-        };
-        let way_back = async {
-            match self.recycle_bin_rule() {
-                Some(rule) => self.way_back.check(&self.aws, rule).await,
-                None => Ok(()),
-            }
-        };
-        // Boxed: the SDK's futures are large.
-        let (references, listeners, way_back, launch_permissions, discarded_sibling) = tokio::join!(
-            Box::pin(self.aws.image_references(&name)),
-            Box::pin(listeners),
-            Box::pin(way_back),
-            Box::pin(launch_permissions),
-            Box::pin(discarded_sibling),
-        );
-        let may_pass = [
-            (Interlock::InUse, references.as_ref().err()),
-            (Interlock::NobodyListening, listeners.as_ref().err()),
-            (Interlock::Uncaptured, launch_permissions.as_ref().err()),
-            (
-                Interlock::LedgerUnavailable,
-                discarded_sibling.as_ref().err(),
-            ),
-            (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
-        ];
-        let not_yet = way_back.as_ref().is_err_and(|hindrance| hindrance.passes);
-        Surroundings {
-            may_pass: may_pass
-                .into_iter()
-                .filter(|(interlock, error)| {
-                    let of_ledger = *interlock == Interlock::LedgerUnavailable;
-                    error.is_some_and(|error| match error {
-                        // An item that cannot be read: no later try reads more.
-                        Error::NotPossible { .. } => false,
-                        error => of_ledger || !error.needs_a_person(),
-                    })
+/// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
+pub(crate) async fn plan(
+    guard: &Guard,
+    case: &Case<'_>,
+    assessment: Assessment,
+    around: Option<Surroundings>,
+) -> Planned {
+    let verdict = assessment.judgement.verdict;
+    let surroundings = match (&assessment.observation, around) {
+        (_, Some(around)) => Some(around),
+        (Observation::Available(image), None) if verdict.calls_for_discard() => {
+            Some(look_around(guard, case, image).await)
+        }
+        _ => None,
+    };
+    let past = case.turn.as_ref().ok().map(|turn| turn.entry.history());
+    let circumstances = Circumstances {
+        mode: guard.config.mode,
+        now: guard.now(),
+        registration: case.registration,
+        observation: &assessment.observation,
+        expectation: &assessment.expectation,
+        surroundings: surroundings.as_ref(),
+        past: past.as_ref(),
+    };
+    let plan = crate::plan::plan(verdict, &circumstances, &guard.policy);
+    let doubts = doubts(&circumstances, &plan);
+    let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
+        true => Some(what_was_before(case, surroundings.as_ref())),
+        false => None,
+    };
+    Planned {
+        assessment,
+        surroundings,
+        plan,
+        before,
+        doubts,
+    }
+}
+
+/// Looks at what a discard depends on besides the image.
+pub(super) async fn look_around(guard: &Guard, case: &Case<'_>, image: &Image) -> Surroundings {
+    let name = guard.name(case.registration);
+    let discarded_sibling = async {
+        match (&case.turn, image.registered_from()) {
+            (Ok(turn), Some(source)) => guard.ledger.first_discard_of(turn, source).await,
+            // That the ledger can not be reached is known already.
+            (Err(_), _) | (_, None) => Ok(None),
+        }
+    };
+    let launch_permissions = async {
+        // Others' images do not say, and are not discarded anyway.
+        match image.owner.as_deref() == Some(case.registration.account.as_str()) {
+            true => guard.aws.launch_permissions(&name).await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let listeners = async {
+        match &guard.config.alert_topic {
+            Some(topic) => guard.aws.confirmed_subscriptions(topic).await,
+            // Then nobody is told, and so nothing discarded: it is only asked what would be.
+            None => Ok(1),
+        }
+    };
+    let way_back = async {
+        match guard.recycle_bin_rule() {
+            Some(rule) => guard.way_back.check(&guard.aws, rule).await,
+            None => Ok(()),
+        }
+    };
+    // Boxed: the SDK's futures are large.
+    let (references, listeners, way_back, launch_permissions, discarded_sibling) = tokio::join!(
+        Box::pin(guard.aws.image_references(&name)),
+        Box::pin(listeners),
+        Box::pin(way_back),
+        Box::pin(launch_permissions),
+        Box::pin(discarded_sibling),
+    );
+    let may_pass = [
+        (Interlock::InUse, references.as_ref().err()),
+        (Interlock::NobodyListening, listeners.as_ref().err()),
+        (Interlock::Uncaptured, launch_permissions.as_ref().err()),
+        (
+            Interlock::LedgerUnavailable,
+            discarded_sibling.as_ref().err(),
+        ),
+        (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
+    ];
+    let not_yet = way_back.as_ref().is_err_and(|hindrance| hindrance.passes);
+    Surroundings {
+        may_pass: may_pass
+            .into_iter()
+            .filter(|(interlock, error)| {
+                let of_ledger = *interlock == Interlock::LedgerUnavailable;
+                error.is_some_and(|error| match error {
+                    // An item that cannot be read: no later try reads more.
+                    Error::NotPossible { .. } => false,
+                    error => of_ledger || !error.needs_a_person(),
                 })
-                .map(|(interlock, _)| interlock)
-                .chain(not_yet.then_some(Interlock::NoWayBack))
-                .collect(),
-            way_back: way_back.map_err(|hindrance| hindrance.why),
-            references: references.map_err(|error| error.to_string()),
-            listeners: listeners.map_err(|error| error.to_string()),
-            launch_permissions: launch_permissions.map_err(|error| error.to_string()),
-            discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
-        }
+            })
+            .map(|(interlock, _)| interlock)
+            .chain(not_yet.then_some(Interlock::NoWayBack))
+            .collect(),
+        way_back: way_back.map_err(|hindrance| hindrance.why),
+        references: references.map_err(|error| error.to_string()),
+        listeners: listeners.map_err(|error| error.to_string()),
+        launch_permissions: launch_permissions.map_err(|error| error.to_string()),
+        discarded_sibling: discarded_sibling.map_err(|error| error.to_string()),
     }
+}
 
-    /// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
-    pub(crate) fn is_worth_another_look(&self, case: &Case<'_>, planned: &Planned) -> bool {
-        let image = planned.assessment.observation.image();
-        let created = image.and_then(|image| image.created);
-        let settled = self.settled_since(created.unwrap_or(case.registration.time));
-        settled.is_none_or(|settled| settled < ANOTHER_LOOK)
-    }
+/// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
+pub(crate) fn is_worth_another_look(guard: &Guard, case: &Case<'_>, planned: &Planned) -> bool {
+    let image = planned.assessment.observation.image();
+    let created = image.and_then(|image| image.created);
+    let settled = settled_since(guard, created.unwrap_or(case.registration.time));
+    settled.is_none_or(|settled| settled < ANOTHER_LOOK)
+}
 
-    /// For how long an image of this time has been settled: less than nothing, if it is not yet. `None` for a settle time
-    /// without end.
-    pub(crate) fn settled_since(&self, time: DateTime<Utc>) -> Option<TimeDelta> {
-        let settle = TimeDelta::from_std(self.config.settle).unwrap_or(TimeDelta::MAX);
-        (self.now() - time).checked_sub(&settle)
-    }
+/// For how long an image of this time has been settled: less than nothing, if it is not yet. `None` for a settle time
+/// without end.
+pub(crate) fn settled_since(guard: &Guard, time: DateTime<Utc>) -> Option<TimeDelta> {
+    let settle = TimeDelta::from_std(guard.config.settle).unwrap_or(TimeDelta::MAX);
+    (guard.now() - time).checked_sub(&settle)
+}
 
-    /// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
-    pub(super) fn no_other_event_may_come(&self, registration: &Registration) -> bool {
-        let settled = self.settled_since(registration.time);
-        is_old(registration, self.now()) && settled.is_some_and(|settled| settled > OTHER_EVENT)
-    }
+/// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
+pub(super) fn no_other_event_may_come(guard: &Guard, registration: &Registration) -> bool {
+    let settled = settled_since(guard, registration.time);
+    is_old(registration, guard.now()) && settled.is_some_and(|settled| settled > OTHER_EVENT)
 }
 
 /// Why what EC2 says of an image is nothing to judge by.

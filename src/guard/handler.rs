@@ -11,10 +11,14 @@ use crate::event;
 use crate::event::Incoming;
 use crate::event::RegisteredBy;
 use crate::event::Registration;
+use crate::guard::audit;
+use crate::guard::digest;
 use crate::guard::evaluation::observed;
+use crate::guard::registration;
 use crate::guard::registration::Known;
 use crate::guard::self_test;
 use crate::guard::self_test::Report;
+use crate::guard::settling;
 use crate::ids::AmiId;
 use crate::invocation::Delivery;
 use crate::invocation::in_time;
@@ -99,15 +103,15 @@ impl Guard {
         let span = tracing::error_span!("invocation", requestId = delivery.request_id);
         let work = async {
             let answer = match input.get_mut("Records").map(Value::take) {
-                Some(messages) => self.batch(messages, &delivery).await,
+                Some(messages) => batch(self, messages, &delivery).await,
                 None => match self_test::order(&input) {
                     Some(Ok(order)) => {
-                        let report = self.test_itself(order, &delivery).await;
+                        let report = self_test::test_itself(self, order, &delivery).await;
                         Ok(Answer::SelfTest(Box::new(report)))
                     }
                     Some(Err(error)) => Err(self.failed(&delivery, None, None, error)),
                     None => {
-                        let record = self.process(self.arrival(input), &delivery).await;
+                        let record = process(self, arrival(self, input), &delivery).await;
                         record.map(|record| Answer::Record(Box::new(record)))
                     }
                 },
@@ -118,242 +122,244 @@ impl Guard {
         };
         work.instrument(span).await
     }
+}
 
-    /// Processes a batch's messages, many side by side and each by itself: what one does, a panic included, does not touch the
-    /// others. Those about one image go one after the other, first the one that says who registered it.
-    pub(super) async fn batch(
-        self: &Arc<Self>,
-        messages: Value,
-        delivery: &Delivery,
-    ) -> Result<Answer, Error> {
-        let malformed = |what: &str| {
-            let error = Error::MalformedEvent(what.into());
-            self.failed(delivery, None, None, error)
-        };
-        let Value::Array(messages) = messages else {
-            return Err(malformed("Records is not a list"));
-        };
-        if messages.len() > MOST_MESSAGES {
-            let number = messages.len();
-            let what = format!("Records has {number} messages; accepted are up to {MOST_MESSAGES}");
-            return Err(malformed(&what));
-        }
-        let mut ids = Vec::new();
-        let mut by_image: Vec<Vec<(Arrival, Delivery)>> = Vec::new();
-        let mut places: HashMap<AmiId, usize> = HashMap::new();
-        for message in messages {
-            let id = message.get("messageId").and_then(Value::as_str);
-            // Without an id the message could not be reported as failed, and would be lost.
-            let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
-            let receipt = message.get("receiptHandle").and_then(Value::as_str);
-            let delivery = Delivery {
-                message_id: Some(id.to_owned()),
-                receipt_handle: receipt.map(str::to_owned),
-                ..delivery.clone()
-            };
-            ids.push(id.to_owned());
-            let arrival = self.arrival_of(message);
-            let next = by_image.len();
-            let place = match arrival.image() {
-                Some(image) => *places.entry(image.clone()).or_insert(next),
-                None => next,
-            };
-            match by_image.get_mut(place) {
-                Some(group) => group.push((arrival, delivery)),
-                None => by_image.push(vec![(arrival, delivery)]),
-            }
-        }
-        for group in &mut by_image {
-            group.sort_by_key(|(arrival, _)| !arrival.says_who());
-        }
-        self.look_at_all(&mut by_image).await;
-        let one_after_the_other = |group: Vec<(Arrival, Delivery)>| async {
-            let mut failed = Vec::new();
-            for (arrival, delivery) in group {
-                if !self.survives(arrival, &delivery).await {
-                    failed.extend(delivery.message_id);
-                }
-            }
-            failed
-        };
-        let groups = stream::iter(by_image).map(one_after_the_other);
-        let failed: Vec<Vec<String>> = groups.buffer_unordered(SIDE_BY_SIDE).collect().await;
-        let failed: BTreeSet<String> = failed.into_iter().flatten().collect();
-        ids.retain(|id| failed.contains(id));
-        let failures = ids.into_iter().map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
-        });
-        let mut response = SqsBatchResponse::default();
-        response.batch_item_failures = failures.collect();
-        Ok(Answer::Batch(response))
+/// Processes a batch's messages, many side by side and each by itself: what one does, a panic included, does not touch the
+/// others. Those about one image go one after the other, first the one that says who registered it.
+pub(super) async fn batch(
+    guard: &Arc<Guard>,
+    messages: Value,
+    delivery: &Delivery,
+) -> Result<Answer, Error> {
+    let malformed = |what: &str| {
+        let error = Error::MalformedEvent(what.into());
+        guard.failed(delivery, None, None, error)
+    };
+    let Value::Array(messages) = messages else {
+        return Err(malformed("Records is not a list"));
+    };
+    if messages.len() > MOST_MESSAGES {
+        let number = messages.len();
+        let what = format!("Records has {number} messages; accepted are up to {MOST_MESSAGES}");
+        return Err(malformed(&what));
     }
+    let mut ids = Vec::new();
+    let mut by_image: Vec<Vec<(Arrival, Delivery)>> = Vec::new();
+    let mut places: HashMap<AmiId, usize> = HashMap::new();
+    for message in messages {
+        let id = message.get("messageId").and_then(Value::as_str);
+        // Without an id the message could not be reported as failed, and would be lost.
+        let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
+        let receipt = message.get("receiptHandle").and_then(Value::as_str);
+        let delivery = Delivery {
+            message_id: Some(id.to_owned()),
+            receipt_handle: receipt.map(str::to_owned),
+            ..delivery.clone()
+        };
+        ids.push(id.to_owned());
+        let arrival = arrival_of(guard, message);
+        let next = by_image.len();
+        let place = match arrival.image() {
+            Some(image) => *places.entry(image.clone()).or_insert(next),
+            None => next,
+        };
+        match by_image.get_mut(place) {
+            Some(group) => group.push((arrival, delivery)),
+            None => by_image.push(vec![(arrival, delivery)]),
+        }
+    }
+    for group in &mut by_image {
+        group.sort_by_key(|(arrival, _)| !arrival.says_who());
+    }
+    look_at_all(guard, &mut by_image).await;
+    let one_after_the_other = |group: Vec<(Arrival, Delivery)>| async {
+        let mut failed = Vec::new();
+        for (arrival, delivery) in group {
+            if !survives(guard, arrival, &delivery).await {
+                failed.extend(delivery.message_id);
+            }
+        }
+        failed
+    };
+    let groups = stream::iter(by_image).map(one_after_the_other);
+    let failed: Vec<Vec<String>> = groups.buffer_unordered(SIDE_BY_SIDE).collect().await;
+    let failed: BTreeSet<String> = failed.into_iter().flatten().collect();
+    ids.retain(|id| failed.contains(id));
+    let failures = ids.into_iter().map(|id| {
+        let mut failure = BatchItemFailure::default();
+        failure.item_identifier = id;
+        failure
+    });
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failures.collect();
+    Ok(Answer::Batch(response))
+}
 
-    /// Finds out, of the images of a batch together, what each must be judged by: one call for what would be one of each.
-    /// What is not found out in this way is asked for each image by itself.
-    async fn look_at_all(self: &Arc<Self>, by_image: &mut [Vec<(Arrival, Delivery)>]) {
-        let first = |group: &Vec<(Arrival, Delivery)>| group.first()?.0.registration().cloned();
-        let registrations: Vec<Registration> = by_image.iter().filter_map(first).collect();
-        if registrations.len() < 2 {
+/// Finds out, of the images of a batch together, what each must be judged by: one call for what would be one of each.
+/// What is not found out in this way is asked for each image by itself.
+async fn look_at_all(guard: &Arc<Guard>, by_image: &mut [Vec<(Arrival, Delivery)>]) {
+    let first = |group: &Vec<(Arrival, Delivery)>| group.first()?.0.registration().cloned();
+    let registrations: Vec<Registration> = by_image.iter().filter_map(first).collect();
+    if registrations.len() < 2 {
+        return;
+    }
+    let guard = Arc::clone(guard);
+    let mut looking = JoinSet::new();
+    looking.spawn(async move {
+        let mut known = BTreeMap::new();
+        // What is known when the time is over, is.
+        let all = Box::pin(find_out(&guard, registrations, &mut known));
+        let _over = tokio::time::timeout(TOGETHER, all).await;
+        known
+    });
+    let mut known = match looking.join_next().await {
+        Some(Ok(known)) => known,
+        // The image that it was about shows when each is dealt with by itself.
+        Some(Err(panic)) => {
+            tracing::error!("the images of a batch could not be looked at together: {panic}");
             return;
         }
-        let guard = Arc::clone(self);
-        let mut looking = JoinSet::new();
-        looking.spawn(async move {
-            let mut known = BTreeMap::new();
-            // What is known when the time is over, is.
-            let all = Box::pin(guard.find_out(registrations, &mut known));
-            let _over = tokio::time::timeout(TOGETHER, all).await;
-            known
-        });
-        let mut known = match looking.join_next().await {
-            Some(Ok(known)) => known,
-            // The image that it was about shows when each is dealt with by itself.
-            Some(Err(panic)) => {
-                tracing::error!("the images of a batch could not be looked at together: {panic}");
-                return;
-            }
-            None => return,
-        };
-        for group in by_image {
-            if let Some((arrival, _)) = group.first_mut()
-                && let Some(image) = arrival.image()
-            {
-                arrival.known = known.remove(image);
-            }
+        None => return,
+    };
+    for group in by_image {
+        if let Some((arrival, _)) = group.first_mut()
+            && let Some(image) = arrival.image()
+        {
+            arrival.known = known.remove(image);
         }
     }
+}
 
-    async fn find_out(&self, registrations: Vec<Registration>, known: &mut BTreeMap<AmiId, Known>) {
-        let ids: Vec<&str> = registrations
-            .iter()
-            .map(|it| it.image_id.as_str())
-            .collect();
-        let Ok(described) = self.aws.describe_own_images(&ids).await else {
-            return;
-        };
-        let mut observations: BTreeMap<AmiId, Observation> = described
-            .into_iter()
-            .filter_map(|(id, described)| Some((id, observed(described).ok()?)))
-            .collect();
-        let mut seen = Vec::new();
-        for registration in registrations {
-            if let Some(observation) = observations.remove(&registration.image_id) {
-                let own = Known {
-                    observation: observation.clone(),
-                    traces: None,
-                };
-                known.insert(registration.image_id.clone(), own);
-                seen.push((registration, observation));
-            }
-        }
-        let asked = Arc::new(Ahead::default());
-        self.assess_all(seen, &asked, false, |registration, assessment| {
-            if let Some(known) = known.get_mut(&registration.image_id) {
-                known.traces = assessment.traces.map(Traces::of_a_moment_ago);
-            }
-        })
-        .await;
-    }
-
-    /// Processes a message, and says whether it came to an end, which a panic is not. The log knows why it did not.
-    async fn survives(self: &Arc<Self>, arrival: Arrival, delivery: &Delivery) -> bool {
-        let span = tracing::error_span!("message", message_id = delivery.message_id);
-        let (guard, own) = (Arc::clone(self), delivery.clone());
-        // Ends with this one, as a task by itself would not.
-        let mut task = JoinSet::new();
-        task.spawn(async move { guard.process(arrival, &own).await.is_ok() }.instrument(span));
-        match task.join_next().await {
-            Some(Ok(ended_well)) => ended_well,
-            Some(Err(panic)) => {
-                let failure = Failure {
-                    event_id: None,
-                    image_id: None,
-                    error_type: "Panic",
-                    message: &panic.to_string(),
-                    needs_a_person: true,
-                };
-                (self.journal)(delivery, Line::Failure(failure));
-                false
-            }
-            None => false,
+async fn find_out(
+    guard: &Guard,
+    registrations: Vec<Registration>,
+    known: &mut BTreeMap<AmiId, Known>,
+) {
+    let ids: Vec<&str> = registrations
+        .iter()
+        .map(|it| it.image_id.as_str())
+        .collect();
+    let Ok(described) = guard.aws.describe_own_images(&ids).await else {
+        return;
+    };
+    let mut observations: BTreeMap<AmiId, Observation> = described
+        .into_iter()
+        .filter_map(|(id, described)| Some((id, observed(described).ok()?)))
+        .collect();
+    let mut seen = Vec::new();
+    for registration in registrations {
+        if let Some(observation) = observations.remove(&registration.image_id) {
+            let own = Known {
+                observation: observation.clone(),
+                traces: None,
+            };
+            known.insert(registration.image_id.clone(), own);
+            seen.push((registration, observation));
         }
     }
+    let asked = Arc::new(Ahead::default());
+    audit::assess_all(guard, seen, &asked, false, |registration, assessment| {
+        if let Some(known) = known.get_mut(&registration.image_id) {
+            known.traces = assessment.traces.map(Traces::of_a_moment_ago);
+        }
+    })
+    .await;
+}
 
-    /// The event in an SQS message.
-    fn arrival_of(&self, message: Value) -> Arrival {
-        let event = serde_json::from_value(message)
-            .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))
-            .and_then(|message: SqsMessage| {
-                let body = message.body.unwrap_or_default();
-                serde_json::from_str(&body).map_err(|error| {
-                    Error::MalformedEvent(format!("an SQS message's body: {error}"))
-                })
-            });
-        match event {
-            Ok(event) => self.arrival(event),
-            Err(error) => Arrival {
+/// Processes a message, and says whether it came to an end, which a panic is not. The log knows why it did not.
+async fn survives(guard: &Arc<Guard>, arrival: Arrival, delivery: &Delivery) -> bool {
+    let span = tracing::error_span!("message", message_id = delivery.message_id);
+    let (its_guard, own) = (Arc::clone(guard), delivery.clone());
+    // Ends with this one, as a task by itself would not.
+    let mut task = JoinSet::new();
+    task.spawn(async move { process(&its_guard, arrival, &own).await.is_ok() }.instrument(span));
+    match task.join_next().await {
+        Some(Ok(ended_well)) => ended_well,
+        Some(Err(panic)) => {
+            let failure = Failure {
                 event_id: None,
-                incoming: Err(error),
-                known: None,
-            },
+                image_id: None,
+                error_type: "Panic",
+                message: &panic.to_string(),
+                needs_a_person: true,
+            };
+            (guard.journal)(delivery, Line::Failure(failure));
+            false
         }
+        None => false,
     }
+}
 
-    fn arrival(&self, event: Value) -> Arrival {
-        Arrival {
-            event_id: event::id_of(&event),
-            incoming: event::parse(event, &self.config.scope),
+/// The event in an SQS message.
+fn arrival_of(guard: &Guard, message: Value) -> Arrival {
+    let event = serde_json::from_value(message)
+        .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))
+        .and_then(|message: SqsMessage| {
+            let body = message.body.unwrap_or_default();
+            serde_json::from_str(&body)
+                .map_err(|error| Error::MalformedEvent(format!("an SQS message's body: {error}")))
+        });
+    match event {
+        Ok(event) => arrival(guard, event),
+        Err(error) => Arrival {
+            event_id: None,
+            incoming: Err(error),
             known: None,
-        }
+        },
     }
+}
 
-    /// Takes one EventBridge event from registration to record, or tells the log why it must come again.
-    async fn process(&self, arrival: Arrival, delivery: &Delivery) -> Result<Record, Error> {
-        let image_id = arrival.image().map(|id| id.to_string());
-        let event_id = arrival.event_id;
-        let dealt = match arrival.incoming {
-            Ok(incoming) => self.deal_with(incoming, arrival.known, delivery).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &dealt {
-            self.hide_until_settled(error, delivery).await;
-        }
-        dealt
-            .map_err(|error| self.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
+fn arrival(guard: &Guard, event: Value) -> Arrival {
+    Arrival {
+        event_id: event::id_of(&event),
+        incoming: event::parse(event, &guard.config.scope),
+        known: None,
     }
+}
 
-    async fn deal_with(
-        &self,
-        incoming: Incoming,
-        known: Option<Known>,
-        delivery: &Delivery,
-    ) -> Result<Record, Error> {
-        // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
-        match incoming {
-            Incoming::Ignored(ignored) => Ok(self.journal(delivery, Record::ignored(ignored))),
-            Incoming::Digest(digest) => {
-                let span = tracing::error_span!("digest", event_id = digest.event_id);
-                let work = Box::pin(self.digest(digest, delivery).instrument(span));
-                let late = Error::OutOfTime {
-                    image: "the digest".into(),
-                    doing: "the next one tells of the others".into(),
-                };
-                in_time(delivery, work, late).await
-            }
-            Incoming::Sweep(sweep) => {
-                let span = tracing::error_span!("sweep", event_id = sweep.event_id);
-                let work = Box::pin(self.daily(sweep, delivery).instrument(span));
-                let late = Error::OutOfTime {
-                    image: "the sweep".into(),
-                    doing: "what it found may not have been told".into(),
-                };
-                in_time(delivery, work, late).await
-            }
-            Incoming::Registration(registration) => {
-                self.registered(&registration, known, delivery).await
-            }
+/// Takes one EventBridge event from registration to record, or tells the log why it must come again.
+async fn process(guard: &Guard, arrival: Arrival, delivery: &Delivery) -> Result<Record, Error> {
+    let image_id = arrival.image().map(|id| id.to_string());
+    let event_id = arrival.event_id;
+    let dealt = match arrival.incoming {
+        Ok(incoming) => deal_with(guard, incoming, arrival.known, delivery).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &dealt {
+        settling::hide_until_settled(guard, error, delivery).await;
+    }
+    dealt.map_err(|error| guard.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
+}
+
+async fn deal_with(
+    guard: &Guard,
+    incoming: Incoming,
+    known: Option<Known>,
+    delivery: &Delivery,
+) -> Result<Record, Error> {
+    // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
+    match incoming {
+        Incoming::Ignored(ignored) => Ok(guard.journal(delivery, Record::ignored(ignored))),
+        Incoming::Digest(digest) => {
+            let span = tracing::error_span!("digest", event_id = digest.event_id);
+            let work = Box::pin(digest::digest(guard, digest, delivery).instrument(span));
+            let late = Error::OutOfTime {
+                image: "the digest".into(),
+                doing: "the next one tells of the others".into(),
+            };
+            in_time(delivery, work, late).await
+        }
+        Incoming::Sweep(sweep) => {
+            let span = tracing::error_span!("sweep", event_id = sweep.event_id);
+            let work = Box::pin(audit::daily::daily(guard, sweep, delivery).instrument(span));
+            let late = Error::OutOfTime {
+                image: "the sweep".into(),
+                doing: "what it found may not have been told".into(),
+            };
+            in_time(delivery, work, late).await
+        }
+        Incoming::Registration(registration) => {
+            registration::registered(guard, &registration, known, delivery).await
         }
     }
 }

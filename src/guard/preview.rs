@@ -8,6 +8,7 @@ use crate::event::Incoming;
 use crate::event::RegisteredBy;
 use crate::event::Registration;
 use crate::guard::Case;
+use crate::guard::evaluation;
 use crate::ids::AccountId;
 use crate::ids::AmiId;
 use crate::invocation::Deadline;
@@ -29,7 +30,7 @@ impl Guard {
         let region = self.aws.region().unwrap_or_default();
         let (id, account) = (image.clone(), account.clone());
         let registration = Registration::without_event(id, account, region, "check", self.now());
-        self.reconsider(&registration).await
+        reconsider(self, &registration).await
     }
 
     /// What the guard would make of an event now, as [`Guard::consider`] does of an image.
@@ -38,34 +39,37 @@ impl Guard {
     /// [`Error`], if the event is malformed, or its image could not be seen.
     pub async fn rehearse(&self, event: Value) -> Result<Record, Error> {
         match event::parse(event, &self.config.scope)? {
-            Incoming::Registration(registration) => self.reconsider(&registration).await,
+            Incoming::Registration(registration) => reconsider(self, &registration).await,
             Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
             Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
             Incoming::Sweep(sweep) => Ok(Record::of_sweep(sweep, "nothing is told")),
         }
     }
+}
 
-    pub(crate) async fn reconsider(&self, registration: &Registration) -> Result<Record, Error> {
-        let delivery = Delivery::from(Deadline::now() + REHEARSAL);
-        let mut patience = Patience::new(self.config.wait, delivery.deadline);
-        let observation = self.observe(registration, &mut patience).await?;
-        let mut registration = registration.clone();
-        if let (RegisteredBy::Unknown, Observation::Available(image)) =
-            (&registration.registered_by, &observation)
-            && let Some(created) = image.created
-        {
-            registration.time = created;
-        }
-        let assessment = self
-            .collector()
-            .assess(&registration, observation, None)
-            .await;
-        let case = Case {
-            registration: &registration,
-            delivery: &delivery,
-            turn: self.ledger.look(&registration).await,
-        };
-        let planned = Box::pin(self.plan(&case, assessment, None)).await;
-        Ok(planned.record(&registration))
+pub(crate) async fn reconsider(
+    guard: &Guard,
+    registration: &Registration,
+) -> Result<Record, Error> {
+    let delivery = Delivery::from(Deadline::now() + REHEARSAL);
+    let mut patience = Patience::new(guard.config.wait, delivery.deadline);
+    let observation = evaluation::observe(guard, registration, &mut patience).await?;
+    let mut registration = registration.clone();
+    if let (RegisteredBy::Unknown, Observation::Available(image)) =
+        (&registration.registered_by, &observation)
+        && let Some(created) = image.created
+    {
+        registration.time = created;
     }
+    let assessment = guard
+        .collector()
+        .assess(&registration, observation, None)
+        .await;
+    let case = Case {
+        registration: &registration,
+        delivery: &delivery,
+        turn: guard.ledger.look(&registration).await,
+    };
+    let planned = Box::pin(evaluation::plan(guard, &case, assessment, None)).await;
+    Ok(planned.record(&registration))
 }

@@ -149,306 +149,303 @@ async fn timed(usual: Duration, work: impl Future<Output = Check>) -> Check {
     check
 }
 
-impl Guard {
-    /// Looks at what the guard depends on. Nothing is changed; what EC2 would do is asked with `DryRun`.
-    pub(crate) async fn test_itself(&self, order: Order, delivery: &Delivery) -> Report {
-        let mut checks = Vec::new();
-        let work = Box::pin(self.look_at_everything(order, &mut checks));
-        if tokio::time::timeout_at(answer_by(delivery.deadline), work)
-            .await
-            .is_err()
-        {
-            checks.push(check(
-                "time",
-                State::Failed,
-                "no time was left for the other checks",
-            ));
-        }
-        for failed in checks.iter().filter(|check| check.state == State::Failed) {
-            tracing::error!(
-                error_type = "SelfTest",
-                check = failed.check,
-                "{}",
-                failed.found
-            );
-        }
-        let ok = checks.iter().all(|check| check.state != State::Failed);
-        tracing::info!(ok, "the self-test is over");
-        let file = self.config.policy_path.as_ref();
-        let text = file.and_then(|path| std::fs::read(path).ok());
-        Report {
-            self_test: true,
-            ok,
-            version: env!("CARGO_PKG_VERSION"),
-            mode: self.config.mode.word(),
-            policy: PolicyInForce {
-                path: self.config.policy_path.clone(),
-                sha256: text.map(|text| hexadecimal(&Sha256::digest(text))),
-                expect_rules: self.policy.expect.len(),
-                exempt_rules: self.policy.exempt.len(),
-                action: self.policy.action.name(),
-                max_per_hour: self.policy.max_per_hour,
-            },
-            checks,
-        }
-    }
-
-    async fn look_at_everything(&self, order: Order, checks: &mut Vec<Check>) {
-        let topic = self.check_topic("alert-topic", self.config.topic());
-        checks.push(timed(USUAL, topic).await);
-        if let Some(topic) = &self.config.chat_topic {
-            let topic = self.check_topic("chat-topic", topic);
-            checks.push(timed(USUAL, topic).await);
-        }
-        checks.push(timed(USUAL, self.check_ledger()).await);
-        if let Some(rule) = self.recycle_bin_rule() {
-            let rule = self.check_recycle_bin_rule(rule);
-            checks.push(timed(USUAL, rule).await);
-        }
-        let image = self.check_permissions(checks).await;
-        let own = image.as_ref().and_then(|image| {
-            let id = image.id.parse().ok()?;
-            Some((image, id))
-        });
-        match own {
-            Some((image, id)) => checks.extend(self.check_look_ups(image, &id).await),
-            None => checks.push(check(
-                REFERENCES,
-                State::Unknown,
-                "not tried: the account has no image of its own that it could be tried on",
-            )),
-        }
-        if self.policy.disk != Asked::Never {
-            checks.push(timed(LONG, self.check_disk(image)).await);
-        }
-        if order.alert {
-            let scope = &self.config.scope;
-            let message = notify::test(
-                scope.account.as_ref().map(AccountId::as_str),
-                scope.region.as_deref(),
-                self.config.mode.word(),
-            );
-            let told = |name: &str, published: Result<(), Error>| match published {
-                Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
-                Err(error) => check(name, State::Failed, error.to_string()),
-            };
-            let published = self.notifier.publish(&message).await;
-            checks.push(told("alert", published));
-            if let Some(published) = self.notifier.publish_to_chat(&message).await {
-                checks.push(told("chat", published));
-            }
-        }
-    }
-
-    async fn check_topic(&self, name: &str, topic: &str) -> Check {
-        match self.aws.confirmed_subscriptions(topic).await {
-            Ok(0) => check(
-                name,
-                State::Failed,
-                format!("nobody listens: {topic} has no confirmed subscription"),
-            ),
-            Ok(number) => check(
-                name,
-                State::Ok,
-                format!("confirmed subscriptions of {topic}: {number}"),
-            ),
-            Err(error) => check(name, State::Failed, error.to_string()),
-        }
-    }
-
-    async fn check_ledger(&self) -> Check {
-        match (self.ledger.check().await, &self.config.ledger_table) {
-            (Err(error), _) => check("ledger", State::Failed, error.to_string()),
-            (Ok(()), Some(table)) => check(
-                "ledger",
-                State::Ok,
-                format!("{table} can be read and written"),
-            ),
-            (Ok(()), None) => check(
-                "ledger",
-                match self.config.mode {
-                    Mode::Enforce => State::Failed,
-                    Mode::Observe => State::Ok,
-                },
-                "GUARD_LEDGER_TABLE is not set: it is in memory, and forgets when the process ends",
-            ),
-        }
-    }
-
-    async fn check_recycle_bin_rule(&self, rule: &str) -> Check {
-        let (state, found) = match self.aws.recycle_bin_rule(rule).await {
-            Ok(RuleStatus::Available) => (State::Ok, format!("{rule} is available")),
-            Ok(RuleStatus::Pending) => (
-                State::Unknown,
-                format!(
-                    "{rule} is pending: discards are held until it is available. The first rule of a Region takes up to \
-                     30 minutes"
-                ),
-            ),
-            Err(error) if error.needs_a_person() => (State::Failed, error.to_string()),
-            Err(error) => (State::Unknown, error.to_string()),
-        };
-        check("recycle-bin-rule", state, found)
-    }
-
-    /// Looks up what it takes to judge and to discard an image, as it is done then, side by side.
-    async fn check_look_ups(&self, image: &Image, id: &AmiId) -> Vec<Check> {
-        let region = self.config.scope.region.as_deref().unwrap_or_default();
-        let name = ImageName::of(id, region, self.config.topic());
-        let snapshot = image.root_snapshot.as_deref();
-        let on: Vec<&str> = snapshot.into_iter().collect();
-        let found = |what: &str, number: usize| format!("{what}: {number}");
-        let seen = async {
-            let described = self.aws.describe_image(id).await;
-            looked_up(
-                "look-up:image",
-                described.map(|_| format!("{id} was asked for")),
-            )
-        };
-        let root_snapshot = async {
-            let Some(snapshot) = snapshot else {
-                let why = "not tried: the image has no root snapshot";
-                return check("look-up:root-snapshot", State::Unknown, why);
-            };
-            let seen = self.aws.describe_snapshot(snapshot).await;
-            let seen = seen.map(|_| format!("{snapshot} was asked for"));
-            looked_up("look-up:root-snapshot", seen)
-        };
-        let images = async |name, by| {
-            if on.is_empty() {
-                return check(
-                    name,
-                    State::Unknown,
-                    "not tried: the image has no root snapshot",
-                );
-            }
-            let images = self.aws.images(by, &on);
-            let images = match tokio::time::timeout(SLOW, images).await {
-                Ok(images) => images,
-                Err(_) => Err(no_answer_in("ec2:DescribeImages", "*", SLOW)),
-            };
-            let what = "images on the same root snapshot";
-            looked_up(name, images.map(|images| found(what, images.len())))
-        };
-        let references = async {
-            let references = self.aws.image_references(&name).await;
-            let what = format!("references to {id}");
-            looked_up(REFERENCES, references.map(|all| found(&what, all.len())))
-        };
-        let (seen, root_snapshot, own, published, references) = tokio::join!(
-            timed(USUAL, seen),
-            timed(USUAL, root_snapshot),
-            timed(USUAL, images("look-up:own-images", ImagesBy::OwnOn)),
-            timed(
-                LONG,
-                images("look-up:published-images", ImagesBy::PublishedOn)
-            ),
-            timed(LONG, references),
-        );
-        vec![seen, root_snapshot, own, published, references]
-    }
-
-    /// Reads a disk: that of an image's root snapshot.
-    async fn check_disk(&self, image: Option<Image>) -> Check {
-        if let Err(why) = self.reader.check(evidence::TIME).await {
-            return check("disk", State::Failed, why);
-        }
-        let Some(snapshot) = image.and_then(|image| image.root_snapshot) else {
-            let why = "not tried: the account has no image of its own whose disk could be read";
-            return check("disk", State::Unknown, why);
-        };
-        if let (Ok(Some(seen)), Some(account)) = (
-            self.aws.describe_snapshot(&snapshot).await,
-            &self.config.scope.account,
-        ) && seen.owner.as_deref() != Some(account.as_str())
-        {
-            let why = format!("not tried: {snapshot} belongs to another account");
-            return check("disk", State::Unknown, why);
-        }
-        match evidence::look_at(
-            &self.aws,
-            &self.reader,
-            self.policy.disk_max_blocks,
-            &snapshot,
-        )
+/// Looks at what the guard depends on. Nothing is changed; what EC2 would do is asked with `DryRun`.
+pub(crate) async fn test_itself(guard: &Guard, order: Order, delivery: &Delivery) -> Report {
+    let mut checks = Vec::new();
+    let work = Box::pin(look_at_everything(guard, order, &mut checks));
+    if tokio::time::timeout_at(answer_by(delivery.deadline), work)
         .await
-        {
-            Ok(found) => check("disk", State::Ok, found),
-            Err(Error::AccessDenied {
-                permission: crate::aws::KMS,
-                message,
-                ..
-            }) => check(
-                "disk",
-                State::Unknown,
-                format!("{snapshot} is encrypted with a key that the guard may not use: {message}"),
-            ),
-            Err(error) if error.needs_a_person() => check("disk", State::Failed, error.to_string()),
-            Err(error) => check("disk", State::Unknown, error.to_string()),
-        }
+        .is_err()
+    {
+        checks.push(check(
+            "time",
+            State::Failed,
+            "no time was left for the other checks",
+        ));
     }
+    for failed in checks.iter().filter(|check| check.state == State::Failed) {
+        tracing::error!(
+            error_type = "SelfTest",
+            check = failed.check,
+            "{}",
+            failed.found
+        );
+    }
+    let ok = checks.iter().all(|check| check.state != State::Failed);
+    tracing::info!(ok, "the guard-test is over");
+    let file = guard.config.policy_path.as_ref();
+    let text = file.and_then(|path| std::fs::read(path).ok());
+    Report {
+        self_test: true,
+        ok,
+        version: env!("CARGO_PKG_VERSION"),
+        mode: guard.config.mode.word(),
+        policy: PolicyInForce {
+            path: guard.config.policy_path.clone(),
+            sha256: text.map(|text| hexadecimal(&Sha256::digest(text))),
+            expect_rules: guard.policy.expect.len(),
+            exempt_rules: guard.policy.exempt.len(),
+            action: guard.policy.action.name(),
+            max_per_hour: guard.policy.max_per_hour,
+        },
+        checks,
+    }
+}
 
-    /// Asks EC2 what the guard may do. What concerns an image is asked of one of the account's own, preferably
-    /// of one that bears the guard's mark: no other can be discarded, if the role is the template's. Gives that image.
-    async fn check_permissions(&self, checks: &mut Vec<Check>) -> Option<Image> {
-        let images = match self
-            .aws
-            .own_images(&format!("tag:{DISCARD_TAG}"), DISCARD_VALUE)
-            .await
-        {
-            Ok(marked) if marked.is_empty() => self.aws.own_images("state", "available").await,
-            images => images,
-        };
-        let image = match images {
-            Ok(images) => {
-                checks.push(check("ec2:DescribeImages", State::Ok, "allowed"));
-                images.into_iter().next()
-            }
-            Err(error) => {
-                checks.push(check(
-                    "ec2:DescribeImages",
-                    State::Failed,
-                    error.to_string(),
-                ));
-                None
-            }
-        };
-        for (permission, tried) in self.aws.try_to_look().await {
-            checks.push(of_permission(permission, "*", &tried));
-        }
-        let own = image.as_ref().and_then(|image| {
-            let id = image.id.parse().ok()?;
-            Some((image, id))
-        });
-        let Some((image, id)) = own else {
-            for permission in crate::aws::ON_AN_IMAGE {
-                let why =
-                    "not tried: the account has no image of its own that it could be tried on";
-                checks.push(check(permission, State::Unknown, why));
-            }
-            return None;
-        };
-        let region = self.config.scope.region.as_deref().unwrap_or_default();
-        let name = ImageName::of(&id, region, self.config.topic());
-        let snapshot = image.root_snapshot.as_deref();
-        for (permission, tried) in self.aws.try_on_image(&name, snapshot).await {
-            checks.push(match (permission, &tried) {
-                ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Allowed) if !is_marked(image) => check(
-                    permission,
-                    State::Ok,
-                    format!("allowed on {id}, which does not even bear the guard's mark: the role is wider than the template's"),
-                ),
-                ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Denied(_)) if !is_marked(image) => check(
-                    permission,
-                    State::Unknown,
-                    format!("{id} does not bear the guard's mark, and so may not be discarded: as it should be. Whether \
-                             one that does may be, only such a one shows"),
-                ),
-                _ => of_permission(permission, id.as_str(), &tried),
-            });
-        }
-        Some(image.clone())
+async fn look_at_everything(guard: &Guard, order: Order, checks: &mut Vec<Check>) {
+    let topic = check_topic(guard, "alert-topic", guard.config.topic());
+    checks.push(timed(USUAL, topic).await);
+    if let Some(topic) = &guard.config.chat_topic {
+        let topic = check_topic(guard, "chat-topic", topic);
+        checks.push(timed(USUAL, topic).await);
     }
+    checks.push(timed(USUAL, check_ledger(guard)).await);
+    if let Some(rule) = guard.recycle_bin_rule() {
+        let rule = check_recycle_bin_rule(guard, rule);
+        checks.push(timed(USUAL, rule).await);
+    }
+    let image = check_permissions(guard, checks).await;
+    let own = image.as_ref().and_then(|image| {
+        let id = image.id.parse().ok()?;
+        Some((image, id))
+    });
+    match own {
+        Some((image, id)) => checks.extend(check_look_ups(guard, image, &id).await),
+        None => checks.push(check(
+            REFERENCES,
+            State::Unknown,
+            "not tried: the account has no image of its own that it could be tried on",
+        )),
+    }
+    if guard.policy.disk != Asked::Never {
+        checks.push(timed(LONG, check_disk(guard, image)).await);
+    }
+    if order.alert {
+        let scope = &guard.config.scope;
+        let message = notify::test(
+            scope.account.as_ref().map(AccountId::as_str),
+            scope.region.as_deref(),
+            guard.config.mode.word(),
+        );
+        let told = |name: &str, published: Result<(), Error>| match published {
+            Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
+            Err(error) => check(name, State::Failed, error.to_string()),
+        };
+        let published = guard.notifier.publish(&message).await;
+        checks.push(told("alert", published));
+        if let Some(published) = guard.notifier.publish_to_chat(&message).await {
+            checks.push(told("chat", published));
+        }
+    }
+}
+
+async fn check_topic(guard: &Guard, name: &str, topic: &str) -> Check {
+    match guard.aws.confirmed_subscriptions(topic).await {
+        Ok(0) => check(
+            name,
+            State::Failed,
+            format!("nobody listens: {topic} has no confirmed subscription"),
+        ),
+        Ok(number) => check(
+            name,
+            State::Ok,
+            format!("confirmed subscriptions of {topic}: {number}"),
+        ),
+        Err(error) => check(name, State::Failed, error.to_string()),
+    }
+}
+
+async fn check_ledger(guard: &Guard) -> Check {
+    match (guard.ledger.check().await, &guard.config.ledger_table) {
+        (Err(error), _) => check("ledger", State::Failed, error.to_string()),
+        (Ok(()), Some(table)) => check(
+            "ledger",
+            State::Ok,
+            format!("{table} can be read and written"),
+        ),
+        (Ok(()), None) => check(
+            "ledger",
+            match guard.config.mode {
+                Mode::Enforce => State::Failed,
+                Mode::Observe => State::Ok,
+            },
+            "GUARD_LEDGER_TABLE is not set: it is in memory, and forgets when the process ends",
+        ),
+    }
+}
+
+async fn check_recycle_bin_rule(guard: &Guard, rule: &str) -> Check {
+    let (state, found) = match guard.aws.recycle_bin_rule(rule).await {
+        Ok(RuleStatus::Available) => (State::Ok, format!("{rule} is available")),
+        Ok(RuleStatus::Pending) => (
+            State::Unknown,
+            format!(
+                "{rule} is pending: discards are held until it is available. The first rule of a Region takes up to \
+                 30 minutes"
+            ),
+        ),
+        Err(error) if error.needs_a_person() => (State::Failed, error.to_string()),
+        Err(error) => (State::Unknown, error.to_string()),
+    };
+    check("recycle-bin-rule", state, found)
+}
+
+/// Looks up what it takes to judge and to discard an image, as it is done then, side by side.
+async fn check_look_ups(guard: &Guard, image: &Image, id: &AmiId) -> Vec<Check> {
+    let region = guard.config.scope.region.as_deref().unwrap_or_default();
+    let name = ImageName::of(id, region, guard.config.topic());
+    let snapshot = image.root_snapshot.as_deref();
+    let on: Vec<&str> = snapshot.into_iter().collect();
+    let found = |what: &str, number: usize| format!("{what}: {number}");
+    let seen = async {
+        let described = guard.aws.describe_image(id).await;
+        looked_up(
+            "look-up:image",
+            described.map(|_| format!("{id} was asked for")),
+        )
+    };
+    let root_snapshot = async {
+        let Some(snapshot) = snapshot else {
+            let why = "not tried: the image has no root snapshot";
+            return check("look-up:root-snapshot", State::Unknown, why);
+        };
+        let seen = guard.aws.describe_snapshot(snapshot).await;
+        let seen = seen.map(|_| format!("{snapshot} was asked for"));
+        looked_up("look-up:root-snapshot", seen)
+    };
+    let images = async |name, by| {
+        if on.is_empty() {
+            return check(
+                name,
+                State::Unknown,
+                "not tried: the image has no root snapshot",
+            );
+        }
+        let images = guard.aws.images(by, &on);
+        let images = match tokio::time::timeout(SLOW, images).await {
+            Ok(images) => images,
+            Err(_) => Err(no_answer_in("ec2:DescribeImages", "*", SLOW)),
+        };
+        let what = "images on the same root snapshot";
+        looked_up(name, images.map(|images| found(what, images.len())))
+    };
+    let references = async {
+        let references = guard.aws.image_references(&name).await;
+        let what = format!("references to {id}");
+        looked_up(REFERENCES, references.map(|all| found(&what, all.len())))
+    };
+    let (seen, root_snapshot, own, published, references) = tokio::join!(
+        timed(USUAL, seen),
+        timed(USUAL, root_snapshot),
+        timed(USUAL, images("look-up:own-images", ImagesBy::OwnOn)),
+        timed(
+            LONG,
+            images("look-up:published-images", ImagesBy::PublishedOn)
+        ),
+        timed(LONG, references),
+    );
+    vec![seen, root_snapshot, own, published, references]
+}
+
+/// Reads a disk: that of an image's root snapshot.
+async fn check_disk(guard: &Guard, image: Option<Image>) -> Check {
+    if let Err(why) = guard.reader.check(evidence::TIME).await {
+        return check("disk", State::Failed, why);
+    }
+    let Some(snapshot) = image.and_then(|image| image.root_snapshot) else {
+        let why = "not tried: the account has no image of its own whose disk could be read";
+        return check("disk", State::Unknown, why);
+    };
+    if let (Ok(Some(seen)), Some(account)) = (
+        guard.aws.describe_snapshot(&snapshot).await,
+        &guard.config.scope.account,
+    ) && seen.owner.as_deref() != Some(account.as_str())
+    {
+        let why = format!("not tried: {snapshot} belongs to another account");
+        return check("disk", State::Unknown, why);
+    }
+    match evidence::look_at(
+        &guard.aws,
+        &guard.reader,
+        guard.policy.disk_max_blocks,
+        &snapshot,
+    )
+    .await
+    {
+        Ok(found) => check("disk", State::Ok, found),
+        Err(Error::AccessDenied {
+            permission: crate::aws::KMS,
+            message,
+            ..
+        }) => check(
+            "disk",
+            State::Unknown,
+            format!("{snapshot} is encrypted with a key that the guard may not use: {message}"),
+        ),
+        Err(error) if error.needs_a_person() => check("disk", State::Failed, error.to_string()),
+        Err(error) => check("disk", State::Unknown, error.to_string()),
+    }
+}
+
+/// Asks EC2 what the guard may do. What concerns an image is asked of one of the account's own, preferably
+/// of one that bears the guard's mark: no other can be discarded, if the role is the template's. Gives that image.
+async fn check_permissions(guard: &Guard, checks: &mut Vec<Check>) -> Option<Image> {
+    let images = match guard
+        .aws
+        .own_images(&format!("tag:{DISCARD_TAG}"), DISCARD_VALUE)
+        .await
+    {
+        Ok(marked) if marked.is_empty() => guard.aws.own_images("state", "available").await,
+        images => images,
+    };
+    let image = match images {
+        Ok(images) => {
+            checks.push(check("ec2:DescribeImages", State::Ok, "allowed"));
+            images.into_iter().next()
+        }
+        Err(error) => {
+            checks.push(check(
+                "ec2:DescribeImages",
+                State::Failed,
+                error.to_string(),
+            ));
+            None
+        }
+    };
+    for (permission, tried) in guard.aws.try_to_look().await {
+        checks.push(of_permission(permission, "*", &tried));
+    }
+    let own = image.as_ref().and_then(|image| {
+        let id = image.id.parse().ok()?;
+        Some((image, id))
+    });
+    let Some((image, id)) = own else {
+        for permission in crate::aws::ON_AN_IMAGE {
+            let why = "not tried: the account has no image of its own that it could be tried on";
+            checks.push(check(permission, State::Unknown, why));
+        }
+        return None;
+    };
+    let region = guard.config.scope.region.as_deref().unwrap_or_default();
+    let name = ImageName::of(&id, region, guard.config.topic());
+    let snapshot = image.root_snapshot.as_deref();
+    for (permission, tried) in guard.aws.try_on_image(&name, snapshot).await {
+        checks.push(match (permission, &tried) {
+            ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Allowed) if !is_marked(image) => check(
+                permission,
+                State::Ok,
+                format!("allowed on {id}, which does not even bear the guard's mark: the role is wider than the template's"),
+            ),
+            ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Denied(_)) if !is_marked(image) => check(
+                permission,
+                State::Unknown,
+                format!("{id} does not bear the guard's mark, and so may not be discarded: as it should be. Whether \
+                         one that does may be, only such a one shows"),
+            ),
+            _ => of_permission(permission, id.as_str(), &tried),
+        });
+    }
+    Some(image.clone())
 }
 
 /// The look-up of what refers to an image, by the name of the permission that it takes first.

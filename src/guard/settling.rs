@@ -10,36 +10,33 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::invocation::{Delivery, answer_by};
 
-impl Guard {
-    /// Hides the message of an image that has not settled until it has. Does nothing for any other error, for an event
-    /// that came without a message, or without `GUARD_QUEUE_URL`.
-    ///
-    /// A failure is only logged: the message then comes back after the queue's own visibility timeout.
-    pub(crate) async fn hide_until_settled(&self, error: &Error, delivery: &Delivery) {
-        let Error::NotSettled {
-            image,
-            age_seconds,
-            settle_seconds,
-        } = error
-        else {
-            return;
-        };
-        let (Some(queue), Some(receipt)) = (&self.config.queue_url, &delivery.receipt_handle)
-        else {
-            return;
-        };
-        let seconds = seconds_until_settled(*age_seconds, *settle_seconds);
-        // Boxed: the SDK's futures are large.
-        let hiding = Box::pin(self.aws.hide_message(queue, receipt, seconds));
-        let why = match timeout_at(answer_by(delivery.deadline), hiding).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no time was left".into(),
-        };
-        tracing::warn!(
-            "the message of {image} could not be hidden for {seconds} s, and comes back sooner: {why}"
-        );
-    }
+/// Hides the message of an image that has not settled until it has. Does nothing for any other error, for an event
+/// that came without a message, or without `GUARD_QUEUE_URL`.
+///
+/// A failure is only logged: the message then comes back after the queue's own visibility timeout.
+pub(crate) async fn hide_until_settled(guard: &Guard, error: &Error, delivery: &Delivery) {
+    let Error::NotSettled {
+        image,
+        age_seconds,
+        settle_seconds,
+    } = error
+    else {
+        return;
+    };
+    let (Some(queue), Some(receipt)) = (&guard.config.queue_url, &delivery.receipt_handle) else {
+        return;
+    };
+    let seconds = seconds_until_settled(*age_seconds, *settle_seconds);
+    // Boxed: the SDK's futures are large.
+    let hiding = Box::pin(guard.aws.hide_message(queue, receipt, seconds));
+    let why = match timeout_at(answer_by(delivery.deadline), hiding).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no time was left".into(),
+    };
+    tracing::warn!(
+        "the message of {image} could not be hidden for {seconds} s, and comes back sooner: {why}"
+    );
 }
 
 /// How long to hide the message of an image of this age, in seconds. One second more than is left, because the age is

@@ -17,7 +17,10 @@ use crate::event::{Registration, Sweep};
 use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
 use crate::guard::Guard;
+use crate::guard::audit;
 use crate::guard::audit::Pages;
+use crate::guard::evaluation;
+use crate::guard::registration;
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
@@ -81,266 +84,276 @@ impl Round<'_> {
     }
 }
 
-impl Guard {
-    /// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
-    /// next sweep goes on where this one stops.
-    ///
-    /// # Errors
-    /// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
-    /// image that no event had told of could not be dealt with to the end.
-    pub(crate) async fn daily(&self, sweep: Sweep, delivery: &Delivery) -> Result<Record, Error> {
-        let until = self.ends(delivery.deadline);
-        let turn = self.ledger.begin_sweep(&sweep, until).await?;
-        let round = Round {
-            sweep: &sweep,
-            turn: &turn,
-            delivery: delivery.clone(),
-        };
-        let swept = self.sweep_once(&round).await;
-        if swept.is_err() {
-            self.ledger.give_back_sweep(&turn).await;
-        }
-        let done = match swept? {
-            None => "this one or a later one is done already".to_owned(),
-            Some(findings) => format!(
-                "images that were looked at: {}, that people were told of: {}; {}",
-                findings.looked_at,
-                findings.to_tell(),
-                match findings.complete {
-                    true => "these were the last",
-                    false => "the next one goes on with the others",
-                }
-            ),
-        };
-        Ok(self.journal(delivery, Record::of_sweep(sweep, &done)))
+/// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
+/// next sweep goes on where this one stops.
+///
+/// # Errors
+/// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
+/// image that no event had told of could not be dealt with to the end.
+pub(crate) async fn daily(
+    guard: &Guard,
+    sweep: Sweep,
+    delivery: &Delivery,
+) -> Result<Record, Error> {
+    let until = guard.ends(delivery.deadline);
+    let turn = guard.ledger.begin_sweep(&sweep, until).await?;
+    let round = Round {
+        sweep: &sweep,
+        turn: &turn,
+        delivery: delivery.clone(),
+    };
+    let swept = sweep_once(guard, &round).await;
+    if swept.is_err() {
+        guard.ledger.give_back_sweep(&turn).await;
     }
+    let done = match swept? {
+        None => "this one or a later one is done already".to_owned(),
+        Some(findings) => format!(
+            "images that were looked at: {}, that people were told of: {}; {}",
+            findings.looked_at,
+            findings.to_tell(),
+            match findings.complete {
+                true => "these were the last",
+                false => "the next one goes on with the others",
+            }
+        ),
+    };
+    Ok(guard.journal(delivery, Record::of_sweep(sweep, &done)))
+}
 
-    /// Follows up what was begun before, and sweeps, unless people were told of this sweep or a later one. What it found.
-    async fn sweep_once(&self, round: &Round<'_>) -> Result<Option<Findings>, Error> {
-        let &Round { sweep, turn, .. } = round;
-        let mut findings = Findings::begin(turn.cursor.is_some());
-        // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
-        let last = turn.last.filter(|last| *last <= self.now());
-        let time = DateTime::from_timestamp_millis(sweep.time.timestamp_millis());
-        let done_already = last.is_some() && last >= time;
-        self.follow_up(round, done_already, &mut findings).await?;
-        if done_already {
-            self.ledger.give_back_sweep(turn).await;
-        } else {
-            let cursor = self.sweep_and_tell(round, &mut findings).await?;
-            self.ledger
-                .end_sweep(turn, sweep, cursor.as_deref())
-                .await?;
-            self.write(&round.delivery, Line::Sweep(line(sweep, &findings)));
-        }
-        match findings.unended {
-            // An image that EC2 lists no longer is found by no other sweep.
-            Some(error) => Err(error),
-            None => Ok((!done_already).then_some(findings)),
-        }
+/// Follows up what was begun before, and sweeps, unless people were told of this sweep or a later one. What it found.
+async fn sweep_once(guard: &Guard, round: &Round<'_>) -> Result<Option<Findings>, Error> {
+    let &Round { sweep, turn, .. } = round;
+    let mut findings = Findings::begin(turn.cursor.is_some());
+    // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
+    let last = turn.last.filter(|last| *last <= guard.now());
+    let time = DateTime::from_timestamp_millis(sweep.time.timestamp_millis());
+    let done_already = last.is_some() && last >= time;
+    follow_up(guard, round, done_already, &mut findings).await?;
+    if done_already {
+        guard.ledger.give_back_sweep(turn).await;
+    } else {
+        let cursor = sweep_and_tell(guard, round, &mut findings).await?;
+        guard
+            .ledger
+            .end_sweep(turn, sweep, cursor.as_deref())
+            .await?;
+        guard.write(&round.delivery, Line::Sweep(line(sweep, &findings)));
     }
+    match findings.unended {
+        // An image that EC2 lists no longer is found by no other sweep.
+        Some(error) => Err(error),
+        None => Ok((!done_already).then_some(findings)),
+    }
+}
 
-    /// Follows up the images that were begun with and are not known to have ended, and finds those of which nobody was
-    /// told. Before a sweep it is the unfinished discards alone, in half of the time: no image keeps a sweep from all
-    /// others. When the event comes again after that, it is all of them.
-    async fn follow_up(
-        &self,
-        round: &Round<'_>,
-        done_already: bool,
-        findings: &mut Findings,
-    ) -> Result<(), Error> {
-        let &Round { sweep, turn, .. } = round;
-        if !done_already {
-            let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
-            let ended = turn.ended_with.iter();
-            let ended = self.ledger.last_records::<Finding>(account, region, ended);
-            for (id, finding) in ended.await? {
-                findings.add(Group::Unheard, finding);
-                findings.dealt_with.insert(id);
-            }
-        }
-        let round = &round.until(match done_already {
-            // Nothing is to be told after it.
-            true => answer_by(round.delivery.deadline),
-            false => {
-                let now = Deadline::now();
-                now + round.looking_until().saturating_duration_since(now) / 2
-            }
-        });
-        for (id, created) in &turn.begun_with {
-            let registration = registration(sweep, id, *created);
-            let entry = self.ledger.look(&registration).await?.entry;
-            let is_discard = entry.unfinished().is_some();
-            // One that can not be read is somebody else's.
-            let last = entry.last();
-            let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
-            let of_event = last.as_ref().map(|last| last.event_id.as_deref());
-            let heard_of = of_event.is_some_and(|id| id != Some(&sweep.event_id));
-            // Somebody else dealt with it, or it is too late for that: it is one of the list's.
-            if !is_discard && (heard_of || !self.is_recent(*created)) {
-                self.ledger.leave(turn, id, *created).await;
-                continue;
-            }
-            let finding = if round.time_is_left() && (is_discard || done_already) {
-                match self.deal_with_unheard(round, id, *created).await {
-                    Ok(record) => {
-                        match done_already {
-                            true => self.ledger.leave(turn, id, *created).await,
-                            false => self.ledger.end_with(turn, id, *created).await,
-                        }
-                        Finding::of(&record)
-                    }
-                    Err(error) => {
-                        let failed = Finding::failed(id, None, &error);
-                        findings.unended = Some(error);
-                        failed
-                    }
-                }
-            } else {
-                let later = no_time("not all that was begun before was ended");
-                let failed = Finding::failed(id, None, &later);
-                findings.unended.get_or_insert(later);
-                last.unwrap_or(failed)
-            };
+/// Follows up the images that were begun with and are not known to have ended, and finds those of which nobody was
+/// told. Before a sweep it is the unfinished discards alone, in half of the time: no image keeps a sweep from all
+/// others. When the event comes again after that, it is all of them.
+async fn follow_up(
+    guard: &Guard,
+    round: &Round<'_>,
+    done_already: bool,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let &Round { sweep, turn, .. } = round;
+    if !done_already {
+        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+        let ended = turn.ended_with.iter();
+        let ended = guard.ledger.last_records::<Finding>(account, region, ended);
+        for (id, finding) in ended.await? {
             findings.add(Group::Unheard, finding);
-            findings.dealt_with.insert(id.clone());
+            findings.dealt_with.insert(id);
         }
-        Ok(())
     }
-
-    /// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
-    async fn sweep_and_tell(
-        &self,
-        round: &Round<'_>,
-        findings: &mut Findings,
-    ) -> Result<Option<String>, Error> {
-        let &Round { sweep, turn, .. } = round;
-        let looking = &round.until(round.looking_until());
-        let mut cursor = turn.cursor.clone();
-        // Dealt with as unheard of: they are among the findings already.
-        let dealt_with = findings.dealt_with.clone();
-        let pages = |from| {
-            let listed = self.list(from);
-            let dealt_with = &dealt_with;
-            Pages::new(listed.map(move |page| async move {
-                self.look_at_page(sweep, turn, page?, dealt_with).await
-            }))
-        };
-        let mut looked_at = pages(cursor.clone());
-        while !findings.complete {
-            let page = timeout_at(looking.delivery.deadline, looked_at.next()).await;
-            let found = match page {
-                Ok(Some(Ok(page))) => {
-                    let next = page.next.clone();
-                    let work = self.deal_with_page(looking, page, findings);
-                    let work = timeout_at(looking.delivery.deadline, looked_at.meanwhile(work));
-                    work.await
-                        .unwrap_or_else(|_| Err(no_time(NO_PAGE)))
-                        .map(|()| next)
-                }
-                Ok(Some(Err(error))) => Err(error),
-                // EC2's list had no page more, though there was to be one.
-                Ok(None) => Ok(None),
-                Err(_) => Err(no_time(NO_PAGE)),
-            };
-            match found {
-                Ok(next) => {
-                    findings.complete = next.is_none();
-                    cursor = next;
-                }
-                // How long a token is good for, EC2 says nowhere.
-                Err(Error::Refused { .. }) if findings.resumed && findings.pages == 0 => {
-                    findings.resumed = false;
-                    cursor = None;
-                    looked_at = pages(None);
-                }
-                Err(error) if findings.pages == 0 => {
-                    // The more events are lost, the longer a page takes: that they are is said all the same.
-                    if findings.number(Group::Unheard) > 0 {
-                        self.write(&looking.delivery, Line::Sweep(line(sweep, findings)));
+    let round = &round.until(match done_already {
+        // Nothing is to be told after it.
+        true => answer_by(round.delivery.deadline),
+        false => {
+            let now = Deadline::now();
+            now + round.looking_until().saturating_duration_since(now) / 2
+        }
+    });
+    for (id, created) in &turn.begun_with {
+        let registration = registration(sweep, id, *created);
+        let entry = guard.ledger.look(&registration).await?.entry;
+        let is_discard = entry.unfinished().is_some();
+        // One that can not be read is somebody else's.
+        let last = entry.last();
+        let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
+        let of_event = last.as_ref().map(|last| last.event_id.as_deref());
+        let heard_of = of_event.is_some_and(|id| id != Some(&sweep.event_id));
+        // Somebody else dealt with it, or it is too late for that: it is one of the list's.
+        if !is_discard && (heard_of || !is_recent(guard, *created)) {
+            guard.ledger.leave(turn, id, *created).await;
+            continue;
+        }
+        let finding = if round.time_is_left() && (is_discard || done_already) {
+            match deal_with_unheard(guard, round, id, *created).await {
+                Ok(record) => {
+                    match done_already {
+                        true => guard.ledger.leave(turn, id, *created).await,
+                        false => guard.ledger.end_with(turn, id, *created).await,
                     }
-                    return Err(error);
+                    Finding::of(&record)
                 }
                 Err(error) => {
-                    tracing::warn!("the sweep stops, and the next one goes on: {error}");
-                    break;
+                    let failed = Finding::failed(id, None, &error);
+                    findings.unended = Some(error);
+                    failed
                 }
             }
-        }
-        drop(looked_at);
-        if findings.to_tell() > 0 {
-            self.notifier
-                .send(&notify::summary(sweep, findings))
-                .await?;
-        }
-        Ok(cursor)
-    }
-
-    /// Looks at a page of images: judges those that are not as they were when they were judged last.
-    async fn look_at_page(
-        &self,
-        sweep: &Sweep,
-        turn: &SweepTurn,
-        page: Page,
-        dealt_with: &BTreeSet<AmiId>,
-    ) -> Result<LookedAt, Error> {
-        let mut looked_at = LookedAt {
-            number: page.images.len(),
-            next: page.next,
-            ..LookedAt::default()
+        } else {
+            let later = no_time("not all that was begun before was ended");
+            let failed = Finding::failed(id, None, &later);
+            findings.unended.get_or_insert(later);
+            last.unwrap_or(failed)
         };
-        let available = page.images.into_iter();
-        let available: Vec<(AmiId, Box<Image>)> = available
-            .filter_map(|(id, described)| match described {
-                Described::Available(image) => Some((id, image)),
-                _ => None,
-            })
-            .collect();
-        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
-        let ids = available.iter().map(|(id, _)| id);
-        let mut known = self
-            .ledger
-            .last_records::<Finding>(account, region, ids)
-            .await?;
-        let mut others = Vec::new();
-        // What is on record of those that are as they were, and what disks told.
-        let mut as_before = BTreeMap::new();
-        let mut disks = BTreeMap::new();
-        for (id, image) in available {
-            let known = known.remove(&id);
-            let registration = self.listed(id, &sweep.account, image.created);
-            let id = &registration.image_id;
-            match (known, image.created) {
-                _ if dealt_with.contains(id) => {}
-                (None, Some(created)) if self.is_unheard_of(&image, created, turn.since) => {
-                    looked_at.unheard.push((id.clone(), image, created));
+        findings.add(Group::Unheard, finding);
+        findings.dealt_with.insert(id.clone());
+    }
+    Ok(())
+}
+
+/// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
+async fn sweep_and_tell(
+    guard: &Guard,
+    round: &Round<'_>,
+    findings: &mut Findings,
+) -> Result<Option<String>, Error> {
+    let &Round { sweep, turn, .. } = round;
+    let looking = &round.until(round.looking_until());
+    let mut cursor = turn.cursor.clone();
+    // Dealt with as unheard of: they are among the findings already.
+    let dealt_with = findings.dealt_with.clone();
+    let pages = |from| {
+        let listed = audit::list(guard, from);
+        let dealt_with = &dealt_with;
+        Pages::new(listed.map(move |page| async move {
+            look_at_page(guard, sweep, turn, page?, dealt_with).await
+        }))
+    };
+    let mut looked_at = pages(cursor.clone());
+    while !findings.complete {
+        let page = timeout_at(looking.delivery.deadline, looked_at.next()).await;
+        let found = match page {
+            Ok(Some(Ok(page))) => {
+                let next = page.next.clone();
+                let work = deal_with_page(guard, looking, page, findings);
+                let work = timeout_at(looking.delivery.deadline, looked_at.meanwhile(work));
+                work.await
+                    .unwrap_or_else(|_| Err(no_time(NO_PAGE)))
+                    .map(|()| next)
+            }
+            Ok(Some(Err(error))) => Err(error),
+            // EC2's list had no page more, though there was to be one.
+            Ok(None) => Ok(None),
+            Err(_) => Err(no_time(NO_PAGE)),
+        };
+        match found {
+            Ok(next) => {
+                findings.complete = next.is_none();
+                cursor = next;
+            }
+            // How long a token is good for, EC2 says nowhere.
+            Err(Error::Refused { .. }) if findings.resumed && findings.pages == 0 => {
+                findings.resumed = false;
+                cursor = None;
+                looked_at = pages(None);
+            }
+            Err(error) if findings.pages == 0 => {
+                // The more events are lost, the longer a page takes: that they are is said all the same.
+                if findings.number(Group::Unheard) > 0 {
+                    guard.write(&looking.delivery, Line::Sweep(line(sweep, findings)));
                 }
-                // Its event has its time yet.
-                (None, Some(created)) if !self.is_lost(created) => {}
-                (known, _) => {
-                    let disk = known.as_ref().and_then(Finding::disk);
-                    let declared = declared(&self.policy, &registration, &image);
-                    match known.filter(|known| known.is_of(&image, &declared)) {
-                        Some(known) if known.is_good() => looked_at.unchanged += 1,
-                        known => {
-                            as_before.extend(known.map(|known| (id.clone(), known)));
-                            disks.extend(disk.map(|disk| (id.clone(), disk)));
-                            others.push((registration, Observation::Available(image)));
-                        }
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!("the sweep stops, and the next one goes on: {error}");
+                break;
+            }
+        }
+    }
+    drop(looked_at);
+    if findings.to_tell() > 0 {
+        guard
+            .notifier
+            .send(&notify::summary(sweep, findings))
+            .await?;
+    }
+    Ok(cursor)
+}
+
+/// Looks at a page of images: judges those that are not as they were when they were judged last.
+async fn look_at_page(
+    guard: &Guard,
+    sweep: &Sweep,
+    turn: &SweepTurn,
+    page: Page,
+    dealt_with: &BTreeSet<AmiId>,
+) -> Result<LookedAt, Error> {
+    let mut looked_at = LookedAt {
+        number: page.images.len(),
+        next: page.next,
+        ..LookedAt::default()
+    };
+    let available = page.images.into_iter();
+    let available: Vec<(AmiId, Box<Image>)> = available
+        .filter_map(|(id, described)| match described {
+            Described::Available(image) => Some((id, image)),
+            _ => None,
+        })
+        .collect();
+    let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+    let ids = available.iter().map(|(id, _)| id);
+    let mut known = guard
+        .ledger
+        .last_records::<Finding>(account, region, ids)
+        .await?;
+    let mut others = Vec::new();
+    // What is on record of those that are as they were, and what disks told.
+    let mut as_before = BTreeMap::new();
+    let mut disks = BTreeMap::new();
+    for (id, image) in available {
+        let known = known.remove(&id);
+        let registration = guard.listed(id, &sweep.account, image.created);
+        let id = &registration.image_id;
+        match (known, image.created) {
+            _ if dealt_with.contains(id) => {}
+            (None, Some(created)) if is_unheard_of(guard, &image, created, turn.since) => {
+                looked_at.unheard.push((id.clone(), image, created));
+            }
+            // Its event has its time yet.
+            (None, Some(created)) if !is_lost(guard, created) => {}
+            (known, _) => {
+                let disk = known.as_ref().and_then(Finding::disk);
+                let declared = declared(&guard.policy, &registration, &image);
+                match known.filter(|known| known.is_of(&image, &declared)) {
+                    Some(known) if known.is_good() => looked_at.unchanged += 1,
+                    known => {
+                        as_before.extend(known.map(|known| (id.clone(), known)));
+                        disks.extend(disk.map(|disk| (id.clone(), disk)));
+                        others.push((registration, Observation::Available(image)));
                     }
                 }
             }
         }
-        let asked = Arc::new(Ahead::default());
-        self.assess_all(others, &asked, true, |registration, mut assessment| {
+    }
+    let asked = Arc::new(Ahead::default());
+    audit::assess_all(
+        guard,
+        others,
+        &asked,
+        true,
+        |registration, mut assessment| {
             if let Some(disk) = disks.remove(&registration.image_id) {
-                self.add_disk(&mut assessment, disk);
+                add_disk(guard, &mut assessment, disk);
             }
             let finding = match as_before.remove(&registration.image_id) {
                 // Who registered it is not asked here: what was made of it stands.
                 Some(before) if assessment.expectation.identity_asked => before,
                 before => {
-                    let planned = self.plan_unhindered(&registration, assessment);
+                    let planned = audit::plan_unhindered(guard, &registration, assessment);
                     let mut finding = Finding::of(&planned.record(&registration));
                     let held = before.filter(Finding::is_held);
                     // Whatever would be done about it, nothing is.
@@ -350,122 +363,127 @@ impl Guard {
                 }
             };
             looked_at.judged.push(finding);
-        })
-        .await;
-        Ok(looked_at)
-    }
+        },
+    )
+    .await;
+    Ok(looked_at)
+}
 
-    /// Deals with the images of a page that no event told of, and takes note of what was found.
-    async fn deal_with_page(
-        &self,
-        round: &Round<'_>,
-        page: LookedAt,
-        findings: &mut Findings,
-    ) -> Result<(), Error> {
-        for (id, image, created) in page.unheard {
-            let finding = self.make_up(round, &id, &image, created, findings).await?;
-            findings.add(Group::Unheard, finding);
-        }
-        for finding in page.judged {
-            if let Some(group) = finding.group() {
-                findings.add(group, finding);
-            }
-        }
-        findings.pages += 1;
-        findings.looked_at += page.number;
-        findings.unchanged += page.unchanged;
-        Ok(())
+/// Deals with the images of a page that no event told of, and takes note of what was found.
+async fn deal_with_page(
+    guard: &Guard,
+    round: &Round<'_>,
+    page: LookedAt,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    for (id, image, created) in page.unheard {
+        let finding = make_up(guard, round, &id, &image, created, findings).await?;
+        findings.add(Group::Unheard, finding);
     }
-
-    /// Adds what the disk told before, where it would be asked again: what is on a snapshot does not change.
-    fn add_disk(&self, assessment: &mut Assessment, disk: Evidence) {
-        let Assessment {
-            observation,
-            expectation,
-            judgement,
-            ..
-        } = assessment;
-        let asked = is_asked(self.policy.disk, Source::Disk, observation, expectation);
-        if asked && expectation.exemption.is_none() {
-            expectation.evidence.retain(|it| it.source != Source::Disk);
-            expectation.evidence.push(disk);
-            expectation.evidence.sort_by_key(|it| it.source);
-            *judgement = judge(observation, expectation);
+    for finding in page.judged {
+        if let Some(group) = finding.group() {
+            findings.add(group, finding);
         }
     }
+    findings.pages += 1;
+    findings.looked_at += page.number;
+    findings.unchanged += page.unchanged;
+    Ok(())
+}
 
-    /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
-    /// ago, since the guard began to sweep, and its event has had its time.
-    fn is_unheard_of(&self, image: &Image, created: DateTime<Utc>, since: DateTime<Utc>) -> bool {
-        image.source_instance.is_none()
-            && image.source_image.is_none()
-            && created > since
-            && self.is_lost(created)
-            && self.is_recent(created)
+/// Adds what the disk told before, where it would be asked again: what is on a snapshot does not change.
+fn add_disk(guard: &Guard, assessment: &mut Assessment, disk: Evidence) {
+    let Assessment {
+        observation,
+        expectation,
+        judgement,
+        ..
+    } = assessment;
+    let asked = is_asked(guard.policy.disk, Source::Disk, observation, expectation);
+    if asked && expectation.exemption.is_none() {
+        expectation.evidence.retain(|it| it.source != Source::Disk);
+        expectation.evidence.push(disk);
+        expectation.evidence.sort_by_key(|it| it.source);
+        *judgement = judge(observation, expectation);
     }
+}
 
-    /// Whether the event of an unknown image of this creation time would have been judged by now.
-    fn is_lost(&self, created: DateTime<Utc>) -> bool {
-        let settled = self.settled_since(created);
-        settled.is_some_and(|settled| settled >= LOST)
+/// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
+/// ago, since the guard began to sweep, and its event has had its time.
+fn is_unheard_of(
+    guard: &Guard,
+    image: &Image,
+    created: DateTime<Utc>,
+    since: DateTime<Utc>,
+) -> bool {
+    image.source_instance.is_none()
+        && image.source_image.is_none()
+        && created > since
+        && is_lost(guard, created)
+        && is_recent(guard, created)
+}
+
+/// Whether the event of an unknown image of this creation time would have been judged by now.
+fn is_lost(guard: &Guard, created: DateTime<Utc>) -> bool {
+    let settled = evaluation::settled_since(guard, created);
+    settled.is_some_and(|settled| settled >= LOST)
+}
+
+/// Whether an image is young enough to be dealt with, and to be known if it was.
+fn is_recent(guard: &Guard, created: DateTime<Utc>) -> bool {
+    guard.now() - created < RECENT.min(guard.ledger.keep())
+}
+
+/// Deals with an image as if its event had come. That this did not succeed is found as well.
+async fn make_up(
+    guard: &Guard,
+    round: &Round<'_>,
+    id: &AmiId,
+    image: &Image,
+    created: DateTime<Utc>,
+    findings: &mut Findings,
+) -> Result<Finding, Error> {
+    if !round.time_is_left() {
+        return Err(no_time(NO_PAGE));
     }
-
-    /// Whether an image is young enough to be dealt with, and to be known if it was.
-    fn is_recent(&self, created: DateTime<Utc>) -> bool {
-        self.now() - created < RECENT.min(self.ledger.keep())
-    }
-
-    /// Deals with an image as if its event had come. That this did not succeed is found as well.
-    async fn make_up(
-        &self,
-        round: &Round<'_>,
-        id: &AmiId,
-        image: &Image,
-        created: DateTime<Utc>,
-        findings: &mut Findings,
-    ) -> Result<Finding, Error> {
-        if !round.time_is_left() {
-            return Err(no_time(NO_PAGE));
+    // Before the first step: whatever cuts it off, what was begun is followed up.
+    guard.ledger.begin_with(round.turn, id, created).await?;
+    let first = findings.made_up == 0;
+    findings.made_up += 1;
+    match deal_with_unheard(guard, round, id, created).await {
+        Ok(record) => {
+            guard.ledger.end_with(round.turn, id, created).await;
+            Ok(Finding::of(&record))
         }
-        // Before the first step: whatever cuts it off, what was begun is followed up.
-        self.ledger.begin_with(round.turn, id, created).await?;
-        let first = findings.made_up == 0;
-        findings.made_up += 1;
-        match self.deal_with_unheard(round, id, created).await {
-            Ok(record) => {
-                self.ledger.end_with(round.turn, id, created).await;
-                Ok(Finding::of(&record))
-            }
-            Err(error) => {
-                findings.unended = Some(error.clone());
-                let failed = Finding::failed(id, Some(image), &error);
-                match error {
-                    // With all the time of another attempt there may be enough of it; unless this was the first one.
-                    Error::OutOfTime { .. } if !first => {
-                        findings.add(Group::Unheard, failed);
-                        Err(error)
-                    }
-                    _ => Ok(failed),
+        Err(error) => {
+            findings.unended = Some(error.clone());
+            let failed = Finding::failed(id, Some(image), &error);
+            match error {
+                // With all the time of another attempt there may be enough of it; unless this was the first one.
+                Error::OutOfTime { .. } if !first => {
+                    findings.add(Group::Unheard, failed);
+                    Err(error)
                 }
+                _ => Ok(failed),
             }
         }
     }
+}
 
-    /// Deals with an image that no event told of, and that the ledger has among those that were begun with.
-    async fn deal_with_unheard(
-        &self,
-        round: &Round<'_>,
-        id: &AmiId,
-        created: DateTime<Utc>,
-    ) -> Result<Record, Error> {
-        let registration = registration(round.sweep, id, created);
-        let dealt = self.registered(&registration, None, &round.delivery).await;
-        if let Err(error) = &dealt {
-            // The failure of the sweep says why its event comes again, this of which image.
-            tracing::warn!("{id} was not dealt with to the end: {error}");
-        }
-        dealt
+/// Deals with an image that no event told of, and that the ledger has among those that were begun with.
+async fn deal_with_unheard(
+    guard: &Guard,
+    round: &Round<'_>,
+    id: &AmiId,
+    created: DateTime<Utc>,
+) -> Result<Record, Error> {
+    let registration = registration(round.sweep, id, created);
+    let dealt = registration::registered(guard, &registration, None, &round.delivery).await;
+    if let Err(error) = &dealt {
+        // The failure of the sweep says why its event comes again, this of which image.
+        tracing::warn!("{id} was not dealt with to the end: {error}");
     }
+    dealt
 }
 
 /// The registration of an image that no event told of. The sweep's stands for its event.
