@@ -9,7 +9,7 @@ mod expression;
 use serde_json::{Map, Value as Json, json};
 
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::world::World;
 
 /// What the header `X-Amz-Target` begins with; the action follows.

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::world::{Snapshot, World};
 use disk::{BLOCK_SIZE, Disk};
 pub use settings::Ebs;

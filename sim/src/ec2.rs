@@ -25,7 +25,7 @@ use chrono::{DateTime, Utc};
 use crate::form::Form;
 use crate::index::Index;
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::world::{Tags, World};
 use crate::xml::Xml;
 

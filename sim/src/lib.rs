@@ -102,6 +102,7 @@ mod query;
 mod rbin;
 mod recording;
 mod refusal;
+mod reply;
 mod server;
 mod sns;
 mod sqs;

@@ -1,7 +1,7 @@
 //! What the services share that speak `awsQuery`: SNS and STS.
 
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::xml::Xml;
 
 /// The answer or the error document of a service whose answers have this namespace.

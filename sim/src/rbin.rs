@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::ebs;
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::world::World;
 
 type Params = BTreeMap<String, String>;

@@ -19,7 +19,7 @@ use quick_xml::events::Event;
 use serde_json::{Value as Json, json};
 
 use crate::fault::Service;
-use crate::server::Reply;
+use crate::reply::Reply;
 
 /// Names the file.
 const VARIABLE: &str = "SIM_RECORD";

@@ -30,6 +30,7 @@ use crate::fault::{Answer, Call, Fault, FaultKind, Log, Service};
 use crate::form::Form;
 use crate::recording::Heard;
 use crate::refusal::Refusal;
+use crate::reply::Reply;
 use crate::wire::{InProcess, exchange};
 use crate::world::World;
 use crate::{clock, dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
@@ -246,28 +247,6 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 pub(crate) struct Closed;
 
 pub(crate) type ReplyBody = Either<Full<Bytes>, HalfBody>;
-
-/// What goes back.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) content_type: &'static str,
-    /// Further headers.
-    pub(crate) headers: Vec<(&'static str, String)>,
-    pub(crate) body: Bytes,
-}
-
-impl Reply {
-    /// An XML document, which has the request id in it.
-    pub(crate) fn xml(status: u16, document: String) -> Reply {
-        Reply {
-            status,
-            content_type: "text/xml;charset=UTF-8",
-            headers: Vec::new(),
-            body: document.into(),
-        }
-    }
-}
 
 /// A request as all services have it.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use crate::refusal::Refusal;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::world::World;
 
 /// What the header `X-Amz-Target` begins with; the action follows.
