@@ -4,7 +4,6 @@
 //! each other.
 
 mod disk;
-mod settings;
 mod token;
 
 use std::collections::BTreeMap;
@@ -20,10 +19,8 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
-use crate::world::{Snapshot, World};
+use crate::world::{Snapshot, World, expiry};
 use disk::{BLOCK_SIZE, Disk};
-pub use settings::Ebs;
-use settings::expiry;
 use token::{Kind, Token};
 
 /// `MaxResults`, and what it is if it is absent or less: "The minimum MaxResult parameter value you can use is

@@ -7,10 +7,7 @@ mod regions;
 mod reserved_instances;
 mod snapshots;
 mod tags;
-mod throttling;
 mod volumes;
-
-pub use throttling::Throttling;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +20,9 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 
 use crate::form::Form;
-use crate::index::Index;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
-use crate::world::{Tags, World};
+use crate::world::{Index, Tags, World, only_reads};
 use crate::xml::Xml;
 
 /// The API version in every request.
@@ -78,10 +74,6 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
         world.forget_index();
     }
     act(world, form)
-}
-
-fn only_reads(action: &str) -> bool {
-    action.starts_with("Describe") || action.starts_with("List")
 }
 
 /// Whether an action may change what exists and what it refers to.

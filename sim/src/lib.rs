@@ -95,7 +95,6 @@ mod ebs;
 mod ec2;
 mod fault;
 mod form;
-mod index;
 mod limit;
 mod population;
 mod query;
@@ -112,14 +111,11 @@ mod without;
 mod world;
 mod xml;
 
-pub use ebs::Ebs;
-pub use ec2::Throttling;
 pub use fault::{Answer, Call, Calls, Fault, FaultKind, Service};
-pub use index::Index;
 pub use limit::Limit;
 pub use server::Sim;
 pub use world::{
-    AttachedVolume, BinnedImage, BlockDevice, Deregistered, Image, Instance, Invisible, Item,
-    Lingering, Message, MessageAttribute, Queue, RecycleBinRule, Reference, Region,
-    ReservedInstances, Snapshot, SnapshotBilling, Table, Topic, Volume, World,
+    AttachedVolume, BinnedImage, BlockDevice, Deregistered, Ebs, Image, Index, Instance, Invisible,
+    Item, Lingering, Message, MessageAttribute, Queue, RecycleBinRule, Reference, Region,
+    ReservedInstances, Snapshot, SnapshotBilling, Table, Throttling, Topic, Volume, World,
 };

@@ -1,5 +1,9 @@
 //! What exists in the simulated account: a plain value, that tests may look at and change as they like.
 
+mod ebs;
+mod index;
+mod throttling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::{fs, io};
@@ -7,9 +11,11 @@ use std::{fs, io};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock;
-use crate::ebs::Ebs;
-use crate::ec2::Throttling;
-use crate::index::Index;
+pub use ebs::Ebs;
+pub(crate) use ebs::expiry;
+pub use index::Index;
+pub use throttling::Throttling;
+pub(crate) use throttling::only_reads;
 
 /// The account that owns everything unless a test says otherwise.
 const ACCOUNT: &str = "123456789012";

@@ -73,13 +73,13 @@ impl Ebs {
     }
 
     /// The number of a new listing.
-    pub(super) fn begin_listing(&mut self) -> u64 {
+    pub(crate) fn begin_listing(&mut self) -> u64 {
         self.listings += 1;
         self.listings
     }
 
     /// Whether a block token of this listing is still good; if so, this counts as a read with it.
-    pub(super) fn spend(
+    pub(crate) fn spend(
         &mut self,
         listing: u64,
         listed: DateTime<Utc>,
@@ -97,14 +97,14 @@ impl Ebs {
     }
 
     /// Takes a token out of the bucket of the action, if there is one.
-    pub(super) fn admit(&mut self, action: &str, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, action: &str, now: Instant) -> bool {
         let limit = self.limits.get(action);
         limit.is_none_or(|limit| self.buckets.take(action, *limit, now))
     }
 }
 
 /// When what was given out then and lasts so long expires.
-pub(super) fn expiry(given: DateTime<Utc>, lasts: Duration) -> DateTime<Utc> {
+pub(crate) fn expiry(given: DateTime<Utc>, lasts: Duration) -> DateTime<Utc> {
     let lasts = TimeDelta::from_std(lasts).ok();
     let expiry = lasts.and_then(|lasts| given.checked_add_signed(lasts));
     expiry.unwrap_or(DateTime::<Utc>::MAX_UTC)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::world::World;
+use super::World;
 
 /// Which resources name which in a [`World`]. Only the server makes an index, and forgets it when anything may
 /// have changed. Without one the answers are the same, and take longer.

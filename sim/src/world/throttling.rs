@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-use super::only_reads;
 use crate::form::Form;
 use crate::limit::{Buckets, Limit};
 
@@ -59,7 +58,7 @@ impl Throttling {
     }
 
     /// Takes a token out of the bucket of the call, if there is one.
-    pub(super) fn admit(&mut self, action: &str, form: &Form, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, action: &str, form: &Form, now: Instant) -> bool {
         let everything = LARGE.contains(&action)
             && form.get("MaxResults").is_none()
             && form.structures("Filter").is_empty();
@@ -71,6 +70,11 @@ impl Throttling {
         };
         limit.is_none_or(|limit| self.buckets.take(&bucket, limit, now))
     }
+}
+
+/// Whether an action only reads.
+pub(crate) fn only_reads(action: &str) -> bool {
+    action.starts_with("Describe") || action.starts_with("List")
 }
 
 #[cfg(test)]
