@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
-use crate::world::{Index, Tags, World, only_reads};
+use crate::world::{Tags, World, only_reads};
 use crate::xml::Xml;
 
 /// The API version in every request.
@@ -94,7 +94,7 @@ pub(crate) fn prepare(world: &mut World, action: &str, form: &Form) {
             })
     };
     if !changes(action) && !world.index.is_made() && by_many_references() {
-        world.index = Index::of(world);
+        world.make_index();
     }
 }
 

@@ -237,6 +237,35 @@ impl World {
         self.regions.iter().any(|region| region.name == name)
     }
 
+    /// Makes the index. Images name their snapshots, snapshots their volumes, volumes their snapshots and the instances
+    /// that they are attached to, instances their images and volumes.
+    pub(crate) fn make_index(&mut self) {
+        let mut index = Index::begun();
+        let mut note = |referrer: &str, referred: &str| index.note(referrer, referred);
+        for (id, image) in &self.images {
+            image.snapshot_ids().for_each(|snapshot| note(id, snapshot));
+        }
+        for (id, snapshot) in &self.snapshots {
+            note(id, &snapshot.volume_id);
+        }
+        for (id, volume) in &self.volumes {
+            volume.snapshot_id.iter().for_each(|from| note(id, from));
+        }
+        for (id, instance) in &self.instances {
+            note(id, &instance.image_id);
+            for attached in &instance.volumes {
+                let volume = &attached.volume_id;
+                note(id, volume);
+                note(volume, id);
+                attached
+                    .snapshot_id
+                    .iter()
+                    .for_each(|from| note(volume, from));
+            }
+        }
+        self.index = index;
+    }
+
     /// To be called before anything is changed.
     pub(crate) fn forget_index(&mut self) {
         self.index = Index::default();

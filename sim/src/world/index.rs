@@ -2,44 +2,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::World;
-
-/// Which resources name which in a [`World`]. Only the server makes an index, and forgets it when anything may
-/// have changed. Without one the answers are the same, and take longer.
+/// Which resources name which in a [`World`](super::World). Only the server makes an index, and forgets it when anything
+/// may have changed. Without one the answers are the same, and take longer.
 #[derive(Debug, Clone, Default)]
 pub struct Index(Option<HashMap<String, Vec<String>>>);
 
 impl Index {
-    /// Images name their snapshots, snapshots their volumes, volumes their snapshots and the instances that they
-    /// are attached to, instances their images and volumes.
-    pub(crate) fn of(world: &World) -> Index {
-        let mut referrers: HashMap<String, Vec<String>> = HashMap::new();
-        let mut note = |referrer: &str, referred: &str| {
+    /// An index in which nothing is noted yet.
+    pub(super) fn begun() -> Index {
+        Index(Some(HashMap::new()))
+    }
+
+    /// Notes that one resource names another, in an index that was begun.
+    pub(super) fn note(&mut self, referrer: &str, referred: &str) {
+        if let Some(referrers) = &mut self.0 {
             let known = referrers.entry(referred.to_owned()).or_default();
             known.push(referrer.to_owned());
-        };
-        for (id, image) in &world.images {
-            image.snapshot_ids().for_each(|snapshot| note(id, snapshot));
         }
-        for (id, snapshot) in &world.snapshots {
-            note(id, &snapshot.volume_id);
-        }
-        for (id, volume) in &world.volumes {
-            volume.snapshot_id.iter().for_each(|from| note(id, from));
-        }
-        for (id, instance) in &world.instances {
-            note(id, &instance.image_id);
-            for attached in &instance.volumes {
-                let volume = &attached.volume_id;
-                note(id, volume);
-                note(volume, id);
-                attached
-                    .snapshot_id
-                    .iter()
-                    .for_each(|from| note(volume, from));
-            }
-        }
-        Index(Some(referrers))
     }
 
     pub(crate) fn is_made(&self) -> bool {
