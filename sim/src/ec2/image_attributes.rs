@@ -1,6 +1,6 @@
 //! `DescribeImageAttribute` and `ModifyImageAttribute`: what of an image `DescribeImages` does not show.
 
-use super::done;
+use super::elements::done;
 use super::images::own_image;
 use crate::form::Form;
 use crate::refusal::Refusal;

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 
-use super::{
-    Filters, Page, Values, check_id, done, optional, snapshots, tag_values, tags, timestamp,
-    write_product_codes,
-};
+use super::elements::{done, timestamp, write_product_codes};
+use super::filters::{Filters, Values, optional, tag_values};
+use super::ids::{check_id, find_snapshot, image_not_found, snapshot_not_found};
+use super::page::Page;
+use super::tags;
 use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
@@ -50,7 +51,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
             "No root snapshot specified in device mapping.",
         ));
     };
-    let (platform_details, usage_operation) = snapshots::find(world, root)?.billing.of_image();
+    let (platform_details, usage_operation) = find_snapshot(world, root)?.billing.of_image();
     let text = |name| form.get(name).map(str::to_owned);
     let image = Image {
         name: name.to_owned(),
@@ -115,7 +116,7 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
     let device_name = mapping.required("DeviceName")?;
     let ebs = mapping.structure("Ebs");
     let snapshot = match ebs.get("SnapshotId") {
-        Some(id) => Some(snapshots::find(world, id)?),
+        Some(id) => Some(find_snapshot(world, id)?),
         None => None,
     };
     if snapshot.is_some() && ebs.get("Encrypted").is_some() {
@@ -299,7 +300,7 @@ fn named(world: &mut World, ids: &[&str]) -> Result<BTreeSet<String>, Refusal> {
     if missing.is_empty() {
         Ok(shown)
     } else {
-        Err(not_found(&missing))
+        Err(image_not_found(&missing))
     }
 }
 
@@ -360,15 +361,6 @@ fn values<'w>(image: &'w Image, account: &str, filter: &str) -> Option<Values<'w
     })
 }
 
-/// EC2's words differ for one and for several.
-pub(super) fn not_found(ids: &[&str]) -> Refusal {
-    let message = match ids {
-        [id] => format!("The image id '[{id}]' does not exist"),
-        ids => format!("The image ids '[{}]' do not exist", ids.join(", ")),
-    };
-    Refusal::new("InvalidAMIID.NotFound", message)
-}
-
 /// The image that the request names, if the account may change it.
 pub(super) fn own_image<'w>(world: &'w mut World, form: &Form) -> Result<&'w mut Image, Refusal> {
     let id = form.required("ImageId")?;
@@ -380,7 +372,7 @@ pub(super) fn own_image<'w>(world: &'w mut World, form: &Form) -> Result<&'w mut
         ));
     }
     match world.images.get_mut(id) {
-        None => Err(not_found(&[id])),
+        None => Err(image_not_found(&[id])),
         Some(image) if image.owned_by(&world.account) => Ok(image),
         Some(_) => Err(Refusal::new(
             "AuthFailure",
@@ -520,14 +512,14 @@ pub(super) fn restore_from_recycle_bin(world: &mut World, form: &Form) -> Result
     empty_recycle_bin(world);
     let binned = world.recycle_bin.get(id);
     let Some(binned) = binned.filter(|binned| binned.image.owned_by(&world.account)) else {
-        return Err(not_found(&[id]));
+        return Err(image_not_found(&[id]));
     };
     if let Some(gone) = binned
         .image
         .snapshot_ids()
         .find(|snapshot| !world.snapshots.contains_key(*snapshot))
     {
-        return Err(snapshots::not_found(gone));
+        return Err(snapshot_not_found(gone));
     }
     let image = binned.image.clone();
     world.recycle_bin.remove(id);

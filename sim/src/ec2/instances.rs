@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{
-    Filters, Page, Values, check_id, named, optional, tag_values, tags, timestamp,
-    write_product_codes,
-};
+use super::elements::{timestamp, write_product_codes};
+use super::filters::{Filters, Values, optional, tag_values};
+use super::ids::{check_id, instance_not_found, named};
+use super::page::Page;
+use super::tags;
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{AttachedVolume, Instance, Reference, World};
@@ -40,7 +41,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         check_id(id, "i", "InstanceID")?;
         let instance = world.instances.get(*id);
         if !instance.is_some_and(|instance| is_own(world, instance)) {
-            return Err(not_found(id));
+            return Err(instance_not_found(id));
         }
     }
     let nothing = Instance::new("", "");
@@ -69,13 +70,6 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
 /// No account ever sees another's instances.
 fn is_own(world: &World, instance: &Instance) -> bool {
     instance.owner == world.account
-}
-
-pub(super) fn not_found(id: &str) -> Refusal {
-    Refusal::new(
-        "InvalidInstanceID.NotFound",
-        format!("The instance ID '{id}' does not exist"),
-    )
 }
 
 fn values<'w>(instance: &'w Instance, filter: &str) -> Option<Values<'w>> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Filters, Values};
+use super::filters::{Filters, Values};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Region, World};

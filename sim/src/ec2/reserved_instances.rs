@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{Filters, Values, optional, tag_values, tags, timestamp};
+use super::elements::timestamp;
+use super::filters::{Filters, Values, optional, tag_values};
+use super::tags;
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{ReservedInstances, World};

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{
-    Filters, Page, Values, check_id, named, tag_values, tags, timestamp, volumes,
-    write_product_codes,
-};
+use super::elements::{timestamp, write_product_codes};
+use super::filters::{Filters, Values, tag_values};
+use super::ids::{find_snapshot, named};
+use super::page::Page;
+use super::{tags, volumes};
 use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
@@ -42,7 +43,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("SnapshotId");
     for id in &ids {
-        find(world, id)?;
+        find_snapshot(world, id)?;
     }
     let owners = form.list("Owner");
     let nothing = Snapshot::new("");
@@ -75,7 +76,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
 pub(super) fn describe_attribute(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let id = form.required("SnapshotId")?;
     let attribute = form.required("Attribute")?;
-    let snapshot = find(world, id)?;
+    let snapshot = find_snapshot(world, id)?;
     if !snapshot.owned_by(&world.account) {
         // Not documented. This is what DescribeImageAttribute says of another's image.
         return Err(Refusal::new(
@@ -121,23 +122,6 @@ fn values<'w>(snapshot: &'w Snapshot, account: &str, filter: &str) -> Option<Val
         "start-time" => timestamp(snapshot.start_time).into(),
         other => return tag_values(snapshot.tags_seen_by(account), other),
     }])
-}
-
-/// The snapshot of this id, if the account may see it.
-pub(super) fn find<'w>(world: &'w World, id: &str) -> Result<&'w Snapshot, Refusal> {
-    check_id(id, "snap", "SnapshotID")?;
-    world
-        .snapshots
-        .get(id)
-        .filter(|snapshot| snapshot.visible_to(&world.account))
-        .ok_or_else(|| not_found(id))
-}
-
-pub(super) fn not_found(id: &str) -> Refusal {
-    Refusal::new(
-        "InvalidSnapshot.NotFound",
-        format!("The snapshot '{id}' does not exist."),
-    )
 }
 
 fn write(xml: &mut Xml, snapshot: &Snapshot, account: &str) {

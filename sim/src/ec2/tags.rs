@@ -1,6 +1,7 @@
 //! `CreateTags`, `DeleteTags`, and the tags that come with the making of a resource.
 
-use super::{check_id, done};
+use super::elements::done;
+use super::ids::{check_id, image_not_found, instance_not_found, snapshot_not_found};
 use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Tags, World};
@@ -153,7 +154,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
                 .get_mut(id)
                 .filter(|image| image.visible_to(&account))
                 .map(|image| image.tags_set_by(&account))
-                .ok_or_else(|| super::images::not_found(&[id]))
+                .ok_or_else(|| image_not_found(&[id]))
         }
         Some(("snap", _)) => {
             check_id(id, "snap", "SnapshotID")?;
@@ -162,7 +163,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
                 .get_mut(id)
                 .filter(|snapshot| snapshot.visible_to(&account))
                 .map(|snapshot| snapshot.tags_set_by(&account))
-                .ok_or_else(|| super::snapshots::not_found(id))
+                .ok_or_else(|| snapshot_not_found(id))
         }
         Some(("i", _)) => {
             check_id(id, "i", "InstanceID")?;
@@ -171,7 +172,7 @@ fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> 
                 .get_mut(id)
                 .filter(|instance| instance.owner == account)
                 .map(|instance| &mut instance.tags)
-                .ok_or_else(|| super::instances::not_found(id))
+                .ok_or_else(|| instance_not_found(id))
         }
         _ => Err(Refusal::new(
             "InvalidID",

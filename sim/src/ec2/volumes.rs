@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Filters, Page, Values, check_id, named, optional, snapshots, tag_values, tags, timestamp,
-};
+use super::elements::timestamp;
+use super::filters::{Filters, Values, optional, tag_values};
+use super::ids::{check_id, find_snapshot, named, volume_not_found};
+use super::page::Page;
+use super::tags;
 use crate::clock;
 use crate::form::Form;
 use crate::refusal::Refusal;
@@ -41,7 +43,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let encrypted = form.flag("Encrypted")?;
     let tags = tags::specified(form, "volume")?;
     let from = match form.get("SnapshotId") {
-        Some(id) => Some(snapshots::find(world, id)?.clone()),
+        Some(id) => Some(find_snapshot(world, id)?.clone()),
         None => None,
     };
     let Some(size) = size.or_else(|| from.as_ref().map(|snapshot| snapshot.volume_size)) else {
@@ -105,7 +107,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = ids.or(referring.as_ref());
     let attachments = attachments(world, ids);
     for id in named.iter().flatten() {
-        own(world, &attachments, id).ok_or_else(|| not_found(id))?;
+        own(world, &attachments, id).ok_or_else(|| volume_not_found(id))?;
     }
     let all: BTreeSet<&str> = match ids {
         Some(ids) => ids.range::<str, _>(page.keys()).copied().collect(),
@@ -143,15 +145,8 @@ pub(super) fn find(world: &World, id: &str) -> Result<Volume, Refusal> {
                 None => volume,
             })
         }
-        None => Err(not_found(id)),
+        None => Err(volume_not_found(id)),
     }
-}
-
-fn not_found(id: &str) -> Refusal {
-    Refusal::new(
-        "InvalidVolume.NotFound",
-        format!("The volume '{id}' does not exist."),
-    )
 }
 
 /// What these volumes, or all, are attached to, or were when their instance was terminated, by their ids.
