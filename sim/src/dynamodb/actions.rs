@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 
 use super::expression::{Condition, Placeholders, Update, Value, projection, size};
-use super::{cancelled, invalid, throttled, unknown};
+use super::refusals::{cancelled, invalid, throttled, unknown};
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::world::{Item, Table, World};

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{invalid, unknown};
+use super::refusals::{invalid, unknown};
 use crate::refusal::Refusal;
 use crate::world::Item;
 
