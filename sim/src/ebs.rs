@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
+use crate::rest_json::{document, failed_with, refusal, refused, reply};
 use crate::world::{Snapshot, World, expiry};
 use disk::{BLOCK_SIZE, Disk};
 use token::{Kind, Token};
@@ -285,44 +286,6 @@ pub(crate) fn read(request_id: &str, reading: Reading) -> Reply {
     answer.unwrap_or_else(|error| refused(request_id, failed_with(error.to_string())))
 }
 
-/// An answer that is a JSON document.
-pub(crate) fn document(request_id: &str, document: &Json) -> Reply {
-    let body = document.to_string();
-    reply(request_id, 200, "application/json", Vec::new(), body.into())
-}
-
-/// The answer to a call that was refused.
-pub(crate) fn refused(request_id: &str, refusal: Refusal) -> Reply {
-    let mut error = refusal.details;
-    error.insert("Message".to_owned(), refusal.message.into());
-    let headers = vec![("x-amzn-errortype", refusal.code)];
-    let body = Json::Object(error).to_string();
-    let content_type = "application/json";
-    reply(
-        request_id,
-        refusal.status,
-        content_type,
-        headers,
-        body.into(),
-    )
-}
-
-fn reply(
-    request_id: &str,
-    status: u16,
-    content_type: &'static str,
-    mut headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-) -> Reply {
-    headers.push(("x-amzn-requestid", request_id.to_owned()));
-    Reply {
-        status,
-        content_type,
-        headers,
-        body: body.into(),
-    }
-}
-
 fn number<T: std::str::FromStr>(params: &Params, name: &str) -> Result<Option<T>, Refusal> {
     let Some(text) = params.get(name) else {
         return Ok(None);
@@ -333,19 +296,6 @@ fn number<T: std::str::FromStr>(params: &Params, name: &str) -> Result<Option<T>
             format!("The value '{text}' of {name} is not valid."),
         )
     })
-}
-
-/// A refusal with the status that its code has in the API's model.
-pub(crate) fn refusal(code: impl Into<String>, message: impl Into<String>) -> Refusal {
-    let refusal = Refusal::new(code, message);
-    let status = match refusal.code.as_str() {
-        "ServiceQuotaExceededException" => 402,
-        "AccessDeniedException" => 403,
-        "ResourceNotFoundException" | "UnknownOperationException" => 404,
-        "InternalServerException" => 500,
-        _ => 400,
-    };
-    refusal.with_status(status)
 }
 
 fn because(code: &str, reason: &str, message: impl Into<String>) -> Refusal {
@@ -380,16 +330,6 @@ pub(crate) fn throttled(action: &str) -> Refusal {
 
 fn account_throttled() -> Refusal {
     refusal("ThrottlingException", "Rate exceeded")
-}
-
-/// Something went wrong on the other side.
-pub(crate) fn failed() -> Refusal {
-    failed_with("An internal error has occurred.")
-}
-
-/// What went wrong here is told, as a test that gives a wrong path should not have to guess.
-fn failed_with(message: impl Into<String>) -> Refusal {
-    refusal("InternalServerException", message)
 }
 
 /// `AccessDeniedException`, in the words that IAM has for an identity without the permission (seen in

@@ -102,6 +102,7 @@ mod rbin;
 mod recording;
 mod refusal;
 mod reply;
+mod rest_json;
 mod server;
 mod sns;
 mod sqs;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::ebs;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
+use crate::rest_json::{document, refusal, refused};
 use crate::world::World;
 
 type Params = BTreeMap<String, String>;
@@ -27,7 +27,7 @@ pub(crate) fn question(method: &str, path: &str) -> Option<(String, Params)> {
 pub(crate) fn call(world: &World, action: &str, params: &Params) -> Result<Json, Refusal> {
     match action {
         "GetRule" => get_rule(world, params),
-        _ => Err(ebs::refusal(
+        _ => Err(refusal(
             "UnknownOperationException",
             format!("The operation {action} does not exist, or is not simulated."),
         )),
@@ -38,12 +38,12 @@ fn get_rule(world: &World, params: &Params) -> Result<Json, Refusal> {
     let id = params.get("Identifier").map_or("", String::as_str);
     if id.len() != 11 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         let message = format!("The rule identifier '{id}' is not valid.");
-        return Err(ebs::refusal("ValidationException", message)
+        return Err(refusal("ValidationException", message)
             .with_detail("Reason", "INVALID_PARAMETER_VALUE".into()));
     }
     let rule = world.recycle_bin_rules.iter().find(|rule| rule.id == id);
     let rule = rule.ok_or_else(|| {
-        ebs::refusal(
+        refusal(
             "ResourceNotFoundException",
             format!("The rule '{id}' does not exist."),
         )
@@ -74,21 +74,21 @@ fn arn(world: &World, id: &str) -> String {
 /// The answer.
 pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
     match result {
-        Ok(answer) => ebs::document(request_id, &answer),
-        Err(refusal) => ebs::refused(request_id, refusal),
+        Ok(answer) => document(request_id, &answer),
+        Err(refusal) => refused(request_id, refusal),
     }
 }
 
 /// Too many requests. The model of the API has no error for it; this is the one that the APIs of this protocol have in
 /// common.
 pub(crate) fn throttled() -> Refusal {
-    ebs::refusal("ThrottlingException", "Rate exceeded")
+    refusal("ThrottlingException", "Rate exceeded")
 }
 
 /// `AccessDeniedException`, in the words that IAM has for an identity without the permission.
 pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
     let id = params.get("Identifier").map_or("*", String::as_str);
-    ebs::refusal(
+    refusal(
         "AccessDeniedException",
         format!(
             "User: {} is not authorized to perform: rbin:{action} on resource: {} because no identity-based policy \

@@ -33,7 +33,7 @@ use crate::refusal::Refusal;
 use crate::reply::Reply;
 use crate::wire::{InProcess, exchange};
 use crate::world::World;
-use crate::{clock, dynamodb, ebs, ec2, query, rbin, sns, sqs, sts, without};
+use crate::{clock, dynamodb, ebs, ec2, query, rbin, rest_json, sns, sqs, sts, without};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -514,7 +514,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::InternalError, Service::DynamoDb) => dynamodb::failed(),
         (FaultKind::InternalError, Service::Sqs) => sqs::failed(),
         // Both services have the same error.
-        (FaultKind::InternalError, Service::Ebs | Service::Rbin) => ebs::failed(),
+        (FaultKind::InternalError, Service::Ebs | Service::Rbin) => rest_json::failed(),
         (FaultKind::InternalError, _) => {
             Refusal::new("InternalError", "An internal error has occurred").with_status(500)
         }
@@ -529,7 +529,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
         (FaultKind::AccessDenied, Service::Sqs) => sqs::denied(world, action, &question.params),
         (FaultKind::TransactionConflict, _) => dynamodb::conflicting(action, question.json()),
         (FaultKind::Refuse { code, message }, Service::Ebs | Service::Rbin) => {
-            ebs::refusal(code, message)
+            rest_json::refusal(code, message)
         }
         (FaultKind::Refuse { code, message }, _) => Refusal::new(code, message),
         (
@@ -608,7 +608,7 @@ fn serve_or_refuse(
                 refusal.map_or_else(|| ebs::call(world, action, &question.params), Err),
                 |result| match result {
                     Ok(reading) => Pending::Reading(request_id, reading),
-                    Err(refusal) => Pending::Reply(ebs::refused(&request_id, refusal)),
+                    Err(refusal) => Pending::Reply(rest_json::refused(&request_id, refusal)),
                 },
             );
         }
