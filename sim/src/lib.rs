@@ -90,11 +90,13 @@
 
 pub mod clock;
 mod connection;
+mod dispatch;
 mod dynamodb;
 mod ebs;
 mod ec2;
 mod fault;
 mod form;
+mod handler;
 mod limit;
 mod population;
 mod query;
@@ -106,6 +108,7 @@ mod rest_json;
 mod server;
 mod sns;
 mod sqs;
+mod state;
 mod sts;
 mod wire;
 mod without;

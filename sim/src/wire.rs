@@ -21,7 +21,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_LENGTH;
 use hyper::{Request, Response, Uri};
 
-use crate::server::{Closed, ReplyBody, State, handle};
+use crate::handler::{Closed, ReplyBody, handle};
+use crate::state::State;
 
 /// An HTTP client for which a simulator in this process answers.
 pub(crate) struct InProcess(pub(crate) Arc<State>);
