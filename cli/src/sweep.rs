@@ -1,6 +1,7 @@
 //! `ami-guard sweep`: every AMI of the account, judged.
 
 mod journal;
+mod row;
 mod summary;
 
 use std::collections::HashSet;

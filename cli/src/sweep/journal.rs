@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::summary::Listed;
+use super::row::Listed;
 use crate::files::{self, Existing, Kind};
 use crate::{Stop, show};
 

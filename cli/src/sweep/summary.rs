@@ -3,58 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
-use ami_billing_guard::record::{Actual, Expected};
 use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
 use comfy_table::{ContentArrangement, Table};
-use serde::Deserialize;
 
 use super::journal::Page;
+use super::row::Listed;
 use crate::show::{self, shown};
 use crate::{Outcome, Stop};
 
 /// So many rows are one table: a table keeps its rows until it is printed.
 const IN_A_TABLE: usize = 500;
-
-/// A row, as far as it is listed.
-#[derive(Debug, Deserialize)]
-pub(super) struct Listed {
-    pub(super) image_id: Option<String>,
-    pub(super) region: Option<String>,
-    name: Option<String>,
-    verdict: String,
-    kind: Option<String>,
-    actual: Option<Actual>,
-    expected: Option<Expected>,
-    action: Option<String>,
-    pub(super) outcome: Option<String>,
-    error: Option<String>,
-    reserved_instances: Option<Vec<Lost>>,
-}
-
-/// Reserved Instances that would apply to an AMI if it billed what it should.
-#[derive(Debug, Deserialize)]
-struct Lost {
-    id: String,
-    instance_type: String,
-    count: i32,
-    platform: String,
-}
-
-impl Listed {
-    fn label(&self) -> String {
-        match &self.kind {
-            Some(kind) => format!("{}/{kind}", self.verdict),
-            None => self.verdict.clone(),
-        }
-    }
-
-    fn needs_attention(&self) -> bool {
-        matches!(
-            self.verdict.as_str(),
-            "mismatch" | "conflict" | "unverifiable"
-        )
-    }
-}
 
 /// The sum.
 pub(super) struct Summary {
