@@ -3,24 +3,22 @@
 //! An input is a list of patches to an image of the corpus, which [`disk::inspect`] then reads.
 
 mod base;
+mod image;
+mod input;
 mod memory;
+mod outcome;
 #[path = "../../corpus/packed.rs"]
 mod packed;
 mod patches;
 mod sums;
 
-use std::cell::RefCell;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use disk::{BlockSource, Inspection};
-
 pub use base::Aim;
-use base::{Base, Patched};
-use patches::Patches;
-
-/// How many blocks may be read, as in the product.
-const MOST_BLOCKS: u64 = 256;
+use base::Base;
+use image::Image;
+use outcome::{MOST_BLOCKS, Outcome, note_panics, outcome};
+use patches::{Patched, Patches};
 
 /// Where other crates are known to panic, or to take as much memory as a disk tells them to; in the product that ends a
 /// child process. For each there is a case in `regressions`.
@@ -37,56 +35,11 @@ const KNOWN: &[&str] = &[
     "ntfs-0.4.0/src/structured_values/index_root.rs:95",
 ];
 
-/// What reading a disk came to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Outcome {
-    Read(Inspection),
-    /// And where: `crate-0.1.0/src/file.rs:205`.
-    Panicked(String),
-    /// It took more memory than a child may, and where.
-    TookTooMuch(String),
-}
-
-thread_local! {
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Reads it; a panic is an outcome as others are.
-pub(crate) fn outcome(source: impl BlockSource + 'static) -> Outcome {
-    let read = AssertUnwindSafe(|| disk::inspect(source, MOST_BLOCKS));
-    match memory::measured(|| panic::catch_unwind(read)) {
-        (_, Some(place)) => Outcome::TookTooMuch(short(place.trim_start_matches("at "))),
-        (Err(_), None) => {
-            let place = PLACE.with_borrow_mut(Option::take);
-            Outcome::Panicked(place.unwrap_or_default())
-        }
-        (Ok(inspection), None) => Outcome::Read(inspection),
-    }
-}
-
-/// A place in a crate without the folder of all crates, and without the column: `crate-0.1.0/src/file.rs:205`.
-fn short(place: &str) -> String {
-    let place = match place.split_once("/registry/src/") {
-        Some((_, crates)) => crates.split_once('/').map_or(crates, |(_, file)| file),
-        None => place,
-    };
-    let mut parts = place.splitn(3, ':');
-    let (file, line) = (parts.next(), parts.next());
-    format!("{}:{}", file.unwrap_or_default(), line.unwrap_or_default())
-}
-
-static BASES: OnceLock<Vec<Arc<Base>>> = OnceLock::new();
+static BASES: OnceLock<Vec<Base>> = OnceLock::new();
 
 /// Prepares a target: the images it uses, and what of them it is about.
 pub fn prepare(names: &[&str], aim: Aim) {
-    // Instead of libfuzzer's, which ends the process.
-    panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        if !place.contains("/registry/src/") {
-            eprintln!("{info}");
-        }
-        PLACE.set(Some(short(&place)));
-    }));
+    note_panics();
     let base = |name: &&str| {
         let base = Base::new(name, aim);
         eprintln!("{name}: {} places", base.spots.len());
@@ -99,16 +52,17 @@ pub fn prepare(names: &[&str], aim: Aim) {
 /// the same outcome.
 pub fn run(input: &[u8]) {
     let bases = BASES.get().expect("prepared");
-    let (base, patches) = Patches::decode(bases, input);
+    let (base, patches) = input::decode(bases, input);
+    let image = &base.image;
     if let Some(path) = std::env::var_os("GUARD_FUZZ_PATCHES") {
         // At once, as an input may be one that does not end.
-        std::fs::write(&path, patches.write(base)).expect("a file");
-        let (patches, outcome) = fewest(base, patches);
+        std::fs::write(&path, patches.write(image)).expect("a file");
+        let (patches, outcome) = fewest(image, patches);
         eprintln!("{outcome:?}");
-        std::fs::write(&path, patches.write(base)).expect("a file");
+        std::fs::write(&path, patches.write(image)).expect("a file");
         return;
     }
-    let outcome = outcome(Patched::new(base, &patches, None));
+    let outcome = outcome(Patched::new(image, &patches, None));
     let is_fine = match &outcome {
         Outcome::Read(inspection) => inspection.blocks_read <= MOST_BLOCKS,
         Outcome::Panicked(place) | Outcome::TookTooMuch(place) => KNOWN.contains(&place.as_str()),
@@ -123,14 +77,14 @@ pub fn run(input: &[u8]) {
     let name = format!("{outcome:?}").replace(|letter: char| !letter.is_alphanumeric(), "-");
     let path = std::path::Path::new(&folder).join(format!("{name}.patches"));
     if !path.exists() {
-        let (patches, _) = fewest(base, patches);
-        std::fs::write(path, patches.write(base)).expect("a file");
+        let (patches, _) = fewest(image, patches);
+        std::fs::write(path, patches.write(image)).expect("a file");
     }
 }
 
 /// Leaves away what the outcome does not need.
-fn fewest(base: &Arc<Base>, mut patches: Patches) -> (Patches, Outcome) {
-    let outcome_of = |patches: &Patches| outcome(Patched::new(base, patches, None));
+fn fewest(image: &Arc<Image>, mut patches: Patches) -> (Patches, Outcome) {
+    let outcome_of = |patches: &Patches| outcome(Patched::new(image, patches, None));
     let wanted = outcome_of(&patches);
     let mut step = patches.bytes.len();
     while step > 0 {

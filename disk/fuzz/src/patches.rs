@@ -1,11 +1,15 @@
-//! What is changed of an image: as the fuzzer has it, and in a file.
+//! What is changed of an image: in a file, and as it is read.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::{Base, SPOT};
-use crate::sums;
+use disk::{BLOCK_BYTES, BlockSource};
+
+use crate::image::Image;
 
 /// Other bytes than an image has, and another size.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,59 +18,10 @@ pub(crate) struct Patches {
     pub(crate) bytes: BTreeMap<u64, u8>,
 }
 
-/// How many bytes one patch may have.
-const LENGTHS: [usize; 8] = [1, 1, 2, 4, 8, 16, 64, 255];
-
 impl Patches {
-    /// The image and the patches that the fuzzer's input stands for.
-    ///
-    /// Its first byte chooses the image, and with its highest bit has all checksums kept as they were. Then, for each
-    /// patch: what to do, where (three bytes), and with what.
-    pub(crate) fn decode<'a>(bases: &'a [Arc<Base>], input: &[u8]) -> (&'a Arc<Base>, Patches) {
-        let mut input = Input(input);
-        let first = usize::from(input.byte());
-        let base = &bases[(first & 0x7f) % bases.len()];
-        let mut patches = Patches::default();
-        while !input.0.is_empty() {
-            let action = input.byte();
-            let at = input.place(base);
-            let length = LENGTHS[usize::from(action >> 2) % LENGTHS.len()];
-            let mut write = |index: usize, byte: u8| {
-                patches.bytes.insert(at + index as u64, byte);
-            };
-            match action % 4 {
-                // Other bytes.
-                0 | 1 => (0..length).for_each(|index| write(index, input.byte())),
-                // Those of another place: what makes sense there may do so here.
-                2 => {
-                    let from = input.place(base);
-                    (0..length).for_each(|index| write(index, base.byte(from + index as u64)));
-                }
-                // A little more or less than the number that is there.
-                _ if action & 0x80 == 0 => {
-                    let length = length.min(8);
-                    let by = i64::from(input.byte() as i8);
-                    let number = base.little(at, length as u64).wrapping_add_signed(by);
-                    let bytes = number.to_le_bytes();
-                    (0..length).for_each(|index| write(index, bytes[index]));
-                }
-                // The disk ends near this place.
-                _ => patches.size = Some((at & !511) + 512 * u64::from(input.byte() % 16)),
-            }
-        }
-        let size = base.size();
-        patches.bytes.retain(|at, _| *at < size);
-        if first & 0x80 == 0 {
-            sums::repair(base, &mut patches.bytes);
-        }
-        patches.bytes.retain(|at, byte| base.byte(*at) != *byte);
-        patches.size = patches.size.filter(|other| *other < size);
-        (base, patches)
-    }
-
     /// The content of a file of `regressions`.
-    pub(crate) fn write(&self, base: &Base) -> String {
-        let mut text = format!("{}\n", base.name);
+    pub(crate) fn write(&self, image: &Image) -> String {
+        let mut text = format!("{}\n", image.name);
         if let Some(size) = self.size {
             writeln!(text, "size {size:x}").expect("a text");
         }
@@ -88,23 +43,52 @@ impl Patches {
     }
 }
 
-/// What is left of an input; behind its end there are zeros.
-struct Input<'a>(&'a [u8]);
+/// An image with patches.
+pub(crate) struct Patched {
+    image: Arc<Image>,
+    patches: Patches,
+    /// The blocks that were asked for.
+    asked: Option<Rc<RefCell<Vec<Range<u64>>>>>,
+}
 
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((byte, rest)) => {
-                self.0 = rest;
-                *byte
-            }
-            None => 0,
+impl Patched {
+    pub(crate) fn new(
+        image: &Arc<Image>,
+        patches: &Patches,
+        asked: Option<Rc<RefCell<Vec<Range<u64>>>>>,
+    ) -> Patched {
+        Patched {
+            image: Arc::clone(image),
+            patches: patches.clone(),
+            asked,
         }
     }
+}
 
-    fn place(&mut self, base: &Base) -> u64 {
-        let spot = u64::from(self.byte()) | u64::from(self.byte()) << 8;
-        let spot = base.spots[spot as usize % base.spots.len()];
-        spot + u64::from(self.byte()) % SPOT
+impl BlockSource for Patched {
+    fn size(&self) -> u64 {
+        self.patches.size.unwrap_or(self.image.size())
+    }
+
+    fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
+        if let Some(asked) = &self.asked {
+            asked.borrow_mut().push(blocks.clone());
+        }
+        let block = |index: u64| {
+            let start = index * BLOCK_BYTES;
+            let end = (start + BLOCK_BYTES).min(self.size());
+            let length = end.saturating_sub(start) as usize;
+            let mut block = self.image.block(index);
+            for (at, byte) in self.patches.bytes.range(start..end.max(start)) {
+                let block = block.get_or_insert_with(|| vec![0; length]);
+                block.resize(length, 0);
+                block[(at - start) as usize] = *byte;
+            }
+            if let Some(block) = &mut block {
+                block.resize(length, 0);
+            }
+            block
+        };
+        Ok(blocks.map(block).collect())
     }
 }

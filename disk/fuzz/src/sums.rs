@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::Base;
+use crate::image::Image;
 
 const CASTAGNOLI: u32 = 0x82f6_3b78;
 const IEEE: u32 = 0xedb8_8320;
@@ -31,12 +31,12 @@ impl Sum {
     }
 
     /// Changes the checksum as the patches change what it covers.
-    fn repair(&self, base: &Base, bytes: &mut BTreeMap<u64, u8>) {
+    pub(crate) fn repair(&self, image: &Image, bytes: &mut BTreeMap<u64, u8>) {
         let mut changed: Vec<(u64, u8)> = Vec::new();
         let mut length = 0;
         for (start, part) in &self.covers {
             for (at, byte) in bytes.range(*start..start + part) {
-                let difference = byte ^ base.byte(*at);
+                let difference = byte ^ image.byte(*at);
                 if difference != 0 && !self.at.contains(at) {
                     changed.push((length + at - start, difference));
                 }
@@ -54,7 +54,7 @@ impl Sum {
         }
         register = shift(register, length - here, self.polynomial);
         for (at, difference) in self.at.iter().zip(register.to_le_bytes()) {
-            bytes.insert(*at, base.byte(*at) ^ difference);
+            bytes.insert(*at, image.byte(*at) ^ difference);
         }
     }
 }
@@ -71,37 +71,30 @@ fn shift(mut register: u32, bytes: u64, polynomial: u32) -> u32 {
     register
 }
 
-/// Makes all checksums fit the patches.
-pub(crate) fn repair(base: &Base, bytes: &mut BTreeMap<u64, u8>) {
-    for sum in &base.sums {
-        sum.repair(base, bytes);
-    }
-}
-
 /// The checksums of an image, those first that others cover.
-pub(crate) fn find(base: &Base) -> Vec<Sum> {
+pub(crate) fn find(image: &Image) -> Vec<Sum> {
     let mut sums = Vec::new();
-    for page in base.pages() {
+    for page in image.pages() {
         for at in (page..page + 4096).step_by(512) {
-            xfs(base, at, &mut sums);
+            xfs(image, at, &mut sums);
         }
-        btrfs(base, page, &mut sums);
-        ext4(base, page, &mut sums);
-        journal(base, page, &mut sums);
+        btrfs(image, page, &mut sums);
+        ext4(image, page, &mut sums);
+        journal(image, page, &mut sums);
     }
-    for at in [512, base.size() - 512] {
-        gpt(base, at, &mut sums);
+    for at in [512, image.size() - 512] {
+        gpt(image, at, &mut sums);
     }
     sums
 }
 
-fn gpt(base: &Base, at: u64, sums: &mut Vec<Sum>) {
-    if base.bytes(at, 8) != b"EFI PART" {
+fn gpt(image: &Image, at: u64, sums: &mut Vec<Sum>) {
+    if image.bytes(at, 8) != b"EFI PART" {
         return;
     }
-    let entries = base.little(at + 72, 8).saturating_mul(512);
-    let length = base.little(at + 80, 4) * base.little(at + 84, 4);
-    if entries > base.size() || length > 1024 * 1024 {
+    let entries = image.little(at + 72, 8).saturating_mul(512);
+    let length = image.little(at + 80, 4) * image.little(at + 84, 4);
+    if entries > image.size() || length > 1024 * 1024 {
         return;
     }
     for (covers, stored) in [((entries, length), at + 88), ((at, 92), at + 16)] {
@@ -113,21 +106,21 @@ fn gpt(base: &Base, at: u64, sums: &mut Vec<Sum>) {
     }
 }
 
-fn xfs(base: &Base, at: u64, sums: &mut Vec<Sum>) {
-    match base.bytes(at, 4).as_slice() {
-        b"XFSB" if base.big(at + 100, 2) & 0xf == 5 => {
-            let length = base.big(at + 102, 2);
+fn xfs(image: &Image, at: u64, sums: &mut Vec<Sum>) {
+    match image.bytes(at, 4).as_slice() {
+        b"XFSB" if image.big(at + 100, 2) & 0xf == 5 => {
+            let length = image.big(at + 102, 2);
             sums.push(Sum::new(vec![(at, length)], (at + 224..at + 228).collect()));
         }
-        [b'I', b'N', ..] if base.bytes(at + 4, 1) == [3] => {
+        [b'I', b'N', ..] if image.bytes(at + 4, 1) == [3] => {
             sums.push(Sum::new(vec![(at, 512)], (at + 100..at + 104).collect()));
         }
         // A block of a folder, of whatever size its checksum fits.
         b"XDB3" | b"XDD3" => {
-            let stored = base.bytes(at + 4, 4);
+            let stored = image.bytes(at + 4, 4);
             let fits = |length: &u64| {
                 let mut register = u32::MAX;
-                for (place, byte) in (0..).zip(base.bytes(at, *length)) {
+                for (place, byte) in (0..).zip(image.bytes(at, *length)) {
                     let byte = if (4..8).contains(&place) { 0 } else { byte };
                     register = shift(register ^ u32::from(byte), 1, CASTAGNOLI);
                 }
@@ -139,9 +132,9 @@ fn xfs(base: &Base, at: u64, sums: &mut Vec<Sum>) {
         }
         // A record of the log: its header, the further headers that its length takes, its body.
         [0xfe, 0xed, 0xba, 0xbe] => {
-            let (length, size) = (base.big(at + 12, 4), base.big(at + 320, 4));
+            let (length, size) = (image.big(at + 12, 4), image.big(at + 320, 4));
             let sectors = length.div_ceil(512);
-            let headers = match base.big(at + 8, 4) & 2 != 0 && size > 32 * 1024 {
+            let headers = match image.big(at + 8, 4) & 2 != 0 && size > 32 * 1024 {
                 true => size.div_ceil(32 * 1024),
                 false => 1,
             };
@@ -156,12 +149,12 @@ fn xfs(base: &Base, at: u64, sums: &mut Vec<Sum>) {
     }
 }
 
-fn btrfs(base: &Base, page: u64, sums: &mut Vec<Sum>) {
-    let length = match base.bytes(page + 0x40, 8).as_slice() {
+fn btrfs(image: &Image, page: u64, sums: &mut Vec<Sum>) {
+    let length = match image.bytes(page + 0x40, 8).as_slice() {
         b"_BHRfS_M" => 4096,
         _ => 16 * 1024,
     };
-    let bytes = base.bytes(page, length);
+    let bytes = image.bytes(page, length);
     let mut register = u32::MAX;
     for byte in &bytes[32..] {
         register = shift(register ^ u32::from(*byte), 1, CASTAGNOLI);
@@ -175,33 +168,33 @@ fn btrfs(base: &Base, page: u64, sums: &mut Vec<Sum>) {
 }
 
 /// The checksums of an ext4 whose superblock's page this is.
-fn ext4(base: &Base, page: u64, sums: &mut Vec<Sum>) {
+fn ext4(image: &Image, page: u64, sums: &mut Vec<Sum>) {
     let superblock = page + 1024;
-    let has_sums = base.little(superblock + 0x64, 4) & 0x400 != 0;
-    let is_first = base.little(superblock + 0x5a, 2) == 0;
-    if base.bytes(superblock + 0x38, 2) != [0x53, 0xef] || !has_sums || !is_first {
+    let has_sums = image.little(superblock + 0x64, 4) & 0x400 != 0;
+    let is_first = image.little(superblock + 0x5a, 2) == 0;
+    if image.bytes(superblock + 0x38, 2) != [0x53, 0xef] || !has_sums || !is_first {
         return;
     }
-    let block = 1024 << base.little(superblock + 0x18, 4).min(6);
-    let blocks = base.little(superblock + 4, 4);
-    let per_group = base.little(superblock + 0x20, 4).max(1);
-    let inodes = base.little(superblock + 0x28, 4);
-    let inode = base.little(superblock + 0x58, 2);
-    let descriptor = match base.little(superblock + 0x60, 4) & 0x80 != 0 {
-        true => base.little(superblock + 0xfe, 2),
+    let block = 1024 << image.little(superblock + 0x18, 4).min(6);
+    let blocks = image.little(superblock + 4, 4);
+    let per_group = image.little(superblock + 0x20, 4).max(1);
+    let inodes = image.little(superblock + 0x28, 4);
+    let inode = image.little(superblock + 0x58, 2);
+    let descriptor = match image.little(superblock + 0x60, 4) & 0x80 != 0 {
+        true => image.little(superblock + 0xfe, 2),
         false => 32,
     };
-    let descriptors = page + block * (base.little(superblock + 0x14, 4) + 1);
+    let descriptors = page + block * (image.little(superblock + 0x14, 4) + 1);
     let mut trees = Vec::new();
     for group in 0..blocks.div_ceil(per_group) {
         let at = descriptors + group * descriptor;
-        let table = page + base.little(at + 8, 4) * block;
+        let table = page + image.little(at + 8, 4) * block;
         for at in (table..table + inodes * inode).step_by(inode as usize) {
-            if base.little(at, 2) == 0 {
+            if image.little(at, 2) == 0 {
                 continue;
             }
             let mut stored = vec![at + 0x7c, at + 0x7d];
-            if inode > 128 && base.little(at + 0x80, 2) >= 4 {
+            if inode > 128 && image.little(at + 0x80, 2) >= 4 {
                 stored.extend([at + 0x82, at + 0x83]);
             }
             sums.push(Sum::new(vec![(at, inode)], stored));
@@ -213,17 +206,17 @@ fn ext4(base: &Base, page: u64, sums: &mut Vec<Sum>) {
         vec![(superblock, 0x3fc)],
         (superblock + 0x3fc..superblock + 0x400).collect(),
     ));
-    for other in base.pages().filter(|other| *other > page) {
+    for other in image.pages().filter(|other| *other > page) {
         for at in (other..other + 4096).step_by(block.min(4096) as usize) {
             let tail = at + block - 12;
-            if base.bytes(tail, 8) == [0, 0, 0, 0, 12, 0, 0, 0xde] {
+            if image.bytes(tail, 8) == [0, 0, 0, 0, 12, 0, 0, 0xde] {
                 sums.push(Sum::new(
                     vec![(at, block - 12)],
                     (tail + 8..tail + 12).collect(),
                 ));
             }
-            if base.bytes(at, 2) == [0x0a, 0xf3] && !trees.contains(&at) {
-                let length = 12 + 12 * base.little(at + 4, 2);
+            if image.bytes(at, 2) == [0x0a, 0xf3] && !trees.contains(&at) {
+                let length = 12 + 12 * image.little(at + 4, 2);
                 let stored = at + length;
                 sums.push(Sum::new(vec![(at, length)], (stored..stored + 4).collect()));
             }
@@ -232,11 +225,11 @@ fn ext4(base: &Base, page: u64, sums: &mut Vec<Sum>) {
 }
 
 /// The checksums of the blocks of ext4's journal.
-fn journal(base: &Base, page: u64, sums: &mut Vec<Sum>) {
-    if base.bytes(page, 4) != [0xc0, 0x3b, 0x39, 0x98] {
+fn journal(image: &Image, page: u64, sums: &mut Vec<Sum>) {
+    if image.bytes(page, 4) != [0xc0, 0x3b, 0x39, 0x98] {
         return;
     }
-    let (length, at) = match base.big(page + 4, 4) {
+    let (length, at) = match image.big(page + 4, 4) {
         1 | 5 => (4096, 4092),
         2 => (4096, 0x10),
         4 => (1024, 0xfc),
