@@ -14,7 +14,7 @@ use ami_billing_guard::{Aws, Guard};
 use clap::Args;
 use disk::contained::Reader;
 
-use crate::Stop;
+use crate::outcome::Stop;
 
 /// Whose credentials, and where.
 #[derive(Args)]

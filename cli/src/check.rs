@@ -12,9 +12,9 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 
 use crate::account::{Guarding, Session};
+use crate::outcome::{Outcome, Stop};
 use crate::reserved::{Unapplied, unapplied};
-use crate::show::{bills, headline, json, shown, would_do};
-use crate::{Outcome, Stop, note, tell};
+use crate::show::{bills, headline, json, note, shown, tell, would_do};
 
 const AFTER: &str = "\
 Exit codes:

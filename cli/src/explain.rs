@@ -12,8 +12,8 @@ use clap::Args;
 
 use crate::account::Guarding;
 use crate::check::consider;
+use crate::outcome::{Outcome, Stop};
 use crate::show::{bills, headline, json, shown, would_do};
-use crate::{Outcome, Stop};
 
 const AFTER: &str = "\
 Exit codes:

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use crate::Stop;
+use crate::outcome::Stop;
 
 /// How many bytes of a first line are read at most. A state's first line has the policy in it.
 const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::account::reader;
 use crate::formats::Sample;
+use crate::outcome::{Outcome, Stop};
 use crate::show::shown;
-use crate::{Outcome, Stop};
 
 const EXIT_CODES: &str = "\
 Exit codes:

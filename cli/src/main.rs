@@ -8,6 +8,7 @@ mod explain;
 mod files;
 mod formats;
 mod inspect;
+mod outcome;
 mod policy;
 mod replay;
 mod report;
@@ -20,7 +21,6 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use ami_billing_guard::verdict::Verdict;
 use anstream::AutoStream;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -28,51 +28,8 @@ use disk::contained;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What the program ends with, for scripts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// What was asked is found out, and nothing is wrong.
-    Good = 0,
-    /// An AMI does not bill what it should, or a policy is not what it should be.
-    Mismatch = 1,
-    /// The command line, or a file that it names, was not understood.
-    Usage = 2,
-    /// Something could not be found out.
-    Unknown = 3,
-}
-
-impl Outcome {
-    /// What a verdict is to a script. Not knowing is no mismatch, and no success.
-    fn of(verdict: Verdict) -> Outcome {
-        match verdict {
-            Verdict::Verified | Verdict::Exempt | Verdict::Ignored => Outcome::Good,
-            Verdict::Mismatch(_) => Outcome::Mismatch,
-            Verdict::Conflict | Verdict::Unverifiable | Verdict::Gone | Verdict::Failed => {
-                Outcome::Unknown
-            }
-        }
-    }
-
-    /// Of both: a mismatch goes before what is not known.
-    fn and(self, other: Outcome) -> Outcome {
-        match (self, other) {
-            (Outcome::Mismatch, _) | (_, Outcome::Mismatch) => Outcome::Mismatch,
-            (Outcome::Good, other) => other,
-            (own, _) => own,
-        }
-    }
-}
-
-/// Why a command stopped before its end.
-#[derive(Debug)]
-enum Stop {
-    /// The command line, or a file that it names, was not understood.
-    Usage(String),
-    /// Something could not be found out.
-    Unknown(String),
-    /// The result could not be written.
-    Output(io::Error),
-}
+use outcome::{Outcome, Stop};
+use show::{note, tell};
 
 /// Standard output. Where it cannot be written any more, the rest of the result is dropped and the command goes on: its
 /// exit code says what it finds, whoever reads.
@@ -117,18 +74,6 @@ impl<W: Write> Write for Output<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.unless_failed(|out| out.flush());
         Ok(())
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Stop {
-        Stop::Output(error)
-    }
-}
-
-impl From<ami_billing_guard::Error> for Stop {
-    fn from(error: ami_billing_guard::Error) -> Stop {
-        Stop::Unknown(error.to_string())
     }
 }
 
@@ -248,18 +193,6 @@ fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Stri
             "{name}={value:?} is not known: accepted are 1 and 0"
         )),
     }
-}
-
-/// Tells on standard error why something is not known.
-fn tell(why: &str, outcome: Outcome) -> Outcome {
-    note(why);
-    outcome
-}
-
-/// Tells something on standard error.
-fn note(what: &str) {
-    // Nobody may be there to read it.
-    let _ = writeln!(io::stderr(), "ami-guard: {}", show::lines(what));
 }
 
 fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, Stop> {

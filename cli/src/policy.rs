@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::account::read;
+use crate::outcome::{Outcome, Stop};
 use crate::show::{json, lines, shown};
-use crate::{Outcome, Stop};
 
 /// What to do with a policy.
 #[derive(Args)]

@@ -13,8 +13,8 @@ use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
 use crate::account::{Guarding, Session};
-use crate::show::{self, headline, shown, would_do};
-use crate::{Outcome, Stop, tell};
+use crate::outcome::{Outcome, Stop};
+use crate::show::{self, headline, shown, tell, would_do};
 
 const AFTER: &str = "\
 Files may hold EventBridge events, CloudTrail's log files as they are in S3, the answer of aws cloudtrail \

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::account::Credentials;
-use crate::{Outcome, Stop, show};
+use crate::outcome::{Outcome, Stop};
+use crate::show;
 
 const AFTER: &str = "\
 Exit codes:

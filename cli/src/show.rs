@@ -1,6 +1,8 @@
 //! How results are shown: for people on a terminal, for people elsewhere, for programs. What strangers wrote, in names
 //! and tags and on disks, does nothing to a terminal.
 
+use std::io::{self, Write};
+
 use ami_billing_guard::escape::json_without;
 use ami_billing_guard::plan::{Action, Interlock};
 use ami_billing_guard::record::{Actual, Record};
@@ -8,7 +10,7 @@ use ami_billing_guard::verdict::Verdict;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::Stop;
+use crate::outcome::{Outcome, Stop};
 
 /// A stranger's text on one line, without what does something to a terminal. Quotes stay as they are.
 pub(crate) fn shown(text: &str) -> String {
@@ -23,6 +25,18 @@ pub(crate) fn shown(text: &str) -> String {
 pub(crate) fn lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(shown).collect();
     lines.join("\n")
+}
+
+/// Tells on standard error why something is not known.
+pub(crate) fn tell(why: &str, outcome: Outcome) -> Outcome {
+    note(why);
+    outcome
+}
+
+/// Tells something on standard error.
+pub(crate) fn note(what: &str) {
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "ami-guard: {}", lines(what));
 }
 
 /// A line of JSON, all in ASCII: a terminal may be what shows it.

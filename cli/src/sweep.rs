@@ -18,9 +18,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::account::{Guarding, Session};
 use crate::check::{Row, reserved};
+use crate::outcome::{Outcome, Stop};
 use crate::report::{self, About};
 use crate::reserved::unapplied;
-use crate::{Outcome, Stop, files, note, show, tell};
+use crate::show::{note, tell};
+use crate::{files, show};
 use journal::{Header, Journal, Page, Purpose};
 use summary::Summary;
 

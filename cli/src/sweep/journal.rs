@@ -22,7 +22,8 @@ use sha2::{Digest, Sha256};
 
 use super::row::Listed;
 use crate::files::{self, Existing, Kind};
-use crate::{Stop, show};
+use crate::outcome::Stop;
+use crate::show;
 
 /// The state of a sweep, known by its header.
 pub(super) const STATE: Kind = Kind {

@@ -8,8 +8,8 @@ use comfy_table::{ContentArrangement, Table};
 
 use super::journal::Page;
 use super::row::Listed;
+use crate::outcome::{Outcome, Stop};
 use crate::show::{self, shown};
-use crate::{Outcome, Stop};
 
 /// So many rows are one table: a table keeps its rows until it is printed.
 const IN_A_TABLE: usize = 500;
