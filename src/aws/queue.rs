@@ -1,6 +1,7 @@
 //! The event queue, as far as the guard itself uses it.
 
-use super::{Aws, classify};
+use super::connect::Aws;
+use crate::aws::classify;
 use crate::error::Error;
 
 impl Aws {

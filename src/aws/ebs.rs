@@ -1,9 +1,9 @@
 //! A snapshot's blocks, through the EBS direct APIs.
 
+use crate::aws::classify;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use aws_config::SdkConfig;
 use aws_sdk_ebs::operation::get_snapshot_block::GetSnapshotBlockError;
 use aws_sdk_ebs::operation::list_snapshot_blocks::{
     ListSnapshotBlocksError, ListSnapshotBlocksOutput,
@@ -15,7 +15,7 @@ use disk::BLOCK_BYTES;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
-use super::{Aws, Counting, classify};
+use super::connect::Aws;
 use crate::error::Error;
 
 /// What it takes to read a snapshot that is encrypted.
@@ -29,14 +29,6 @@ const MOST_PAGES: usize = 100;
 
 /// How often a block is fetched that arrives otherwise than it was sent.
 const ATTEMPTS: usize = 3;
-
-/// The EBS direct APIs.
-pub(super) fn client(config: &SdkConfig, counting: Counting) -> aws_sdk_ebs::Client {
-    let config = aws_sdk_ebs::config::Builder::from(config)
-        .interceptor(counting)
-        .build();
-    aws_sdk_ebs::Client::from_conf(config)
-}
 
 /// A completed snapshot, whose blocks can be fetched.
 #[derive(Debug)]

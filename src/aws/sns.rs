@@ -1,0 +1,99 @@
+//! SNS: who listens, and what is published.
+
+use super::connect::Aws;
+use crate::aws::classify;
+use crate::aws::convert::non_empty;
+use crate::aws::lacking;
+use crate::error::Error;
+use aws_sdk_sns::operation::publish::builders::PublishFluentBuilder;
+use aws_sdk_sns::types::MessageAttributeValue;
+use std::sync::atomic::Ordering;
+
+impl Aws {
+    /// GetTopicAttributes: how many confirmed subscriptions a topic has.
+    ///
+    /// # Errors
+    /// [`Error`], if there is no answer.
+    pub(crate) async fn confirmed_subscriptions(&self, topic: &str) -> Result<u64, Error> {
+        let call = "sns:GetTopicAttributes";
+        let answer = self
+            .sns
+            .get_topic_attributes()
+            .topic_arn(topic)
+            .send()
+            .await
+            .map_err(|error| classify(call, topic, &error))?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let confirmed = attributes.get("SubscriptionsConfirmed");
+        confirmed
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| Error::Unavailable {
+                call,
+                resource: topic.to_owned(),
+                message: "the answer does not say how many subscriptions are confirmed".into(),
+            })
+    }
+
+    /// Publishes an alert: a subject, and a body for each protocol, as SNS's JSON has them.
+    ///
+    /// # Errors
+    /// [`Error`]: then nobody may have been told.
+    pub(crate) async fn publish(
+        &self,
+        topic: &str,
+        subject: &str,
+        bodies: &str,
+        attributes: &[(&'static str, String)],
+    ) -> Result<(), Error> {
+        let alert = self.publication(topic, attributes);
+        let alert = alert
+            .subject(subject)
+            .message_structure("json")
+            .message(bodies);
+        let answer = alert.send().await;
+        let answer = answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        // Nothing less says that SNS took it.
+        if non_empty(answer.message_id).is_none() {
+            return Err(lacking("sns:Publish", topic, "a message id"));
+        }
+        self.counters.alerts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Publishes a notification to a topic that chat applications listen to.
+    ///
+    /// # Errors
+    /// [`Error`]: then it may not be in any chat.
+    pub(crate) async fn publish_to_chat(
+        &self,
+        topic: &str,
+        notification: &str,
+        attributes: &[(&'static str, String)],
+    ) -> Result<(), Error> {
+        let notification = self.publication(topic, attributes).message(notification);
+        let answer = notification.send().await;
+        answer.map_err(|error| classify("sns:Publish", topic, &error))?;
+        Ok(())
+    }
+
+    /// What both have in common: the topic, and what subscriptions can filter by.
+    fn publication(
+        &self,
+        topic: &str,
+        attributes: &[(&'static str, String)],
+    ) -> PublishFluentBuilder {
+        let attributes = attributes.iter().filter_map(|(name, value)| {
+            let value = MessageAttributeValue::builder()
+                .data_type("String")
+                .string_value(value)
+                .build()
+                // What is missing is none of these two.
+                .ok()?;
+            Some(((*name).to_owned(), value))
+        });
+        self.sns
+            .publish()
+            .topic_arn(topic)
+            .set_message_attributes(Some(attributes.collect()))
+    }
+}
