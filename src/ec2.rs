@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-
 use serde::Serialize;
 
 use crate::billing::{BilledAs, Billing, Licence, Parsed, parse_platform_details};

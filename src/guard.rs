@@ -13,8 +13,6 @@ mod registration;
 pub mod self_test;
 mod settling;
 
-use crate::ids::AccountId;
-use crate::ids::AmiId;
 use chrono::{DateTime, TimeDelta, Utc};
 use disk::contained::Reader;
 use tokio::time::Instant;
@@ -23,6 +21,7 @@ use crate::aws::{Aws, ImageName};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::Registration;
+use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery};
 use crate::ledger::{Ledger, Turn};
 use crate::notify::Notifier;

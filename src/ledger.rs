@@ -33,8 +33,7 @@ use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
 pub(crate) use audit::SweepTurn;
 pub(crate) use entry::Discard;
-use entry::Entry;
-use entry::json;
+use entry::{Entry, json};
 pub(crate) use item::item_of;
 use item::{
     ATTEMPTED_AT, COMPLETED, Change, DISCARD, DISCARDS, DOUBTED, EMPTIED, HELD, RECORD, TOLD,

@@ -14,11 +14,11 @@ mod wording;
 pub(crate) use audit::summary;
 pub(crate) use digest::digest;
 pub(crate) use message::Message;
+
+use crate::record::{Record, SCHEMA};
 use message::{A_TEST, Text, attributes, bodies};
 pub(crate) use sender::Notifier;
 use wording::subject;
-
-use crate::record::{Record, SCHEMA};
 
 /// The SNS message of a record: text where people read (`default`, `email`), the record where
 /// programs do.

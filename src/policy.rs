@@ -3,274 +3,19 @@
 //! A policy is read whole or refused whole, with every fault that it has: nothing of it is guessed.
 
 mod read;
+mod values;
 
 pub(crate) use read::{PRODUCT_CODES, is_product_code};
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use glob::Pattern;
-
-use crate::billing::Platforms;
+pub use values::{
+    AlertOn, Asked, Attribute, Condition, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard,
+    Matched, Policy, Requirement, Rule,
+};
 
 /// The most bytes of a policy file: 256 KiB, which is more than a thousand rules.
 pub const LARGEST_POLICY: usize = 256 * 1024;
-
-/// The policy, parsed. Its default is the built-in policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// `defaults.expect`: what an image should bill of which nobody says anything.
-    pub default_expect: Option<Platforms>,
-    /// `evidence.tags`.
-    pub ask_tags: bool,
-    /// `evidence.lineage`.
-    pub lineage: Asked,
-    /// `evidence.disk`.
-    pub disk: Asked,
-    /// `evidence.disk_max_blocks`: how many blocks of 512 KiB are read of one disk at most.
-    pub disk_max_blocks: u32,
-    /// `discard.action`.
-    pub action: DiscardAction,
-    /// `discard.from`: whose word suffices for a discard.
-    pub discard_from: BTreeSet<DiscardFrom>,
-    /// `discard.confirm`: whether what is declared must be confirmed by what is observed.
-    pub confirm: Confirm,
-    /// `discard.max_per_hour`.
-    pub max_per_hour: u32,
-    /// `discard.max_age_hours`: the age at which an image is too old to be discarded.
-    pub max_age_hours: u32,
-    /// `discard.in_use`.
-    pub in_use: HoldOrDiscard,
-    /// `discard.shared`.
-    pub shared: HoldOrDiscard,
-    /// `discard.service_registered`.
-    pub service_registered: HoldOrDiscard,
-    /// `alert.on`: the verdicts that are told.
-    pub alert_on: BTreeSet<AlertOn>,
-    /// `alert.max_per_hour`: how many alerts that announce no discard are sent at once in one hour (UTC). The digest has
-    /// the others.
-    pub alerts_per_hour: u32,
-    /// `[[expect]]`: what the images that a rule matches should be billed as. The first that matches counts.
-    pub expect: Vec<Rule<Requirement>>,
-    /// `[[exempt]]`: the images that are left alone, each with the reason.
-    pub exempt: Vec<Rule<String>>,
-}
-
-/// A rule: which images it means, and what it says of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule<T> {
-    /// All of these must hold; there is at least one.
-    pub conditions: Vec<Condition>,
-    /// What the rule says.
-    pub says: T,
-    /// Where it stands, for people to find it: `policy.toml:12`.
-    pub place: String,
-}
-
-/// What an `[[expect]]` rule says of the images that it matches: a platform, product codes or both.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requirement {
-    /// `platform`: any of these is right.
-    pub platforms: Option<Platforms>,
-    /// `product_codes`: exactly these, or none at all.
-    pub product_codes: Option<BTreeSet<String>>,
-    /// `disk`: what the disk may hold although the platform is another one.
-    pub disk: Option<Platforms>,
-}
-
-/// Shown as `policy.toml:12 (name = "win-*")`.
-impl<T> fmt::Display for Rule<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let conditions: Vec<String> = self.conditions.iter().map(Condition::to_string).collect();
-        write!(f, "{} ({})", self.place, conditions.join(", "))
-    }
-}
-
-/// One match key of a rule with its globs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// What is looked at.
-    pub on: Matched,
-    /// What it must look like, one of these. `*` stands for any text, slashes too, `?` for one character,
-    /// `[ab]` for one of these; upper and lower case differ.
-    pub globs: Vec<Pattern>,
-}
-
-impl Condition {
-    /// Whether a text looks as it must.
-    pub(crate) fn matches(&self, text: &str) -> bool {
-        self.globs.iter().any(|glob| glob.matches(text))
-    }
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.on {
-            Matched::Attribute(attribute) => f.write_str(attribute.word())?,
-            Matched::Tag(key) => write!(f, "tag {key:?}")?,
-            Matched::SnapshotTag(key) => write!(f, "snapshot_tag {key:?}")?,
-            Matched::ProductCode => f.write_str("product_code")?,
-        }
-        let globs = self.globs.iter().map(|glob| format!("{:?}", glob.as_str()));
-        let globs: Vec<String> = globs.collect();
-        write!(f, " = {}", globs.join(" or "))
-    }
-}
-
-/// What a condition looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Matched {
-    /// An attribute of the image or of its registration.
-    Attribute(Attribute),
-    /// The value of the image's tag with this key.
-    Tag(String),
-    /// The value of the root snapshot's tag with this key.
-    SnapshotTag(String),
-    /// The image's product codes: one of them.
-    ProductCode,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            default_expect: None,
-            ask_tags: true,
-            lineage: Asked::Always,
-            disk: Asked::Always,
-            disk_max_blocks: 256,
-            action: DiscardAction::Deregister,
-            discard_from: BTreeSet::from([DiscardFrom::Declared]),
-            confirm: Confirm::None,
-            max_per_hour: 10,
-            max_age_hours: 24,
-            in_use: HoldOrDiscard::Hold,
-            shared: HoldOrDiscard::Hold,
-            service_registered: HoldOrDiscard::Hold,
-            alert_on: BTreeSet::from([AlertOn::Mismatch, AlertOn::Conflict]),
-            alerts_per_hour: 20,
-            expect: Vec::new(),
-            exempt: Vec::new(),
-        }
-    }
-}
-
-/// An enum whose variants are written as words in a policy file.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl Word for $name {
-            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $name::$variant),)*];
-        }
-    };
-}
-
-trait Word: Copy + PartialEq + 'static {
-    const WORDS: &'static [(&'static str, Self)];
-
-    /// The word for this value in a policy file.
-    fn word(&self) -> &'static str {
-        Self::WORDS
-            .iter()
-            .find(|(_, value)| value == self)
-            .map_or("", |(word, _)| word)
-    }
-}
-
-words! {
-    /// What a declared discard needs besides the declaration.
-    Confirm {
-        /// Nothing.
-        None = "none",
-        /// An observed source that accepts what is declared, and not what the image is billed as.
-        Observed = "observed",
-    }
-}
-
-words! {
-    /// When a source of evidence is asked.
-    Asked {
-        /// Not at all.
-        Never = "never",
-        /// When nothing stronger spoke, or a discard would follow.
-        WhenNeeded = "when-needed",
-        /// Each time.
-        Always = "always",
-    }
-}
-words! {
-    /// What a discard does.
-    DiscardAction {
-        /// `DeregisterImage`.
-        Deregister = "deregister",
-        /// `DisableImage`.
-        Disable = "disable",
-        /// Nothing: the alert alone.
-        None = "none",
-    }
-}
-impl DiscardAction {
-    /// The word for it in a policy file.
-    pub fn name(&self) -> &'static str {
-        self.word()
-    }
-}
-
-words! {
-    /// Whose word suffices for a discard.
-    DiscardFrom {
-        /// A tag or a rule.
-        Declared = "declared",
-        /// The lineage.
-        Lineage = "lineage",
-        /// The disk.
-        Disk = "disk",
-    }
-}
-words! {
-    /// Whether something holds a discard.
-    HoldOrDiscard {
-        /// It does.
-        Hold = "hold",
-        /// It does not.
-        Discard = "discard",
-    }
-}
-words! {
-    /// A verdict that people are told of.
-    AlertOn {
-        /// `mismatch`.
-        Mismatch = "mismatch",
-        /// `conflict`.
-        Conflict = "conflict",
-        /// `unverifiable`.
-        Unverifiable = "unverifiable",
-    }
-}
-
-words! {
-    /// What a rule can match by, besides tags.
-    Attribute {
-        /// The image's name.
-        Name = "name",
-        /// The image's description.
-        Description = "description",
-        /// Who registered it, as the event says: an ARN as a rule.
-        RegisteredBy = "registered_by",
-        /// The AWS service that registered it on somebody's behalf (`drs.amazonaws.com`).
-        InvokedBy = "invoked_by",
-        /// The account in which it was registered.
-        Account = "account",
-        /// The Region in which it was registered.
-        Region = "region",
-        /// `x86_64`, `arm64`, …
-        Architecture = "architecture",
-        /// The description of the root device's snapshot.
-        SnapshotDescription = "snapshot_description",
-    }
-}
 
 /// Everything that is wrong with a policy file, one fault a line: file, line, column, what stands
 /// there and what is accepted.
@@ -295,16 +40,6 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 impl Policy {
-    /// Whether a rule that names product codes may come to match by a tag that is yet to be set.
-    pub(crate) fn names_product_codes_by_tag(&self) -> bool {
-        let by_tag = |condition: &Condition| {
-            matches!(condition.on, Matched::Tag(_) | Matched::SnapshotTag(_))
-        };
-        self.expect
-            .iter()
-            .any(|rule| rule.says.product_codes.is_some() && rule.conditions.iter().any(by_tag))
-    }
-
     /// Reads a policy. `file` is its name for error messages.
     ///
     /// # Errors
@@ -325,8 +60,19 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use glob::Pattern;
+
     use super::*;
     use crate::billing::ACCEPTED_PLATFORMS;
+    use crate::billing::Platforms;
+    use crate::policy::values::AlertOn;
+    use crate::policy::values::Asked;
+    use crate::policy::values::Attribute;
+    use crate::policy::values::Confirm;
+    use crate::policy::values::DiscardAction;
+    use crate::policy::values::DiscardFrom;
+    use crate::policy::values::HoldOrDiscard;
+    use std::collections::BTreeSet;
 
     /// With the long lists of what is accepted left out.
     fn brief(faults: &str) -> String {

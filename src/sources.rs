@@ -15,11 +15,9 @@ use self::lineage::{Lineage, ORIGIN};
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
 use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
-use crate::policy::Asked;
-use crate::policy::Policy;
+use crate::policy::{Asked, Policy};
 use crate::sources::batch::Lookups;
-use crate::verdict::Judgement;
-use crate::verdict::{Verdict, judge};
+use crate::verdict::{Judgement, Verdict, judge};
 
 /// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
 const TURN: Duration = Duration::from_secs(20);

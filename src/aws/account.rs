@@ -1,12 +1,5 @@
 //! What an account has: its images, page by page, its Regions, its Reserved Instances; and what brings an image back.
 
-use crate::aws::Described;
-use crate::aws::classify;
-use crate::aws::convert::filter;
-use crate::aws::convert::identified;
-use crate::aws::convert::non_empty;
-use crate::aws::convert::present_list;
-use crate::aws::convert::time;
 use std::time::Duration;
 
 use aws_config::Region;
@@ -14,7 +7,9 @@ use aws_sdk_ec2::error::ProvideErrorMetadata;
 use tokio::time::Instant;
 
 use super::connect::Aws;
-use crate::aws::interceptors::Counting;
+use super::convert::{Described, filter, identified, non_empty, present_list, time};
+use super::errors::classify;
+use super::interceptors::Counting;
 use crate::ec2::ReservedInstances;
 use crate::error::Error;
 use crate::ids::{AccountId, AmiId};

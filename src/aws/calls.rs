@@ -1,17 +1,17 @@
 //! How calls are made that give pages, name ids, or must not be repeated or hurried.
 
-use crate::aws::classify;
-use crate::aws::connections;
-use crate::aws::convert::non_empty;
-use crate::aws::convert::present_list;
-use crate::aws::errors::is_one_of;
-use crate::error::Error;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use std::collections::BTreeSet;
-use std::time::Duration;
+
+use super::connections;
+use super::convert::{non_empty, present_list};
+use super::errors::{classify, is_one_of};
+use crate::error::Error;
 
 /// The most items of a page of images, snapshots, volumes and instances that all of these take (EC2 API reference).
 pub(super) const MOST_IN_A_PAGE: i32 = 500;

@@ -1,12 +1,5 @@
 //! The connection to AWS: which clients there are, with which retries and time limits.
 
-use crate::Tally;
-use crate::aws::Whole;
-use crate::aws::connections;
-use crate::aws::endpoints;
-use crate::aws::interceptors::Counters;
-use crate::aws::interceptors::Counting;
-use crate::aws::interceptors::is_whole_document;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +13,9 @@ use aws_sdk_ec2::config::Credentials;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::interceptors::{Counters, Counting, Whole, is_whole_document};
+use super::{connections, endpoints};
+use crate::Tally;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 

@@ -1,14 +1,16 @@
 //! AWS's answers as the guard's own types.
 
-use crate::aws::lacking;
-use crate::ec2::{Image, is_same_device};
-use crate::error::Error;
-use crate::ids::AmiId;
+use std::collections::{BTreeMap, BTreeSet};
+
 use aws_sdk_ec2::primitives::DateTime as SdkTime;
 use aws_sdk_ec2::types as ec2;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+
+use super::errors::lacking;
+use crate::ec2::{Image, is_same_device};
+use crate::error::Error;
+use crate::ids::AmiId;
 
 /// What DescribeImages answered about one id.
 #[derive(Clone, Debug)]

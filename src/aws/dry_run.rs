@@ -1,16 +1,14 @@
 //! What the guard may do, asked of EC2 with `DryRun`: EC2 then looks at the permissions and does nothing
 //! (EC2 API reference, "Common request parameters").
 
-use crate::aws::ImageName;
-use crate::aws::classify;
-use crate::aws::convert::filter;
-use crate::aws::convert::non_empty;
-use crate::aws::convert::observed;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types as ec2;
 
 use super::connect::Aws;
+use super::convert::{filter, non_empty, observed};
+use super::errors::classify;
+use super::images::ImageName;
 use crate::ec2::Image;
 use crate::error::Error;
 use crate::marks::{DISCARD_TAG, WITHDRAWN_VALUE};

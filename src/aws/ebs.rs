@@ -1,6 +1,5 @@
 //! A snapshot's blocks, through the EBS direct APIs.
 
-use crate::aws::classify;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -16,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use super::connect::Aws;
+use super::errors::classify;
 use crate::error::Error;
 
 /// What it takes to read a snapshot that is encrypted.

@@ -1,11 +1,12 @@
 //! The one decision which of the SDK's errors means what.
 
-use crate::aws::ImageName;
-use crate::aws::connections;
-use crate::error::Error;
+use std::time::Duration;
+
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use std::time::Duration;
+
+use super::connections;
+use crate::error::Error;
 
 /// What EC2, SNS and DynamoDB call a request that was one too many.
 pub(super) const THROTTLED: [&str; 10] = [
@@ -62,34 +63,6 @@ pub(crate) fn no_answer_in(call: &'static str, resource: &str, limit: Duration) 
 
 pub(super) fn is_one_of(codes: &[&str], code: Option<&str>) -> bool {
     code.is_some_and(|code| codes.contains(&code))
-}
-
-/// Whether EC2 says that it took an image away: its `return`, which is `true` if it did.
-pub(super) fn taken<E: ProvideErrorMetadata>(
-    call: &'static str,
-    image: &ImageName<'_>,
-    answer: Result<Option<bool>, SdkError<E, HttpResponse>>,
-) -> Result<(), NotTaken> {
-    let said = match answer {
-        Ok(Some(true)) => return Ok(()),
-        Ok(Some(false)) => "EC2 answers that it did not do it",
-        Ok(None) => "the answer lacks whether it was done",
-        Err(error) => {
-            return Err(NotTaken {
-                may_have_acted: may_have_acted(&error),
-                error: classify(call, image.arn(), &error),
-            });
-        }
-    };
-    // Whether it is true shows when the image is looked at again.
-    Err(NotTaken {
-        error: Error::Unavailable {
-            call,
-            resource: image.arn(),
-            message: said.into(),
-        },
-        may_have_acted: true,
-    })
 }
 
 /// Whether a request may have taken effect that no good answer came to: EC2 did not say that it did not do it. (Of one

@@ -1,37 +1,24 @@
 //! EC2's images: what it says of them, and what is done to them.
 
+use crate::aws::errors::may_have_acted;
+use std::time::Duration;
+
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::describe_images::builders::DescribeImagesFluentBuilder;
+use aws_sdk_ec2::types as ec2;
+use serde_json::{Value, json};
+
+use super::calls::{MOST_IN_A_PAGE, MOST_VALUES, SLOW, all_pages, by_id, in_one_attempt, slowly};
 use super::connect::Aws;
-use crate::aws::Described;
-use crate::aws::MOST_VALUES;
-use crate::aws::NotTaken;
-use crate::aws::SLOW;
-use crate::aws::calls::MOST_IN_A_PAGE;
-use crate::aws::calls::all_pages;
-use crate::aws::calls::by_id;
-use crate::aws::calls::in_one_attempt;
-use crate::aws::calls::slowly;
-use crate::aws::classify;
-use crate::aws::convert::described;
-use crate::aws::convert::filter;
-use crate::aws::convert::identified;
-use crate::aws::convert::non_empty;
-use crate::aws::convert::observed;
-use crate::aws::convert::present;
-use crate::aws::convert::present_list;
-use crate::aws::convert::strings;
-use crate::aws::errors::is_one_of;
-use crate::aws::errors::taken;
-use crate::aws::lacking;
-use crate::aws::no_answer_in;
+use super::convert::{
+    Described, described, filter, identified, non_empty, observed, present, present_list, strings,
+};
+use super::errors::{NotTaken, classify, is_one_of, lacking, no_answer_in};
 use crate::ec2::{Image, PUBLISHERS};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::AmiId;
-use aws_sdk_ec2::error::ProvideErrorMetadata;
-use aws_sdk_ec2::operation::describe_images::builders::DescribeImagesFluentBuilder;
-use aws_sdk_ec2::types as ec2;
-use serde_json::{Value, json};
-use std::time::Duration;
 
 /// What IAM calls the call that is made most.
 pub(super) const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
@@ -458,4 +445,32 @@ impl Aws {
         let answer = answer.map(|answer| answer.r#return);
         taken("ec2:DisableImage", image, answer)
     }
+}
+
+/// Whether EC2 says that it took an image away: its `return`, which is `true` if it did.
+fn taken<E: ProvideErrorMetadata>(
+    call: &'static str,
+    image: &ImageName<'_>,
+    answer: Result<Option<bool>, SdkError<E, HttpResponse>>,
+) -> Result<(), NotTaken> {
+    let said = match answer {
+        Ok(Some(true)) => return Ok(()),
+        Ok(Some(false)) => "EC2 answers that it did not do it",
+        Ok(None) => "the answer lacks whether it was done",
+        Err(error) => {
+            return Err(NotTaken {
+                may_have_acted: may_have_acted(&error),
+                error: classify(call, image.arn(), &error),
+            });
+        }
+    };
+    // Whether it is true shows when the image is looked at again.
+    Err(NotTaken {
+        error: Error::Unavailable {
+            call,
+            resource: image.arn(),
+            message: said.into(),
+        },
+        may_have_acted: true,
+    })
 }

@@ -1,6 +1,8 @@
 //! What happens around every call: it is counted, and an answer that is not whole is refused.
 
-use crate::aws::errors::THROTTLED;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::config::interceptors::{
     AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -8,9 +10,9 @@ use aws_sdk_ec2::config::interceptors::{
 };
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::BoxError;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use xmlparser::{ElementEnd, Token};
+
+use super::errors::THROTTLED;
 
 /// What went out to AWS, since it was counted last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

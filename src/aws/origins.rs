@@ -1,25 +1,18 @@
 //! What an image comes from: snapshots, volumes and instances.
 
-use super::connect::Aws;
-use crate::aws::calls::MOST_IN_A_PAGE;
-use crate::aws::calls::all_pages;
-use crate::aws::calls::by_id;
-use crate::aws::classify;
-use crate::aws::convert::filter;
-use crate::aws::convert::first_of;
-use crate::aws::convert::non_empty;
-use crate::aws::convert::present_list;
-use crate::aws::convert::product_codes;
-use crate::aws::convert::strings;
-use crate::aws::convert::tags;
-use crate::aws::convert::time;
-use crate::aws::errors::is_one_of;
-use crate::aws::lacking;
-use crate::ec2::{Attachment, Instance, Snapshot, Volume};
-use crate::error::Error;
+use std::collections::BTreeSet;
+
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types as ec2;
-use std::collections::BTreeSet;
+
+use super::calls::{MOST_IN_A_PAGE, all_pages, by_id};
+use super::connect::Aws;
+use super::convert::{
+    filter, first_of, non_empty, present_list, product_codes, strings, tags, time,
+};
+use super::errors::{classify, is_one_of, lacking};
+use crate::ec2::{Attachment, Instance, Snapshot, Volume};
+use crate::error::Error;
 
 impl Aws {
     /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.

@@ -1,7 +1,7 @@
 //! The event queue, as far as the guard itself uses it.
 
 use super::connect::Aws;
-use crate::aws::classify;
+use super::errors::classify;
 use crate::error::Error;
 
 impl Aws {

@@ -1,15 +1,14 @@
 //! The Recycle Bin: whether it has an image, and whether its rule keeps one.
 
-use super::connect::Aws;
-use crate::aws::classify;
-use crate::aws::convert::present_list;
-use crate::aws::convert::time;
-use crate::aws::errors::is_one_of;
-use crate::aws::images::UNKNOWN_IMAGE;
-use crate::error::Error;
-use crate::ids::AmiId;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use chrono::{DateTime, Utc};
+
+use super::connect::Aws;
+use super::convert::{present_list, time};
+use super::errors::{classify, is_one_of};
+use super::images::UNKNOWN_IMAGE;
+use crate::error::Error;
+use crate::ids::AmiId;
 
 /// The status of a Recycle Bin retention rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 //! SNS: who listens, and what is published.
 
-use super::connect::Aws;
-use crate::aws::classify;
-use crate::aws::convert::non_empty;
-use crate::aws::lacking;
-use crate::error::Error;
+use std::sync::atomic::Ordering;
+
 use aws_sdk_sns::operation::publish::builders::PublishFluentBuilder;
 use aws_sdk_sns::types::MessageAttributeValue;
-use std::sync::atomic::Ordering;
+
+use super::connect::Aws;
+use super::convert::non_empty;
+use super::errors::{classify, lacking};
+use crate::error::Error;
 
 impl Aws {
     /// GetTopicAttributes: how many confirmed subscriptions a topic has.

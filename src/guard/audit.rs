@@ -2,7 +2,6 @@
 
 pub(super) mod daily;
 
-use crate::guard::UNKNOWN;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,10 +13,8 @@ use crate::aws::{Described, Page, patiently};
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::Guard;
-use crate::guard::evaluation::Planned;
-use crate::guard::evaluation::observed;
-use crate::guard::preview;
+use crate::guard::evaluation::{Planned, observed};
+use crate::guard::{Guard, UNKNOWN, preview};
 use crate::ids::AccountId;
 use crate::plan::{Action, Circumstances, History, Surroundings, plan};
 use crate::policy::Asked;

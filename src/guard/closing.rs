@@ -3,9 +3,7 @@
 use super::Guard;
 use crate::error::Error;
 use crate::guard::Case;
-use crate::ledger::Place;
-use crate::ledger::Told;
-use crate::ledger::Turn;
+use crate::ledger::{Place, Told, Turn};
 use crate::notify;
 use crate::notify::Message;
 use crate::record::Record;

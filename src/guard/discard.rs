@@ -16,11 +16,8 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::closing;
-use crate::guard::evaluation;
-use crate::guard::evaluation::Planned;
-use crate::guard::evaluation::not_visible;
-use crate::guard::{Case, Guard};
+use crate::guard::evaluation::{Planned, not_visible};
+use crate::guard::{Case, Guard, closing, evaluation};
 use crate::invocation::Patience;
 use crate::ledger::{Hour, Note, Place, Told, Turn};
 use crate::marks::{

@@ -1,32 +1,22 @@
 //! From the observation to the plan: what is known of an image, judged, and what is to be done about it.
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+
 use super::Guard;
 use crate::aws::Described;
 use crate::billing::Difference;
-use crate::ec2::Image;
-use crate::ec2::Observation;
+use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::Case;
 use crate::ids::AmiId;
 use crate::invocation::Patience;
 use crate::ledger::Discard;
-use crate::plan::Action;
-use crate::plan::Circumstances;
-use crate::plan::Interlock;
-use crate::plan::Plan;
-use crate::plan::Surroundings;
-use crate::plan::wrong_clock;
-use crate::record::Rebuild;
-use crate::record::Record;
-use crate::record::remediation;
+use crate::plan::{Action, Circumstances, Interlock, Plan, Surroundings, wrong_clock};
 use crate::record::remediation::Anew;
+use crate::record::{Rebuild, Record, remediation};
 use crate::sources::Assessment;
 use crate::verdict::Verdict;
-use chrono::DateTime;
-use chrono::SecondsFormat;
-use chrono::TimeDelta;
-use chrono::Utc;
 
 /// From this age of an event on, an image that can not be found is gone, and before it, not visible
 /// yet. EC2 shows a new image within 2.5 minutes (the longest that AWS Support advised to wait).

@@ -1,41 +1,31 @@
 //! What Lambda hands over: an SQS batch, one event, or the order to test oneself.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsMessage};
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event;
-use crate::event::Incoming;
-use crate::event::RegisteredBy;
-use crate::event::Registration;
-use crate::guard::audit;
-use crate::guard::digest;
+use crate::event::{Incoming, RegisteredBy, Registration};
 use crate::guard::evaluation::observed;
-use crate::guard::registration;
 use crate::guard::registration::Known;
-use crate::guard::self_test;
 use crate::guard::self_test::Report;
-use crate::guard::settling;
+use crate::guard::{audit, digest, registration, self_test, settling};
 use crate::ids::AmiId;
-use crate::invocation::Delivery;
-use crate::invocation::in_time;
+use crate::invocation::{Delivery, in_time};
 use crate::record::Record;
 use crate::sources::Traces;
 use crate::sources::batch::Ahead;
-use crate::telemetry::Failure;
-use crate::telemetry::Line;
-use serde::Serialize;
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::task::JoinSet;
-use tracing::Instrument;
+use crate::telemetry::{Failure, Line};
 
 /// The most messages of a batch: more than these SQS gives to no function (Lambda Developer Guide, "Batching behavior").
 const MOST_MESSAGES: usize = 10_000;

@@ -1,22 +1,18 @@
 //! What the guard would do: nothing is changed, and nobody told.
 
+use std::time::Duration;
+
+use serde_json::Value;
+
 use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event;
-use crate::event::Incoming;
-use crate::event::RegisteredBy;
-use crate::event::Registration;
-use crate::guard::Case;
-use crate::guard::evaluation;
-use crate::ids::AccountId;
-use crate::ids::AmiId;
-use crate::invocation::Deadline;
-use crate::invocation::Delivery;
-use crate::invocation::Patience;
+use crate::event::{Incoming, RegisteredBy, Registration};
+use crate::guard::{Case, evaluation};
+use crate::ids::{AccountId, AmiId};
+use crate::invocation::{Deadline, Delivery, Patience};
 use crate::record::Record;
-use serde_json::Value;
-use std::time::Duration;
 
 /// How long it may take to say what would be made of an image: many times what it takes.
 const REHEARSAL: Duration = Duration::from_secs(300);

@@ -1,31 +1,23 @@
 //! A registration, from the first look at its image to the end.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tracing::Instrument;
+
 use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
-use crate::event::RegisteredBy;
-use crate::event::Registration;
-use crate::guard::Case;
-use crate::guard::discard;
-use crate::guard::evaluation;
-use crate::guard::evaluation::Planned;
-use crate::guard::evaluation::not_visible;
-use crate::ids::AccountId;
-use crate::ids::AmiId;
-use crate::invocation::Delivery;
-use crate::invocation::Patience;
-use crate::invocation::in_time;
+use crate::event::{RegisteredBy, Registration};
+use crate::guard::evaluation::{Planned, not_visible};
+use crate::guard::{Case, discard, evaluation};
+use crate::ids::{AccountId, AmiId};
+use crate::invocation::{Delivery, Patience, in_time};
 use crate::ledger::Turn;
-use crate::plan::Interlock;
-use crate::plan::Surroundings;
+use crate::plan::{Interlock, Surroundings};
 use crate::record::Record;
-use crate::sources::Assessment;
-use crate::sources::Traces;
+use crate::sources::{Assessment, Traces};
 use crate::verdict::Verdict;
-use chrono::DateTime;
-use chrono::Utc;
-use std::time::Duration;
-use tracing::Instrument;
 
 /// For so long after its discard, and no longer than an image takes to settle, an image that is there may be one that
 /// EC2 just lists yet. How long it does is documented nowhere ("a short while"); less than the six minutes after which

@@ -1,20 +1,18 @@
 //! The ledger as those who use it see it: what holds of one store holds of the other.
 
+use std::ops::Deref;
+
+use chrono::TimeDelta;
+use sim::{Fault, FaultKind, Sim, World};
+
 use super::lease::LONGEST_TURN;
 use super::quota::hour;
 use super::*;
-use crate::event::Sweep;
-
-use std::ops::Deref;
-
 use crate::aws::Aws;
 use crate::clock::Clock;
-use crate::event::Registration;
-use crate::event::{Ignored, RegisteredBy};
+use crate::event::{Ignored, RegisteredBy, Registration, Sweep};
 use crate::ledger::item::BEGUN;
 use crate::plan::Action;
-use chrono::TimeDelta;
-use sim::{Fault, FaultKind, Sim, World};
 
 const TABLE: &str = "ami-billing-guard";
 /// What time it is where the simulator is.

@@ -7,7 +7,7 @@ use glob::Pattern;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Attribute, Condition, Matched, Policy, Requirement, Rule, Word};
+use super::values::{Attribute, Condition, Matched, Policy, Requirement, Rule, Word};
 use crate::billing::{ACCEPTED_PLATFORMS, Billing, Platforms, platform_meant_by};
 use crate::escape::{escaped_key, shortened_line};
 

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::time::timeout_at;
-
 use futures_util::StreamExt;
+use tokio::time::timeout_at;
 
 use crate::aws::{Described, Page};
 use crate::ec2::{Image, Observation};
@@ -16,11 +15,8 @@ use crate::error::Error;
 use crate::event::{Registration, Sweep};
 use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
-use crate::guard::Guard;
-use crate::guard::audit;
 use crate::guard::audit::Pages;
-use crate::guard::evaluation;
-use crate::guard::registration;
+use crate::guard::{Guard, audit, evaluation, registration};
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
 use crate::ledger::SweepTurn;
