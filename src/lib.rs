@@ -1,23 +1,36 @@
-//! ami-billing-guard: every AMI that is registered gets the question "does it bill for what it is?"
-//! answered; one that does not is discarded, reversibly, and people are told how to make it right.
+//! ami-billing-guard checks every AMI that is registered: is it billed as what it is? If it is not, the guard discards it,
+//! reversibly, and tells people how to create it correctly.
 //!
-//! One way through the house, a module a room:
+//! An event takes one way through the code:
 //!
-//! | step | what it is | where |
+//! | step | what happens | where |
 //! | --- | --- | --- |
-//! | event → registration | what was registered, or why the event is ignored | [`event`] |
-//! | → observation | what EC2 says it bills | [`ec2`] |
-//! | → expectation | what it should bill, and who says so | [`expectation`], [`policy`], [`sources`] |
-//! | → verdict | [`judge`]: pure | [`verdict`], [`billing`] |
-//! | → plan | [`fn@plan`]: pure; every reason not to discard | [`mod@plan`] |
-//! | → outcome | reserve, tag, alert, deregister or disable, look again | `procedure`, `ledger`, `way_back` |
-//! | → record | log line, alert and answer | [`record`], `notify`, [`telemetry`] |
+//! | event → registration | Reads what was registered, or why the event is ignored. | `event` |
+//! | → observation | Asks EC2 what the image is billed as. | `ec2`, `aws` |
+//! | → expectation | Works out what it should be billed as, and which source says so. | `expectation`, `policy`, `sources` |
+//! | → verdict | Compares both. Pure: [`judge`]. | `verdict`, `billing` |
+//! | → plan | Decides what to do, and lists every reason not to. Pure: [`fn@plan`]. | `plan` |
+//! | → outcome | Reserves, tags, alerts, deregisters or disables, and looks again. | `guard::discard`, `ledger` |
+//! | → record | Writes the log line, the alert and the answer. | `record`, `notify`, `telemetry` |
 //!
-//! Beside the way: [`sweep`] takes all images of an account along it, [`cases`] described ones; `settling` hides the
-//! message of an image that is too young; `clock` says what time it is. Below all of it: [`ids`], [`escape`] (text from
-//! outside), [`marks`] (the tags of a discard) and `invocation` (how an event came, and the time there is).
+//! [`Guard`] is what all of this works with. Each of its jobs is a file in `guard`. Beside an event's way, [`audit`] takes
+//! all images of an account along it, and [`cases`] takes described ones.
 //!
-//! [`Guard`] is that way in code. `aws` alone knows the SDK; [`billing`] knows nobody.
+//! A module imports only from the floors below its own. A test reads this table, from the top floor down:
+//!
+//! | floor | modules | what they do |
+//! | --- | --- | --- |
+//! | 11 | `guard` | the jobs: handler, registration, evaluation, discard, closing, digest, audit, preview, self-test |
+//! | 10 | `notify` | messages to people and programs, and who sends them |
+//! | 9 | `ledger`, `findings`, `telemetry` | what is remembered, what an audit found, logs and metrics |
+//! | 8 | `record`, `cases` | the account of one registration, and what fixes it; described images |
+//! | 7 | `plan`, `sources`, `way_back` | the decision to discard; lineage and disk; the Recycle Bin rule |
+//! | 6 | `verdict`, `aws` | the comparison; every call to AWS |
+//! | 5 | `expectation`, `config` | evidence and how it ranks; settings |
+//! | 4 | `policy` | the policy file |
+//! | 3 | `event`, `marks` | EventBridge's events; the tags of a discard |
+//! | 2 | `ec2`, `ids`, `invocation` | EC2's answers as plain values; ids; the delivery and its time |
+//! | 1 | `billing`, `error`, `escape`, `clock` | platforms and billing codes; errors; text from outside; the time |
 
 mod aws;
 pub mod billing;

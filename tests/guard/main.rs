@@ -14,6 +14,7 @@ mod disks;
 mod events;
 mod expectations;
 mod faults;
+mod layers;
 mod ledger;
 mod lookups;
 mod model;
