@@ -1,5 +1,5 @@
-//! The only place that names the SDK, but for the ledger's table: calls, their answers as the guard's own types, and the
-//! one decision which of the SDK's errors means what.
+//! The only module that uses the AWS SDK, apart from the ledger's DynamoDB table. It makes the calls, converts their
+//! answers to the guard's own types, and decides what each SDK error means.
 
 mod account;
 mod calls;

@@ -1,4 +1,4 @@
-//! What an account has: its images, page by page, its Regions, its Reserved Instances; and what brings an image back.
+//! Account-wide calls: the images page by page, the Regions, the Reserved Instances, and restoring an image.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use crate::ec2::ReservedInstances;
 use crate::error::Error;
 use crate::ids::{AccountId, AmiId};
 
-/// For so long a call of many is made again while what keeps it from an answer may pass. The greatest bucket of
-/// EC2's fills up in much less.
+/// Retry budget for bulk calls on transient errors. EC2's largest request token bucket refills in much less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A page of the account's images.
@@ -23,26 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Page {
     /// The images, available or not.
     pub(crate) images: Vec<(AmiId, Described)>,
-    /// Where the next page begins, if there is one.
+    /// Pagination token of the next page, if there is one.
     pub(crate) next: Option<String>,
 }
 
-/// What an image is, of which somebody wants that it can be launched again.
+/// How an image became launchable when the caller asked to restore it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BroughtBack {
-    /// It was in the Recycle Bin.
+    /// It was in the Recycle Bin and was restored from there.
     FromRecycleBin,
-    /// It was disabled.
+    /// It was disabled and was enabled again.
     Enabled,
-    /// It is there, and was so before.
+    /// It was available already.
     WasThere,
 }
 
 impl Aws {
-    /// GetCallerIdentity: the account whose credentials these are. Takes no permission.
+    /// GetCallerIdentity: the account of the current credentials. Needs no permission.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub async fn account(&self) -> Result<AccountId, Error> {
         let call = "sts:GetCallerIdentity";
         let config = aws_sdk_sts::config::Builder::from(&self.config)
@@ -59,16 +58,16 @@ impl Aws {
         })
     }
 
-    /// The same account in another Region.
+    /// Clients for the same account in another Region.
     pub fn in_region(&self, region: &str) -> Aws {
         let region = Region::new(region.to_owned());
         Aws::of(&self.config.to_builder().region(region).build(), self.clock)
     }
 
-    /// DescribeRegions: the Regions that the account has enabled.
+    /// DescribeRegions: names of the Regions that the account has enabled, sorted.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub async fn regions(&self) -> Result<Vec<String>, Error> {
         let answer = self.ec2.describe_regions().send().await;
         let answer = answer.map_err(|error| classify("ec2:DescribeRegions", "*", &error))?;
@@ -78,11 +77,11 @@ impl Aws {
         Ok(names)
     }
 
-    /// DescribeImages: a page of the account's own images, those that can not be launched too; `most` at most, from
-    /// 5 to 1,000 (EC2 API reference, "DescribeImages").
+    /// DescribeImages: a page of the account's own images, including those that cannot be launched. `most` is the page
+    /// size, from 5 to 1,000 (EC2 API reference, "DescribeImages").
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn list_images(&self, most: i32, token: Option<&str>) -> Result<Page, Error> {
         let answer = self
             .ec2
@@ -101,10 +100,10 @@ impl Aws {
         })
     }
 
-    /// DescribeReservedInstances: those of the account that are active in this Region.
+    /// DescribeReservedInstances: the account's active Reserved Instances in this Region.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub async fn reserved_instances(&self) -> Result<Vec<ReservedInstances>, Error> {
         let request = self.ec2.describe_reserved_instances();
         let answer = request.filters(filter("state", &["active"])).send().await;
@@ -125,11 +124,11 @@ impl Aws {
             .collect())
     }
 
-    /// RestoreImageFromRecycleBin, or EnableImage: makes an image that was discarded one that can be launched, and
-    /// says what it was. Nothing is changed of one that can be launched. With `rehearse`, nothing is changed at all.
+    /// RestoreImageFromRecycleBin or EnableImage: makes a discarded image launchable again, and returns how. Leaves an
+    /// image that is available already unchanged. With `rehearse`, changes nothing at all.
     ///
     /// # Errors
-    /// [`Error`], if there is no such image, or EC2 does not bring it back.
+    /// [`Error`] if there is no such image, its registration failed or is under way, or EC2 does not restore it.
     pub async fn bring_back(&self, id: &AmiId, rehearse: bool) -> Result<BroughtBack, Error> {
         let not_possible = |code: &'static str, message: String| Error::NotPossible {
             resource: id.to_string(),
@@ -169,8 +168,8 @@ impl Aws {
     }
 }
 
-/// Makes a call again, for a while, as long as what keeps it from an answer may pass: a request too many is no
-/// reason to give up what takes minutes.
+/// Retries a call on transient errors, with jittered back-off for at most a minute. A throttled request is no reason to
+/// give up work that takes minutes.
 pub(crate) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, Error> {

@@ -1,4 +1,4 @@
-//! How calls are made that give pages, name ids, or must not be repeated or hurried.
+//! Helpers for calls that are paginated, name ids, take long, or must not be repeated.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,21 +13,25 @@ use super::convert::{non_empty, present_list};
 use super::errors::{classify, is_one_of};
 use crate::error::Error;
 
-/// The most items of a page of images, snapshots, volumes and instances that all of these take (EC2 API reference).
+/// Largest page size that DescribeImages, DescribeSnapshots, DescribeVolumes and DescribeInstances all accept (EC2 API
+/// reference).
 pub(super) const MOST_IN_A_PAGE: i32 = 500;
 
-/// The most values of a filter (EC2 API reference, "Filter").
+/// Largest number of values in a filter (EC2 API reference, "Filter").
 pub(crate) const MOST_VALUES: usize = 200;
 
-/// What DescribeImageReferences, and a search among everybody's images, may take. Reports have 8 to 50 seconds for the
-/// latter.
+/// Time limit for DescribeImageReferences, and for a search among the images of all accounts. Reports say that such a
+/// search takes 8 to 50 seconds.
 pub(crate) const SLOW: Duration = Duration::from_secs(25);
 
-/// A page of a list as it came: its items, and the token of the next one.
+/// A page of a list as EC2 returned it: its items and the token of the next page.
 pub(super) type ListPage<T> = (Option<Vec<T>>, Option<String>);
 
-/// All pages of a list. A page may be empty and have a token, so the last one is the one without (EC2 API reference,
-/// "Query requests").
+/// All items of a paginated list. A page may be empty and still have a token, so the last page is the one without a
+/// token (EC2 API reference, "Query requests").
+///
+/// # Errors
+/// [`Error`] if a page fails, lacks its list, or leads back to an earlier one.
 pub(super) async fn all_pages<T, F>(
     call: &'static str,
     resource: &str,
@@ -40,7 +44,7 @@ where
     let mut token = None;
     let mut seen = BTreeSet::new();
     loop {
-        // Boxed: the SDK's futures are large.
+        // Boxed because the SDK's futures are large.
         let (items, next) = Box::pin(page(token.clone())).await?;
         all.extend(present_list(call, resource, items)?);
         match non_empty(next) {
@@ -57,8 +61,9 @@ where
     }
 }
 
-/// What EC2 shows of these ids: `all` is its answer to them, and that is the whole list, if there is no token. One id
-/// that is not known fails the whole call, with an `unknown` code; what is `listed` with a filter leaves it out.
+/// The items with these ids. `all` is EC2's answer to a request that names the ids. It is the complete list if it has
+/// no token. A single unknown id fails the whole call with one of the `unknown` codes. `listed` then requests the items
+/// through a filter, which leaves unknown ids out.
 pub(super) async fn by_id<T, E, F>(
     call: &'static str,
     ids: &[&str],
@@ -74,12 +79,12 @@ where
         Ok((items, token)) if non_empty(token.clone()).is_none() => present_list(call, "*", items),
         Err(error) if !is_one_of(unknown, error.code()) => Err(classify(call, "*", &error)),
         Err(_) if ids.len() == 1 => Ok(Vec::new()),
-        // Boxed: the SDK's futures are large.
+        // Boxed because the SDK's futures are large.
         Ok(_) | Err(_) => Box::pin(listed()).await,
     }
 }
 
-/// For calls that may rightly take long: no limit of an attempt but that of whoever waits for all of it.
+/// Configuration for calls that may legitimately take long. One attempt may use the time of the whole call, [`SLOW`].
 pub(super) fn slowly() -> aws_sdk_ec2::config::Builder {
     let limits = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))

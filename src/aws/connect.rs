@@ -1,4 +1,4 @@
-//! The connection to AWS: which clients there are, with which retries and time limits.
+//! Clients for AWS, with their retries and time limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,8 @@ use crate::Tally;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 
-/// EC2, EBS, SNS, SQS, the Recycle Bin and DynamoDB.
+/// Clients for EC2, EBS, the Recycle Bin, SNS and SQS. Its SDK configuration also serves the clients for DynamoDB and
+/// STS.
 #[derive(Clone, Debug)]
 pub struct Aws {
     pub(super) config: SdkConfig,
@@ -32,37 +33,37 @@ pub struct Aws {
     pub(super) counters: Arc<Counters>,
 }
 
-/// The SDK's own defaults, with the guard's retries and time limits.
+/// The SDK's defaults, with the guard's retries and time limits.
 fn sdk_defaults(clock: Clock) -> ConfigLoader {
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(connections::client())
         .sleep_impl(TokioSleep::new())
         .time_source(clock)
         .retry_config(
-            // Three attempts, at most about three seconds of pauses: whatever lasts longer is the
-            // queue's to retry.
+            // Three attempts, with pauses of about three seconds in total at most. The queue retries whatever lasts
+            // longer.
             RetryConfig::standard()
                 .with_max_attempts(3)
                 .with_initial_backoff(Duration::from_millis(250))
                 .with_max_backoff(Duration::from_secs(2)),
         )
         .timeout_config(
-            // EC2 answers these calls within a second or two as a rule; three attempts fit an
-            // invocation of 60 seconds several times over.
+            // EC2 usually answers these calls within a second or two. Three attempts fit several times into an
+            // invocation of 60 seconds.
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(2))
                 .operation_attempt_timeout(Duration::from_secs(5))
                 .operation_timeout(Duration::from_secs(15))
                 .build(),
         );
-    // Appears in the user agent, and so in CloudTrail.
+    // Appears in the user agent, and therefore in CloudTrail.
     match AppName::new("ami-billing-guard") {
         Ok(name) => loader.app_name(name),
         Err(_) => loader,
     }
 }
 
-/// The settings of whoever speaks to a simulator.
+/// The SDK settings for a simulator.
 fn simulated(clock: Clock, region: &str) -> ConfigLoader {
     let credentials = Credentials::new("testing", "testing", None, None, "simulator");
     sdk_defaults(clock)
@@ -71,15 +72,15 @@ fn simulated(clock: Clock, region: &str) -> ConfigLoader {
 }
 
 impl Aws {
-    /// EC2 and SNS with the endpoints, Region and credentials that the SDK finds by itself.
+    /// Connects with the endpoints, Region and credentials that the SDK finds itself.
     ///
     /// # Errors
-    /// [`ConfigError`] if a variable of the SDK is not UTF-8, or an endpoint that is configured is not a URL.
+    /// [`ConfigError`] if an SDK variable is not UTF-8, or a configured endpoint is not a URL.
     pub async fn connect() -> Result<Aws, ConfigError> {
         Aws::connect_as(None, None).await
     }
 
-    /// As [`Aws::connect`], with this profile of the shared configuration, or in this Region.
+    /// As [`Aws::connect`], with this profile of the shared configuration or in this Region.
     ///
     /// # Errors
     /// As [`Aws::connect`].
@@ -91,7 +92,7 @@ impl Aws {
         let clock = Clock::SYSTEM;
         let mut loader = sdk_defaults(clock);
         if let Some(profile) = profile {
-            // A profile that is named goes before what the environment says, as on the AWS command line.
+            // A profile that the caller names takes precedence over the environment, as in the AWS CLI.
             let credentials = ProfileFileCredentialsProvider::builder().profile_name(profile);
             let of_profile = ProfileFileRegionProvider::builder().profile_name(profile);
             let of_profile = RegionProviderChain::first_try(of_profile.build());
@@ -113,21 +114,21 @@ impl Aws {
         self.config.region().map(Region::as_ref)
     }
 
-    /// AWS as a simulator on loopback serves it, with credentials that open nothing else.
+    /// Connects to a simulator on loopback, with test credentials that are valid nowhere else.
     pub async fn connect_to_simulator(endpoint: &str, region: &str) -> Aws {
         let clock = Clock::SYSTEM;
         let loader = simulated(clock, region).endpoint_url(endpoint);
         Aws::of(&loader.load().await, clock)
     }
 
-    /// AWS as a simulator in this process answers for it, through this HTTP client and at the time that this clock says.
+    /// Connects to a simulator in this process, through this HTTP client and with this clock.
     pub async fn in_process(client: SharedHttpClient, region: &str, clock: Clock) -> Aws {
         let loader = simulated(clock, region).endpoint_url("http://simulator.invalid");
         let loader = loader.http_client(connections::around(client));
         Aws::of(&loader.load().await, clock)
     }
 
-    /// The clock that it goes by.
+    /// The clock that the clients use.
     pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
@@ -145,7 +146,7 @@ impl Aws {
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let sns = aws_sdk_sns::config::Builder::from(config)
-            // An alert is sent twice only if an attempt is made twice.
+            // With a connection of its own, an alert is sent twice only if the SDK makes a second attempt.
             .interceptor(connections::OnItsOwn)
             .interceptor(Whole(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
@@ -165,17 +166,17 @@ impl Aws {
         }
     }
 
-    /// What clients of further services are made with.
+    /// SDK configuration for the clients of further services.
     pub(crate) fn sdk_config(&self) -> &SdkConfig {
         &self.config
     }
 
-    /// What counts the calls of a client.
+    /// Interceptor that counts a client's calls.
     pub(crate) fn counting(&self) -> Counting {
         Counting(Arc::clone(&self.counters))
     }
 
-    /// What went out since this was asked last.
+    /// Calls since the last time this was read. Resets the counters.
     pub fn tally(&self) -> Tally {
         let taken = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         Tally {

@@ -1,8 +1,8 @@
-//! The connections to AWS: few of them wait for the next request, and one that has died costs no attempt.
+//! HTTP connections to AWS. Few idle connections are kept, and a dead one does not cost an attempt.
 //!
-//! Between two events Lambda freezes the process, for minutes: nobody sees then that a server, or a NAT gateway on the
-//! way, ends the connections that are open. Afterwards the pool still has them, and every request that takes one out
-//! fails: three attempts can meet three of them.
+//! Lambda freezes the process between two events, for minutes. A server, or a NAT gateway on the way, may close the
+//! open connections meanwhile, and the frozen process does not notice. The pool still holds them afterwards, and every
+//! request that takes one fails. All three attempts of a call can meet a dead connection.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -26,26 +26,26 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 
-/// So many connections to a host wait for the next request: what one event has under way at once, about. A batch needs
-/// more of them, but not afterwards.
+/// Number of idle connections kept for each host. One event uses about this many at once. A batch needs more, but not
+/// afterwards.
 const MOST_IDLE: usize = 4;
 
-/// For so long they do. Servers end those that wait for much longer.
+/// How long an idle connection is kept. Servers close connections that are idle for much longer.
 const IDLE: Duration = Duration::from_secs(15);
 
-/// The most bytes of an answer. A page of 500 images that have 50 long tags each takes some 15 MB; what goes on for longer
-/// fills the function's memory.
+/// Largest response body, in bytes. A page of 500 images that have 50 long tags each takes about 15 MB. A body without
+/// a limit could fill the function's memory.
 pub(super) const MOST_OF_AN_ANSWER: usize = 32 << 20;
 
-/// So many connections are remembered: more than there are ever open.
+/// Number of connections to remember. More than are ever open at once.
 const MOST_KNOWN: usize = 256;
 
-/// The HTTP client of all services: the SDK's own, but for what this module says.
+/// HTTP client of all services. It is the SDK's own, with the changes that this module describes.
 pub(super) fn client() -> SharedHttpClient {
     of(client_with(MOST_IDLE), client_with(0))
 }
 
-/// The same around another HTTP client, which has no connections that could be dead.
+/// Applies the same changes to another HTTP client, which has no connections that could be dead.
 pub(super) fn around(client: SharedHttpClient) -> SharedHttpClient {
     of(client.clone(), client)
 }
@@ -58,7 +58,7 @@ fn of(pooled: SharedHttpClient, single: SharedHttpClient) -> SharedHttpClient {
     })
 }
 
-/// The SDK's default, with so many idle connections a host.
+/// The SDK's default client, with this many idle connections for each host.
 fn client_with(most_idle: usize) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
@@ -75,7 +75,7 @@ fn client_with(most_idle: usize) -> SharedHttpClient {
 #[derive(Debug)]
 struct Client {
     pooled: SharedHttpClient,
-    /// A connection for each request.
+    /// Opens a new connection for each request.
     single: SharedHttpClient,
     known: Known,
 }
@@ -98,7 +98,7 @@ impl HttpClient for Client {
         components: &RuntimeComponentsBuilder,
         config: &ConfigBag,
     ) -> Result<(), BoxError> {
-        // Reads the certificates that are trusted; the other client finds them read.
+        // Reads the trusted certificates. The other client then finds them loaded.
         self.pooled.validate_base_client_config(components, config)
     }
 
@@ -120,9 +120,9 @@ impl HttpConnector for Connections {
             let call = self.single.call(request);
             return HttpConnectorFuture::new(async move { call.await.map(bounded) });
         }
-        // The SDK asks here which connection it was.
+        // Through this the SDK learns which connection the request used.
         let captured = request.extension::<CaptureSmithyConnection>().cloned();
-        // Where the body can not be sent twice, it is sent once.
+        // A request whose body cannot be cloned is sent only once.
         let again = request.try_clone();
         let (single, known) = (self.single.clone(), self.known.clone());
         let first = self.pooled.call(request);
@@ -151,19 +151,19 @@ impl HttpConnector for Connections {
     }
 }
 
-/// The answer, of which no more can be read than it may have.
+/// The answer, with its body limited to [`MOST_OF_AN_ANSWER`] bytes.
 fn bounded(answer: HttpResponse) -> HttpResponse {
     answer.map(|body| SdkBody::from_body_1_x(Limited::new(body, MOST_OF_AN_ANSWER)))
 }
 
-/// Whether the connection ended before it brought an answer. What was sent over it may have arrived all the same, as
-/// with the SDK's own attempts: whatever must not be repeated is [`OnItsOwn`].
+/// Whether the connection ended before it delivered an answer. The request may have arrived nevertheless, as with the
+/// SDK's own retries. A request that must not be repeated is therefore marked [`OnItsOwn`].
 fn was_cut_off(error: &ConnectorError) -> bool {
     error.is_io() || error.as_other() == Some(ErrorKind::TransientError)
 }
 
-/// The local ends of connections that have brought an answer: what fails on another one was not waiting in the pool,
-/// and is an attempt like any other.
+/// Local addresses of connections that have delivered an answer. A connection that is not among them was not idle in
+/// the pool, so its failure counts as an ordinary failed attempt.
 #[derive(Clone, Debug, Default)]
 struct Known(Arc<Mutex<VecDeque<SocketAddr>>>);
 
@@ -176,7 +176,7 @@ impl Known {
         }
     }
 
-    /// Whether it was known.
+    /// Forgets a connection. Returns whether it was known.
     fn forget(&self, connection: SocketAddr) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.len();
@@ -185,8 +185,8 @@ impl Known {
     }
 }
 
-/// Marks a request that goes out over a connection of its own, which can not have died while it waited, and once for
-/// each attempt: an act, and whatever people would hear twice.
+/// Marks a request that is sent over a connection of its own, and once for each attempt. Such a connection cannot have
+/// died while idle. Used for changes to an image, and for alerts, which people would otherwise receive twice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OnItsOwn;
 

@@ -1,4 +1,4 @@
-//! AWS's answers as the guard's own types.
+//! Conversion of AWS's answers to the guard's own types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,22 +12,22 @@ use crate::ec2::{Image, is_same_device};
 use crate::error::Error;
 use crate::ids::AmiId;
 
-/// What DescribeImages answered about one id.
+/// DescribeImages' answer about one id.
 #[derive(Clone, Debug)]
 pub(crate) enum Described {
-    /// The image, `available`.
+    /// The image is `available`.
     Available(Box<Image>),
-    /// The image, in a state in which it is not there any more.
+    /// The image is in a state in which it no longer exists. The text names the state.
     Gone(String),
-    /// The image, disabled.
+    /// The image is disabled.
     Disabled,
-    /// The image, in a state that says that its registration failed.
+    /// The image is in a state that says that its registration failed. The text names the state and EC2's reason.
     Failed(String),
-    /// The image, in a state that passes (or that is new to us).
+    /// The image is in a temporary state, or in one that this version does not know. The text names the state.
     Underway(String),
-    /// HTTP 200 with no image: deregistered a short while ago, or not visible yet.
+    /// HTTP 200 without an image. It was deregistered recently, or is not visible yet.
     NoImage,
-    /// `InvalidAMIID.NotFound`: not visible yet, or deregistered long ago.
+    /// `InvalidAMIID.NotFound`. The image is not visible yet, or was deregistered long ago.
     NotFound,
 }
 
@@ -95,14 +95,14 @@ pub(super) fn observed(image: ec2::Image) -> Image {
     }
 }
 
-/// What RegisterImage takes to make such an image again, but for its tags: every member of the request that
-/// DescribeImages shows. It shows neither `UefiData` nor `BillingProducts`.
-/// (EC2 API reference, "RegisterImage", "Image".)
+/// The RegisterImage request that registers such an image again, without its tags. It has every member of the request
+/// that DescribeImages shows. DescribeImages shows neither `UefiData` nor `BillingProducts`. (EC2 API reference,
+/// "RegisterImage", "Image".)
 pub(super) fn request(image: &ec2::Image) -> Value {
     let mappings = image.block_device_mappings.iter().flatten().map(|mapping| {
         let ebs = mapping.ebs.as_ref().map(|ebs| {
             present(json!({
-                // Whether it is encrypted is the snapshot's to say: the two together are refused.
+                // The snapshot determines encryption. RegisterImage refuses `SnapshotId` together with `Encrypted`.
                 "SnapshotId": ebs.snapshot_id,
                 "Encrypted": if ebs.snapshot_id.is_none() { ebs.encrypted } else { None },
                 "VolumeSize": ebs.volume_size,
@@ -127,7 +127,7 @@ pub(super) fn request(image: &ec2::Image) -> Value {
         "Name": image.name,
         "Description": image.description.as_ref().filter(|text| !text.is_empty()),
         "Architecture": image.architecture.as_ref().map(ec2::ArchitectureValues::as_str),
-        // Of an image with a root snapshot, this only repeats owner and name.
+        // If an image has a root snapshot, its location only repeats owner and name.
         "ImageLocation": image.image_location.as_ref().filter(|_| bundle),
         "RootDeviceName": image.root_device_name.as_ref().filter(|_| !bundle),
         "BlockDeviceMappings": (!mappings.is_empty()).then_some(mappings),
@@ -142,20 +142,20 @@ pub(super) fn request(image: &ec2::Image) -> Value {
     }))
 }
 
-/// Whether RegisterImage takes `Iops` for a volume of this type. DescribeImages also shows the baseline of a gp2 volume.
-/// (EC2 API reference, "EbsBlockDevice".)
+/// Whether RegisterImage accepts `Iops` for a volume of this type. DescribeImages also shows the baseline of a gp2
+/// volume. (EC2 API reference, "EbsBlockDevice".)
 pub(super) fn has_iops(ebs: &ec2::EbsBlockDevice) -> bool {
     use ec2::VolumeType::{Gp3, Io1, Io2};
     matches!(ebs.volume_type, Some(Gp3 | Io1 | Io2))
 }
 
-/// Whether RegisterImage takes `Throughput` for a volume of this type: "valid only for gp3 volumes".
-/// (EC2 API reference, "EbsBlockDevice".)
+/// Whether RegisterImage accepts `Throughput` for a volume of this type: "valid only for gp3 volumes". (EC2 API
+/// reference, "EbsBlockDevice".)
 pub(super) fn has_throughput(ebs: &ec2::EbsBlockDevice) -> bool {
     matches!(ebs.volume_type, Some(ec2::VolumeType::Gp3))
 }
 
-/// An object without the members that are null.
+/// Removes the members of an object that are null.
 pub(super) fn present(mut object: Value) -> Value {
     if let Some(members) = object.as_object_mut() {
         members.retain(|_, value| !value.is_null());
@@ -163,8 +163,8 @@ pub(super) fn present(mut object: Value) -> Value {
     object
 }
 
-/// The mapping of the root device. In some images the mapping names the disk and RootDeviceName its
-/// first partition (`/dev/sda`, `/dev/sda1`), or the reverse.
+/// The mapping of the root device. In some images the mapping names the disk and RootDeviceName names its first
+/// partition (`/dev/sda`, `/dev/sda1`), or the reverse.
 pub(super) fn root_mapping(
     root: Option<&str>,
     mappings: Vec<ec2::BlockDeviceMapping>,
@@ -180,7 +180,7 @@ pub(super) fn root_mapping(
     mappings.into_iter().nth(at)?.ebs
 }
 
-/// Images by their ids, as far as they have one that is well-formed.
+/// The images with their ids. Leaves out images without a well-formed id.
 pub(super) fn identified(images: Vec<ec2::Image>) -> Vec<(AmiId, Described)> {
     let images = images.into_iter();
     let identified = images.filter_map(|image| {
@@ -190,8 +190,11 @@ pub(super) fn identified(images: Vec<ec2::Image>) -> Vec<(AmiId, Described)> {
     identified.collect()
 }
 
-/// A list that an answer must have. EC2 says of nothing that there is nothing, by an empty list; an answer without one says
-/// nothing at all.
+/// A list that an answer must contain. EC2 returns an empty list if there are no items, so an answer without a list is
+/// incomplete.
+///
+/// # Errors
+/// [`Error::Unavailable`] if there is no list.
 pub(super) fn present_list<T>(
     call: &'static str,
     resource: &str,
@@ -200,12 +203,12 @@ pub(super) fn present_list<T>(
     list.ok_or_else(|| lacking(call, resource, "its list"))
 }
 
-/// What is there, if it says anything.
+/// The text, or `None` if it is empty.
 pub(super) fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// The first of these that holds.
+/// The name of the first condition that holds.
 pub(super) fn first_of<const N: usize>(all: [(&'static str, bool); N]) -> Option<&'static str> {
     let mut all = all.into_iter();
     all.find_map(|(what, holds)| holds.then_some(what))

@@ -1,5 +1,5 @@
-//! What the guard may do, asked of EC2 with `DryRun`: EC2 then looks at the permissions and does nothing
-//! (EC2 API reference, "Common request parameters").
+//! Permission checks with `DryRun`. EC2 then checks the caller's permissions and does nothing else (EC2 API reference,
+//! "Common request parameters").
 
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
@@ -13,7 +13,7 @@ use crate::ec2::Image;
 use crate::error::Error;
 use crate::marks::{DISCARD_TAG, WITHDRAWN_VALUE};
 
-/// What is tried on an image, or on its root snapshot.
+/// The permissions that are tried on an image or its root snapshot.
 pub(crate) const ON_AN_IMAGE: [&str; 5] = [
     "ec2:DescribeImageAttribute",
     "ec2:DescribeSnapshotAttribute",
@@ -22,28 +22,28 @@ pub(crate) const ON_AN_IMAGE: [&str; 5] = [
     "ec2:DisableImage",
 ];
 
-/// So many pages are looked through for an image.
+/// Largest number of pages to search for an image.
 const PAGES: usize = 10;
 
-/// What EC2 said to a dry run.
+/// Result of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tried {
-    /// It would have done it.
+    /// EC2 would have carried out the call.
     Allowed,
-    /// A permission is missing: EC2's own words.
+    /// A permission is missing. The text is EC2's message.
     Denied(String),
-    /// Neither is known.
+    /// The result does not show whether the call is permitted. The text says why.
     Unknown(String),
 }
 
 impl Aws {
-    /// DescribeImages with a filter: a few of the account's own images.
+    /// DescribeImages with a filter: a few of the account's own images. Empty if the first ten pages have none.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn own_images(&self, filter: &str, value: &str) -> Result<Vec<Image>, Error> {
         let mut token = None;
-        // A page of what passes a filter may be empty.
+        // A page of filtered results may be empty.
         for _ in 0..PAGES {
             let answer = self
                 .ec2
@@ -64,8 +64,8 @@ impl Aws {
         Ok(Vec::new())
     }
 
-    /// Tries the looks for which IAM knows no resource. That at what refers to an image is not among them: EC2 looks for the
-    /// image before it asks what the caller may do, so that only a real one proves anything.
+    /// Tries the read calls for which IAM has no resource. DescribeImageReferences is not among them, because EC2 looks
+    /// up the image before it checks the caller's permissions. Only an existing image therefore proves anything.
     pub(crate) async fn try_to_look(&self) -> Vec<(&'static str, Tried)> {
         let ec2 = &self.ec2;
         vec![
@@ -88,7 +88,7 @@ impl Aws {
         ]
     }
 
-    /// Tries, in the order of [`ON_AN_IMAGE`], what the guard does with an image, each as a dry run.
+    /// Tries the guard's calls on an image as dry runs, in the order of [`ON_AN_IMAGE`].
     pub(crate) async fn try_on_image(
         &self,
         image: &ImageName<'_>,

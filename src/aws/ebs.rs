@@ -1,4 +1,4 @@
-//! A snapshot's blocks, through the EBS direct APIs.
+//! Blocks of a snapshot, read through the EBS direct APIs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,37 +18,37 @@ use super::connect::Aws;
 use super::errors::classify;
 use crate::error::Error;
 
-/// What it takes to read a snapshot that is encrypted.
+/// Permission that reading an encrypted snapshot needs.
 pub(crate) const KMS: &str = "kms:Decrypt";
 
-/// How many blocks are listed at once: those of half a gigabyte, if all of it was written.
+/// Number of blocks listed at once. They are half a gigabyte if all of it was written.
 const PAGE: i32 = 1000;
 
-/// How many pages are followed to one block. EBS may give a page with few blocks or none, and say that there are more.
+/// Largest number of pages to follow to one block. EBS may return a page with few or no blocks that still has a token.
 const MOST_PAGES: usize = 100;
 
-/// How often a block is fetched that arrives otherwise than it was sent.
+/// Number of attempts to fetch a block that arrives damaged or incomplete.
 const ATTEMPTS: usize = 3;
 
-/// A completed snapshot, whose blocks can be fetched.
+/// A completed snapshot whose blocks can be fetched.
 #[derive(Debug)]
 pub(crate) struct SnapshotBlocks {
     ebs: aws_sdk_ebs::Client,
     id: String,
-    /// The size of the volume, in bytes.
+    /// Volume size in bytes.
     size: u64,
-    /// What each block is fetched with that is known to have been written.
+    /// Block tokens of the blocks that are known to be written, by block index.
     tokens: BTreeMap<u64, String>,
-    /// Which blocks are known either to be among these, or never to have been written.
+    /// Ranges that were listed. A block in them has a token or was never written.
     listed: Vec<Range<u64>>,
 }
 
 impl Aws {
-    /// ListSnapshotBlocks: begins to read a snapshot. (Amazon EBS User Guide, "Use EBS direct APIs to access the
+    /// ListSnapshotBlocks: starts to read a snapshot. (Amazon EBS User Guide, "Use EBS direct APIs to access the
     /// contents of an EBS snapshot".)
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn snapshot_blocks(&self, id: &str) -> Result<SnapshotBlocks, Error> {
         let mut snapshot = SnapshotBlocks {
             ebs: self.ebs.clone(),
@@ -63,15 +63,16 @@ impl Aws {
 }
 
 impl SnapshotBlocks {
-    /// The size of the volume, in bytes.
+    /// Volume size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// GetSnapshotBlock for each of these, side by side, in their order; `None` for one that was never written.
+    /// GetSnapshotBlock for each of these blocks, concurrently. Returns them in order, with `None` for a block that was
+    /// never written.
     ///
     /// # Errors
-    /// [`Error`]: then there are none of them.
+    /// [`Error`] if any block cannot be fetched. None of them is returned then.
     pub(crate) async fn fetch(
         &mut self,
         blocks: Range<u64>,
@@ -94,7 +95,8 @@ impl SnapshotBlocks {
             }
         }
         for index in expired {
-            // A token that is refused although it was given a moment ago is refused for good.
+            // EBS refused the token, so list again to get a new one. If EBS refuses the new token too, the refusal is
+            // final.
             self.listed.clear();
             if let Some(token) = self.token(index).await? {
                 match fetch_one(&self.ebs, &self.id, index, &token).await {
@@ -106,7 +108,7 @@ impl SnapshotBlocks {
         Ok(blocks.map(|index| found.remove(&index)).collect())
     }
 
-    /// What a block is fetched with; `None` if it was never written.
+    /// Token for fetching a block. `None` if the block was never written.
     async fn token(&mut self, index: u64) -> Result<Option<String>, Error> {
         if !self.listed.iter().any(|listed| listed.contains(&index)) {
             self.list(index).await?;
@@ -114,7 +116,7 @@ impl SnapshotBlocks {
         Ok(self.tokens.get(&index).cloned())
     }
 
-    /// Lists the blocks from this one on, as far as it takes to know of it.
+    /// Lists the blocks from this index on, until it is known whether the block there was written.
     async fn list(&mut self, from: u64) -> Result<(), Error> {
         let first = i32::try_from(from).map_err(|_| self.broken(LIST, "too many blocks".into()))?;
         let mut next = None;
@@ -143,7 +145,7 @@ impl SnapshotBlocks {
         ))
     }
 
-    /// Takes a page of a list that begins at `from`; whether it is known now what is there.
+    /// Stores a page of a list that begins at `from`. Returns whether the block at `from` is known now.
     fn take(&mut self, from: u64, page: &ListSnapshotBlocksOutput) -> Result<bool, Error> {
         if page.block_size().map(u64_of) != Some(BLOCK_BYTES) {
             let size = format!("{:?}", page.block_size());
@@ -154,7 +156,7 @@ impl SnapshotBlocks {
         };
         self.size = gibibytes.saturating_mul(1 << 30);
         let mut end = from;
-        // No list is not an empty one, which says that nothing was written.
+        // An empty list would say that no block was written. A missing one says nothing.
         if page.blocks.is_none() {
             return Err(self.broken(LIST, "the answer lacks its list".into()));
         }
@@ -187,12 +189,12 @@ const GET: &str = "ebs:GetSnapshotBlock";
 
 /// Why a block was not fetched.
 enum Failed {
-    /// Its token is no longer valid: another one may be.
+    /// Its token is no longer valid. A new token may be.
     Expired(Error),
     For(Error),
 }
 
-/// GetSnapshotBlock, as often as it takes for the block to arrive as it was sent: the SDK does not compare the
+/// GetSnapshotBlock, attempted up to three times until the block matches its checksum. The SDK does not verify the
 /// checksum.
 async fn fetch_one(
     ebs: &aws_sdk_ebs::Client,
@@ -239,8 +241,8 @@ async fn fetch_one(
     }))
 }
 
-/// Says of a denial that it is the key's, if EBS does: it decrypts with the caller's permissions. (Amazon EBS User
-/// Guide, "Required IAM permissions for EBS direct APIs".)
+/// Changes the missing permission of a denial to `kms:Decrypt`, if EBS says that the key denied access. EBS decrypts
+/// with the caller's permissions. (Amazon EBS User Guide, "Required IAM permissions for EBS direct APIs".)
 fn denied_key(error: Error, denial: Option<&AccessDeniedException>) -> Error {
     match (error, denial.map(AccessDeniedException::reason)) {
         (

@@ -1,28 +1,29 @@
-//! The endpoints that the shared configuration file of AWS's SDK gives to services: `endpoint_url`, in the profile or in
-//! its section of services (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+//! Endpoints that the AWS SDK's shared configuration file sets for services. They are `endpoint_url` in the profile or
+//! in its services section (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
 //!
-//! The SDK panics at the first call to a service with an empty one. It passes over one in the profile that is not a URL,
-//! and calls AWS's own endpoint instead.
+//! The SDK panics at the first call to a service whose endpoint is empty. It ignores an endpoint in the profile that is
+//! not a URL, and calls AWS's own endpoint instead.
 
 use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 
 use crate::config::{ConfigError, is_url};
 
-/// The ids of the services that are called, by the guard or for its credentials.
+/// Ids of the services that the guard calls, for itself or to obtain its credentials.
 const SERVICES: [&str; 9] = [
     "EC2", "EBS", "rbin", "SNS", "SQS", "DynamoDB", "STS", "SSO", "SSO OIDC",
 ];
 
-/// The variable of the SDK that goes before the file, and one that does not exist. The SDK's own clients for credentials
-/// read the file also where the profile says `ignore_configured_endpoint_urls`.
+/// Variable names to look up endpoints with. The first is the SDK's variable, which takes precedence over the file. The
+/// empty name matches no variable, so only the file is read. The SDK's own clients for credentials read the file even
+/// if the profile sets `ignore_configured_endpoint_urls`.
 const VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL", ""];
 
-/// Checks the endpoints of all services. Those of variables are checked before: see
-/// [`check_variables`](crate::config::check_variables).
+/// Checks the endpoints of all services in the file. [`check_variables`](crate::config::check_variables) has checked
+/// those in environment variables before.
 ///
 /// # Errors
-/// [`ConfigError`] for one that is not a URL.
+/// [`ConfigError`] for an endpoint that is not a URL.
 pub(super) fn check(config: &SdkConfig) -> Result<(), ConfigError> {
     let Some(file) = config.service_config() else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The one decision which of the SDK's errors means what.
+//! Classification of the SDK's errors. No other module decides what such an error means.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use super::connections;
 use crate::error::Error;
 
-/// What EC2, SNS and DynamoDB call a request that was one too many.
+/// Error codes of EC2, SNS and DynamoDB for a throttled request.
 pub(super) const THROTTLED: [&str; 10] = [
     "EC2ThrottledException",
     "ProvisionedThroughputExceededException",
@@ -22,28 +22,28 @@ pub(super) const THROTTLED: [&str; 10] = [
     "TooManyRequestsException",
 ];
 
-/// Errors that pass by themselves, which the SDK does not know as such, with where they are documented.
+/// Transient errors that the SDK does not treat as such, with the documents that describe them.
 pub(super) const TRANSIENT: [&str; 4] = [
-    // Others tag the same resource at the moment (EC2 API reference, "Error codes").
+    // Another caller is tagging the same resource (EC2 API reference, "Error codes").
     "ConcurrentTagAccess",
     // (EC2 API reference, "Error codes")
     "ServerInternal",
-    // The key's service throttles SNS (SNS API reference, "Publish").
+    // AWS KMS throttles SNS (SNS API reference, "Publish").
     "KMSThrottling",
     // (DynamoDB Developer Guide, "Error handling with DynamoDB")
     "TransactionInProgressException",
 ];
 
-/// Why an image was not taken away, as far as is known.
+/// Why an image was not deregistered or disabled, as far as the guard knows.
 #[derive(Debug)]
 pub(crate) struct NotTaken {
     /// What went wrong.
     pub(crate) error: Error,
-    /// Whether EC2 may have done it all the same.
+    /// Whether EC2 may have carried out the call nevertheless.
     pub(crate) may_have_acted: bool,
 }
 
-/// That an answer does not have what decides.
+/// Error for an answer that lacks something on which a decision depends.
 pub(crate) fn lacking(call: &'static str, resource: &str, what: &str) -> Error {
     Error::Unavailable {
         call,
@@ -52,7 +52,7 @@ pub(crate) fn lacking(call: &'static str, resource: &str, what: &str) -> Error {
     }
 }
 
-/// That a call did not answer in the time that it had.
+/// Error for a call that did not answer within its time limit.
 pub(crate) fn no_answer_in(call: &'static str, resource: &str, limit: Duration) -> Error {
     Error::Unavailable {
         call,
@@ -65,8 +65,8 @@ pub(super) fn is_one_of(codes: &[&str], code: Option<&str>) -> bool {
     code.is_some_and(|code| codes.contains(&code))
 }
 
-/// Whether a request may have taken effect that no good answer came to: EC2 did not say that it did not do it. (Of one
-/// that failed on its way the SDK does not say whether it was sent.)
+/// Whether a request that failed may have taken effect nevertheless. Only an answer in which EC2 refuses the request
+/// rules that out. If a request fails on its way, the SDK does not report whether it was sent.
 pub(super) fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => false,
@@ -82,7 +82,7 @@ pub(super) fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRe
     }
 }
 
-/// An error and what it comes from: of missing credentials, the first in the chain says nothing.
+/// An error followed by its causes. If credentials are missing, the outermost error says nothing useful.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut said: Vec<String> = Vec::new();
@@ -95,7 +95,7 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     cut_after(500, &said.join(": "))
 }
 
-/// A text of at most so many characters. One that is longer says that it was cut.
+/// The text, cut after `most` characters. A text that was cut says so.
 pub(super) fn cut_after(most: usize, text: &str) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{} (cut here)", text.get(..end).unwrap_or_default()),
@@ -103,8 +103,8 @@ pub(super) fn cut_after(most: usize, text: &str) -> String {
     }
 }
 
-/// Which error of the SDK means what. Whatever its code, a server's error (5xx) may pass, and so may
-/// a request that was too many (429) or too slow (408); another code that is not known is final.
+/// Classifies an SDK error. A server error (5xx), a throttled request (429) and a request timeout (408) are transient,
+/// whatever their code. Any other error with an unknown code is final.
 pub(crate) fn classify<E: ProvideErrorMetadata>(
     call: &'static str,
     resource: impl Into<String>,
@@ -124,7 +124,7 @@ pub(crate) fn classify<E: ProvideErrorMetadata>(
             let passing = matches!(refusal.raw().status().as_u16(), 408 | 429 | 500..);
             match code {
                 _ if passing => unavailable(format!("{code}: {message}")),
-                // EC2's, SNS's and the other services' words for the same thing.
+                // EC2, SNS and the other services use different codes for a denial.
                 "UnauthorizedOperation"
                 | "AuthorizationError"
                 | "AccessDenied"
@@ -133,18 +133,18 @@ pub(crate) fn classify<E: ProvideErrorMetadata>(
                     resource,
                     message,
                 },
-                // No code: the body was not the service's.
+                // An error without a code has a body that is not the service's.
                 "" => unavailable(format!("an error without a code: {message}")),
                 code if THROTTLED.contains(&code) || TRANSIENT.contains(&code) => {
                     unavailable(format!("{code}: {message}"))
                 }
-                // What is said of credentials that are about to be renewed.
+                // Codes for credentials that are about to be renewed.
                 "RequestExpired"
                 | "ExpiredToken"
                 | "ExpiredTokenException"
                 | "InvalidClientTokenId"
                 | "UnrecognizedClientException" => unavailable(format!("{code}: {message}")),
-                // Of an image that was seen a moment ago: EC2 does not see it everywhere yet.
+                // The image was visible a moment ago, so not all of EC2 sees it yet.
                 "InvalidAMIID.NotFound" => unavailable(format!("{code}: {message}")),
                 _ => Error::Refused {
                     call,

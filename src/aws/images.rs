@@ -1,4 +1,4 @@
-//! EC2's images: what it says of them, and what is done to them.
+//! Calls that read and change EC2 images.
 
 use crate::aws::errors::may_have_acted;
 use std::time::Duration;
@@ -20,36 +20,37 @@ use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::AmiId;
 
-/// What IAM calls the call that is made most.
+/// IAM's name of the most frequent call.
 pub(super) const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
 
-/// What EC2 calls the id of an image that it does not know, or not any more.
+/// EC2's error codes for an image id that it does not know, or no longer knows.
 pub(super) const UNKNOWN_IMAGE: [&str; 2] = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
 
-/// The pauses before CreateTags is sent again, jittered, while others tag the same image: their writes take a moment.
+/// Pauses before CreateTags is sent again, jittered. Another caller's tagging of the same image takes a moment.
 const TAGGING: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_millis(400),
     Duration::from_millis(800),
 ];
 
-/// How images are looked for.
+/// How to find images.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ImagesBy {
-    /// The account's, by the snapshot of the root device.
+    /// The account's images with one of these snapshots on any of their devices.
     OwnOn,
-    /// Those of Amazon and of the AWS Marketplace, by the snapshot of the root device. It may take long.
+    /// Images of Amazon and the AWS Marketplace with one of these snapshots on any of their devices. The search may
+    /// take long.
     PublishedOn,
-    /// The account's, by the image that they were copied from.
+    /// The account's images that were copied from one of these images.
     CopiedOf,
-    /// Anybody's, by the id.
+    /// Images of any account, by their own ids.
     Id,
 }
 
-/// An image with what its ARN is made of.
+/// An image id with the other parts of its ARN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ImageName<'a> {
-    /// The id.
+    /// The image id.
     pub(crate) id: &'a AmiId,
     /// The Region.
     pub(crate) region: &'a str,
@@ -58,12 +59,12 @@ pub(crate) struct ImageName<'a> {
 }
 
 impl<'a> ImageName<'a> {
-    /// The image of a registration; its partition is that of the alert topic.
+    /// Name of a registration's image. `topic` is the ARN of the alert topic, from which the partition is taken.
     pub(crate) fn new(registration: &'a Registration, topic: &'a str) -> ImageName<'a> {
         ImageName::of(&registration.image_id, &registration.region, topic)
     }
 
-    /// An image of this Region; its partition is that of the topic.
+    /// Name of an image in this Region. `topic` is the ARN of the alert topic, from which the partition is taken.
     pub(crate) fn of(id: &'a AmiId, region: &'a str, topic: &'a str) -> ImageName<'a> {
         ImageName {
             id,
@@ -72,22 +73,22 @@ impl<'a> ImageName<'a> {
         }
     }
 
-    /// The ARN, as IAM policies name it: an image's has no account.
+    /// The ARN that IAM policies use. An image's ARN has no account.
     pub(crate) fn arn(&self) -> String {
         self.arn_of(self.id.as_str())
     }
 
-    /// The ARN of another image of the same Region.
+    /// The ARN of another image in the same Region.
     fn arn_of(&self, id: &str) -> String {
         format!("arn:{}:ec2:{}::image/{id}", self.partition, self.region)
     }
 }
 
 impl Aws {
-    /// DescribeImages for one id, disabled images too.
+    /// DescribeImages for one id, which may be a disabled image.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer to judge by.
+    /// [`Error`] if there is no answer on which to base a verdict.
     pub(crate) async fn describe_image(&self, id: &AmiId) -> Result<Described, Error> {
         let answer = self
             .ec2
@@ -104,7 +105,7 @@ impl Aws {
                     Some("InvalidAMIID.Unavailable") => {
                         Ok(Described::Gone("EC2 says InvalidAMIID.Unavailable".into()))
                     }
-                    // DescribeImages knows no resource in IAM.
+                    // IAM has no resource for DescribeImages.
                     _ => Err(classify(DESCRIBE_IMAGES, "*", &error)),
                 };
             }
@@ -115,11 +116,11 @@ impl Aws {
         Ok(image.map_or(Described::NoImage, described))
     }
 
-    /// DescribeImages for some of the account's images at once, disabled ones too. Those that EC2 does not show are left
-    /// out: nothing is known of them.
+    /// DescribeImages for several of the account's images, including disabled ones. Leaves out images that EC2 does not
+    /// show, of which nothing is known.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn describe_own_images(
         &self,
         ids: &[&str],
@@ -142,10 +143,10 @@ impl Aws {
         Ok(identified(images))
     }
 
-    /// DescribeImages: the root snapshot of an image.
+    /// DescribeImages: the id of an image's root snapshot.
     ///
     /// # Errors
-    /// [`Error`], if there is no such image, none that is available, or none with such a snapshot.
+    /// [`Error`] if there is no such image, it is not available, or it has no root snapshot.
     pub async fn root_snapshot(&self, id: &AmiId) -> Result<String, Error> {
         let none = |code: &'static str, message: String| Error::NotPossible {
             resource: id.to_string(),
@@ -171,22 +172,23 @@ impl Aws {
         }
     }
 
-    /// DescribeImages: every available image that is found by these ids (of images or snapshots), deprecated ones too; of
-    /// copies also those that are under way or disabled.
-    /// Found by a snapshot, it may have it elsewhere than at its root. Found by its own id, it may be anybody's.
+    /// DescribeImages: the available images that have these ids, or were found through these snapshots or source
+    /// images. Includes deprecated images. The copies of an image also include those that are pending or disabled. An
+    /// image found by a snapshot may have it on another device than the root device. An image found by its own id may
+    /// belong to any account.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
         const ON: &str = "block-device-mapping.snapshot-id";
         let request = || {
             let request = self.ec2.describe_images().include_deprecated(true);
-            // EC2 advises against requests without pages, but takes none where ids are named.
+            // EC2 advises against requests without pagination, but refuses it if the request names ids.
             request.max_results(MOST_IN_A_PAGE)
         };
         let found = match by {
-            // The parameter is fast for `self` alone, and slow for account ids and aliases (ansible issues 24886 and
-            // 34385, aws-cli issue 4794): those are filters.
+            // The `owners` parameter is fast only for `self`. It is slow for account ids and aliases (ansible issues
+            // 24886 and 34385, aws-cli issue 4794), so these are filters.
             ImagesBy::OwnOn => {
                 let request = || request().owners("self").filters(filter(ON, ids));
                 self.pages_of_images(request).await?
@@ -199,7 +201,7 @@ impl Aws {
                 };
                 self.pages_of_images(request).await?
             }
-            // A copy that is under way, or disabled, was made from it all the same.
+            // A copy that is pending or disabled was made from the image nevertheless.
             ImagesBy::CopiedOf => {
                 let request = || {
                     let request = request().owners("self").include_disabled(true);
@@ -215,7 +217,8 @@ impl Aws {
                 let own = || async {
                     let own = || request().owners("self").filters(filter("image-id", ids));
                     let mut found = self.pages_of_images(own).await?;
-                    // Others' are asked for one by one, as a search among everybody's images is slow.
+                    // Images of other accounts are requested one by one, because a search among the images of all
+                    // accounts is slow.
                     for id in ids {
                         if found.iter().any(|it| it.image_id.as_deref() == Some(id)) {
                             continue;
@@ -244,12 +247,12 @@ impl Aws {
         };
         let available = found.into_iter().filter(|it| counts(it.state.as_ref()));
         let mut available: Vec<Image> = available.map(observed).collect();
-        // In whatever order EC2 lists them, the same is said of them.
+        // Sorted, so that the result does not depend on the order in which EC2 lists the images.
         available.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(available)
     }
 
-    /// All pages of a request for images.
+    /// The images on all pages of a request.
     pub(super) async fn pages_of_images(
         &self,
         request: impl Fn() -> DescribeImagesFluentBuilder,
@@ -257,7 +260,7 @@ impl Aws {
         let call = DESCRIBE_IMAGES;
         all_pages(call, "*", |token| {
             let request = request().set_next_token(token).customize();
-            // Whoever waits for it says how long: a search among everybody's images may take long.
+            // The caller sets the time limit, because a search among the images of all accounts may take long.
             let request = request.config_override(slowly());
             async move {
                 let answer = request.send().await;
@@ -268,13 +271,15 @@ impl Aws {
         .await
     }
 
-    /// What refers to an image in this account and Region, as ARNs. DescribeImageReferences: instances that are not
-    /// terminated, launch templates (of the newest versions of each), SSM parameters, Image Builder recipes (EC2 User
-    /// Guide, "Identify your resources referencing specified AMIs"). DescribeImages: the account's images that were
-    /// copied from it.
+    /// ARNs of what refers to an image in this account and Region.
+    ///
+    /// - DescribeImageReferences: instances that are not terminated, launch templates (the newest versions of each),
+    ///   SSM parameters and Image Builder recipes. (EC2 User Guide, "Identify your resources referencing specified
+    ///   AMIs".)
+    /// - DescribeImages: the account's images that were copied from it.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn image_references(
         &self,
         image: &ImageName<'_>,
@@ -288,7 +293,7 @@ impl Aws {
         let copies =
             copies.unwrap_or_else(|_| Err(no_answer_in(DESCRIBE_IMAGES, image.id.as_str(), SLOW)));
         for copy in copies? {
-            // A copy of an image with the same id in another Region.
+            // Leaves out a copy of an image that has the same id in another Region.
             let region = copy.source_image_region.as_deref();
             if region.is_none_or(|region| region == image.region) {
                 arns.push(image.arn_of(&copy.id));
@@ -304,14 +309,14 @@ impl Aws {
         };
         let call = "ec2:DescribeImageReferences";
         let of = |kind| ec2::ResourceTypeRequest::builder().resource_type(kind);
-        // By itself EC2 would also name instances that are terminated.
+        // By default, EC2 would also return terminated instances.
         let states = ["pending", "running", "shutting-down", "stopping", "stopped"];
         let alive = ec2::ResourceTypeOption::builder()
             .option_name(ec2::ImageReferenceOptionName::StateName)
             .set_option_values(Some(strings(&states)))
             .build();
-        // By name, as the role's permissions are made for these: `IncludeAllResourceTypes` would need others on the day
-        // on which AWS adds a type.
+        // Lists the types because the role's permissions cover exactly these. With `IncludeAllResourceTypes`, the call
+        // would need more permissions on the day on which AWS adds a type.
         let kinds = [
             of(Ec2Instance).resource_type_options(alive).build(),
             of(Ec2LaunchTemplate).build(),
@@ -323,7 +328,7 @@ impl Aws {
             let request = self.ec2.describe_image_references();
             let request = request.image_ids(id.as_str()).set_next_token(token);
             let request = request.set_resource_types(Some(kinds.to_vec()));
-            // EC2 asks the other services in the caller's name before it answers.
+            // EC2 calls the other services with the caller's permissions before it answers.
             let request = request.customize().config_override(slowly());
             async move {
                 let answer = request.send().await;
@@ -342,10 +347,10 @@ impl Aws {
         Ok(arns.collect())
     }
 
-    /// DescribeImageAttribute: who may launch instances from an image, each as ModifyImageAttribute takes it.
+    /// DescribeImageAttribute: launch permissions of an image, each in the form that ModifyImageAttribute accepts.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer, or it has a permission of an unknown kind.
     pub(crate) async fn launch_permissions(
         &self,
         image: &ImageName<'_>,
@@ -371,7 +376,7 @@ impl Aws {
                 }));
                 match permission.as_object().is_some_and(|it| !it.is_empty()) {
                     true => Ok(permission),
-                    // A kind that is new: whom it names is not known.
+                    // A new kind of permission, of which the guard does not know whom it names.
                     false => Err(Error::Unavailable {
                         call: "ec2:DescribeImageAttribute",
                         resource: image.arn(),
@@ -382,10 +387,10 @@ impl Aws {
             .collect()
     }
 
-    /// CreateTags on an image.
+    /// CreateTags on an image. Retried while another caller is tagging the same image.
     ///
     /// # Errors
-    /// [`Error`]: then none of the tags, or all, were written.
+    /// [`Error`] if EC2 does not confirm the tags. Then either all tags or none were written.
     pub(crate) async fn tag_image(
         &self,
         image: &ImageName<'_>,
@@ -401,7 +406,7 @@ impl Aws {
             let answer = request.set_tags(Some(tags.clone())).send().await;
             match (answer, pauses.next()) {
                 (Ok(_), _) => return Ok(()),
-                // The SDK does not send it again.
+                // The SDK does not retry this error.
                 (Err(error), Some(pause)) if error.code() == Some("ConcurrentTagAccess") => {
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 }
@@ -410,16 +415,16 @@ impl Aws {
         }
     }
 
-    /// DeregisterImage, in one attempt. The image's snapshots stay.
+    /// DeregisterImage, in a single attempt. Keeps the image's snapshots.
     ///
     /// # Errors
-    /// [`NotTaken`], which says whether the image may be gone all the same.
+    /// [`NotTaken`], which says whether the image may have been deregistered nevertheless.
     pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), NotTaken> {
         let answer = self
             .ec2
             .deregister_image()
             .image_id(image.id.as_str())
-            // The default, said aloud: a snapshot is never deleted.
+            // This is the default. It is explicit because the guard must never delete a snapshot.
             .delete_associated_snapshots(false)
             .customize()
             .config_override(in_one_attempt())
@@ -429,7 +434,7 @@ impl Aws {
         taken("ec2:DeregisterImage", image, answer)
     }
 
-    /// DisableImage, in one attempt.
+    /// DisableImage, in a single attempt.
     ///
     /// # Errors
     /// As [`Aws::deregister_image`].
@@ -447,7 +452,7 @@ impl Aws {
     }
 }
 
-/// Whether EC2 says that it took an image away: its `return`, which is `true` if it did.
+/// Checks that EC2 deregistered or disabled an image. EC2 then answers with a `return` of `true`.
 fn taken<E: ProvideErrorMetadata>(
     call: &'static str,
     image: &ImageName<'_>,
@@ -464,7 +469,7 @@ fn taken<E: ProvideErrorMetadata>(
             });
         }
     };
-    // Whether it is true shows when the image is looked at again.
+    // Only another look at the image shows whether this is true.
     Err(NotTaken {
         error: Error::Unavailable {
             call,

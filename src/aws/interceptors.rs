@@ -1,4 +1,4 @@
-//! What happens around every call: it is counted, and an answer that is not whole is refused.
+//! Interceptors for calls. One counts them, the other rejects truncated response bodies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,19 +14,19 @@ use xmlparser::{ElementEnd, Token};
 
 use super::errors::THROTTLED;
 
-/// What went out to AWS, since it was counted last.
+/// Number of calls to AWS since the last count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Requests, those that were repeated too.
+    /// Requests, including retries.
     pub calls: u64,
-    /// Answers that said that there were too many.
+    /// Answers that reported throttling.
     pub throttles: u64,
-    /// Alerts that the topic took.
+    /// Alerts that the topic accepted.
     pub alerts: u64,
 }
 
 impl Tally {
-    /// Adds what went out elsewhere.
+    /// Adds another count to this one.
     pub fn add(&mut self, other: Tally) {
         self.calls += other.calls;
         self.throttles += other.throttles;
@@ -41,9 +41,10 @@ pub(super) struct Counters {
     pub(super) alerts: AtomicU64,
 }
 
-/// Refuses an answer that is not whole, as this says of its body. The SDK reads as far as it can and takes what it has
-/// for all there is: an image whose platform details, tags or protection did not arrive would pass for one that has
-/// none.
+/// Interceptor that rejects truncated response bodies. The function returns whether a body is complete.
+///
+/// The SDK parses a truncated body as far as it can, and treats the result as complete. An image whose platform
+/// details, tags or protection did not arrive would then look like an image that has none.
 #[derive(Debug)]
 pub(crate) struct Whole(pub(crate) fn(&[u8]) -> bool);
 
@@ -58,13 +59,13 @@ impl Intercept for Whole {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // What could not be read, or is an error, is tried again as such.
+        // Unreadable answers and errors are already retried as errors.
         if context.output_or_error().is_err() {
             return Ok(());
         }
         let response = context.response();
         let whole = response.body().bytes().is_some_and(self.0);
-        // What is in an error besides its code decides nothing.
+        // Only the code of an error matters, so a truncated error body is harmless.
         if response.status().is_success() && !whole {
             return Err("the answer is not whole".into());
         }
@@ -72,7 +73,7 @@ impl Intercept for Whole {
     }
 }
 
-/// Counts what goes out, each attempt, and what comes back as too much.
+/// Interceptor that counts each attempt and each throttled answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Counting(pub(super) Arc<Counters>);
 
@@ -104,8 +105,8 @@ impl Intercept for Counting {
     }
 }
 
-/// Whether an answer says that there were too many requests. Before it is read, its code is but a word in it, and
-/// each protocol has another place for that.
+/// Whether an answer reports throttling. The body is not parsed yet, so this searches it for the error codes. Each
+/// protocol puts the code in a different place.
 pub(super) fn is_throttled(response: &HttpResponse) -> bool {
     if response.status().is_success() {
         return false;
@@ -117,7 +118,7 @@ pub(super) fn is_throttled(response: &HttpResponse) -> bool {
     response.status().as_u16() == 429 || THROTTLED.iter().any(says)
 }
 
-/// Whether every element of an XML document is closed, and nothing in it is broken.
+/// Whether an XML document is complete. Its syntax must be valid and every element closed.
 pub(super) fn is_whole_document(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;

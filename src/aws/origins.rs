@@ -1,4 +1,4 @@
-//! What an image comes from: snapshots, volumes and instances.
+//! Look-ups of the snapshots, volumes and instances that an image comes from.
 
 use std::collections::BTreeSet;
 
@@ -18,16 +18,16 @@ impl Aws {
     /// DescribeSnapshots for one id. `None` if EC2 shows no such snapshot.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn describe_snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
         let snapshots = self.snapshots(&[id]).await?;
         Ok(snapshots.into_iter().find(|snapshot| snapshot.id == id))
     }
 
-    /// DescribeSnapshots for these ids; those that EC2 does not show are left out.
+    /// DescribeSnapshots for these ids. Leaves out snapshots that EC2 does not show.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn snapshots(&self, ids: &[&str]) -> Result<Vec<Snapshot>, Error> {
         let call = "ec2:DescribeSnapshots";
         let unknown = ["InvalidSnapshot.NotFound"];
@@ -46,8 +46,8 @@ impl Aws {
                 }
             });
             let mut found = own.await?;
-            // Others' are asked for one by one: a search among everybody's snapshots takes minutes (cartography issue
-            // 793).
+            // Snapshots of other accounts are requested one by one, because a search among the snapshots of all
+            // accounts takes minutes (cartography issue 793).
             for id in ids {
                 if found.iter().any(|it| it.snapshot_id.as_deref() == Some(id)) {
                     continue;
@@ -79,7 +79,7 @@ impl Aws {
                     lacks: first_of(lacks),
                     id: snapshot.snapshot_id?,
                     owner: snapshot.owner_id,
-                    // What EC2 writes where it knows of no volume.
+                    // EC2 uses this id if it knows of no volume.
                     volume: non_empty(snapshot.volume_id).filter(|id| id != "vol-ffffffff"),
                     description: non_empty(snapshot.description),
                     started: snapshot.start_time.and_then(time),
@@ -96,7 +96,7 @@ impl Aws {
     /// DescribeSnapshotAttribute: the snapshot's product codes.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn snapshot_product_codes(&self, id: &str) -> Result<BTreeSet<String>, Error> {
         let answer = self
             .ec2
@@ -110,10 +110,10 @@ impl Aws {
         Ok(product_codes(Some(codes)))
     }
 
-    /// DescribeSnapshotAttribute: whether everybody may use the snapshot. DescribeSnapshots does not say so.
+    /// DescribeSnapshotAttribute: whether the snapshot is public. DescribeSnapshots does not say so.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn snapshot_is_public(&self, id: &str) -> Result<bool, Error> {
         let answer = self
             .ec2
@@ -127,13 +127,13 @@ impl Aws {
         Ok(permissions.any(|it| it.group == Some(ec2::PermissionGroup::All)))
     }
 
-    /// DescribeVolumes for these ids; those that there are not are left out.
+    /// DescribeVolumes for these ids. Leaves out volumes that do not exist.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn volumes(&self, ids: &[&str]) -> Result<Vec<Volume>, Error> {
         let call = "ec2:DescribeVolumes";
-        // Also those that a service manages, which EC2 leaves out where the account hides them.
+        // Includes service-managed volumes, which EC2 leaves out if the account hides them.
         let request = || self.ec2.describe_volumes().include_managed_resources(true);
         let all = request().set_volume_ids(Some(strings(ids))).send().await;
         let all = all.map(|answer| (answer.volumes, answer.next_token));
@@ -187,13 +187,13 @@ impl Aws {
             .collect())
     }
 
-    /// DescribeInstances for these ids; those that there are not are left out.
+    /// DescribeInstances for these ids. Leaves out instances that do not exist.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
         let call = "ec2:DescribeInstances";
-        // Also those that a service manages, which EC2 leaves out where the account hides them.
+        // Includes service-managed instances, which EC2 leaves out if the account hides them.
         let request = || {
             self.ec2
                 .describe_instances()

@@ -1,4 +1,4 @@
-//! The Recycle Bin: whether it has an image, and whether its rule keeps one.
+//! Recycle Bin look-ups: whether it contains an image, and whether a rule retains images.
 
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use chrono::{DateTime, Utc};
@@ -10,21 +10,21 @@ use super::images::UNKNOWN_IMAGE;
 use crate::error::Error;
 use crate::ids::AmiId;
 
-/// The status of a Recycle Bin retention rule.
+/// Status of a Recycle Bin retention rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RuleStatus {
-    /// It keeps what matches it.
+    /// The rule retains the images that match it.
     Available,
-    /// It does not keep anything yet.
+    /// The rule does not retain anything yet.
     Pending,
 }
 
 impl Aws {
-    /// ListImagesInRecycleBin for one id: `None` if it is not there, else until when it is
-    /// (`None` inside if EC2 does not say).
+    /// ListImagesInRecycleBin for one id. `None` if the image is not there. Otherwise the time at which it leaves the
+    /// Recycle Bin, with an inner `None` if EC2 does not say.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     #[allow(clippy::option_option)]
     pub(crate) async fn recycle_bin(
         &self,
@@ -38,7 +38,7 @@ impl Aws {
             .await;
         let images = match answer {
             Ok(answer) => present_list("ec2:ListImagesInRecycleBin", "*", answer.images)?,
-            // Asked for an id that is not there, EC2 may as well say so.
+            // For an id that is not there, EC2 may also return an error.
             Err(error) if is_one_of(&UNKNOWN_IMAGE, error.code()) => Vec::new(),
             Err(error) => return Err(classify("ec2:ListImagesInRecycleBin", "*", &error)),
         };
@@ -51,7 +51,7 @@ impl Aws {
     /// GetRule: the status of a retention rule for images.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer, or the rule does not keep images at all.
+    /// [`Error`] if there is no answer, the rule's status is another one, or the rule does not retain images.
     pub(crate) async fn recycle_bin_rule(&self, id: &str) -> Result<RuleStatus, Error> {
         use aws_sdk_rbin::types::{ResourceType, RuleStatus as Status};
         let call = "rbin:GetRule";

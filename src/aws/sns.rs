@@ -1,4 +1,4 @@
-//! SNS: who listens, and what is published.
+//! SNS calls: counting a topic's subscriptions, and publishing.
 
 use std::sync::atomic::Ordering;
 
@@ -11,10 +11,10 @@ use super::errors::{classify, lacking};
 use crate::error::Error;
 
 impl Aws {
-    /// GetTopicAttributes: how many confirmed subscriptions a topic has.
+    /// GetTopicAttributes: the number of a topic's confirmed subscriptions.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn confirmed_subscriptions(&self, topic: &str) -> Result<u64, Error> {
         let call = "sns:GetTopicAttributes";
         let answer = self
@@ -35,10 +35,10 @@ impl Aws {
             })
     }
 
-    /// Publishes an alert: a subject, and a body for each protocol, as SNS's JSON has them.
+    /// Publish: sends an alert with this subject. `bodies` is SNS's JSON with a body for each protocol.
     ///
     /// # Errors
-    /// [`Error`]: then nobody may have been told.
+    /// [`Error`] if SNS does not confirm the alert. Possibly no subscriber receives it.
     pub(crate) async fn publish(
         &self,
         topic: &str,
@@ -53,7 +53,7 @@ impl Aws {
             .message(bodies);
         let answer = alert.send().await;
         let answer = answer.map_err(|error| classify("sns:Publish", topic, &error))?;
-        // Nothing less says that SNS took it.
+        // Only a message id confirms that SNS accepted the alert.
         if non_empty(answer.message_id).is_none() {
             return Err(lacking("sns:Publish", topic, "a message id"));
         }
@@ -61,10 +61,10 @@ impl Aws {
         Ok(())
     }
 
-    /// Publishes a notification to a topic that chat applications listen to.
+    /// Publish: sends a notification to a topic to which chat applications subscribe.
     ///
     /// # Errors
-    /// [`Error`]: then it may not be in any chat.
+    /// [`Error`] if SNS does not confirm the notification. Possibly no chat shows it.
     pub(crate) async fn publish_to_chat(
         &self,
         topic: &str,
@@ -77,7 +77,7 @@ impl Aws {
         Ok(())
     }
 
-    /// What both have in common: the topic, and what subscriptions can filter by.
+    /// The request that both share: the topic, and the attributes that subscriptions can filter by.
     fn publication(
         &self,
         topic: &str,
@@ -88,7 +88,7 @@ impl Aws {
                 .data_type("String")
                 .string_value(value)
                 .build()
-                // What is missing is none of these two.
+                // The builder fails only if a required field is missing, and both are set.
                 .ok()?;
             Some(((*name).to_owned(), value))
         });
