@@ -1,12 +1,17 @@
-//! The ledger: what was done about an image already, and how many discards were begun this hour.
+//! The ledger: what the guard has already done about an image, and how many discards it began this hour.
 //!
-//! It makes the same event twice, and two triggers of one image, harmless; it makes the limit on discards
-//! exact over all concurrent invocations; and it tells an image that somebody brought back from one that
-//! was never discarded. It is a memory, never a source of truth about an image: that is EC2 alone.
+//! It makes duplicate events, and two triggers for one image, harmless. It makes the hourly limit on discards exact
+//! across all concurrent invocations. It distinguishes an image that was restored from one that was never discarded.
+//! The ledger is never a source of truth about an image, because only EC2 is.
 //!
-//! An image has one item. Whoever deals with the image has its turn, and all that is written meanwhile is
-//! written on condition that the turn still is one's own. Three more kinds of items count an hour's discards,
-//! collect what is to be told of in the next digest, and say where the next sweep goes on and what it has to end.
+//! Each image has one item. The invocation that processes the image holds its lease. Every write to the item is
+//! conditional on that lease. Other items hold:
+//!
+//! - the number of discards of an hour
+//! - the number of alerts of an hour
+//! - the discards of images that were registered from the same source
+//! - the images that wait for the next digest
+//! - where the next audit continues, and what it has to finish
 
 mod audit;
 mod dynamodb;
@@ -45,33 +50,34 @@ use lease::busy;
 pub(crate) use quota::{Hour, Place};
 pub(crate) use store::Ledger;
 
-/// The note of a discard that is about to be carried out.
+/// What the ledger notes about a discard that is about to be carried out.
 #[derive(Debug)]
 pub(crate) struct Note<'a> {
     /// What the image was registered from: its root snapshot, or its bundle in S3.
     pub(crate) source: Option<&'a str>,
-    /// When it was announced.
+    /// When the discard was announced.
     pub(crate) at: DateTime<Utc>,
 }
 
-/// What the ledger keeps of what people were told.
+/// Notification state that the ledger keeps about an image.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
-    /// This, just now.
+    /// An alert with this deduplication key was sent just now.
     Now(String),
-    /// This, in the next digest.
+    /// The next digest reports the image, with this deduplication key.
     InDigest(String),
-    /// Nothing new: they know.
+    /// No new alert was needed. The earlier state stays.
     AsBefore,
-    /// Nothing that need be known the next time.
+    /// Nothing was sent that suppresses a later alert. The earlier state is removed.
     Nothing,
 }
 
 impl Ledger {
-    /// Ends a turn by leaving the image, with this record, to the next digest: both or neither.
+    /// Ends a lease and leaves the image, with this record, to the next digest. Writes both items or neither.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached, or has no room for more.
+    /// [`Error`] if the ledger cannot be reached or has no room for more. [`Error::Busy`] if another invocation has the
+    /// lease or writes at the same time.
     pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
         let told = Told::InDigest(record.gist());
         let both = [
@@ -93,11 +99,12 @@ impl Ledger {
         }
     }
 
-    /// Notes that the image is about to be discarded: from here on it may be gone, and an image that stands
-    /// nevertheless may have been brought back, as may one that is registered later from the same source.
+    /// Notes that the guard is about to discard the image. From here on the image may be gone. If it exists later, it
+    /// may have been restored. An image that is registered later from the same source may be the discarded one,
+    /// registered again.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted: then do not.
+    /// [`Error`] if the note could not be written. The caller must then not discard the image.
     pub(crate) async fn attempt(
         &self,
         turn: &Turn,
@@ -117,19 +124,21 @@ impl Ledger {
                 Change::Set(ATTEMPTED_AT, ms(note.at)),
                 Change::Set(DISCARD, json(record)),
                 Change::Remove(DOUBTED),
-                // A second mark, so that the loss of one attribute does not hide that there was a discard.
+                // A second mark, so that the loss of one attribute does not hide the discard.
                 Change::Set(COMPLETED, Value::Number(0)),
             ],
         )
         .await
     }
 
-    /// Notes what came of a discard that did not succeed. `stands`: the image was seen to stand after it, and
-    /// whoever takes it away later, it is not the guard. Otherwise the attempt is remembered, and that people
-    /// were told that it may have failed.
+    /// Notes the result of a discard that did not succeed.
+    ///
+    /// If `stands`, the image was seen to exist afterwards. The attempt is then removed, because a later disappearance
+    /// is not the guard's doing. Otherwise the attempt stays, with a note that people were told that it may have
+    /// failed.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted: the image then passes for one that may have been discarded.
+    /// [`Error`] if the note could not be written. The image then counts as one that may have been discarded.
     pub(crate) async fn doubt(
         &self,
         turn: &Turn,
@@ -149,11 +158,11 @@ impl Ledger {
         self.in_turn(turn, changes).await
     }
 
-    /// When the first image was discarded, or may have been, that was registered from the same source, but for
-    /// the image whose turn it is.
+    /// Time of the first certain or possible discard of an image that was registered from the same source. Ignores the
+    /// image to which the lease belongs.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached; [`Error::NotPossible`], if what it has cannot be read.
+    /// [`Error`] if the ledger cannot be reached. [`Error::NotPossible`] if its item cannot be read.
     pub(crate) async fn first_discard_of(
         &self,
         turn: &Turn,
@@ -186,10 +195,10 @@ impl Ledger {
         Ok(first)
     }
 
-    /// Ends a turn: keeps the record, what people were told, and what came of a discard.
+    /// Ends a lease. Stores the record, the notification state and the result of a discard.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted. The turn ends by itself.
+    /// [`Error`] if this could not be written. The lease then ends when its time is over.
     pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
         turn.ended.store(true, Ordering::Relaxed);
         self.in_turn(turn, closing(turn, record, told, self.clock.now()))
@@ -199,7 +208,7 @@ impl Ledger {
     /// The images that wait for the next digest, each with the notes by which they were left to it.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`] if the ledger cannot be reached. [`Error::NotPossible`] if its item cannot be read.
     pub(crate) async fn waiting_for_digest(
         &self,
         account: &str,
@@ -216,10 +225,10 @@ impl Ledger {
         Ok(waiting)
     }
 
-    /// What is known of an image that waits for the next digest.
+    /// What the ledger knows about an image that waits for the next digest.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn entry(
         &self,
         account: &str,
@@ -230,11 +239,11 @@ impl Ledger {
         Ok(Entry::read(&self.store.read(&id).await?, self.clock.now()))
     }
 
-    /// Notes that a digest told people of what was left to it by these notes, one at least. An image that was left to it
-    /// meanwhile has another note, and waits for the next one.
+    /// Removes the notes of images that a digest has reported. There must be at least one note. An image that was left
+    /// to the digest meanwhile has another note, and waits for the next digest.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted: they are told of again.
+    /// [`Error`] if this could not be written. The next digest then reports the images again.
     pub(crate) async fn digested(
         &self,
         account: &str,
@@ -249,11 +258,11 @@ impl Ledger {
         written.await.map(drop)
     }
 
-    /// The last records of these images, as far as there are any, by the images. One that can not be read is an empty
-    /// one: the image is known.
+    /// The last records of these images, by image. Leaves out images without a record. A record that cannot be read
+    /// becomes the default value, because the image is known nevertheless.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn last_records<T: DeserializeOwned + Default>(
         &self,
         account: &str,
@@ -277,13 +286,13 @@ impl Ledger {
     }
 }
 
-/// The item of the images that wait for a digest.
+/// Id of the item with the images that wait for a digest.
 fn held_in(place: &str) -> String {
     format!("{HELD}#{place}")
 }
 
-/// What the end of a turn changes. An attribute that could not be read is left as it is: what it says may be the only
-/// sign of a discard, and a later version may be able to read it.
+/// The changes that end a lease. An unreadable attribute stays as it is. It may be the only sign of a discard, and a
+/// later version may be able to read it.
 fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<Change> {
     let mut changes = vec![
         Change::Set(RECORD, json(record)),
@@ -312,7 +321,7 @@ fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<
             Change::Set(COMPLETED, Value::Number(1)),
             Change::Remove(DOUBTED),
         ]);
-        // Of an image that was gone already, the record from before the discard says more.
+        // If the image was already gone, the record from before the discard says more.
         if record.verdict != Verdict::Gone {
             changes.push(Change::Set(DISCARD, json(record)));
         }
@@ -321,7 +330,7 @@ fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<
     changes
 }
 
-/// A write to the item of what an image was registered from.
+/// A write to the item of the source that an image was registered from. `None` if the source is unknown.
 fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
     Some(Write {
         id: format!("{}#{}", turn.place, note.source?),
@@ -330,7 +339,7 @@ fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
     })
 }
 
-/// The note by which an image is left to the digest in a turn.
+/// The note by which the holder of a lease leaves an image to the digest.
 fn waiting_in(turn: &Turn) -> String {
     format!("{} {}", turn.image, turn.token)
 }

@@ -1,4 +1,4 @@
-//! What the ledger keeps of sweeps: where the next one goes on, and what it has to end.
+//! What the ledger keeps about audits: where the next one continues, and what it has to finish.
 
 use chrono::{DateTime, Utc};
 
@@ -13,25 +13,26 @@ use crate::event::Sweep;
 use crate::ids::AmiId;
 use crate::plan::CLOCKS_DIFFER;
 
-/// The right to sweep the images of an account, that one invocation has at a time.
+/// Lease for auditing an account's images. One invocation has it at a time.
 #[derive(Debug)]
 pub(crate) struct SweepTurn {
     id: String,
     token: String,
-    /// When the first sweep began: of an image that was registered since, the guard should have heard.
+    /// When the first audit began. The guard should have received an event for every image that was registered since
+    /// then.
     pub(crate) since: DateTime<Utc>,
-    /// Where the last sweep stopped; `None` if that was at the end.
+    /// Pagination cursor at which the last audit stopped. `None` if it reached the end.
     pub(crate) cursor: Option<String>,
-    /// The time of the sweep that was completed last.
+    /// Time of the last completed audit.
     pub(crate) last: Option<DateTime<Utc>>,
-    /// The images that this sweep or an earlier one began to deal with, and did not end, and when each was registered.
+    /// Images that this audit or an earlier one began to process and did not finish, each with its registration time.
     pub(crate) begun_with: Vec<(AmiId, DateTime<Utc>)>,
-    /// The images with which an earlier attempt came to an end, and of which it told nobody.
+    /// Images that an earlier attempt finished but did not report.
     pub(crate) ended_with: Vec<AmiId>,
 }
 
 impl Ledger {
-    /// Begins a sweep. `until`: when the invocation is over, and another may take the turn.
+    /// Begins an audit by taking its lease. `until` is when the invocation is over and another one may take the lease.
     ///
     /// # Errors
     /// As [`Ledger::begin`].
@@ -53,7 +54,7 @@ impl Ledger {
             Some(Value::Number(ms)) => DateTime::from_timestamp_millis(*ms),
             _ => None,
         };
-        // From a time that is yet to come on, no event would ever be missed.
+        // If this time were in the future, no event would ever count as missed.
         let since = time(SINCE).filter(|since| *since <= self.clock.now() + CLOCKS_DIFFER);
         let turn = SweepTurn {
             id,
@@ -74,11 +75,11 @@ impl Ledger {
         Ok(turn)
     }
 
-    /// Notes that a sweep begins to deal with an image: whatever cuts it off, it is looked at again, also when EC2 lists
-    /// it no more.
+    /// Notes that an audit begins to process an image. If the audit is interrupted, the next one looks at the image
+    /// again, even if EC2 no longer lists it.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted.
+    /// [`Error`] if the note could not be written.
     pub(crate) async fn begin_with(
         &self,
         turn: &SweepTurn,
@@ -89,7 +90,7 @@ impl Ledger {
         self.in_sweep(turn, vec![change]).await
     }
 
-    /// Notes that a sweep came to an end with an image, of which it has yet to tell.
+    /// Notes that an audit has finished an image, which it has yet to report.
     pub(crate) async fn end_with(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
         let changes = vec![
             Change::Exclude(BEGUN_WITH, [dated(created, image)].into()),
@@ -98,7 +99,7 @@ impl Ledger {
         self.no_more_with(turn, image, changes).await;
     }
 
-    /// Notes that a sweep leaves an image that it began to deal with to the list of all.
+    /// Notes that an audit leaves an image that it began to process to the listing of all images.
     pub(crate) async fn leave(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
         let change = Change::Exclude(BEGUN_WITH, [dated(created, image)].into());
         self.no_more_with(turn, image, vec![change]).await;
@@ -110,11 +111,11 @@ impl Ledger {
         }
     }
 
-    /// Ends a sweep of which people know what they are to know. `cursor`: where the next one goes on; `None`: at the
+    /// Ends an audit whose findings were reported. `cursor` is where the next one continues. `None` means at the
     /// beginning.
     ///
     /// # Errors
-    /// [`Error`], if this could not be noted: people are told again.
+    /// [`Error`] if this could not be written. The findings are then reported again.
     pub(crate) async fn end_sweep(
         &self,
         turn: &SweepTurn,
@@ -133,7 +134,7 @@ impl Ledger {
         self.in_sweep(turn, changes).await
     }
 
-    /// Ends the turn of a sweep that came to no end, or of one that was told of before.
+    /// Releases the lease of an audit that did not finish, or whose findings were already reported.
     pub(crate) async fn give_back_sweep(&self, turn: &SweepTurn) {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
         if let Err(error) = self.in_sweep(turn, changes).await {
@@ -156,8 +157,8 @@ impl Ledger {
     }
 }
 
-/// The members of a set that a sweep follows up. It leaves out what it cannot read: that follows from no image's
-/// registration, and the list of all images has the others.
+/// Members of a set that an audit follows up. Leaves out members that it cannot read. Such a member is not the
+/// registration of an image, and the listing has all other images.
 fn followed<T>(item: &Item, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let members = match item.get(name) {
         Some(Value::Set(texts)) => texts.iter().map(|text| (text, read(text))).collect(),

@@ -1,4 +1,4 @@
-//! The ledger's items in a DynamoDB table: conditional writes, and one transaction.
+//! The ledger's items in a DynamoDB table, with conditional writes and one kind of transaction.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::item::{Change, Condition, Item, Value, Write, Written};
 use crate::aws::{Aws, Whole, classify};
 use crate::error::Error;
 
-/// The key of an item.
+/// Key of an item.
 const KEY: &str = "id";
 
-/// The most items of a batch (DynamoDB API reference, "BatchGetItem").
+/// Largest number of items in a batch (DynamoDB API reference, "BatchGetItem").
 const MOST_KEYS: usize = 100;
 
-/// A table, whose key is the text `id`.
+/// A table whose key is the string attribute `id`.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     client: aws_sdk_dynamodb::Client,
@@ -29,7 +29,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn of(aws: &Aws, name: &str) -> Table {
-        // A table answers within milliseconds: what takes seconds is better asked again.
+        // A table answers within milliseconds. A call that takes seconds is better repeated.
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
             .operation_attempt_timeout(Duration::from_secs(2))
@@ -46,10 +46,10 @@ impl Table {
         }
     }
 
-    /// UpdateItem.
+    /// UpdateItem: writes one item.
     ///
     /// # Errors
-    /// [`Error`]: then it is not known whether it took effect.
+    /// [`Error`] if there is no answer. It is then unknown whether the write took effect.
     pub(crate) async fn write(&self, write: Write) -> Result<Written, Error> {
         let terms = Terms::of(&write);
         let answer = self
@@ -74,7 +74,7 @@ impl Table {
         }
     }
 
-    /// TransactWriteItems, of two updates. Called again with the same token, it takes effect once.
+    /// TransactWriteItems: writes two items or neither. Repeated calls with the same token take effect once.
     ///
     /// # Errors
     /// As [`Table::write`].
@@ -83,7 +83,7 @@ impl Table {
         writes: [Write; 2],
         token: &str,
     ) -> Result<Written, Error> {
-        // IAM knows no such action: it asks for that of each write.
+        // IAM has no action for TransactWriteItems. It requires the action of each write.
         let call = "dynamodb:UpdateItem";
         let mut items = Vec::new();
         for write in writes {
@@ -121,7 +121,7 @@ impl Table {
             Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
                 let reasons = cancelled.cancellation_reasons();
                 let codes = || reasons.iter().map(|reason| reason.code().unwrap_or("None"));
-                // A condition that does not hold is final; one that could not be looked at is not.
+                // A condition that does not hold is final. A condition that could not be checked is not.
                 if let Some(at) = codes().position(|code| code == "ConditionalCheckFailed") {
                     return Ok(Written::No(at));
                 }
@@ -138,10 +138,10 @@ impl Table {
         }
     }
 
-    /// GetItem, as it is after the last write.
+    /// GetItem, with a consistent read.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn read(&self, id: &str) -> Result<Item, Error> {
         let answer = self
             .client
@@ -155,11 +155,12 @@ impl Table {
         Ok(read(answer.item.into_iter().flatten()))
     }
 
-    /// BatchGetItem: one attribute of those of these items that there are, by their ids, as it was a moment ago. What
-    /// a call leaves out for now is asked for again, for as long as the caller waits.
+    /// BatchGetItem: one attribute of each of these items, by item id. Leaves out items that do not exist. The reads
+    /// are eventually consistent. Keys that DynamoDB leaves unprocessed are requested again for as long as the caller
+    /// waits.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer.
     pub(crate) async fn read_many(
         &self,
         ids: &[String],
@@ -185,10 +186,10 @@ impl Table {
                     .build()
                     .map_err(|error| unavailable(error.to_string()))?;
                 let request = self.client.batch_get_item();
-                // Boxed: the SDK's futures are large.
+                // Boxed because the SDK's futures are large.
                 let answer = Box::pin(request.request_items(&self.name, asked).send()).await;
                 let answer = answer.map_err(|error| classify(call, &self.name, &error))?;
-                // Else nobody would have heard of any of them.
+                // Otherwise every image would count as one for which the guard received no event.
                 let Some(mut items) = answer.responses else {
                     return Err(unavailable("the answer has no items".into()));
                 };
@@ -210,13 +211,13 @@ impl Table {
     }
 }
 
-/// Whether an answer has a body at all. The SDK takes one that has none for one that names nothing: a table that says
-/// nothing would pass for one that knows of no discard. What ends early in its middle it refuses itself.
+/// Whether an answer has a body at all. The SDK treats an answer without a body like one without items. Such an answer
+/// would look like a table that knows of no discard. The SDK itself rejects a body that ends in the middle.
 fn has_a_body(bytes: &[u8]) -> bool {
     !bytes.is_empty()
 }
 
-/// A write as DynamoDB's expressions say it. Every name is a placeholder, as some are reserved words.
+/// A write as DynamoDB expressions. Every name is a placeholder, because some names are reserved words.
 #[derive(Default)]
 struct Terms {
     update: String,
@@ -254,7 +255,7 @@ impl Terms {
             })
             .collect();
         terms.condition = Some(conditions.join(" OR ")).filter(|all| !all.is_empty());
-        // In each expression a kind of change stands once, with all that it changes.
+        // In an expression, each kind of clause may occur once and has all changes of that kind.
         let mut clauses: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for change in &write.changes {
             let (kind, term) = match change {
@@ -310,13 +311,13 @@ fn attribute(value: &Value) -> AttributeValue {
         Value::Text(text) => AttributeValue::S(text.clone()),
         Value::Number(number) => AttributeValue::N(number.to_string()),
         Value::Set(texts) => AttributeValue::Ss(texts.iter().cloned().collect()),
-        // The guard never writes it.
+        // The guard never writes this.
         Value::Foreign => AttributeValue::Null(true),
     }
 }
 
-/// The attributes without the key. One of a type that the guard does not write is there all the same: what cannot be read
-/// is not absent.
+/// The attributes without the key. An attribute of a type that the guard does not write is kept as [`Value::Foreign`],
+/// because an unreadable attribute is not an absent one.
 fn read(attributes: impl Iterator<Item = (String, AttributeValue)>) -> Item {
     let all = attributes.map(|(name, value)| {
         let value = match value {

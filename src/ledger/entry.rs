@@ -1,4 +1,4 @@
-//! What the ledger knows of an image: its item, read with care, and what follows from it.
+//! What the ledger knows about an image: its item, read defensively, and the conclusions from it.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -16,61 +16,61 @@ use crate::plan::{Action, CLOCKS_DIFFER, History};
 use crate::record::{Record, Refusal, SCHEMA};
 use crate::verdict::Verdict;
 
-/// The largest record that the ledger keeps, in bytes. An item has two of them, and must stay below 400 kB (DynamoDB
+/// Largest record that the ledger stores, in bytes. An item has two records, and must stay below 400 kB (DynamoDB
 /// Developer Guide, "Quotas").
 const LARGEST_RECORD: usize = 180_000;
 
-/// No guard ran before: a time that is earlier is wrong. 2020-01-01, in milliseconds.
+/// Earliest valid time, because no guard ran before: 2020-01-01, in milliseconds.
 const EARLIEST_MS: i64 = 1_577_836_800_000;
 
-/// For so long people are not told the same again of an image.
+/// How long an identical alert for the same image is suppressed.
 const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 
-/// For so long a discard that EC2 refused is not tried again: a duplicate of its event comes sooner (the queue brings it
-/// back after six minutes), and somebody who mended what made EC2 refuse it, and sends the event again, later.
+/// How long a discard that EC2 refused is not attempted again. A duplicate of its event arrives sooner, because the
+/// queue returns it after six minutes. A person who fixes the cause and sends the event again takes longer.
 const REFUSED: TimeDelta = TimeDelta::minutes(10);
 
-/// Two events of an image that tell of times less apart are of the same registration.
+/// Two events of an image are of the same registration if their times are less than this apart.
 const ONE_REGISTRATION: TimeDelta = TimeDelta::hours(1);
 
-/// What the ledger knows of an image.
+/// What the ledger knows about an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// When a discard was attempted that was carried out, or may have been: nothing since has shown that the
-    /// image stood through it.
+    /// When a discard was attempted that was carried out, or may have been. Since then, nothing has shown that the
+    /// image survived it.
     pub(crate) attempted: Option<DateTime<Utc>>,
-    /// Whether the item has marks of such a discard, but no time of it that can be read.
+    /// Whether the item has signs of such a discard, but no readable time.
     pub(crate) undated: bool,
-    /// The attributes that cannot be read, and what is wrong with each. Nothing is discarded while there are any, and
-    /// they are left as they are.
+    /// Attributes that cannot be read, each with what is wrong. While there are any, the guard discards nothing and
+    /// leaves them as they are.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     /// The last discard that was begun.
     pub(crate) discard: Option<Discard>,
-    /// The hour in whose number of discards it is counted.
+    /// The hour in whose number of discards the image is counted.
     pub(super) place: OnceLock<String>,
-    /// The hour in whose number of alerts its last alert is counted, and what that said.
+    /// The hour in whose number of alerts the last alert is counted, followed by that alert's deduplication key.
     pub(super) alerted_as: Option<String>,
-    /// Whether the next digest is to report what was found last.
+    /// Whether the next digest must report the last finding.
     pub(super) waits: bool,
-    /// What people were told last, and when.
+    /// Deduplication key of the last alert, and when it was sent.
     pub(super) told: Option<(String, DateTime<Utc>)>,
-    /// The last record: JSON, which few ask for.
+    /// The last record as JSON, parsed only on demand.
     pub(super) last: Option<String>,
 }
 
 /// A discard that was begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Discard {
-    /// Whether the guard saw it through to the end.
+    /// Whether the guard saw the discard completed.
     pub(crate) completed: bool,
-    /// Whether people were told that it may not have succeeded.
+    /// Whether people were told that the discard may have failed.
     pub(crate) doubted: bool,
-    /// Its record, as JSON, with all that is needed to rebuild the image.
+    /// The discard's record as JSON, with everything that is needed to rebuild the image.
     pub(crate) record: serde_json::Value,
 }
 
 impl Discard {
-    /// Whether it was to deregister the image, or to disable it.
+    /// The action that was begun: to deregister the image, or to disable it.
     pub(crate) fn deed(&self) -> Action {
         match self.record.get("action").and_then(|action| action.as_str()) {
             Some("disable") => Action::Disable,
@@ -79,14 +79,15 @@ impl Discard {
     }
 }
 
-/// What the ledger itself reads of a record.
+/// The part of a record that the ledger itself reads.
 #[derive(Deserialize)]
 struct Head {
     schema: u32,
     outcome: Option<String>,
 }
 
-/// Reads the attributes of an item. What is not as the guard writes it is noted, never taken for absent.
+/// Reads the attributes of an item. An attribute that is not as the guard writes it is noted. It never counts as
+/// absent.
 struct Reader<'a> {
     item: &'a Item,
     now: DateTime<Utc>,
@@ -94,7 +95,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Notes that an attribute is not what is accepted.
+    /// Notes that an attribute does not have an accepted value.
     fn wrong(&mut self, name: &'static str, accepted: &str) {
         let found = match self.item.get(name) {
             None => "missing".to_owned(),
@@ -136,7 +137,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a flag is set; `None` if there is none that can be read.
+    /// Whether a flag is set. `None` if there is no readable flag.
     fn flag(&mut self, name: &'static str) -> Option<bool> {
         match self.item.get(name) {
             None => None,
@@ -149,7 +150,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A record of a schema that this version knows, and whether it is that of a discard that was done.
+    /// A record of a schema that this version knows, and whether it is the record of a completed discard.
     fn record(&mut self, name: &'static str) -> Option<(String, bool)> {
         let text = self.text(name)?;
         match serde_json::from_str::<Head>(&text) {
@@ -175,14 +176,14 @@ impl Entry {
         let (attempted, told_at) = (reader.time(ATTEMPTED_AT), reader.time(TOLD_AT));
         let (completed, doubted) = (reader.flag(COMPLETED), reader.flag(DOUBTED));
         let (place, told) = (reader.text(PLACE), reader.text(TOLD));
-        // Neither has a part in a discard.
+        // Neither of these affects a discard.
         let alerted_as = match item.get(ALERTED_AS) {
             Some(Value::Text(text)) => Some(text.clone()),
             _ => None,
         };
         let waits = item.contains_key(WAITS);
         let (discard, last) = (reader.record(DISCARD), reader.record(RECORD));
-        // The note of a discard has its time and `completed`: one of the two says enough.
+        // A noted discard has both its time and `completed`. Either one is enough to detect it.
         let has = |name: &str| item.contains_key(name);
         let is_done =
             |record: &Option<(String, bool)>| record.as_ref().is_some_and(|(_, done)| *done);
@@ -211,7 +212,7 @@ impl Entry {
         }
     }
 
-    /// What a plan looks at.
+    /// The part of the entry that a plan depends on.
     pub(crate) fn history(&self) -> History {
         History {
             attempted: self.may_have_been_discarded(),
@@ -225,14 +226,14 @@ impl Entry {
         self.attempted.is_some() || self.undated
     }
 
-    /// What of the item cannot be read, if anything.
+    /// What cannot be read in the item. `None` if all of it can be read.
     fn unreadable(&self) -> Option<String> {
         let all: Vec<&str> = self.unreadable.values().map(String::as_str).collect();
         Some(all.join("; ")).filter(|all| !all.is_empty())
     }
 
-    /// The verdict, and why, by which another event of the same registration, that said who registered the image,
-    /// has shown that nothing is wrong with it: `exempt`, or `verified` by what says the same now.
+    /// The verdict and reason by which another event of the same registration cleared this image. That event named who
+    /// registered the image. Its verdict was `exempt`, or `verified` by sources that say the same now.
     pub(crate) fn cleared(&self, record: &Record) -> Option<(Verdict, String)> {
         let last = self.last()?;
         let text = |key: &str| last.get(key)?.as_str();
@@ -245,7 +246,7 @@ impl Entry {
         let at = DateTime::parse_from_rfc3339(text("registered_at")?).ok()?;
         let apart = (at.to_utc() - record.registered_at?).abs();
         let said = last.get("evidence").and_then(serde_json::Value::as_array)?;
-        // A rule of the policy may have asked who it was; of all others, nobody says anything new.
+        // A policy rule may depend on who registered the image. No other source may say anything new.
         let news = record.evidence.iter().any(|statement| {
             let now = serde_json::json!(statement);
             let same = |then: &serde_json::Value| {
@@ -266,12 +267,12 @@ impl Entry {
         Refusal::deserialize(self.last()?.get("refusal")?).ok()
     }
 
-    /// The last record, as JSON.
+    /// The last record as JSON.
     pub(crate) fn last(&self) -> Option<serde_json::Value> {
         serde_json::from_str(self.last.as_ref()?).ok()
     }
 
-    /// The last record, if the next digest is to report it: one that needs a person, and that no alert has reported.
+    /// The last record, if the next digest must report it. Such a record needs a person, and no alert has reported it.
     pub(crate) fn for_digest(&self) -> Option<serde_json::Value> {
         let last = self.last()?;
         let is = |key: &str, wanted: &[&str]| {
@@ -284,21 +285,21 @@ impl Entry {
         waits.then_some(last)
     }
 
-    /// The discard whose end the guard did not see.
+    /// The discard that the guard has not seen completed.
     pub(crate) fn unfinished(&self) -> Option<&Discard> {
         let discard = self.discard.as_ref();
         discard.filter(|discard| self.may_have_been_discarded() && !discard.completed)
     }
 
-    /// Whether people were told a short while ago that this is wrong with the image, whatever was done about it.
+    /// Whether an alert less than [`REMEMBERED`] ago reported the same fault of the image, whatever was done about it.
     pub(crate) fn is_known(&self, record: &Record, now: DateTime<Utc>) -> bool {
         self.told
             .as_ref()
             .is_some_and(|(gist, at)| record.is_about_the_same(gist) && now - at < REMEMBERED)
     }
 
-    /// Whether EC2 refused this very discard a short while ago, and people were told: a discard that was done or
-    /// failed is not kept as told.
+    /// Whether EC2 refused this very discard less than [`REFUSED`] ago, and people were told. The ledger does not keep
+    /// the deduplication key of a discard that was completed or failed.
     pub(crate) fn was_refused(&self, planned: &Record, now: DateTime<Utc>) -> bool {
         let gist = planned.gist();
         self.told
@@ -306,7 +307,7 @@ impl Entry {
             .is_some_and(|(told, at)| *told == gist && now - at < REFUSED)
     }
 
-    /// Whether people were told just this of the image a short while ago.
+    /// Whether an alert with exactly this deduplication key was sent for the image less than [`REMEMBERED`] ago.
     pub(crate) fn was_told(&self, gist: &str, now: DateTime<Utc>) -> bool {
         self.told
             .as_ref()
@@ -314,7 +315,8 @@ impl Entry {
     }
 }
 
-/// A record as the ledger keeps it. If it is too large, what is only for people is left out, which the log has.
+/// A record in the form that the ledger stores. If it is too large, parts that only people read are left out. The log
+/// has them.
 pub(super) fn json(record: &Record) -> Value {
     let whole = serde_json::json!(record).to_string();
     if whole.len() <= LARGEST_RECORD {

@@ -1,4 +1,4 @@
-//! An item of the ledger: its attributes, and what is written to it on which conditions.
+//! An item of the ledger: its attributes, and the conditional writes to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,26 +21,27 @@ pub(super) const RECORD: &str = "record";
 pub(super) const BEGUN: &str = "begun";
 pub(super) const FIRST_OVER: &str = "first_over";
 pub(super) const DISCARDS: &str = "discards";
-/// Says that the set of discards was emptied by the guard: without this, a set that is missing is lost.
+/// Says that the guard emptied the set of discards. Without this mark, a missing set counts as lost.
 pub(super) const EMPTIED: &str = "emptied";
 pub(super) const HELD: &str = "held";
-/// How many alerts of held images an hour has sent, and the image whose alert was the first over the number.
+/// Number of alerts in an hour that announce no discard. `first_over_alerts` is the first image whose alert exceeded
+/// the limit.
 pub(super) const ALERTED: &str = "alerted";
 pub(super) const FIRST_OVER_ALERTS: &str = "first_over_alerts";
-/// The hour among whose alerts an image's last alert is counted, and what it said.
+/// The hour in whose number of alerts an image's last alert is counted, followed by that alert's deduplication key.
 pub(super) const ALERTED_AS: &str = "alerted_as";
-/// Set while the next digest is to report what was found last.
+/// Set while the next digest must report the last finding.
 pub(super) const WAITS: &str = "waits";
 pub(super) const SINCE: &str = "since_ms";
-/// Of the list of all images, in pages of the size that it has now: for another list it is another name.
+/// Pagination cursor of the image listing. Rename this key if the page size or the listing changes.
 pub(super) const CURSOR: &str = "cursor";
-/// The images that a sweep began to deal with, and did not end.
+/// Images that an audit began to process and did not finish.
 pub(super) const BEGUN_WITH: &str = "begun_with";
-/// Those with which it came to an end, until people are told of it.
+/// Images that an audit finished, until they are reported.
 pub(super) const ENDED_WITH: &str = "ended_with";
 pub(super) const EXPIRES: &str = "expires";
 
-/// An attribute of an item.
+/// Value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A text.
@@ -49,7 +50,7 @@ pub(crate) enum Value {
     Number(i64),
     /// A set of texts, never empty.
     Set(BTreeSet<String>),
-    /// Something that the guard never writes: another type, or a number that it cannot hold.
+    /// A value that the guard never writes: another type, or a number that does not fit into [`Value::Number`].
     Foreign,
 }
 
@@ -59,41 +60,41 @@ impl From<&str> for Value {
     }
 }
 
-/// An item, by the names of its attributes.
+/// An item: its attributes, by name.
 pub(crate) type Item = BTreeMap<String, Value>;
 
-/// What an item must be for a write to take effect.
+/// What must be true of an item for a write to take effect.
 #[derive(Clone, Debug)]
 pub(crate) enum Condition {
-    /// It has no such attribute.
+    /// The attribute does not exist.
     Absent(&'static str),
-    /// The attribute is this.
+    /// The attribute has this value.
     Is(&'static str, Value),
-    /// The attribute is a number below this.
+    /// The attribute is a number below this one.
     Below(&'static str, i64),
-    /// The attribute is a number from this to that, both included.
+    /// The attribute is a number between these two, both included.
     Within(&'static str, i64, i64),
-    /// There is no such item at all.
+    /// The item does not exist.
     NoItem,
 }
 
-/// What a write does to an item.
+/// What a write changes in an item.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Sets an attribute.
     Set(&'static str, Value),
-    /// Takes an attribute away.
+    /// Removes an attribute.
     Remove(&'static str),
-    /// Adds to a number, that is 0 where there is none.
+    /// Adds to a number, which starts at 0 if it does not exist.
     Add(&'static str, i64),
-    /// Puts a text into a set.
+    /// Adds a text to a set.
     Include(&'static str, String),
-    /// Takes texts, one at least, out of a set.
+    /// Removes texts from a set. There must be at least one.
     Exclude(&'static str, BTreeSet<String>),
 }
 
 impl Change {
-    /// The attribute that it changes.
+    /// Name of the attribute that it changes.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Change::Set(name, _)
@@ -105,43 +106,43 @@ impl Change {
     }
 }
 
-/// A write to one item, that comes to be by it if it is not there.
+/// An upsert of a single item.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
-    /// The item.
+    /// Id of the item.
     pub(crate) id: String,
-    /// It takes effect if any of these holds, or if there are none.
+    /// The write takes effect if any of these conditions holds, or if there are none.
     pub(crate) if_any: Vec<Condition>,
-    /// What it does.
+    /// The changes to make.
     pub(crate) changes: Vec<Change>,
 }
 
-/// What became of one write, or of two that take effect together or not at all.
+/// Result of one write, or of two writes that take effect together or not at all.
 #[derive(Clone, Debug)]
 pub(crate) enum Written {
-    /// It took effect. After a single write: the item as it is now.
+    /// It took effect. After a single write, this is the new item.
     Yes(Item),
-    /// The condition of this write (0 is the first) did not hold.
+    /// The condition of this write did not hold. The first write is 0.
     No(usize),
-    /// Another writer was at it.
+    /// Lost to a concurrent write.
     Contended,
 }
 
-/// Where an image's items are: its account and Region.
+/// Prefix of the ids of an image's items: its account and Region.
 pub(super) fn of_place(account: &str, region: &str) -> String {
     format!("{account}#{region}")
 }
 
-/// The id of an image's item.
+/// Id of an image's item.
 pub(crate) fn item_of(registration: &Registration) -> String {
     let place = of_place(registration.account.as_str(), &registration.region);
     format!("{place}#{}", registration.image_id)
 }
 
-/// The texts of a set, none if there is none.
+/// The texts of a set. None if the attribute does not exist.
 ///
 /// # Errors
-/// [`Error::NotPossible`] if it is not a set.
+/// [`Error::NotPossible`] if the attribute is not a set.
 pub(super) fn texts<'a>(
     id: &str,
     item: &'a Item,
@@ -155,7 +156,7 @@ pub(super) fn texts<'a>(
     Ok(set.into_iter().flatten().map(String::as_str))
 }
 
-/// An item of the ledger is not as the guard writes it. No later try reads more.
+/// Error for an item that is not as the guard writes it. Retrying does not help.
 pub(super) fn unreadable(id: &str, what: &str) -> Error {
     Error::NotPossible {
         resource: format!("the ledger's item {id}"),
@@ -164,7 +165,7 @@ pub(super) fn unreadable(id: &str, what: &str) -> Error {
     }
 }
 
-/// An image and a time of it, as sets have them.
+/// An image with a time, in the form that sets store.
 pub(super) fn dated(at: DateTime<Utc>, image: &AmiId) -> String {
     let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
     format!("{at} {image}")

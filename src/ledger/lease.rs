@@ -1,4 +1,4 @@
-//! The lease of an image: the right to deal with it, that one invocation has at a time.
+//! The lease of an image: the right to process it, which one invocation has at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +12,14 @@ use crate::event::Registration;
 use crate::ids::AmiId;
 use crate::record::Record;
 
-/// A turn outlasts its invocation by this, as clocks differ.
+/// How long a lease outlasts its invocation, because clocks differ.
 const TURN_SLACK: TimeDelta = TimeDelta::seconds(5);
 
-/// The longest that an invocation can last (Lambda Developer Guide, "Lambda quotas": 15 minutes), and some more, because
-/// clocks differ. A lease that ends later, or whose end cannot be read, is broken.
+/// Longest possible lease: the longest duration of an invocation, and a margin because clocks differ. (Lambda Developer
+/// Guide, "Lambda quotas": 15 minutes.) A lease that ends later, or whose end cannot be read, is broken.
 pub(super) const LONGEST_TURN: TimeDelta = TimeDelta::minutes(17);
 
-/// The right to deal with an image, that one invocation has at a time.
+/// The lease of an image: the right to process it, which one invocation has at a time.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(super) image: AmiId,
@@ -27,13 +27,13 @@ pub(crate) struct Turn {
     pub(super) id: String,
     pub(super) token: String,
     pub(super) ended: AtomicBool,
-    /// What the ledger knew of the image when the turn began.
+    /// What the ledger knew about the image when the lease began.
     pub(crate) entry: Entry,
 }
 
 impl Turn {
-    /// Whether an alert that reports this may wait for the digest: it was not reported before, and it is neither about a
-    /// discard that happens or failed nor about one whose end is not known.
+    /// Whether an alert for this record may wait for the digest. It may if nothing like it was reported before. It may
+    /// not if it reports a discard that is carried out, failed, or has an unknown result.
     pub(crate) fn may_wait_for_digest(&self, record: &Record, now: DateTime<Utc>) -> bool {
         record.outcome.is_none()
             && self.entry.unfinished().is_none()
@@ -42,11 +42,10 @@ impl Turn {
 }
 
 impl Ledger {
-    /// Begins to deal with an image. `until`: when the invocation is over, and another may take the turn.
+    /// Takes the lease of an image. `until` is when the invocation is over and another one may take the lease.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another invocation has its turn; another [`Error`] if the ledger can not be
-    /// reached.
+    /// [`Error::Busy`] if another invocation has the lease. Another [`Error`] if the ledger cannot be reached.
     pub(crate) async fn begin(
         &self,
         registration: &Registration,
@@ -66,7 +65,10 @@ impl Ledger {
         })
     }
 
-    /// Takes the turn that an item has: the token by which it is one's own, and the item.
+    /// Takes the lease of an item. Returns the token that proves ownership, and the item.
+    ///
+    /// # Errors
+    /// As [`Ledger::begin`].
     pub(super) async fn take_turn(
         &self,
         id: &str,
@@ -79,7 +81,7 @@ impl Ledger {
             if_any: vec![
                 Condition::Absent(TURN_UNTIL),
                 Condition::Below(TURN_UNTIL, self.clock.now().timestamp_millis()),
-                // An attempt of this very call, whose answer was lost.
+                // An earlier attempt of this call took the lease, and its answer was lost.
                 Condition::Is(TURN, token.as_str().into()),
             ],
             changes: vec![
@@ -88,7 +90,7 @@ impl Ledger {
             ],
         });
         match written.await? {
-            // An answer without what was just written is no answer: it would forget what was done.
+            // An answer without the values that were just written is unusable. It would hide what was done before.
             Some(item) if item.get(TURN) != Some(&token.as_str().into()) => {
                 Err(Error::Unavailable {
                     call: "dynamodb:UpdateItem",
@@ -101,9 +103,10 @@ impl Ledger {
         }
     }
 
-    /// Gives a lease that is broken an end: one whose end cannot be read, or that ends later than any invocation can
-    /// last. Nothing is taken over here. The lease then ends when its holder, if there is one, is certain to have ended,
-    /// and whoever asks after that has the turn. Whether it was broken.
+    /// Gives a broken lease an end. Its end cannot be read, or is later than any invocation can last.
+    ///
+    /// This does not take over the lease. The lease then ends when its holder, if there is one, has certainly ended.
+    /// After that, the next invocation that asks gets it. Returns whether the lease was broken.
     async fn repair_lease(&self, id: &str) -> Result<bool, Error> {
         let item = self.store.read(id).await?;
         let latest = self.clock.now() + LONGEST_TURN;
@@ -115,7 +118,7 @@ impl Ledger {
         let unchanged = match item.get(TURN) {
             None => vec![Condition::Absent(TURN)],
             Some(Value::Text(token)) => vec![Condition::Is(TURN, token.as_str().into())],
-            // Of no invocation.
+            // No invocation writes such a token.
             Some(_) => Vec::new(),
         };
         let written = self.write(Write {
@@ -133,22 +136,22 @@ impl Ledger {
         Ok(repaired)
     }
 
-    /// As [`Ledger::repair_lease`], of an image that another invocation seems to deal with.
+    /// As [`Ledger::repair_lease`], for an image that another invocation seems to process.
     pub(crate) async fn repair_turn(&self, registration: &Registration) {
         self.try_to_repair(&item_of(registration)).await;
     }
 
-    /// As [`Ledger::repair_lease`]. What fails is tried again when the event comes back.
+    /// As [`Ledger::repair_lease`]. A failure is logged, and the repair is retried when the event returns.
     pub(super) async fn try_to_repair(&self, id: &str) {
         if let Err(error) = self.repair_lease(id).await {
             tracing::warn!("whether the lease of {id} is broken is not known: {error}");
         }
     }
 
-    /// What is known of an image, for somebody who only looks: a turn in which nothing can be written.
+    /// Reads what the ledger knows about an image. The result is a lease with which nothing can be written.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn look(&self, registration: &Registration) -> Result<Turn, Error> {
         let image = registration.image_id.clone();
         let place = of_place(registration.account.as_str(), &registration.region);
@@ -158,13 +161,13 @@ impl Ledger {
             image,
             place,
             id,
-            // Nobody's: whatever would be written with it is refused.
+            // No item has this token, so every write with it is refused.
             token: self.clock.token(),
             ended: AtomicBool::new(true),
         })
     }
 
-    /// Ends a turn, if it has not ended, in which nothing came to an end: the event comes again.
+    /// Releases a lease, unless it has ended. Nothing was completed under it, so the event returns.
     pub(crate) async fn give_back(&self, turn: &Turn) {
         if turn.ended.load(Ordering::Relaxed) {
             return;

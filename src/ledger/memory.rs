@@ -1,16 +1,16 @@
-//! The ledger's items in memory, for the command line and the demo: what a table does, for one process.
+//! The ledger's items in memory, for the command line and the demo. Does what the table does, within one process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::item::{Change, Condition, Item, Value, Write, Written};
 
-/// Items by their ids.
+/// Items by id.
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<BTreeMap<String, Item>>);
 
 impl Memory {
-    /// Writes, all or nothing.
+    /// Writes all of them or none.
     pub(super) fn write(&self, writes: &[Write]) -> Written {
         let mut items = self.items();
         for (at, write) in writes.iter().enumerate() {
@@ -39,7 +39,7 @@ impl Memory {
             .collect()
     }
 
-    /// A write is never left half done, so that a panic elsewhere spoils nothing.
+    /// Ignoring poisoning is safe, because a write is never left half done.
     fn items(&self) -> MutexGuard<'_, BTreeMap<String, Item>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The quotas of an hour: how many discards were begun in it, and how many alerts were sent.
+//! Hourly limits: how many discards were begun in an hour, and how many alerts were sent.
 
 use chrono::{DateTime, Utc};
 
@@ -12,12 +12,12 @@ use super::store::{Ledger, Store};
 use crate::error::Error;
 use crate::record::Record;
 
-/// Whether a discard has a place among its hour's.
+/// Whether a discard or an alert is within the limit of its hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// It has: it may go on.
+    /// It is counted within the limit, and may go on.
     Kept,
-    /// The hour, this one, has no more.
+    /// The limit of this hour is reached.
     Full(Hour),
 }
 
@@ -25,11 +25,12 @@ pub(crate) enum Place {
 pub(crate) type Hour = String;
 
 impl Ledger {
-    /// Counts a discard among the hour's of `now`, and keeps its record so far, with all that is needed to
-    /// rebuild the image. A discard that is tried again in the same hour is counted once.
+    /// Counts a discard in the hour of `now`, if fewer than `most` are counted. Also stores its record so far, with
+    /// everything that is needed to rebuild the image. A discard that is retried in the same hour is counted once.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached, or others are at it for too long.
+    /// [`Error`] if the ledger cannot be reached, its counter cannot be read, or other invocations write to it for too
+    /// long.
     pub(crate) async fn reserve(
         &self,
         turn: &Turn,
@@ -51,7 +52,7 @@ impl Ledger {
                 Change::Set(DISCARD, json(record)),
             ],
         );
-        // A counter that exists has counted one at least. One without such a number is damaged.
+        // An existing counter is at least one. A counter without such a number is damaged.
         let mut free = vec![Condition::NoItem];
         if most > 1 {
             free.push(Condition::Within(BEGUN, 1, i64::from(most) - 1));
@@ -63,7 +64,7 @@ impl Ledger {
         };
         let counter = count.id.clone();
         let both = [self.lasting(place), self.lasting(count)];
-        // One for all attempts: whichever takes effect, it counts once.
+        // All attempts share this token, so that the discard is counted once.
         let token = self.clock.token();
         let written = self.patiently(|| self.store.write_both(both.clone(), &token));
         match written.await? {
@@ -85,10 +86,10 @@ impl Ledger {
         }
     }
 
-    /// Whether this image is the first one for which this hour had no place. Asked again, it still is.
+    /// Whether this image is the first one over the hour's limit of discards. Repeated calls give the same answer.
     ///
     /// # Errors
-    /// [`Error`], if the ledger can not be reached.
+    /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn is_first_over_limit(
         &self,
         turn: &Turn,
@@ -97,10 +98,11 @@ impl Ledger {
         self.is_first(turn, hour, FIRST_OVER).await
     }
 
-    /// Whether this image is the first one whose alert is over the number of this hour's alerts. Asked again, it still is.
+    /// Whether this image's alert is the first one over the hour's limit of alerts. Repeated calls give the same
+    /// answer.
     ///
     /// # Errors
-    /// [`Error`], if the ledger cannot be reached.
+    /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn is_first_over_alerts(
         &self,
         turn: &Turn,
@@ -126,12 +128,12 @@ impl Ledger {
         Ok(written.await?.is_some())
     }
 
-    /// Counts an alert that announces no discard among the alerts of the hour of `now`. The same alert that is tried again
-    /// in the same hour is counted once. A ledger in memory counts none: a digest may never come to this process, so that
-    /// every alert is sent at once.
+    /// Counts an alert that announces no discard in the hour of `now`, if fewer than `most` are counted. The same alert
+    /// that is retried in the same hour is counted once. A ledger in memory counts none, because a digest may never
+    /// reach its process. Every alert is then sent at once.
     ///
     /// # Errors
-    /// [`Error`], if the ledger cannot be reached, or if others write to it for too long.
+    /// [`Error`] if the ledger cannot be reached, or other invocations write to it for too long.
     pub(crate) async fn reserve_alert(
         &self,
         turn: &Turn,
@@ -176,13 +178,13 @@ impl Ledger {
     }
 }
 
-/// The item of an hour's number of discards.
+/// Id of the item that counts an hour's discards.
 fn of_hour(place: &str, hour: &Hour) -> String {
     format!("hour#{place}#{hour}")
 }
 
-/// The item of what an hour's alerts report: how many there were, and of which image they said that it is the first one over
-/// a limit. Not the same as the counter of discards, which is damaged if it has no number of them.
+/// Id of the item about an hour's alerts. It has their number, and for each limit the image that was reported as the
+/// first one over it. It is separate from the counter of discards, which counts as damaged without a number.
 fn alerts_of_hour(place: &str, hour: &Hour) -> String {
     format!("alerts#{place}#{hour}")
 }

@@ -1,4 +1,4 @@
-//! Where the ledger's items are, in memory or in a table, and how they are written.
+//! Storage of the ledger's items, in memory or in a table, and the writes to it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::aws::Aws;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// How long is waited, in all, for other invocations that write the same item at the same time.
+/// Total time to wait for other invocations that write the same item.
 const CONTENTION: Duration = Duration::from_secs(3);
 
-/// Where the items are.
+/// Where the items are stored.
 #[derive(Debug)]
 pub(super) enum Store {
     Memory(Memory),
     Table(Table),
 }
 
-/// The guard's memory.
+/// What the guard remembers from one event to the next.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(super) store: Store,
@@ -34,13 +34,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger in a DynamoDB table, whose items are kept for so long after the last write.
+    /// A ledger in a DynamoDB table. Its items are kept for `keep` after their last write.
     pub(crate) fn in_table(aws: &Aws, name: &str, keep: TimeDelta, clock: Clock) -> Ledger {
         let store = Store::Table(Table::of(aws, name));
         Ledger { store, keep, clock }
     }
 
-    /// A ledger that ends with the process.
+    /// A ledger in memory, which ends with the process.
     pub(crate) fn in_memory(clock: Clock) -> Ledger {
         Ledger {
             store: Store::Memory(Memory::default()),
@@ -49,15 +49,15 @@ impl Ledger {
         }
     }
 
-    /// How long an image is remembered after what was written of it last.
+    /// How long an item is kept after its last write.
     pub(crate) fn keep(&self) -> TimeDelta {
         self.keep
     }
 
-    /// Whether the ledger can be read and written. What is written takes no effect: its condition never holds.
+    /// Checks that the ledger can be read and written. The write takes no effect, because its condition never holds.
     ///
     /// # Errors
-    /// [`Error`], if it can not.
+    /// [`Error`] if it cannot be read or written.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let id = "self-test";
         self.store.read(id).await?;
@@ -70,7 +70,7 @@ impl Ledger {
         self.store.write(never).await.map(drop)
     }
 
-    /// Writes one item. `None`: its condition does not hold.
+    /// Writes one item. `None` if its condition does not hold.
     pub(super) async fn write(&self, write: Write) -> Result<Option<Item>, Error> {
         let id = write.id.clone();
         let write = self.lasting(write);
@@ -81,7 +81,7 @@ impl Ledger {
         }
     }
 
-    /// Every write puts off the end of its item.
+    /// Adds the new expiry time to a write. Every write postpones the expiry of its item.
     pub(super) fn lasting(&self, mut write: Write) -> Write {
         let expires = (self.clock.now() + self.keep).timestamp();
         write
@@ -90,7 +90,7 @@ impl Ledger {
         write
     }
 
-    /// Writes again, for a while, as long as another writer is at it.
+    /// Retries a write that loses to concurrent writes, with jittered back-off for at most [`CONTENTION`].
     pub(super) async fn patiently<F: Future<Output = Result<Written, Error>>>(
         &self,
         mut write: impl FnMut() -> F,
@@ -98,7 +98,7 @@ impl Ledger {
         let until = Instant::now() + CONTENTION;
         let mut pause = Duration::from_millis(20);
         loop {
-            // Boxed: the SDK's futures are large.
+            // Boxed because the SDK's futures are large.
             match Box::pin(write()).await? {
                 Written::Contended if Instant::now() + pause < until => {}
                 written => return Ok(written),
