@@ -1,5 +1,5 @@
-//! Asking the sources what an image should bill: the strongest first, each as the policy wants it
-//! asked, and nothing twice.
+//! Queries the sources for what an image is expected to be billed as. Starts with the strongest source, queries each as
+//! the policy says, and looks up nothing twice.
 
 pub(crate) mod batch;
 pub mod disk;
@@ -19,25 +19,26 @@ use crate::policy::{Asked, Policy};
 use crate::sources::batch::Lookups;
 use crate::verdict::{Judgement, Verdict, judge};
 
-/// How long a disk waits for others of the same batch to be read. After it there must be time to read it, and to discard.
+/// How long to wait while other disks of the batch are read. Afterwards, there must be time to read this disk and to
+/// discard the image.
 const TURN: Duration = Duration::from_secs(20);
 
-/// What was looked up for an image's expectation, to be kept within an invocation.
+/// Cache of what was looked up for an image, kept within an invocation.
 #[derive(Debug)]
 pub(crate) struct Traces {
     snapshot: Look<Snapshot>,
     lineage: Option<Lineage>,
     disk: Option<Disk>,
-    /// Whether the snapshot could not be looked at, and may be the next time.
+    /// Whether the look-up of the snapshot failed and a retry may succeed.
     may_pass: bool,
     /// Whether product codes were compared.
     compared: bool,
-    /// Whether it was looked up a moment ago: then tags are not read again.
+    /// Whether the look-ups were just made, so that tags are not read again.
     just_now: bool,
 }
 
 impl Traces {
-    /// Nothing was looked up yet.
+    /// An empty cache.
     fn none(image: &Image) -> Traces {
         Traces {
             snapshot: nothing_seen(image),
@@ -49,7 +50,7 @@ impl Traces {
         }
     }
 
-    /// The same, looked up a moment ago, for the first judgement of this invocation.
+    /// The same cache, marked as just filled, for the first verdict of this invocation.
     pub(crate) fn of_a_moment_ago(self) -> Traces {
         Traces {
             just_now: true,
@@ -58,32 +59,32 @@ impl Traces {
     }
 }
 
-/// What is found out about an image, and the verdict that follows from it.
+/// What was found out about an image, and the verdict that follows from it.
 pub(crate) struct Assessment {
     pub(crate) observation: Observation,
     pub(crate) expectation: Expectation,
     pub(crate) judgement: Judgement,
-    /// What was looked up for it.
+    /// The look-ups behind it. `None` if the image is not available.
     pub(crate) traces: Option<Traces>,
 }
 
-/// Asks the sources.
+/// Queries the sources.
 #[derive(Clone)]
 pub(crate) struct Collector<'a> {
-    /// What is looked up with EC2.
+    /// Look-ups in EC2.
     pub(crate) lookups: Lookups,
     pub(crate) policy: &'a Policy,
-    /// When the disk is asked: as the policy says, or less.
+    /// When to read the disk: as the policy says, or less often.
     pub(crate) disk: Asked,
     /// Reads a disk.
     pub(crate) reader: &'a Reader,
-    /// Whoever has it reads a disk.
+    /// Lock that is held while a disk is read.
     pub(crate) disk_turn: &'a Mutex<()>,
 }
 
 impl Collector<'_> {
-    /// Gathers what an image should bill, and judges. `before`: what this invocation has looked up for it
-    /// already.
+    /// Determines what an image is expected to be billed as, and judges it. `before` has the earlier look-ups of this
+    /// invocation for the image.
     pub(crate) async fn assess(
         &self,
         registration: &Registration,
@@ -106,9 +107,8 @@ impl Collector<'_> {
         }
     }
 
-    /// Gathers what an image should bill. Of what was found out `before`, in this invocation, the
-    /// origin of the root snapshot and what is on it are kept, as no snapshot changes; tags are read
-    /// again wherever they could matter.
+    /// Determines what an image is expected to be billed as. Keeps the root snapshot's origin and disk contents from
+    /// `before`, because a snapshot does not change. Reads tags again wherever they could matter.
     async fn inquire(
         &self,
         registration: &Registration,
@@ -122,7 +122,7 @@ impl Collector<'_> {
         let mut declared = declare(&snapshot);
         let before = before.unwrap_or_else(|| Traces::none(image));
         let mut may_pass = before.may_pass;
-        // What could not be asked a moment ago is asked once more.
+        // Look-ups that failed a moment ago are retried.
         let known = before.lineage.filter(|lineage| !lineage.failed());
         let read = before.disk.filter(|disk| !disk.may_pass);
         if declared.expectation.exemption.is_none()
@@ -183,8 +183,8 @@ impl Collector<'_> {
         expectation.evidence.push(found.evidence);
         expectation.evidence.sort_by_key(|evidence| evidence.source);
 
-        // They decide nothing, and there is no call for those of many snapshots: they are compared where something is
-        // wrong with the image.
+        // Product codes decide nothing, and no call returns those of many snapshots. They are therefore compared only
+        // if something is wrong with the image.
         let verdict = judge(observation, &expectation).verdict;
         if let (Some(lineage), Look::Seen(snapshot)) = (&mut traces.lineage, &traces.snapshot)
             && matches!(verdict, Verdict::Mismatch(_) | Verdict::Conflict)
@@ -206,7 +206,7 @@ impl Collector<'_> {
         (expectation, traces)
     }
 
-    /// Looks at the root snapshot; and whether a look that fails may succeed the next time.
+    /// Looks up the root snapshot. Also returns whether a failed look-up may succeed on a retry.
     async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
             return (nothing_seen(image), lacks_root_snapshot(image));
@@ -227,7 +227,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Asks the lineage, and what the registration itself asked for.
+    /// Follows the lineage, and adds the billing that the registration itself asked for.
     async fn walk(
         &self,
         registration: &Registration,
@@ -245,7 +245,8 @@ impl Collector<'_> {
         lineage
     }
 
-    /// Asks the disk: one at a time, as each may take nearly as much memory as the smallest function has.
+    /// Reads the disk. Only one disk is read at a time, because each may need nearly as much memory as the smallest
+    /// function has.
     async fn read_disk(
         &self,
         registration: &Registration,
@@ -267,7 +268,7 @@ impl Collector<'_> {
             };
         };
         let most_blocks = self.policy.disk_max_blocks;
-        // Boxed: the SDK's futures are large.
+        // Boxed because the SDK's futures are large.
         let disk = disk::read(
             &self.lookups.aws,
             self.reader,
@@ -280,7 +281,7 @@ impl Collector<'_> {
     }
 }
 
-/// What people declare of an image, as far as it takes no call to know.
+/// What people declared about an image, as far as that is known without a call.
 pub(crate) fn declared(policy: &Policy, registration: &Registration, image: &Image) -> Declared {
     declare(policy, registration, image, &nothing_seen(image))
 }
@@ -299,7 +300,7 @@ fn declare(
     expectation::declared(subject, policy)
 }
 
-/// Whether an observed source is to be asked.
+/// Whether to query an observed source.
 pub(crate) fn is_asked(
     asked: Asked,
     source: Source,
@@ -313,12 +314,12 @@ pub(crate) fn is_asked(
     }
 }
 
-/// Whether an observed source is needed: no stronger one speaks, or a discard would follow.
+/// Whether an observed source is needed: no stronger source names a platform, or a discard would follow.
 fn is_needed(source: Source, observation: &Observation, known: &Expectation) -> bool {
     !known.spoke_before(source) || judge(observation, known).verdict.calls_for_discard()
 }
 
-/// Whether EC2's answer lacks the root snapshot: only an image that is not on EBS has none.
+/// Whether EC2's answer lacks the root snapshot. Only an image that is not on EBS has none.
 fn lacks_root_snapshot(image: &Image) -> bool {
     image.root_snapshot.is_none() && !image.is_instance_store_backed()
 }
@@ -327,7 +328,7 @@ fn nothing_seen(image: &Image) -> Look<Snapshot> {
     if image.is_instance_store_backed() {
         Look::NotApplicable("the image is instance-store-backed: it has no root snapshot".into())
     } else if image.root_snapshot.is_none() {
-        // There is one, and it may well bear a tag.
+        // The snapshot exists, and may well have a tag.
         Look::Failed("EC2 names no snapshot of the root device".into())
     } else {
         Look::NotYet

@@ -1,8 +1,8 @@
-//! Answers for many images at once.
+//! Batched look-ups for many images.
 //!
-//! Whoever looks at a whole account, or at a batch of events, asks EC2 the same few things of every image, and one call
-//! each would be too many. So a question that has no answer yet is only noted, the questions of many images are then put together,
-//! and once they are answered the images are looked at again.
+//! An audit of an account, or a batch of events, needs the same few look-ups for every image. One call for each would
+//! be too many. A look-up that has no answer yet is therefore only queued. The queued look-ups of many images are sent
+//! together. Once they are answered, the images are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,42 +15,40 @@ use crate::aws::{Aws, ImagesBy, MOST_VALUES, SLOW, no_answer_in, patiently};
 use crate::ec2::{Image, Instance, Snapshot, Volume};
 use crate::error::Error;
 
-/// What the sources look up with EC2: of one image each question by itself, of many images together with those of the
-/// others.
+/// Look-ups in EC2. For a single image, each is a call of its own. For many images, they are batched.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
-    /// AWS, for all that is not asked of many.
+    /// AWS, for calls that are not batched.
     pub(crate) aws: Aws,
     ahead: Option<Arc<Ahead>>,
 }
 
 impl Lookups {
-    /// Looks up each thing by itself.
+    /// Sends each look-up on its own.
     pub(crate) fn single(aws: Aws) -> Lookups {
         Lookups { aws, ahead: None }
     }
 
-    /// Notes each question until [`Ahead::put`] puts it, together with those of other images.
+    /// Queues each look-up until [`Ahead::put`] sends it, together with those of other images.
     pub(crate) fn together(aws: Aws, ahead: Arc<Ahead>) -> Lookups {
         let ahead = Some(ahead);
         Lookups { aws, ahead }
     }
 
-    /// Whether questions of many images are put together.
+    /// Whether look-ups are batched.
     pub(crate) fn are_together(&self) -> bool {
         self.ahead.is_some()
     }
 
-    /// Whether a question of this image is yet to be put, together with those of others: what depends on its answer
-    /// need not be asked.
+    /// Whether a look-up for this image is still queued. Look-ups that depend on its answer need not be made.
     pub(super) fn waits(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| ahead.notes().noted)
     }
 
-    /// A snapshot. `None` if EC2 shows none of this id.
+    /// A snapshot. `None` if EC2 shows none with this id.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
         match &self.ahead {
             Some(ahead) => ahead.snapshot(id),
@@ -58,10 +56,10 @@ impl Lookups {
         }
     }
 
-    /// A volume. `None` if there is none of this id (any more).
+    /// A volume. `None` if none with this id exists, or it no longer exists.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
         if let Some(ahead) = &self.ahead {
             return ahead.volume(id);
@@ -70,10 +68,10 @@ impl Lookups {
         Ok(volumes.into_iter().find(|volume| volume.id == id))
     }
 
-    /// The instances of these ids; those that there are not are left out.
+    /// The instances with these ids. Leaves out instances that do not exist.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
         match &self.ahead {
             Some(ahead) => ahead.instances(ids),
@@ -84,7 +82,7 @@ impl Lookups {
     /// The images that are found by these ids.
     ///
     /// # Errors
-    /// [`Error`], if there is no answer.
+    /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
         match &self.ahead {
             Some(ahead) => ahead.images(by, ids),
@@ -93,7 +91,7 @@ impl Lookups {
     }
 }
 
-/// What was asked of many images, and answered.
+/// Batch loader: the queued look-ups of many images, and the answers.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead(Mutex<Notes>);
 
@@ -107,11 +105,11 @@ struct Notes {
     /// The publishers' images that have a snapshot as their root.
     published: Questions<Vec<Image>>,
     images: Questions<Vec<Image>>,
-    /// Whether a question was noted since this was looked at.
+    /// Whether a look-up was queued since this was last reset.
     noted: bool,
 }
 
-/// Questions of one kind, by the ids that they are about.
+/// Look-ups of one kind, by the ids that they are about.
 #[derive(Debug)]
 struct Questions<T> {
     open: BTreeSet<String>,
@@ -128,7 +126,7 @@ impl<T> Default for Questions<T> {
 }
 
 impl<T: Clone> Questions<T> {
-    /// The answers, if all are there; those that are not are noted.
+    /// The answers, if all are there. Queues the look-ups without an answer.
     fn ask(&mut self, ids: &[&str], noted: &mut bool) -> Result<Vec<T>, Error> {
         let mut answers = Vec::new();
         let mut missing = Ok(());
@@ -150,7 +148,7 @@ impl<T: Clone> Questions<T> {
         answers.into_iter().collect()
     }
 
-    /// The open questions of one call.
+    /// Takes the queued ids for one call.
     fn next(&mut self) -> Vec<String> {
         let ids: Vec<String> = self.open.iter().take(MOST_VALUES).cloned().collect();
         if let Some(last) = ids.last() {
@@ -160,7 +158,7 @@ impl<T: Clone> Questions<T> {
         ids
     }
 
-    /// Takes what a call answered: `of` says what of it is about an id.
+    /// Stores the answer of a call. `of` extracts the part that is about an id.
     fn answer<A>(
         &mut self,
         ids: Vec<String>,
@@ -178,7 +176,7 @@ impl<T: Clone> Questions<T> {
 }
 
 impl Ahead {
-    /// Whether a question was noted since this was asked last.
+    /// Whether a look-up was queued since this was last called.
     pub(crate) fn noted(&self) -> bool {
         std::mem::take(&mut self.notes().noted)
     }
@@ -207,15 +205,15 @@ impl Ahead {
             ImagesBy::OwnOn => &mut notes.own,
             ImagesBy::PublishedOn => &mut notes.published,
             ImagesBy::Id => &mut notes.images,
-            // Asked before a discard alone, of one image.
+            // Looked up only before a discard, for a single image.
             ImagesBy::CopiedOf => return Ok(Vec::new()),
         };
         let found = questions.ask(ids, &mut notes.noted)?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Puts every question that is open, each kind by itself and all of them side by side. One that stays without an
-    /// answer is answered with why. `again`: what keeps a call from an answer, and may pass, is waited for.
+    /// Sends all queued look-ups, each kind in calls of its own, all concurrently. A look-up that fails is answered
+    /// with its error. With `again`, calls are retried on transient errors.
     pub(crate) async fn put(&self, aws: &Aws, again: bool) {
         let snapshots = self.put_all(
             again,
@@ -245,7 +243,7 @@ impl Ahead {
             |ids: Vec<String>| async move { aws.images(ImagesBy::OwnOn, &named(&ids)).await },
             on,
         );
-        // It may take long by itself: where nobody may be kept waiting, each image searches for itself.
+        // This search may take long. If the caller must not wait, each image makes its own search.
         let published = self.put_all(
             false,
             |notes| &mut notes.published,
@@ -271,7 +269,7 @@ impl Ahead {
         tokio::join!(snapshots, volumes, instances, own, published, images);
     }
 
-    /// Puts all open questions of a kind, as many calls side by side as they take.
+    /// Sends all queued look-ups of one kind, in as many concurrent calls as they need.
     async fn put_all<T: Clone, A, F: Future<Output = Result<A, Error>>>(
         &self,
         again: bool,
@@ -286,7 +284,7 @@ impl Ahead {
                 break;
             }
             let call = &call;
-            // Boxed: the SDK's futures are large.
+            // Boxed because the SDK's futures are large.
             calls.push(async move {
                 let answer = match again {
                     true => patiently(|| Box::pin(call(ids.clone()))).await,
@@ -300,7 +298,7 @@ impl Ahead {
         }
     }
 
-    /// A panic elsewhere leaves nothing half done here.
+    /// Ignoring poisoning is safe, because the critical sections leave the value consistent.
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

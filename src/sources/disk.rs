@@ -1,7 +1,7 @@
-//! What is on an image's root snapshot, and what an image may bill with that on it.
+//! What is on an image's root snapshot, and what an image with such a disk may be billed as.
 //!
-//! A disk tells which operating system it holds, and only sometimes who licenses it: where nothing tells, whatever
-//! is legitimate is right. What can not be read is no evidence.
+//! A disk shows which operating system it holds, and only sometimes who supplies the licence. Where nothing shows that,
+//! every legitimate billing is right. A disk that cannot be read is no evidence.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,34 +19,34 @@ use crate::escape::one_line;
 use crate::event::Registration;
 use crate::expectation::{Evidence, Says, Source};
 
-/// How long one disk may take. Its twenty blocks or so take a second or two as a rule.
+/// Time limit for one disk. Reading its twenty blocks or so usually takes a second or two.
 pub(crate) const TIME: Duration = Duration::from_secs(10);
 
-/// How many of the paths that tell something are named.
+/// Number of paths to name as evidence.
 const MENTIONED: usize = 5;
 
 const GET: &str = "ebs:GetSnapshotBlock";
 
-/// What EBS says of a snapshot that it does not know, or does not show yet.
+/// EBS's error code for a snapshot that it does not know, or does not show yet.
 const NOT_FOUND: &str = "ResourceNotFoundException";
 
-/// How long after its completion a snapshot that EBS does not find counts as one that EBS does not show yet. Up to two
-/// minutes were seen (coldsnap issues 41, 56 and 141); the rest is for clocks that differ.
+/// How long after its completion a snapshot that EBS does not find counts as not shown yet. Delays of up to two minutes
+/// were seen (coldsnap issues 41, 56 and 141). The rest allows for clocks that differ.
 const NOT_SHOWN_YET: TimeDelta = TimeDelta::minutes(5);
 
-/// What the disk is about, where it has nothing else to tell.
+/// Subject of the disk's statement if there is nothing else to report.
 pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";
 
-/// What the disk says.
+/// Result of reading a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
     pub(crate) evidence: Evidence,
-    /// Whether it could not be read, and may be the next time.
+    /// Whether the disk could not be read and a retry may succeed.
     pub(crate) may_pass: bool,
 }
 
 impl Disk {
-    /// A disk that says nothing.
+    /// A disk without a finding.
     pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Disk {
         Disk {
             evidence: Evidence {
@@ -58,13 +58,13 @@ impl Disk {
         }
     }
 
-    /// A disk of which it stays undetermined what is on it.
+    /// A disk whose contents could not be determined.
     pub(crate) fn undetermined(why: &str, detail: impl Into<String>) -> Disk {
         Disk::mute(Says::Failed(format!("undetermined: {why}")), detail)
     }
 }
 
-/// Reads the root snapshot of an image: at most so many blocks, in a child process of `reader`.
+/// Reads the root snapshot of an image, in a child process of `reader` and at most `most_blocks` blocks of it.
 pub(crate) async fn read(
     aws: &Aws,
     reader: &Reader,
@@ -99,7 +99,7 @@ pub(crate) async fn read(
                 ..Disk::undetermined(&why, format!("what is on {id}"))
             }
         }
-        // Only where EBS says no is it worth a call to know whether that is the reason.
+        // Only a refusal makes it worth a call to find out whether this is the reason.
         Err(error) if says_no(&error) && is_public(aws, id).await => {
             let why = format!("{id} is public, and the EBS direct APIs read no public snapshots");
             Disk::undetermined(&why, format!("what is on {id}"))
@@ -124,8 +124,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Why the EBS direct APIs do not read this snapshot, as far as EC2 says so: they would refuse it in other words. (Amazon
-/// EBS User Guide, "Archive Amazon EBS snapshots", "Amazon EBS local snapshots on Outposts".)
+/// Why the EBS direct APIs cannot read this snapshot, as far as EC2 shows that. EBS would refuse it with another
+/// message. (Amazon EBS User Guide, "Archive Amazon EBS snapshots", "Amazon EBS local snapshots on Outposts".)
 fn unreadable(snapshot: &Snapshot) -> Option<String> {
     let id = &snapshot.id;
     if snapshot.archived {
@@ -139,14 +139,14 @@ fn unreadable(snapshot: &Snapshot) -> Option<String> {
     ))
 }
 
-/// Whether EBS may show a snapshot later that EC2 shows already. What EC2 does not say the time of may be new.
+/// Whether EBS may later show a snapshot that EC2 shows already. A snapshot without a completion time may be new.
 fn may_not_be_shown_yet(snapshot: &Snapshot, now: DateTime<Utc>) -> bool {
     snapshot
         .completed
         .is_none_or(|completed| now - completed < NOT_SHOWN_YET)
 }
 
-/// Whether EBS says no, for a reason that the snapshot itself may be.
+/// Whether EBS refuses for a reason that may lie in the snapshot itself.
 fn says_no(error: &Error) -> bool {
     let of_key = matches!(
         error,
@@ -161,11 +161,11 @@ fn says_no(error: &Error) -> bool {
 /// Whether a snapshot is known to be public. (Amazon EBS User Guide, "EBS direct APIs does not support public
 /// snapshots".)
 async fn is_public(aws: &Aws, id: &str) -> bool {
-    // Boxed: the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     Box::pin(aws.snapshot_is_public(id)).await.unwrap_or(false)
 }
 
-/// Looks whether a snapshot can be read: what was made of it, as a sentence.
+/// Checks whether a snapshot can be read. Returns what was found, as a sentence.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -193,10 +193,11 @@ pub(crate) async fn look_at(
     })
 }
 
-/// Reads a snapshot, in a child process of `reader`. `progress` is told how many blocks are read.
+/// Reads a snapshot in a child process of `reader`. Calls `progress` with the number of blocks read so far.
 ///
 /// # Errors
-/// [`Error`], if EBS does not give its blocks. Whatever else keeps it from being read is in the inspection.
+/// [`Error`] if EBS does not return the blocks, or the time is over. Any other reason why the snapshot cannot be read
+/// is in the inspection.
 pub async fn inspect(
     aws: &Aws,
     reader: &Reader,
@@ -223,7 +224,8 @@ pub async fn inspect(
     let slow = begin.elapsed() >= limits.time;
     match watched.error {
         Some(error) => Err(error),
-        // The time was over: EBS was slow, or the processor was busy with something else. That says nothing of the disk.
+        // The time is over. EBS was slow, or the processor was busy with something else. That says nothing about the
+        // disk.
         None if slow && inspection.result.is_err() => Err(timed_out(GET, snapshot)),
         None => Ok(inspection),
     }
@@ -237,11 +239,11 @@ fn timed_out(call: &'static str, snapshot: &str) -> Error {
     }
 }
 
-/// A snapshot's blocks, with what came of fetching them.
+/// A snapshot's blocks, with the progress and the error of fetching them.
 struct Watched<P> {
     blocks: SnapshotBlocks,
     snapshot: String,
-    /// How long one fetch may take.
+    /// Time limit for one fetch.
     patience: Duration,
     read: u64,
     progress: P,
@@ -255,7 +257,7 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
 
     async fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
         let fetch = tokio::time::timeout(self.patience, self.blocks.fetch(blocks)).await;
-        // What EBS does not answer in time is no trouble of the disk's, and may be otherwise the next time.
+        // A fetch that EBS does not answer in time is not the disk's fault, and may succeed on a retry.
         let fetch = fetch.unwrap_or_else(|_| Err(timed_out(GET, &self.snapshot)));
         match fetch {
             Ok(fetched) => {
@@ -272,7 +274,7 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
     }
 }
 
-/// What an inspection says of an image, as evidence.
+/// The evidence that an inspection gives about an image.
 fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
     let blocks = inspection.blocks_read;
     let findings = match &inspection.result {
@@ -302,8 +304,8 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
     let plain = Platform::WithProductCode(Billing::PLAIN_LINUX);
     let sold = !image.product_codes.is_empty();
     let billed_as = image.billed_as().billing();
-    // AWS's own update servers, and a product code: of Red Hat's products on the Marketplace, or of a vendor's that runs
-    // on it.
+    // The disk has AWS's own update servers, and the image has a product code. The code may be that of a Red Hat
+    // product on the Marketplace, or of a vendor's product that runs on Red Hat.
     if let System::RedHat(LinuxSigns::Included | LinuxSigns::IncludedWithHa) = findings.system
         && sold
         && billed_as == Some(Billing::PLAIN_LINUX)
@@ -330,11 +332,12 @@ const SUSE: Billing = Billing {
     ..Billing::PLAIN_LINUX
 };
 
-/// What an image may be billed as that has this on its disk.
+/// What an image with this on its disk may be billed as.
 ///
-/// A disk does not tell who supplies the licence of Red Hat Enterprise Linux or Windows Server: License Manager
-/// converts it, and the files stay. Where the AWS Marketplace sells a product by a product code instead of a billing
-/// code, plain Linux with a product code is right; SUSE Linux Enterprise Server for SAP has no billing code at all.
+/// A disk does not show who supplies the licence of Red Hat Enterprise Linux or Windows Server. License Manager
+/// converts the licence, and the files stay as they are. The AWS Marketplace sells some products by a product code
+/// instead of a billing code. Plain Linux with a product code is then right. SUSE Linux Enterprise Server for SAP has
+/// no billing code at all.
 pub fn platforms(findings: &Findings) -> Platforms {
     let plain = Billing::PLAIN_LINUX;
     let of = |os, licence, ha| Billing {
@@ -358,7 +361,7 @@ pub fn platforms(findings: &Findings) -> Platforms {
         System::RedHat(Brought | Open) => (&[red_hat, red_hat_byol, plain], false),
         System::Suse(Included | IncludedWithHa | Bundle) => (&[SUSE], false),
         System::Suse(Sold) => (&[SUSE], true),
-        // Its builders upload it without a code, on purpose.
+        // Its builders upload it without a billing code on purpose.
         System::Suse(Brought) => (&[plain], false),
         System::Suse(Open) => (&[SUSE, plain], false),
         System::SuseForSap(Included | IncludedWithHa | Bundle | Sold) => (&[], true),
@@ -367,13 +370,13 @@ pub fn platforms(findings: &Findings) -> Platforms {
         System::Ubuntu(Brought) => (&[plain], false),
         System::Ubuntu(Open) => (&[plain, ubuntu_pro], false),
         System::OtherLinux(_) => (&[plain], false),
-        // A Windows for desktops is never included in the price.
+        // A desktop Windows is never included in the price.
         System::Windows(WindowsKind::Client) => (&[windows_byol], false),
         System::Windows(WindowsKind::Server | WindowsKind::Unknown) => {
             (&[windows, windows_byol], false)
         }
     };
-    // Whoever brings a licence of SQL Server is billed for none.
+    // A customer who brings a licence of SQL Server is not billed for one.
     let editions = match &findings.sql_server {
         None | Some(SqlServer::Free) => &[][..],
         Some(SqlServer::Editions(editions)) => editions,
@@ -398,7 +401,7 @@ pub fn platforms(findings: &Findings) -> Platforms {
             sql: *sql,
             ..*system
         };
-        // An image cannot be billed as what AWS has no words for.
+        // An image cannot be billed as something for which AWS has no platform details.
         let known = |billing: &Billing| billing.platform_details().is_some();
         let billings = editions.iter().map(with).filter(known);
         billings.map(move |billing| match by_product_code {
@@ -406,6 +409,6 @@ pub fn platforms(findings: &Findings) -> Platforms {
             false => Platform::Exactly(billing),
         })
     });
-    // There is always the system without SQL Server.
+    // The system without SQL Server is always accepted, so the list is never empty.
     Platforms::any_of(each).unwrap_or_else(|| Platforms::from(plain))
 }

@@ -1,9 +1,10 @@
-//! Where an image comes from: its root snapshot → the volume → the instance whose root volume that
-//! was at the time; or another image on the same snapshot, or the one that the volume was made from.
+//! Where an image comes from. The root snapshot leads to its volume, and the volume to the instance whose root volume
+//! it was at the time. It may also lead to another image on the same snapshot, or to the image that the volume was made
+//! from.
 //!
-//! Each step is looked up with EC2, and must belong to the account or to a publisher that EC2
-//! vouches for; what a description says proves nothing by itself. Whoever bills plain Linux is
-//! silent: that is what an image bills that lost its code.
+//! Each step is looked up in EC2. It must belong to the account, or to a publisher that EC2 vouches for. A description
+//! proves nothing by itself. A witness that is billed as plain Linux proves nothing either, because an image that lost
+//! its billing code is billed as plain Linux too.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,46 +22,45 @@ use crate::escape::quoted;
 use crate::event::Registration;
 use crate::expectation::{Evidence, Origin, Says, Source};
 
-/// How long a walk may take. Its calls, at most three one after the other, take well below a second
-/// each as a rule.
+/// Time limit for a walk. Its calls follow one another, and each usually takes well below a second.
 const WALK: Duration = Duration::from_secs(10);
 
-/// How long the comparison of product codes may take: it is a remark.
+/// Time limit for comparing product codes, which yields only a remark.
 const REMARK: Duration = Duration::from_secs(5);
 
-/// For so long after a registration EC2 may answer differently the next time ("eventual consistency", EC2 API reference).
-/// That takes seconds as a rule.
+/// How long after a registration EC2 may still change its answer ("eventual consistency", EC2 API reference). Usually
+/// that takes seconds.
 const EVENTUALLY: TimeDelta = TimeDelta::minutes(30);
 
-/// What the lineage is about, where it has nothing else to tell.
+/// Subject of the lineage's statement if there is nothing else to report.
 pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
 
-/// What the lineage says.
+/// Result of following the lineage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineage {
     /// Its statements, at least one.
     pub(crate) evidence: Vec<Evidence>,
     /// The instance that the image could be created from.
     pub(crate) origin: Option<Origin>,
-    /// Whether something could not be asked that may answer the next time.
+    /// Whether a look-up failed that may succeed on a retry.
     pub(crate) may_pass: bool,
-    /// Why the search among the publishers' images has no result, if that may pass: it may take long, so it brings no
-    /// event back unless a discard is due.
+    /// Why the search among the publishers' images has no result, if a retry may succeed. The search may take long, so
+    /// the event is retried for it only if a discard is due.
     pub(crate) late: Option<String>,
-    /// Whether what EC2 says of a witness contradicts itself, or lacks what decides: a discard is held for it.
+    /// Whether EC2's data about a witness contradicts itself, or lacks what decides. Such data holds a discard.
     pub(crate) is_odd: bool,
-    /// Whether a witness has platform details that are not known.
+    /// Whether a witness has platform details that this version does not know.
     pub(crate) unrecognised: bool,
 }
 
 impl Lineage {
-    /// Whether something could not be asked.
+    /// Whether a look-up failed.
     pub(crate) fn failed(&self) -> bool {
         let mut evidence = self.evidence.iter();
         evidence.any(|evidence| matches!(evidence.says, Says::Failed(_)))
     }
 
-    /// A lineage that makes one statement and says nothing.
+    /// A lineage with a single statement and no finding.
     pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Lineage {
         Lineage {
             evidence: vec![statement(says, detail)],
@@ -69,7 +69,7 @@ impl Lineage {
     }
 }
 
-/// The billing that a registration asked for by billing products; `None` if it asked for none.
+/// The billing that a registration asked for through billing products. `None` if it named no billing products.
 pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
     let codes: Vec<&str> = registration
         .billing_products
@@ -98,7 +98,7 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
     Some(statement(says, detail))
 }
 
-/// Walks from the root snapshot to what it comes from: each call once.
+/// Follows the lineage from the root snapshot. Makes each call once.
 pub(crate) async fn walk(
     lookups: &Lookups,
     registration: &Registration,
@@ -125,8 +125,8 @@ pub(crate) async fn walk(
         Some(volume) => place.by_volume(volume).await,
         None => place.by_copy().await,
     };
-    // What EC2 still says so long after the event is what it has to say: it brings no event back any more, unless a discard
-    // is due.
+    // Long after the event, EC2's data is unlikely to change. The event is then no longer retried for it, unless a
+    // discard is due.
     let is_odd = trail.is_odd;
     if is_odd && lookups.aws.clock().now() - registration.time < EVENTUALLY {
         place.may_pass.store(true, Ordering::Relaxed);
@@ -142,8 +142,8 @@ pub(crate) async fn walk(
     }
 }
 
-/// Has a statement on an image that has a product code accept what the AWS Marketplace bills by that instead of a
-/// billing code: Red Hat Enterprise Linux without AWS's licence, and Ubuntu Pro.
+/// Extends a statement on an image that has a product code. The AWS Marketplace bills Red Hat Enterprise Linux without
+/// AWS's licence, and Ubuntu Pro, by a product code instead of a billing code. The statement then accepts that too.
 fn sold(statement: &mut Evidence) {
     let pro = Billing {
         licence: Licence::Included,
@@ -167,29 +167,30 @@ fn sold(statement: &mut Evidence) {
 /// What a walk came across.
 #[derive(Debug, Default)]
 struct Trail {
-    /// What those say that bill something, with how they were found.
+    /// What the witnesses are billed as, each with how it was found.
     found: Vec<(Platforms, String)>,
-    /// What was seen that proves nothing.
+    /// What was seen and proves nothing.
     seen: Vec<String>,
-    /// What could not be asked, and why.
+    /// Look-ups that failed, and why.
     failed: Vec<String>,
     origin: Option<Origin>,
-    /// Why the search among the publishers' images has no result, if that may pass.
+    /// Why the search among the publishers' images has no result, if a retry may succeed.
     late: Option<String>,
-    /// Whether one of those that bill something has platform details that are not known.
+    /// Whether a witness has platform details that this version does not know.
     unrecognised: bool,
-    /// Whether what EC2 says of one of them contradicts itself, or lacks what decides.
+    /// Whether EC2's data about a witness contradicts itself, or lacks what decides.
     is_odd: bool,
 }
 
 impl Trail {
-    /// What could not be asked comes first: whatever speaks after it is a weaker witness.
+    /// Turns the trail into a lineage. Failed look-ups come first, because every finding after them is from a weaker
+    /// witness.
     fn lineage(mut self) -> Lineage {
         let seen = match self.seen.is_empty() {
             true => ORIGIN.to_owned(),
             false => self.seen.join("; "),
         };
-        // What a publisher's image would say is the weakest word: it comes last.
+        // A publisher's image would be the weakest witness, so it comes last.
         let late = self.late.as_ref().map(|why| {
             statement(
                 Says::Failed(why.clone()),
@@ -224,7 +225,8 @@ impl Trail {
         }
     }
 
-    /// Notes an instance whose root volume the snapshot was taken of. What it is billed as, the image should be.
+    /// Notes an instance whose root volume the snapshot was taken of. The image is expected to be billed as the
+    /// instance is.
     fn met_instance(&mut self, what: &str, instance: &Instance) {
         match proven(instance.billed_as()) {
             Ok((billing, by)) => {
@@ -240,7 +242,7 @@ impl Trail {
         }
     }
 
-    /// Notes what proves nothing, or what can not be judged by what EC2 says of it now.
+    /// Notes something that proves nothing, or that cannot be judged by EC2's current data.
     fn met(&mut self, what: &str, unproven: Unproven) {
         match unproven {
             Unproven::Silent(why) => self.seen.push(format!("{what} {why}")),
@@ -252,13 +254,13 @@ impl Trail {
         }
     }
 
-    /// Notes that EC2's answer lacks what decides whether something is a witness, and of what.
+    /// Notes that EC2's answer about `id` lacks `what`. Whether it is a witness depends on that.
     fn met_in_part(&mut self, call: &'static str, id: &str, what: &str) {
         self.is_odd = true;
         self.failed.push(lacking(call, id, what).to_string());
     }
 
-    /// The detail of what was found, if need be with the platform details that are not known.
+    /// The detail of a finding. Adds platform details that this version does not know.
     fn by(&mut self, by: By, detail: String, details: Option<&str>) -> String {
         if by != By::Operation {
             return detail;
@@ -270,7 +272,7 @@ impl Trail {
         )
     }
 
-    /// Notes another image. It does not prove who supplies the licence: between it and this one there may be an
+    /// Notes another image. It does not prove who supplies the licence. Between it and this one there may be an
     /// instance whose licence was converted.
     fn met_image(&mut self, what: &str, image: &Image) {
         match proven(image.billed_as()) {
@@ -285,15 +287,15 @@ impl Trail {
     }
 }
 
-/// Why what EC2 says of an image or an instance proves nothing.
+/// Why EC2's data about an image or an instance proves nothing.
 enum Unproven {
-    /// It says nothing that proves anything: why.
+    /// It contains no proof. The text says why.
     Silent(&'static str),
-    /// Its two fields contradict each other, or one of them is absent: the next answer may be another one.
+    /// Its two fields contradict each other, or one of them is absent. The next answer may be a different one.
     Contradiction,
 }
 
-/// Where a walk begins.
+/// Start of a walk, and what the walk needs.
 struct Place<'a> {
     lookups: &'a Lookups,
     account: &'a str,
@@ -305,10 +307,10 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Makes a call, as long as the walk may take: a late answer is as none, and does not undo what
-    /// others said.
+    /// Makes a call within the walk's time limit. A late answer counts as none, and does not invalidate earlier
+    /// findings.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
-        // Boxed: the SDK's futures are large.
+        // Boxed because the SDK's futures are large.
         match tokio::time::timeout_at(self.until, Box::pin(call)).await {
             Ok(answer) => answer.map_err(|error| {
                 if !error.needs_a_person() {
@@ -323,7 +325,7 @@ impl Place<'_> {
         }
     }
 
-    /// From the volume that the snapshot was taken of.
+    /// Follows the volume that the snapshot was taken of.
     async fn by_volume(&self, id: &str) -> Trail {
         let mut trail = Trail::default();
         let volume = match self.in_time(self.whole_volume(id)).await {
@@ -346,7 +348,7 @@ impl Place<'_> {
             &mut launched_from,
         )
         .await;
-        // A copy knows its volume, and no snapshot.
+        // A copied volume names its source volume, and no snapshot.
         let mut made_from = volume.snapshot.clone();
         if let (Some(original), true) = (&volume.copied_from, trail.found.is_empty())
             && !self.lookups.waits()
@@ -378,8 +380,8 @@ impl Place<'_> {
         }
     }
 
-    /// From the instances that a volume was attached to at a time, when a snapshot or a copy of it was made.
-    /// `launched_from`: takes note of the images that those instances were launched from.
+    /// Follows the instances that a volume was attached to at a time, when a snapshot or a copy of it was made. Adds
+    /// the images that those instances were launched from to `launched_from`.
     async fn by_attachments(
         &self,
         volume: &Volume,
@@ -388,7 +390,7 @@ impl Place<'_> {
         launched_from: &mut Vec<String>,
     ) {
         let id = &volume.id;
-        // Of a time that is not known nobody can say that it is earlier.
+        // A time that is not known does not count as earlier.
         let attached_then = |attachment: &&Attachment| {
             attachment
                 .since
@@ -439,8 +441,8 @@ impl Place<'_> {
         }
     }
 
-    /// Why an instance does not pass its platform on to what was made of its volume at a time. What EC2's answer lacks is no
-    /// reason.
+    /// Why an instance does not determine the platform of what was made from its volume at a time. Data that EC2's
+    /// answer lacks is not a reason.
     fn unfit(
         &self,
         instance: &Instance,
@@ -456,8 +458,8 @@ impl Place<'_> {
         if let Some(state @ ("shutting-down" | "terminated")) = instance.state.as_deref() {
             return Some(format!("was attached to {id}, which is {state}"));
         }
-        // A volume beside the root says nothing of the instance's platform, nor that of it: Packer's
-        // ebssurrogate builds on such a one.
+        // A volume that is not the root volume says nothing about the instance's platform, and the instance nothing
+        // about the volume's. Packer's ebssurrogate builds on such a volume.
         if let Some(root) = instance.root_device.as_deref()
             && !is_same_device(root, device)
         {
@@ -471,9 +473,11 @@ impl Place<'_> {
         }
     }
 
-    /// From other images: the account's own on the same root snapshot, and whoever's on the one that the volume was
-    /// `made_from`. Its parent is one of the account's, else one that an instance was `launched_from`, else one of the
-    /// publishers': the last are searched for alone, as that may take long.
+    /// Follows other images: the account's own images on the same root snapshot, and images on the snapshot that the
+    /// volume was `made_from`.
+    ///
+    /// The parent is one of the account's images, otherwise one that an instance was `launched_from`, otherwise one of
+    /// the publishers'. The publishers' images are searched separately, because that may take long.
     async fn by_images(
         &self,
         made_from: Option<&str>,
@@ -543,7 +547,7 @@ impl Place<'_> {
         let of_images = trail.seen.len() - seen_before;
         if of_images > MENTIONED {
             trail.seen.truncate(seen_before + MENTIONED);
-            // Before those that are named: an alert may cut the end of it.
+            // It comes before the images that are named, because an alert may cut off the end.
             let all = self.all_images_on(&snapshots, of_images);
             trail.seen.insert(seen_before, all);
         }
@@ -555,7 +559,7 @@ impl Place<'_> {
         twins
     }
 
-    /// How many images on these snapshots prove nothing, and the command that lists them all.
+    /// The number of images on these snapshots that prove nothing, and the command that lists them all.
     fn all_images_on(&self, snapshots: &[&str], number: usize) -> String {
         let (region, on, values) = (self.region, snapshots.join(" or "), snapshots.join(","));
         format!(
@@ -564,9 +568,9 @@ impl Place<'_> {
         )
     }
 
-    /// From the image that the snapshot was copied of. EC2 says which that is of an image made by
-    /// CopyImage: of this one, or of another on the same snapshot. What the snapshot's description
-    /// says of it proves nothing, as anybody can write it.
+    /// Follows the image that the snapshot was copied from. EC2 names it for an image that CopyImage made. That may be
+    /// this image, or another one on the same snapshot. The snapshot's description proves nothing, because anyone can
+    /// write it.
     async fn by_copy(&self) -> Trail {
         let mut trail = Trail::default();
         let twins = self.by_images(None, &[], &mut trail).await;
@@ -603,8 +607,8 @@ impl Place<'_> {
         trail
     }
 
-    /// Those of the images that may be a witness: the account's and the publishers'. Of one of which EC2's answer lacks what
-    /// decides, nobody can tell.
+    /// The images that may be witnesses: the account's and the publishers'. If EC2's answer on an image lacks what
+    /// decides, that is noted in the trail instead.
     fn vouched_for(&self, images: Vec<Image>, trail: &mut Trail) -> Vec<Image> {
         let mut vouched_for = Vec::new();
         for image in images {
@@ -622,8 +626,8 @@ impl Place<'_> {
     }
 }
 
-/// How the product codes of an image's root snapshot differ from the image's, if the snapshot is the account's. EC2 copies
-/// them when it registers an image (EC2 API reference, "RegisterImage").
+/// How the product codes of an image's root snapshot differ from the image's. `None` if they do not, or if the snapshot
+/// is not the account's. EC2 copies them when it registers an image (EC2 API reference, "RegisterImage").
 pub(crate) async fn product_codes(
     aws: &Aws,
     registration: &Registration,
@@ -633,7 +637,7 @@ pub(crate) async fn product_codes(
     if snapshot.owner.as_deref() != Some(registration.account.as_str()) {
         return None;
     }
-    // A remark: that it failed holds nothing, and brings no event back.
+    // This is only a remark. A failure holds no discard, and the event is not retried for it.
     let call = Box::pin(aws.snapshot_product_codes(&snapshot.id));
     let answer = match tokio::time::timeout(REMARK, call).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -650,7 +654,7 @@ pub(crate) async fn product_codes(
     }
 }
 
-/// How many images that prove nothing are named.
+/// Number of images that prove nothing to name.
 const MENTIONED: usize = 5;
 
 fn is_published(image: &Image) -> bool {
