@@ -1,7 +1,7 @@
-//! What an image should bill, and who says so.
+//! What an image is expected to be billed as, and which source says so.
 //!
-//! Each source of evidence says what it knows; the strongest that speaks decides. Which sources
-//! there are, and how they rank, is [`Source`].
+//! Each source of evidence reports what it knows. The strongest one that names a platform decides. [`Source`] lists the
+//! sources by rank.
 
 mod rules;
 mod tags;
@@ -16,19 +16,19 @@ use crate::ec2::{Image, Snapshot};
 use crate::event::Registration;
 use crate::policy::{Policy, Requirement, Rule};
 
-/// The tag by which a person declares what an image should bill. Several values are separated by commas.
+/// Tag with which a person declares what an image is expected to be billed as. Commas separate several values.
 pub const EXPECT_TAG: &str = "ami-billing-guard:expect";
 
-/// The detail of the policy's statement that it is not known whether a rule exempts the image.
+/// Detail of the policy's statement that it is unknown whether a rule exempts the image.
 pub(crate) const OPEN_EXEMPTION: &str = "[[exempt]]";
 
-/// The detail of the policy's statement that it is not known which rule names product codes.
+/// Detail of the policy's statement that it is unknown which rule names product codes.
 pub(crate) const PRODUCT_CODES_IN_DOUBT: &str = "[[expect]] product_codes";
 
-/// What the detail of a rule has before what its disk may hold.
+/// In the detail of a rule, the text before what its disk may hold.
 pub(crate) const DISK_MAY_HOLD: &str = "; the disk may hold ";
 
-/// Where evidence comes from, the strongest first.
+/// Where evidence comes from, the strongest source first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -46,19 +46,19 @@ pub enum Source {
     Default,
 }
 
-/// What stands behind a source's word.
+/// What a source's statement is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// A person said so of this image.
+    /// A person declared it, with a tag or a policy rule.
     Declared,
-    /// The guard saw it.
+    /// The guard observed it.
     Observed,
-    /// Neither: it was said of every image at once.
+    /// Neither. It is the policy's default for every image.
     Default,
 }
 
 impl Source {
-    /// The source's name in records.
+    /// Name of the source in records.
     pub fn name(&self) -> &'static str {
         match self {
             Source::ImageTag => "image-tag",
@@ -70,7 +70,7 @@ impl Source {
         }
     }
 
-    /// What stands behind the source's word.
+    /// What the source's statement is based on.
     pub fn standing(&self) -> Standing {
         match self {
             Source::ImageTag | Source::SnapshotTag | Source::Policy => Standing::Declared,
@@ -80,27 +80,27 @@ impl Source {
     }
 }
 
-/// What came of asking a source.
+/// Result of querying a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// It was not asked: the policy says so, or nothing depended on it.
+    /// It was not queried, because the policy says so or nothing depended on it.
     NotAsked,
-    /// There is nothing to ask, as for the snapshot of an image that has none.
+    /// There is nothing to query, such as the snapshot of an image that has none.
     NotApplicable,
-    /// It was asked, and has nothing to say.
+    /// It was queried, and names nothing.
     Silent,
-    /// It was asked, and could not answer: why.
+    /// It was queried, and the query failed. The text says why.
     Failed(String),
-    /// It names something that is no platform. A mistake, and so no ground for any comparison.
+    /// It names something that is not a platform. That is a mistake, so nothing is compared with it.
     NoPlatform(String),
     /// It names what the image may be billed as.
     Platforms(Platforms),
-    /// It names the product codes that the image should have, exactly these. Only rules do.
+    /// It names the product codes that the image is expected to have, exactly these. Only rules do that.
     ProductCodes(BTreeSet<String>),
 }
 
 impl Says {
-    /// Whether the source named a platform. What is none counts for nothing.
+    /// Whether the source named a platform. A text that is not a platform does not count.
     pub fn spoke(&self) -> bool {
         matches!(self, Says::Platforms(_))
     }
@@ -126,7 +126,7 @@ impl fmt::Display for Says {
     }
 }
 
-/// Product codes in words: `no product code`, `product code a, b`.
+/// Product codes as text: `no product code`, `product code a, b`.
 pub(crate) fn product_codes(codes: &BTreeSet<String>) -> String {
     match codes.is_empty() {
         true => "no product code".to_owned(),
@@ -137,52 +137,54 @@ pub(crate) fn product_codes(codes: &BTreeSet<String>) -> String {
     }
 }
 
-/// One source's statement.
+/// A statement of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// Who says it.
+    /// The source.
     pub source: Source,
     /// What it says.
     pub says: Says,
-    /// Where it was read, for a person to check.
+    /// Where it was read, so that a person can check it.
     pub detail: String,
 }
 
-/// The billing that an image should have, with the evidence for it.
+/// What an image is expected to be billed as, with the evidence for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expectation {
-    /// The reason of the policy rule that exempts the image, and where it stands.
+    /// Reason of the policy rule that exempts the image, and the rule's place in the policy.
     pub exemption: Option<String>,
-    /// Whether it is not known if a rule exempts the image. Why is among the evidence.
+    /// Whether it is unknown if a rule exempts the image. The evidence says why.
     pub open_exemption: bool,
-    /// Whether a rule that could matter asks who registered the image, and the event does not say.
+    /// Whether a rule that could matter depends on who registered the image, and the event does not say.
     pub identity_asked: bool,
     /// The statements, the strongest source first. Lineage and policy may make several.
     pub evidence: Vec<Evidence>,
-    /// Whether a witness of the lineage has platform details that are not known, so that its usage operation speaks.
+    /// Whether a witness of the lineage has platform details that this version does not know. Its usage operation then
+    /// counts.
     pub unrecognised_witness: bool,
     /// What the disk may hold according to the rule that applies, although the image is rightly billed as something
-    /// else: a disk that holds it contradicts nothing.
+    /// else. A disk that holds it contradicts nothing.
     pub disk_may_hold: Option<Platforms>,
     /// The instance that the image could be created from.
     pub origin: Option<Origin>,
-    /// Whether something could not be asked that may answer the next time: throttled, no connection.
+    /// Whether a query failed that may succeed on a retry, for example because of throttling or a lost connection.
     pub may_pass: bool,
-    /// Whether a search that may take long has no result: it brings an event back only if a discard is due.
+    /// Whether a long search has no result, or EC2's data about a witness contradicts itself or is incomplete. The
+    /// event is retried for that only if a discard is due.
     pub is_late: bool,
 }
 
 /// The instance whose root volume the image's root snapshot was taken of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// `i-…`
+    /// Instance id (`i-…`).
     pub instance: String,
-    /// What it bills.
+    /// What the instance is billed as.
     pub bills: Billing,
 }
 
 impl Expectation {
-    /// The statement that decides: that of the strongest source that spoke.
+    /// The statement that decides: that of the strongest source that names a platform.
     pub fn decisive(&self) -> Option<&Evidence> {
         self.evidence
             .iter()
@@ -198,7 +200,7 @@ impl Expectation {
         }
     }
 
-    /// The product codes that the image should have, exactly these, with the statement that names them.
+    /// The product codes that the image is expected to have, exactly these, with the statement that names them.
     pub fn product_codes(&self) -> Option<(&Evidence, &BTreeSet<String>)> {
         self.evidence
             .iter()
@@ -208,15 +210,15 @@ impl Expectation {
             })
     }
 
-    /// How what an image is billed as differs from what is expected, and the statement that says so: of platform and
-    /// product codes the one that differs more. `None` if nothing names a platform, and no product code is missing or one
-    /// too many.
+    /// How what an image is billed as differs from what is expected, and the statement that says so. Of platform and
+    /// product codes, the greater difference counts. `None` if no source names a platform, and no product code is
+    /// missing or superfluous.
     pub(crate) fn difference(
         &self,
         actual: &Billing,
         product_codes: &BTreeSet<String>,
     ) -> Option<(Difference, &Evidence)> {
-        // As for platforms, the case of letters does not matter.
+        // As for platforms, letter case does not matter.
         let lower = |codes: &BTreeSet<String>| -> BTreeSet<String> {
             codes.iter().map(|code| code.to_ascii_lowercase()).collect()
         };
@@ -239,20 +241,20 @@ impl Expectation {
         match (by_platform, by_codes) {
             (Some(platform), Some(codes)) if codes.0 > platform.0 => Some(codes),
             (Some(platform), _) => Some(platform),
-            // Product codes that are right say nothing of the platform.
+            // Right product codes say nothing about the platform.
             (None, Some((Difference::None, _))) => None,
             (None, codes) => codes,
         }
     }
 
-    /// The tag that says something that is no platform, if there is one: a typing error. It counts for nothing, but nobody
-    /// knows what was meant.
+    /// The tag that names something other than a platform, if there is one. It is a typing error and does not count,
+    /// but what was meant is unknown.
     pub fn mistyped(&self) -> Option<&Evidence> {
         let mut evidence = self.evidence.iter();
         evidence.find(|evidence| matches!(evidence.says, Says::NoPlatform(_)))
     }
 
-    /// Why it is not known which product codes a rule names, where that is in doubt.
+    /// Why it is unknown which product codes a rule names, if that is in doubt.
     pub(crate) fn product_codes_in_doubt(&self) -> Option<&str> {
         let mut evidence = self.evidence.iter();
         evidence.find_map(|evidence| match &evidence.says {
@@ -261,12 +263,16 @@ impl Expectation {
         })
     }
 
-    /// A statement, and an observed one that is no stronger and contradicts it.
+    /// A statement, and an observed statement of the same or a weaker source that contradicts it.
     ///
-    /// It does if it names another operating system. And so does the disk, or the instance whose root volume the image was
-    /// made of, if it accepts what the image is billed as (`actual`), and nothing of what is declared: EC2 and it are two
-    /// witnesses against one. What is not observed (the default) contradicts nobody. A disk that holds what the rule says
-    /// it may hold does not contradict the rule, or whoever names the same operating system as the rule.
+    /// An observed statement contradicts another one in two cases:
+    ///
+    /// - It names another operating system.
+    /// - It is that of the disk, or of the instance whose root volume the image was made of. It accepts what the image
+    ///   is billed as (`actual`), and nothing of what is declared. EC2 and it are then two witnesses against one.
+    ///
+    /// The default is not observed, so it contradicts nothing. A disk that holds what a rule says that it may hold does
+    /// not contradict that rule. Nor does it contradict a statement with the same operating system as the rule.
     pub fn contradiction(
         &self,
         actual: &Billing,
@@ -321,7 +327,8 @@ impl Expectation {
         })
     }
 
-    /// Whether an observed source confirms what is declared: it accepts that, and not what the image is billed as.
+    /// Whether an observed source confirms the declaration: it accepts what is declared, and not what the image is
+    /// billed as.
     pub(crate) fn is_confirmed(
         &self,
         actual: Option<&Billing>,
@@ -340,20 +347,20 @@ impl Expectation {
         })
     }
 
-    /// Whether a source stronger than this one spoke.
+    /// Whether a source stronger than this one names a platform.
     pub(crate) fn spoke_before(&self, source: Source) -> bool {
         self.decisive()
             .is_some_and(|decisive| decisive.source < source)
     }
 
-    /// Whether the source that decides is a declaration.
+    /// Whether the deciding source is a declaration.
     pub fn decided_by_declaration(&self) -> bool {
         self.decisive()
             .is_some_and(|decisive| decisive.source.standing() == Standing::Declared)
     }
 
-    /// What is stronger than the deciding statement and could not be asked. A source that makes
-    /// several statements makes the strongest first.
+    /// A failed query of a source that is stronger than the deciding statement. If a source makes several statements,
+    /// the strongest comes first.
     pub fn failed_stronger_source(&self) -> Option<&Evidence> {
         let by_codes = || self.product_codes().map(|(evidence, _)| evidence);
         let decisive = self.decisive().or_else(by_codes)?;
@@ -366,20 +373,20 @@ impl Expectation {
     }
 }
 
-/// What came of looking at something that a source needs.
+/// Result of looking at something that a source needs.
 #[derive(Clone, Debug)]
 pub(crate) enum Look<T> {
-    /// Nobody has looked yet.
+    /// It was not looked at yet.
     NotYet,
-    /// There is no such thing to look at: why.
+    /// There is no such thing to look at. The text says why.
     NotApplicable(String),
-    /// It could not be seen: why.
+    /// It could not be seen. The text says why.
     Failed(String),
     /// What was seen.
     Seen(T),
 }
 
-/// What declarations are about.
+/// What declarations are about: an image, its registration and its root snapshot.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) registration: &'a Registration,
@@ -387,16 +394,16 @@ pub(crate) struct Subject<'a> {
     pub(crate) snapshot: &'a Look<Snapshot>,
 }
 
-/// What people declared of an image: exemptions, tags, rules.
+/// What people declared about an image with exemptions, tags and rules.
 pub(crate) struct Declared {
     pub(crate) expectation: Expectation,
     /// Whether a look at the root snapshot could change it.
     pub(crate) needs_snapshot: bool,
-    /// The reasons of the rules that may exempt the image, where it is not known whether one does.
+    /// Reasons of the rules that may exempt the image, if it is unknown whether one does.
     pub(crate) open_exemptions: Vec<String>,
 }
 
-/// Gathers what is declared of an image, and the policy's default.
+/// Collects what is declared about an image, and the policy's default.
 pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     let exempt = rules::first(policy.exempt.iter(), subject);
     if let Some(rule) = exempt.rule {
@@ -410,7 +417,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
             open_exemptions: Vec::new(),
         };
     }
-    // A rule may name a platform, product codes, or both: of each kind the first that matches counts.
+    // A rule may name a platform, product codes, or both. Of each kind, the first rule that matches counts.
     let names_platform = |rule: &&Rule<Requirement>| rule.says.platforms.is_some();
     let names_codes = |rule: &&Rule<Requirement>| rule.says.product_codes.is_some();
     let expect = rules::first(policy.expect.iter().filter(names_platform), subject);
@@ -438,7 +445,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
     Declared {
         expectation: Expectation {
             open_exemption: open,
-            // A tag is stronger than any rule that names a platform, and no rule is than an exemption.
+            // A tag is stronger than any rule that names a platform. An exemption is stronger than everything else.
             identity_asked: exempt.asks_identity()
                 || codes.asks_identity()
                 || (expect.asks_identity() && !tagged),
@@ -581,7 +588,7 @@ mod tests {
         assert_eq!(says(Look::NotYet), Says::NotAsked);
     }
 
-    /// Each match key, whether it matches the image above.
+    /// Each match key, and whether it matches the image above.
     #[test]
     fn a_rule_matches_when_all_of_its_globs_do() {
         for (conditions, matches) in [
@@ -724,8 +731,7 @@ mod tests {
             assert!(matches!(says, Says::Failed(why) if why.starts_with("policy.toml:2 (")));
             assert_eq!(declared.expectation.identity_asked, identity);
 
-            // Another exemption that certainly matches, or a condition that certainly does not,
-            // leaves no doubt.
+            // Another exemption that certainly matches, or a condition that certainly does not, leaves no doubt.
             let certain = policy(&format!(
                 "[[exempt]]\n{condition}\nreason = 'r'\n[[exempt]]\nname = '*'\nreason = 's'"
             ));
@@ -756,7 +762,7 @@ mod tests {
     #[test]
     fn observed_sources_contradict_whatever_is_stronger_and_each_other() {
         let says = |platform: &str| Says::Platforms(Platforms::parse([platform]).unwrap());
-        // EC2 bills what nobody here names: it is no witness.
+        // No statement here names what the image is billed as, so EC2 is no witness.
         let bills = Billing {
             ha: true,
             ..Billing::PLAIN_LINUX

@@ -1,5 +1,5 @@
-//! Declarations by the rules of the policy. A rule matches, or does not, or nobody can say: who
-//! registered an image, and what its snapshot's description is, are not always known.
+//! Declarations by the rules of the policy. A rule matches, does not match, or cannot be evaluated. Who registered an
+//! image, and the description of its snapshot, are not always known.
 
 use super::{
     DISK_MAY_HOLD, Evidence, Look, OPEN_EXEMPTION, PRODUCT_CODES_IN_DOUBT, Says, Source, Subject,
@@ -7,11 +7,11 @@ use super::{
 use crate::event::RegisteredBy;
 use crate::policy::{Attribute, Condition, Matched, Requirement, Rule};
 
-/// What a list of rules says of an image.
+/// What a list of rules says about an image.
 pub(super) struct Outcome<'a, T> {
     /// The first rule that matches.
     pub(super) rule: Option<&'a Rule<T>>,
-    /// The rules before it that might.
+    /// The rules before it that might match.
     doubts: Vec<Doubt<'a, T>>,
 }
 
@@ -24,9 +24,9 @@ struct Doubt<'a, T> {
 enum Unknown {
     /// The event does not say who registered the image.
     Identity,
-    /// Nobody has looked at the root snapshot yet.
+    /// The root snapshot was not looked at yet.
     Snapshot,
-    /// The root snapshot could not be seen: why.
+    /// The root snapshot could not be seen. The text says why.
     SnapshotFailed(String),
 }
 
@@ -36,7 +36,7 @@ enum Matching {
     Unknown(Unknown),
 }
 
-/// Goes through the rules in order, up to the first that matches.
+/// Evaluates the rules in order, up to the first that matches.
 pub(super) fn first<'a, T>(
     rules: impl Iterator<Item = &'a Rule<T>>,
     subject: Subject<'_>,
@@ -57,7 +57,7 @@ pub(super) fn first<'a, T>(
     Outcome { rule: None, doubts }
 }
 
-/// The statement that it is not known whether a rule exempts the image; `None` if it is.
+/// The statement that it is unknown whether a rule exempts the image. `None` if it is known.
 pub(super) fn open_exemption(outcome: &Outcome<'_, String>) -> Option<Evidence> {
     Some(Evidence {
         source: Source::Policy,
@@ -66,8 +66,8 @@ pub(super) fn open_exemption(outcome: &Outcome<'_, String>) -> Option<Evidence> 
     })
 }
 
-/// The policy's statement on the platform. Which rule is the first that matches is not known while an earlier one
-/// is in doubt.
+/// The policy's statement about the platform. While an earlier rule is in doubt, it is unknown which rule is the first
+/// that matches.
 pub(super) fn platform(outcome: &Outcome<'_, Requirement>) -> Evidence {
     let named = outcome
         .rule
@@ -90,7 +90,7 @@ pub(super) fn platform(outcome: &Outcome<'_, Requirement>) -> Evidence {
     }
 }
 
-/// The policy's statement on product codes, if it makes one.
+/// The policy's statement about product codes, if it makes one.
 pub(super) fn product_codes(outcome: &Outcome<'_, Requirement>) -> Option<Evidence> {
     let (says, detail) = match outcome.open() {
         Some(why) => (Says::Failed(why), PRODUCT_CODES_IN_DOUBT.to_owned()),
@@ -108,7 +108,7 @@ pub(super) fn product_codes(outcome: &Outcome<'_, Requirement>) -> Option<Eviden
 }
 
 impl<T> Outcome<'_, T> {
-    /// Why it is not known which rule matches.
+    /// Why it is unknown which rule matches. `None` if it is known.
     pub(super) fn open(&self) -> Option<String> {
         let doubt = self.doubts.first()?;
         let why = match &doubt.why {
@@ -137,14 +137,14 @@ impl<T> Outcome<'_, T> {
     }
 }
 
-/// One condition that does not hold is enough, whatever is unknown besides.
+/// Evaluates conditions that must all hold. One that does not hold is enough, whatever else is unknown.
 fn matching(conditions: &[Condition], subject: Subject<'_>) -> Matching {
     let mut matching = Matching::Yes;
     for condition in conditions {
         match holds(condition, subject) {
             Matching::Yes => {}
             Matching::No => return Matching::No,
-            // What a look can settle comes first.
+            // A reason that another look can remove takes precedence.
             Matching::Unknown(why) => match matching {
                 Matching::Unknown(Unknown::Snapshot) => {}
                 _ => matching = Matching::Unknown(why),
@@ -163,7 +163,8 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
     let text = match &condition.on {
         Matched::Tag(key) => image.tags.get(key).map(String::as_str),
         Matched::SnapshotTag(key) => match snapshot {
-            // Tags of a snapshot that is shared with this account are its owner's, who may not speak for it.
+            // A snapshot that is shared with this account has its owner's tags, and its owner may not speak for this
+            // account.
             Look::Seen(seen) if seen.owner.as_deref() == Some(registration.account.as_str()) => {
                 seen.tags.get(key).map(String::as_str)
             }
@@ -209,7 +210,7 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
             }
         },
     };
-    // What is not there matches nothing, not even `*`.
+    // A missing value matches nothing, not even `*`.
     match text {
         Some(text) if condition.matches(text) => Matching::Yes,
         _ => Matching::No,

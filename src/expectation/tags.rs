@@ -1,4 +1,4 @@
-//! Declarations by the tag [`EXPECT_TAG`]: on the image, and on its root snapshot.
+//! Declarations with the tag [`EXPECT_TAG`], on the image and on its root snapshot.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
             let why = format!("EC2 does not say whose {} is", snapshot.id);
             says(Says::Failed(why), EXPECT_TAG)
         }
-        // A tag is a declaration only of people who may speak for the account.
+        // Only people who may speak for the account can declare something with a tag.
         Look::Seen(snapshot)
             if snapshot.owner.as_deref() != Some(subject.registration.account.as_str()) =>
         {
