@@ -1,6 +1,6 @@
-//! The policy file: what is asked, what may be discarded, what is told.
+//! The policy file: which sources are queried, what may be discarded, and which verdicts are reported.
 //!
-//! A policy is read whole or refused whole, with every fault that it has: nothing of it is guessed.
+//! A policy is accepted or refused as a whole, with all of its faults. Nothing in it is guessed.
 
 mod read;
 mod values;
@@ -14,18 +14,17 @@ pub use values::{
     Matched, Policy, Requirement, Rule,
 };
 
-/// The most bytes of a policy file: 256 KiB, which is more than a thousand rules.
+/// Largest size of a policy file, in bytes: 256 KiB, which is more than a thousand rules.
 pub const LARGEST_POLICY: usize = 256 * 1024;
 
-/// Everything that is wrong with a policy file, one fault a line: file, line, column, what stands
-/// there and what is accepted.
+/// All faults of a policy file, one per line. Each has file, line, column, the text found there, and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
     faults: Vec<String>,
 }
 
 impl PolicyError {
-    /// The faults, one at least.
+    /// The faults, at least one.
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
@@ -40,10 +39,10 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 impl Policy {
-    /// Reads a policy. `file` is its name for error messages.
+    /// Parses a policy. `file` is its name in error messages.
     ///
     /// # Errors
-    /// Every fault of the file; of one that is larger than [`LARGEST_POLICY`], that alone.
+    /// All faults of the file. If it is larger than [`LARGEST_POLICY`], only that fault.
     pub fn parse(file: &str, text: &str) -> Result<Policy, PolicyError> {
         if text.len() > LARGEST_POLICY {
             let fault = format!(
@@ -64,17 +63,8 @@ mod tests {
 
     use super::*;
     use crate::billing::ACCEPTED_PLATFORMS;
-    use crate::billing::Platforms;
-    use crate::policy::values::AlertOn;
-    use crate::policy::values::Asked;
-    use crate::policy::values::Attribute;
-    use crate::policy::values::Confirm;
-    use crate::policy::values::DiscardAction;
-    use crate::policy::values::DiscardFrom;
-    use crate::policy::values::HoldOrDiscard;
-    use std::collections::BTreeSet;
 
-    /// With the long lists of what is accepted left out.
+    /// Abbreviates the long lists of what is accepted.
     fn brief(faults: &str) -> String {
         let keys = "name, description, registered_by, invoked_by, account, region, architecture, snapshot_description, tag, snapshot_tag, product_code";
         faults
@@ -241,7 +231,7 @@ mod tests {
             faults(&text),
             "policy.toml: the policy has 1048593 bytes; accepted are at most 262144"
         );
-        // The longest that is read is refused for its key, which is cut.
+        // The longest key that is read is refused, and is cut in the error.
         let key = "k".repeat(LARGEST_POLICY - 20);
         let faults = faults(&format!("version = 1\n{key} = 1\n"));
         assert!(
@@ -387,7 +377,7 @@ mod tests {
         assert!(faults("version = \"1\"").contains("version = 1"));
     }
 
-    /// Ten policies that people write, and what each is told.
+    /// Policies with mistakes that people make, and what is reported for each.
     #[test]
     fn broken_policies_and_what_is_said_of_each() {
         let cases = [

@@ -1,4 +1,4 @@
-//! TOML → [`Policy`]: a walk over the file's values that gathers every fault, each with its place.
+//! TOML → [`Policy`]. Walks over the file's values and collects every fault, each with its place.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,7 +13,10 @@ use crate::escape::{escaped_key, shortened_line};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// Reads a policy, or tells all its faults in the order of the file.
+/// Reads a policy.
+///
+/// # Errors
+/// Its faults in the order of the file. Of more than 200 faults, the last line gives the number of the others.
 pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
@@ -34,8 +37,8 @@ pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
         .map(|fault| reader.position(fault.start).0)
         .collect();
     let policy = reader.policy(&root);
-    // What the parser made up for a broken value is no fault of its own; and after a table's
-    // broken header nobody knows which table the keys belong to.
+    // A fault in a value that the parser made up for a broken one does not count. After a broken table header, it is
+    // unknown which table the keys belong to. No other faults are then reported.
     let of_header = |fault: &Fault| {
         let line = reader.line(reader.position(fault.start).0).trim_start();
         line.starts_with('[')
@@ -65,17 +68,17 @@ pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
     Err(told)
 }
 
-/// So many faults are told: whoever has more has another kind of file.
+/// Largest number of faults to report. A file with more of them is no policy.
 const SHOWN: usize = 200;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fault {
-    /// Where in the file, in bytes.
+    /// Byte offset in the file.
     start: usize,
     what: String,
 }
 
-/// Walks over the file's values and gathers faults.
+/// Walks over the file's values and collects faults.
 struct Reader<'t> {
     file: &'t str,
     text: &'t str,
@@ -174,7 +177,7 @@ impl Reader<'_> {
         });
     }
 
-    /// Line and column of a byte, both counted from 1, columns in characters.
+    /// Line and column of a byte, both counted from 1. Columns are counted in characters.
     fn position(&self, byte: usize) -> (usize, usize) {
         let line = self.line_starts.partition_point(|start| *start <= byte);
         let start = line
@@ -189,7 +192,7 @@ impl Reader<'_> {
         format!("{}:{line}:{column}", self.file)
     }
 
-    /// The text of a line, counted from 1.
+    /// Text of a line, counted from 1.
     fn line(&self, number: usize) -> &str {
         let start = self.line_starts.get(number.saturating_sub(1)).copied();
         let rest = start.and_then(|start| self.text.get(start..));
@@ -223,7 +226,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Hands each known key of a table to `read`.
+    /// Passes each known key of a table to `read`.
     fn keys(
         &mut self,
         value: &Value<'_>,
@@ -317,7 +320,7 @@ impl Reader<'_> {
         Platforms::parse(texts).ok()
     }
 
-    /// Reads one key of what an `[[expect]]` rule says.
+    /// Reads one of the keys that say what an `[[expect]]` rule expects.
     fn expected(&mut self, key: &str, value: &Value<'_>, says: &mut Requirement) {
         match key {
             "platform" => says.platforms = self.platforms(value),
@@ -334,7 +337,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a list of product codes, or one alone.
+    /// Reads a list of product codes, or a single one.
     fn product_codes(&mut self, value: &Value<'_>) -> Option<Vec<String>> {
         let one = std::slice::from_ref(value);
         let list = value.get_ref().as_array();
@@ -363,7 +366,7 @@ impl Reader<'_> {
         codes
     }
 
-    /// Reads `[[expect]]` or `[[exempt]]`: rules with match keys, and keys that say what follows from them.
+    /// Reads `[[expect]]` or `[[exempt]]` rules. They have match keys, and keys that say what follows from a match.
     fn rules<T: Default>(
         &mut self,
         key: &Spanned<impl AsRef<str>>,
@@ -397,7 +400,7 @@ impl Reader<'_> {
                 }
             }
             let has = |keys: &[&str]| table.keys().any(|key| keys.contains(&key.get_ref().as_ref()));
-            // A slip of the key was told already; another rule's key (`region`) is none of `reason`.
+            // A misspelt key has been reported already. A match key such as `region` is not a misspelt `reason`.
             let slipped = |key: &str| {
                 match_keys().all(|other| other != key)
                     && nearest(key, kind.needs.iter().copied()).is_some()
@@ -478,7 +481,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the product codes one of which an image must have.
+    /// Reads the product codes of which an image must have one.
     fn has_product_code(&mut self, value: &Value<'_>) -> Option<Condition> {
         let codes = self.product_codes(value)?;
         if codes.is_empty() {
@@ -486,7 +489,7 @@ impl Reader<'_> {
             self.unaccepted(value, None, &accepted);
             return None;
         }
-        // The case of letters does not matter.
+        // Letter case does not matter.
         let globs = codes
             .iter()
             .filter_map(|code| Pattern::new(&code.to_ascii_lowercase()).ok());
@@ -515,7 +518,7 @@ impl Reader<'_> {
                 Some(why) => self.no_glob(value, None, &why),
             },
             Err(error) => {
-                // What people write who know other globs, or who mean the bracket itself.
+                // Suggestions for people who know other globs, or who mean the bracket itself.
                 let meant = [text.replace("**", "*"), text.replace('[', "[[]")];
                 let meant = meant.iter().find(|meant| Pattern::new(meant).is_ok());
                 let why = format!("its character {}: {}", error.pos + 1, error.msg);
@@ -525,7 +528,7 @@ impl Reader<'_> {
     }
 }
 
-/// Why a glob does not mean what its writer meant: an exemption that never matches is no exemption.
+/// Why a glob does not mean what its writer meant. An exemption that never matches would exempt nothing.
 fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
     let strange = [
         ("**", "one * is any text already"),
@@ -583,11 +586,11 @@ fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
 enum Part {
     /// `*`: any text.
     Any,
-    /// One character, and which it may be, out of ASCII; another one alone by itself.
+    /// One character: the ASCII characters that it may be, or a single literal character.
     One(Vec<char>),
 }
 
-/// The parts of a glob that is one.
+/// The parts of a valid glob.
 fn parts(text: &str) -> Vec<Part> {
     let ascii = || (' '..='~').collect::<Vec<char>>();
     let mut parts = Vec::new();
@@ -598,7 +601,7 @@ fn parts(text: &str) -> Vec<Part> {
             '?' => Part::One(ascii()),
             '[' => {
                 let left = rest.as_str();
-                // A bracket that comes first is one of the characters.
+                // A closing bracket in the first place is one of the characters.
                 let negated = left.starts_with('!');
                 let from = usize::from(negated);
                 let first = left.chars().nth(from).map_or(0, char::len_utf8);
@@ -608,7 +611,7 @@ fn parts(text: &str) -> Vec<Part> {
                     .get(inside.map_or(0, str::len) + 1..)
                     .unwrap_or_default()
                     .chars();
-                // The glob itself knows best what it means.
+                // The glob itself decides what it matches.
                 let set = Pattern::new(&format!("[{}]", inside.unwrap_or_default()));
                 let matches = |c: &char| set.as_ref().is_ok_and(|set| set.matches(&c.to_string()));
                 Part::One(ascii().into_iter().filter(matches).collect())
@@ -620,7 +623,7 @@ fn parts(text: &str) -> Vec<Part> {
     parts
 }
 
-/// Whether a glob can match a text of so many such characters.
+/// Whether a glob can match a text of such characters, with a length in this range.
 fn fits(parts: &[Part], length: std::ops::RangeInclusive<usize>, is: fn(char) -> bool) -> bool {
     let mut least = 0;
     let mut any = false;
@@ -638,7 +641,7 @@ fn fits(parts: &[Part], length: std::ops::RangeInclusive<usize>, is: fn(char) ->
     least <= *length.end() && (any || least >= *length.start())
 }
 
-/// Whether a glob can match a text that begins like this: `is` says which character may be at a place.
+/// Whether a glob can match a text whose first `length` characters fit. `is` says which character may be at a place.
 fn begins(parts: &[Part], length: usize, is: impl Fn(usize, char) -> bool) -> bool {
     for at in 0..length {
         match parts.get(at) {
@@ -654,19 +657,19 @@ fn begins_with(parts: &[Part], text: &str) -> bool {
     begins(parts, text.len(), |at, c| text.chars().nth(at) == Some(c))
 }
 
-/// `Name` of an image (EC2 API reference, "RegisterImage").
+/// Whether a character may be in the `Name` of an image (EC2 API reference, "RegisterImage").
 fn is_of_name(character: char) -> bool {
     character.is_ascii_alphanumeric() || " ()[]./-'@_".contains(character)
 }
 
-/// Whether a glob can match what names a caller: an ARN; without one a principal's id, or a service.
+/// Whether a glob can match the name of a caller. That is an ARN, or else a principal's id or a service.
 fn may_be_caller(parts: &[Part], text: &str) -> bool {
     let id = |_, c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
     begins_with(parts, "arn:") || begins(parts, 4, id) || text.contains(".amazonaws.")
 }
 
-/// Whether a glob can match what names a service: a host name, `AWS Internal`, `AWSService`, or the ARN of its role. The
-/// console is a person's tool, and never one.
+/// Whether a glob can match the name of a service: a host name, `AWS Internal`, `AWSService`, or the ARN of its role.
+/// The console is a person's tool, and never a service.
 fn may_be_service(parts: &[Part], glob: &Pattern) -> bool {
     glob.as_str() != crate::event::CONSOLE
         && (begins_with(parts, "AWS") || begins_with(parts, "arn:") || may_be_host(parts))
@@ -682,10 +685,10 @@ fn may_be_host(parts: &[Part]) -> bool {
     fits(parts, 3..=253, is) && parts.iter().any(dot)
 }
 
-/// `Architecture` of an image (EC2 API reference, "Image").
+/// Values of an image's `Architecture` (EC2 API reference, "Image").
 const ARCHITECTURES: [&str; 5] = ["i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"];
 
-/// The ranges within the brackets of a glob, from and to.
+/// The ranges within the brackets of a glob, each with its first and last character.
 fn glob_ranges(text: &str) -> impl Iterator<Item = (char, char)> {
     let brackets = text
         .split('[')
@@ -701,13 +704,13 @@ fn glob_ranges(text: &str) -> impl Iterator<Item = (char, char)> {
     })
 }
 
-/// What a kind of rule says of the images that it matches.
+/// What a kind of rule says about the images that it matches.
 struct RuleKind {
     /// The keys that say it.
     says: &'static [&'static str],
-    /// One of these must be there.
+    /// The keys of which at least one is required.
     needs: &'static [&'static str],
-    /// What that accepts.
+    /// What the required keys accept.
     accepts: &'static str,
 }
 
@@ -723,7 +726,7 @@ const EXEMPT: RuleKind = RuleKind {
     accepts: REASONS,
 };
 
-/// Why an image that an `[[expect]]` rule matches cannot be as the rule says.
+/// Why no image that an `[[expect]]` rule matches can satisfy the rule. `None` if one can.
 fn contradiction(conditions: &[Condition], says: &Requirement) -> Option<&'static str> {
     let codes = says.product_codes.as_ref()?;
     let by_code = |condition: &&Condition| condition.on == Matched::ProductCode;
@@ -742,7 +745,7 @@ fn contradiction(conditions: &[Condition], says: &Requirement) -> Option<&'stati
     None
 }
 
-/// Whether a text can be a product code of the AWS Marketplace. Recorded ones have 8 to 25 letters and digits.
+/// Whether a text can be a product code of the AWS Marketplace. Recorded codes have 8 to 25 letters and digits.
 pub(crate) fn is_product_code(text: &str) -> bool {
     (4..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
@@ -774,9 +777,9 @@ fn accepted_words<W: Word>() -> String {
     words.join(", ")
 }
 
-/// The candidate that `given` is likely to be a slip of.
+/// The candidate of which `given` is probably a misspelling.
 fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // No slip of any word is so long, and to compare takes as long as it is.
+    // No misspelt word is this long, and a comparison takes time in proportion to the length.
     if given.len() > 100 {
         return None;
     }

@@ -7,63 +7,64 @@ use glob::Pattern;
 
 use crate::billing::Platforms;
 
-/// The policy, parsed. Its default is the built-in policy.
+/// A parsed policy. Its default is the built-in policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// `defaults.expect`: what an image should bill of which nobody says anything.
+    /// `defaults.expect`: what an image is expected to be billed as if no other source names a platform.
     pub default_expect: Option<Platforms>,
-    /// `evidence.tags`.
+    /// `evidence.tags`: whether to read tags.
     pub ask_tags: bool,
-    /// `evidence.lineage`.
+    /// `evidence.lineage`: when to follow the lineage.
     pub lineage: Asked,
-    /// `evidence.disk`.
+    /// `evidence.disk`: when to read the disk.
     pub disk: Asked,
-    /// `evidence.disk_max_blocks`: how many blocks of 512 KiB are read of one disk at most.
+    /// `evidence.disk_max_blocks`: largest number of 512 KiB blocks to read of one disk.
     pub disk_max_blocks: u32,
-    /// `discard.action`.
+    /// `discard.action`: what a discard does.
     pub action: DiscardAction,
-    /// `discard.from`: whose word suffices for a discard.
+    /// `discard.from`: which kinds of source suffice for a discard.
     pub discard_from: BTreeSet<DiscardFrom>,
-    /// `discard.confirm`: whether what is declared must be confirmed by what is observed.
+    /// `discard.confirm`: whether an observed source must confirm what is declared.
     pub confirm: Confirm,
-    /// `discard.max_per_hour`.
+    /// `discard.max_per_hour`: largest number of discards in one hour (UTC).
     pub max_per_hour: u32,
     /// `discard.max_age_hours`: the age at which an image is too old to be discarded.
     pub max_age_hours: u32,
-    /// `discard.in_use`.
+    /// `discard.in_use`: whether references to the image hold a discard.
     pub in_use: HoldOrDiscard,
-    /// `discard.shared`.
+    /// `discard.shared`: whether sharing the image with others holds a discard.
     pub shared: HoldOrDiscard,
-    /// `discard.service_registered`.
+    /// `discard.service_registered`: whether it holds a discard that an AWS service registered the image.
     pub service_registered: HoldOrDiscard,
-    /// `alert.on`: the verdicts that are told.
+    /// `alert.on`: the verdicts to report.
     pub alert_on: BTreeSet<AlertOn>,
-    /// `alert.max_per_hour`: how many alerts that announce no discard are sent at once in one hour (UTC). The digest has
-    /// the others.
+    /// `alert.max_per_hour`: how many alerts that announce no discard are sent at once in one hour (UTC). The digest
+    /// has the others.
     pub alerts_per_hour: u32,
-    /// `[[expect]]`: what the images that a rule matches should be billed as. The first that matches counts.
+    /// `[[expect]]`: what the images that a rule matches are expected to be billed as. The first rule that matches
+    /// counts.
     pub expect: Vec<Rule<Requirement>>,
-    /// `[[exempt]]`: the images that are left alone, each with the reason.
+    /// `[[exempt]]`: the images to leave alone, each rule with the reason.
     pub exempt: Vec<Rule<String>>,
 }
 
-/// A rule: which images it means, and what it says of them.
+/// A rule: which images it matches, and what it says about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<T> {
-    /// All of these must hold; there is at least one.
+    /// All of these must hold. There is at least one.
     pub conditions: Vec<Condition>,
     /// What the rule says.
     pub says: T,
-    /// Where it stands, for people to find it: `policy.toml:12`.
+    /// Where the rule is, for people to find it: `policy.toml:12`.
     pub place: String,
 }
 
-/// What an `[[expect]]` rule says of the images that it matches: a platform, product codes or both.
+/// What an `[[expect]]` rule says about the images that it matches: a platform, product codes, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requirement {
     /// `platform`: any of these is right.
     pub platforms: Option<Platforms>,
-    /// `product_codes`: exactly these, or none at all.
+    /// `product_codes`: exactly these. An empty set means none at all.
     pub product_codes: Option<BTreeSet<String>>,
     /// `disk`: what the disk may hold although the platform is another one.
     pub disk: Option<Platforms>,
@@ -77,18 +78,18 @@ impl<T> fmt::Display for Rule<T> {
     }
 }
 
-/// One match key of a rule with its globs.
+/// A match key of a rule, with its globs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// What is looked at.
+    /// What is matched.
     pub on: Matched,
-    /// What it must look like, one of these. `*` stands for any text, slashes too, `?` for one character,
-    /// `[ab]` for one of these; upper and lower case differ.
+    /// Globs, one of which must match. `*` stands for any text including slashes, `?` for one character, `[ab]` for one
+    /// of these. Letter case matters, except for product codes.
     pub globs: Vec<Pattern>,
 }
 
 impl Condition {
-    /// Whether a text looks as it must.
+    /// Whether one of the globs matches a text.
     pub(crate) fn matches(&self, text: &str) -> bool {
         self.globs.iter().any(|glob| glob.matches(text))
     }
@@ -108,7 +109,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// What a condition looks at.
+/// What a condition matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Matched {
     /// An attribute of the image or of its registration.
@@ -117,7 +118,7 @@ pub enum Matched {
     Tag(String),
     /// The value of the root snapshot's tag with this key.
     SnapshotTag(String),
-    /// The image's product codes: one of them.
+    /// The image's product codes. One of them must match.
     ProductCode,
 }
 
@@ -145,7 +146,7 @@ impl Default for Policy {
     }
 }
 
-/// An enum whose variants are written as words in a policy file.
+/// Defines an enum whose variants are written as words in a policy file.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -181,13 +182,13 @@ words! {
 }
 
 words! {
-    /// When a source of evidence is asked.
+    /// When a source of evidence is queried.
     Asked {
-        /// Not at all.
+        /// Never.
         Never = "never",
-        /// When nothing stronger spoke, or a discard would follow.
+        /// If no stronger source names a platform, or a discard would follow.
         WhenNeeded = "when-needed",
-        /// Each time.
+        /// Always.
         Always = "always",
     }
 }
@@ -198,7 +199,7 @@ words! {
         Deregister = "deregister",
         /// `DisableImage`.
         Disable = "disable",
-        /// Nothing: the alert alone.
+        /// Nothing. People are only alerted.
         None = "none",
     }
 }
@@ -210,7 +211,7 @@ impl DiscardAction {
 }
 
 words! {
-    /// Whose word suffices for a discard.
+    /// A kind of source that suffices for a discard.
     DiscardFrom {
         /// A tag or a rule.
         Declared = "declared",
@@ -223,14 +224,14 @@ words! {
 words! {
     /// Whether something holds a discard.
     HoldOrDiscard {
-        /// It does.
+        /// It holds the discard.
         Hold = "hold",
-        /// It does not.
+        /// It does not hold the discard.
         Discard = "discard",
     }
 }
 words! {
-    /// A verdict that people are told of.
+    /// A verdict that is reported to people.
     AlertOn {
         /// `mismatch`.
         Mismatch = "mismatch",
@@ -242,15 +243,15 @@ words! {
 }
 
 words! {
-    /// What a rule can match by, besides tags.
+    /// What a rule can match, besides tags and product codes.
     Attribute {
         /// The image's name.
         Name = "name",
         /// The image's description.
         Description = "description",
-        /// Who registered it, as the event says: an ARN as a rule.
+        /// Who registered it according to the event, usually an ARN.
         RegisteredBy = "registered_by",
-        /// The AWS service that registered it on somebody's behalf (`drs.amazonaws.com`).
+        /// The AWS service that registered it on behalf of another caller (`drs.amazonaws.com`).
         InvokedBy = "invoked_by",
         /// The account in which it was registered.
         Account = "account",
@@ -264,7 +265,7 @@ words! {
 }
 
 impl Policy {
-    /// Whether a rule that names product codes may come to match by a tag that is yet to be set.
+    /// Whether a rule that names product codes may come to match because of a tag that is set later.
     pub(crate) fn names_product_codes_by_tag(&self) -> bool {
         let by_tag = |condition: &Condition| {
             matches!(condition.on, Matched::Tag(_) | Matched::SnapshotTag(_))
