@@ -1,16 +1,15 @@
 //! What an AMI is billed as: the meaning of EC2's two billing fields, platform details and usage operation.
 //!
-//! The canonical strings are those of the EC2 User Guide, "AMI billing information fields"; the guide calls
-//! its list "some of" the values. EC2's own answers and its other interfaces spell some of them differently:
-//! see [`OTHER_SPELLINGS`]. Parsing never guesses: an unknown value is [`Parsed::Unrecognised`], and an
-//! unknown value is never a mismatch.
+//! The canonical strings are those of the EC2 User Guide, "AMI billing information fields". The guide calls its list
+//! "some of" the values. EC2's own answers and its other interfaces spell some of them differently, see
+//! [`OTHER_SPELLINGS`]. Parsing never guesses. An unknown value is [`Parsed::Unrecognised`], and never a mismatch.
 
 use std::fmt;
 
 /// The operating system whose code is billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Os {
-    /// Linux that AWS does not license by itself; also Ubuntu Pro, which is Linux with a licence.
+    /// Linux that AWS does not license separately. Ubuntu Pro is also Linux, with a licence.
     Linux,
     /// Red Hat Enterprise Linux.
     RedHat,
@@ -20,14 +19,14 @@ pub enum Os {
     Windows,
 }
 
-/// Who supplies the licence of the operating system. The order is that of what is paid to AWS.
+/// Who supplies the licence of the operating system, ordered by what is paid to AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Licence {
     /// No licence is needed (plain Linux).
     None,
-    /// The customer brings it.
+    /// The customer brings the licence.
     Byol,
-    /// AWS includes it in the hourly price.
+    /// AWS includes the licence in the hourly price.
     Included,
 }
 
@@ -42,7 +41,7 @@ pub enum SqlEdition {
     Enterprise,
 }
 
-/// The parsed meaning of platform details or of a usage operation.
+/// Parsed meaning of platform details or of a usage operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Billing {
     /// The operating system.
@@ -55,14 +54,14 @@ pub struct Billing {
     pub ha: bool,
 }
 
-/// What became of a billing field of EC2.
+/// Result of parsing one of EC2's billing fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// The field is not there, or is empty.
+    /// The field is absent or empty.
     Absent,
-    /// Its meaning is known.
+    /// The meaning is known.
     Known(Billing),
-    /// It says something that this version does not know.
+    /// The field has a value that this version does not know.
     Unrecognised,
 }
 
@@ -178,14 +177,14 @@ const TABLE: [(&str, &str, Billing); 19] = {
     ]
 };
 
-/// Other spellings of platform details, with the canonical one. `tests/corpus/billing.toml` has recorded answers.
+/// Other spellings of platform details, each with the canonical one. `tests/corpus/billing.toml` has recorded answers.
 const OTHER_SPELLINGS: [(&str, &str); 13] = [
-    // DescribeImages, of AWS's own images. EC2's API model lists both spellings (filter `platform-details`).
+    // DescribeImages uses this for AWS's own images. EC2's API model lists both spellings (filter `platform-details`).
     (
         "Red Hat Enterprise Linux with High Availability",
         "Red Hat Enterprise Linux with HA",
     ),
-    // By analogy with it; no recorded answer is known.
+    // By analogy with it. No recorded answer is known.
     (
         "Red Hat Enterprise Linux with SQL Server Standard and High Availability",
         "Red Hat Enterprise Linux with SQL Server Standard and HA",
@@ -194,13 +193,13 @@ const OTHER_SPELLINGS: [(&str, &str); 13] = [
         "Red Hat Enterprise Linux with SQL Server Enterprise and High Availability",
         "Red Hat Enterprise Linux with SQL Server Enterprise and HA",
     ),
-    // DescribeImages and DescribeInstances.
+    // DescribeImages and DescribeInstances use this.
     ("Ubuntu Pro Linux", "Ubuntu Pro"),
-    // Reserved Instances, Spot prices and Capacity Reservations.
+    // Reserved Instances, Spot prices and Capacity Reservations use these.
     ("Linux with SQL Server Enterprise", "SQL Server Enterprise"),
     ("Linux with SQL Server Standard", "SQL Server Standard"),
     ("Linux with SQL Server Web", "SQL Server Web"),
-    // Capacity Reservations (EC2's API model, CapacityReservationInstancePlatform).
+    // Capacity Reservations use these (EC2's API model, CapacityReservationInstancePlatform).
     ("RHEL with HA", "Red Hat Enterprise Linux with HA"),
     (
         "RHEL with HA and SQL Server Standard",
@@ -224,12 +223,12 @@ const OTHER_SPELLINGS: [(&str, &str); 13] = [
     ),
 ];
 
-/// What Reserved Instances and Spot prices add to a platform in accounts that once had EC2-Classic.
+/// Suffix that Reserved Instances and Spot prices add to a platform in accounts that once had EC2-Classic.
 const OF_A_VPC: &str = " (Amazon VPC)";
 
 impl Billing {
-    /// Plain Linux: nothing of it is paid for beyond the instance. An image that lost its billing code
-    /// is billed as this.
+    /// Plain Linux, for which nothing is paid beyond the instance. An image that lost its billing code is billed as
+    /// this.
     pub const PLAIN_LINUX: Billing = Billing {
         os: Os::Linux,
         licence: Licence::None,
@@ -274,10 +273,10 @@ impl Billing {
         format!("RunInstances:{}", digits.collect::<String>())
     }
 
-    /// Reads the four characters of a usage operation: each is a set of bits in base 32.
+    /// Parses the four characters of a usage operation. Each is a set of bits in base 32.
     fn from_operation_code(code: &str) -> Option<Billing> {
         let mut digits = code.chars().map(|digit| {
-            // EC2 writes lower case; `to_digit` would also take what EC2 never writes.
+            // EC2 writes lower case. `to_digit` would also accept upper case, which EC2 never writes.
             (!digit.is_ascii_uppercase())
                 .then(|| digit.to_digit(32))
                 .flatten()
@@ -309,7 +308,7 @@ impl Billing {
             (add_on & 2 != 0, SqlEdition::Web),
             (base & 4 != 0, SqlEdition::Standard),
         ];
-        // Two operating systems or two editions at once mean nothing that we know of.
+        // Two operating systems or two editions at once have no known meaning.
         let mut systems = systems.iter().filter(|system| system.0);
         let (os, licence) = match (systems.next(), systems.next()) {
             (None, _) => (Os::Linux, Licence::None),
@@ -322,7 +321,7 @@ impl Billing {
             _ => return None,
         };
         let ha = ha == 1;
-        // The add-on is Red Hat's.
+        // Only Red Hat has this add-on.
         if ha && os != Os::RedHat {
             return None;
         }
@@ -334,9 +333,9 @@ impl Billing {
         })
     }
 
-    /// The billing that a registration asks for with these billing product codes (`bp-…`), all known ones
-    /// together, and the codes that are not known. No billing if no code is known, or if the known ones
-    /// have no known meaning together.
+    /// The billing that a registration requests with these billing product codes (`bp-…`), and the codes that are
+    /// unknown. The known codes count together. There is no billing if no code is known, or if the known ones have no
+    /// known meaning together.
     pub fn of_products<'a>(
         codes: impl IntoIterator<Item = &'a str>,
     ) -> (Option<Billing>, Vec<&'a str>) {
@@ -363,7 +362,7 @@ impl Billing {
         (billing, unknown)
     }
 
-    /// How much less or more than `expected` this billing is; see [`Difference`].
+    /// How this billing differs from `expected`. See [`Difference`].
     pub fn compared_with(&self, expected: &Billing) -> Difference {
         if self.os != expected.os {
             Difference::Wrong
@@ -380,7 +379,7 @@ impl Billing {
     }
 }
 
-/// Shown as the platform details, else as the usage operation.
+/// Shown as the platform details, otherwise as the usage operation.
 impl fmt::Display for Billing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.platform_details() {
@@ -390,20 +389,20 @@ impl fmt::Display for Billing {
     }
 }
 
-/// How an actual billing differs from an expected one, the mildest first.
+/// How an actual billing differs from an expected one, the mildest difference first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
-    /// It is what was expected.
+    /// The billing is the expected one.
     None,
-    /// The expected operating system, and something paid more.
+    /// The expected operating system, with something in addition that is paid for.
     Extra,
-    /// The expected operating system, but something paid that is expected is not billed.
+    /// The expected operating system, but something expected that is paid for is not billed.
     Missing,
     /// Another operating system.
     Wrong,
 }
 
-/// The meaning of platform details in any known spelling, trimmed and in any case.
+/// Meaning of platform details in any known spelling and any case. Surrounding spaces do not matter.
 fn known_details(details: &str) -> Option<Billing> {
     let details = details.trim();
     let details = details
@@ -422,8 +421,8 @@ fn known_details(details: &str) -> Option<Billing> {
         .map(|row| row.2)
 }
 
-/// Reads `PlatformDetails` as DescribeImages gives it, or the platform of Reserved Instances, Spot prices and
-/// Capacity Reservations.
+/// Parses `PlatformDetails` as DescribeImages gives it, or the platform of Reserved Instances, Spot prices and Capacity
+/// Reservations.
 pub fn parse_platform_details(details: Option<&str>) -> Parsed {
     match details {
         None | Some("") => Parsed::Absent,
@@ -431,7 +430,7 @@ pub fn parse_platform_details(details: Option<&str>) -> Parsed {
     }
 }
 
-/// Reads `UsageOperation` as DescribeImages gives it.
+/// Parses `UsageOperation` as DescribeImages gives it.
 pub fn parse_usage_operation(operation: Option<&str>) -> Parsed {
     match operation {
         None | Some("") => Parsed::Absent,
@@ -450,29 +449,29 @@ pub fn parse_usage_operation(operation: Option<&str>) -> Parsed {
 pub enum BilledAs {
     /// There are no platform details, and no usage operation that says more than plain Linux.
     Empty,
-    /// The two contradict each other, or there are no platform details beside an operation that says more than
-    /// plain Linux, or that is not known.
+    /// The two fields contradict each other. Or there are no platform details, and the usage operation is unknown or
+    /// says more than plain Linux.
     Contradiction,
-    /// The details are not known, and the operation does not help.
+    /// The platform details are unknown, and the usage operation does not help.
     Unrecognised,
-    /// Their meaning is known.
+    /// The meaning is known.
     Known {
         /// The meaning.
         billing: Billing,
-        /// Which of the two says it.
+        /// Which of the two fields it comes from.
         by: By,
     },
 }
 
-/// Which of EC2's two billing fields says what an image is billed as.
+/// Which of EC2's two billing fields determines what an image is billed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Both, and they agree.
     Both,
-    /// The platform details. The usage operation is absent or not known.
+    /// The platform details. The usage operation is absent or unknown.
     Details,
-    /// The usage operation. The platform details are not known: EC2 has spelled details differently before,
-    /// and the operation is the stable one of the two.
+    /// The usage operation. The platform details are unknown. EC2 has spelled details differently before, and the
+    /// operation is the more stable of the two.
     Operation,
 }
 
@@ -504,7 +503,8 @@ impl BilledAs {
     }
 }
 
-/// Values of EC2's billing fields that this version does not know: of platform details, of the usage operation.
+/// Values of EC2's billing fields that this version does not know: first the platform details, then the usage
+/// operation.
 pub fn unrecognised<'a>(details: Option<&'a str>, operation: Option<&'a str>) -> Vec<&'a str> {
     let is_unknown = |parsed| parsed == Parsed::Unrecognised;
     let details = details.filter(|_| is_unknown(parse_platform_details(details)));
@@ -512,20 +512,20 @@ pub fn unrecognised<'a>(details: Option<&'a str>, operation: Option<&'a str>) ->
     details.into_iter().chain(operation).collect()
 }
 
-/// One platform that an image may rightly be billed as, as people write it: an operating system code,
-/// platform details or a usage operation.
+/// A platform that an image may rightly be billed as. People write it as an operating system code, platform details or
+/// a usage operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Platform {
     /// Exactly this billing.
     Exactly(Billing),
-    /// Exactly this billing, and a product code of the AWS Marketplace that bills the rest: SUSE Linux Enterprise
-    /// Server for SAP is billed as plain Linux and by its product code.
+    /// Exactly this billing, and an AWS Marketplace product code that bills the rest. SUSE Linux Enterprise Server for
+    /// SAP is billed as plain Linux and by its product code.
     WithProductCode(Billing),
     /// Any billing with a SQL Server edition, on any operating system (the code `SQL`).
     AnySqlServer,
 }
 
-/// The operating system codes that name one billing, with the platform details that they accept.
+/// The operating system codes that name one billing, each with the platform details that it stands for.
 const CODES: [(&str, &str); 8] = [
     ("Linux", "Linux/UNIX"),
     ("Windows", "Windows"),
@@ -538,15 +538,15 @@ const CODES: [(&str, &str); 8] = [
 ];
 const SQL: &str = "SQL";
 const LINUX_WITH_PRODUCT_CODE: &str = "Linux with a product code";
-/// What stands behind a platform that has a product code beside it.
+/// Suffix of a platform that has a product code as well.
 const WITH_PRODUCT_CODE: &str = " with a product code";
 
-/// What can be written for a platform, for error messages.
+/// What is accepted as a platform, for error messages.
 pub const ACCEPTED_PLATFORMS: &str = "Linux, Windows, WindowsByol, RedHat, RedHatHa, RedHatByol, SUSE, UbuntuPro, SQL, \
      platform details (Windows with SQL Server Standard), a usage operation (RunInstances:0010), \
      Linux with a product code";
 
-/// The suggestion for a text that is not a platform: a code, or canonical platform details.
+/// Suggestion for a text that is not a platform: a code, or canonical platform details.
 pub fn platform_meant_by(text: &str) -> Option<&'static str> {
     let text = text.trim().to_ascii_lowercase();
     let slip_of = nearest_platform(&text);
@@ -556,9 +556,9 @@ pub fn platform_meant_by(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The code or the platform details that a text, in lower case, is probably a slip of, and how many letters differ.
+/// The code or platform details of which a text in lower case is probably a misspelling, and how many letters differ.
 fn nearest_platform(text: &str) -> Option<(usize, &'static str)> {
-    // Longer than anything that it could be a slip of: not worth a comparison.
+    // Longer than anything of which it could be a misspelling, so not worth a comparison.
     if text.len() > 80 {
         return None;
     }
@@ -574,9 +574,9 @@ fn nearest_platform(text: &str) -> Option<(usize, &'static str)> {
         .min_by_key(|(distance, _)| *distance)
 }
 
-/// The platform that a text, in lower case, speaks of: the name of a product or of an image, as in the console
-/// (`Windows_Server-2022-English-Full-SQL_2022_Standard-…`, `RHEL-9.4_HVM`), or a usage operation of a bill
-/// (`RunInstances:0010:SV006`).
+/// The platform that a text in lower case mentions. It may be the name of a product or an image, as in the console
+/// (`Windows_Server-2022-English-Full-SQL_2022_Standard-…`, `RHEL-9.4_HVM`). It may also be a usage operation from a
+/// bill (`RunInstances:0010:SV006`).
 fn platform_by_words(text: &str) -> Option<&'static str> {
     if let Some((_, rest)) = text.split_once("runinstances:") {
         let billing = Billing::from_operation_code(rest.get(..4)?)?;
@@ -592,7 +592,7 @@ fn platform_by_words(text: &str) -> Option<&'static str> {
         })
     };
     let byol = has(&["byol", "byos", "cloud access", "access2"]);
-    // It has no billing code: see `Platform::WithProductCode`.
+    // It has no billing code, see `Platform::WithProductCode`.
     let by_product_code = has(&["product code"]) || (has(&["suse", "sles"]) && has(&["sap"]));
     if by_product_code && !byol {
         return Some(LINUX_WITH_PRODUCT_CODE);
@@ -626,7 +626,8 @@ fn platform_by_words(text: &str) -> Option<&'static str> {
     // Express and Developer are not billed.
     let sql = match has(&["sql", "mssql"]) && !has(&["express", "developer"]) {
         true => {
-            // Behind it: `Red Hat Enterprise Linux with SQL Server Standard` is not of the Enterprise edition.
+            // The edition comes after the product. `Red Hat Enterprise Linux with SQL Server Standard` is not of the
+            // Enterprise edition.
             let behind = words
                 .iter()
                 .skip_while(|word| !["sql", "mssql"].contains(word));
@@ -669,12 +670,12 @@ const LINUX_NAMES: &[&str] = &[
     "ubuntu",
 ];
 
-/// Billing product codes with the usage operation that each stands for: the last byte numbers the bit of the
-/// operation. No AWS document lists them. Unless noted, each of these is found with the same meaning in two
-/// independent public sources, and the bits agree with the documented operations.
+/// Billing product codes, each with the usage operation that it stands for. The last byte of a code is the number of
+/// the bit in the operation. No AWS document lists the codes. Unless noted, two independent public sources agree on
+/// each code, and the bits agree with the documented operations.
 const BILLING_PRODUCTS: [(&str, &str); 11] = [
     ("bp-6ba54002", "0002"),
-    // An older code for Windows, in one public list.
+    // An older code for Windows, from a single public list.
     ("bp-68a54001", "0002"),
     ("bp-6aa54003", "0004"),
     ("bp-6ca54005", "000g"),
@@ -683,9 +684,9 @@ const BILLING_PRODUCTS: [(&str, &str); 11] = [
     ("bp-62a5400b", "0100"),
     ("bp-65a5400c", "0200"),
     ("bp-67a5400e", "0800"),
-    // In one public list.
+    // From a single public list.
     ("bp-66a5400f", "0g00"),
-    // Red Hat's high availability add-on: its images have it and Red Hat's own code.
+    // Red Hat's high availability add-on. Its images have this code and Red Hat's own code.
     ("bp-79a54010", "1000"),
 ];
 
@@ -695,8 +696,8 @@ impl Platform {
         CODES.iter().map(|row| row.0).chain([SQL])
     }
 
-    /// Reads a code, platform details or a usage operation, in any case, with or without
-    /// ` with a product code` behind it. `None` if it is none of these.
+    /// Parses a code, platform details or a usage operation, in any case, with or without ` with a product code` behind
+    /// it. `None` if the text is none of these.
     pub fn parse(text: &str) -> Option<Platform> {
         let text = text.trim().to_ascii_lowercase();
         if let Some(billed) = text.strip_suffix(WITH_PRODUCT_CODE) {
@@ -723,7 +724,7 @@ impl Platform {
         Billing::from_operation_code(code).map(Platform::Exactly)
     }
 
-    /// The code, else the platform details, if this is exactly one billing that has them.
+    /// The code, otherwise the platform details, if this is exactly one billing that has them.
     fn written(&self) -> Option<&'static str> {
         let Platform::Exactly(billing) = self else {
             return None;
@@ -733,8 +734,7 @@ impl Platform {
         Some(code.map_or(details, |(code, _)| code))
     }
 
-    /// How an actual billing differs from this platform. `product_code`: whether there is a product code
-    /// beside it.
+    /// How an actual billing differs from this platform. `product_code` says whether the image has a product code.
     pub fn difference(&self, actual: &Billing, product_code: bool) -> Difference {
         match self {
             Platform::Exactly(expected) => actual.compared_with(expected),
@@ -766,7 +766,7 @@ impl Platform {
     }
 }
 
-/// Shown as the code where there is one, else as platform details or usage operation.
+/// Shown as the code if there is one, otherwise as platform details or usage operation.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, self.written()) {
@@ -780,7 +780,7 @@ impl fmt::Display for Platform {
     }
 }
 
-/// The platforms that an image may rightly be billed as: at least one, any of them is right.
+/// The platforms that an image may rightly be billed as. There is at least one, and any of them is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platforms(Vec<Platform>);
 
@@ -791,10 +791,10 @@ impl From<Billing> for Platforms {
 }
 
 impl Platforms {
-    /// Reads texts each of which is one platform.
+    /// Parses texts, each of which is one platform.
     ///
     /// # Errors
-    /// The first text that is none; an empty text if there are no texts.
+    /// The first text that is not a platform. An empty text if there are no texts.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Platforms, &'a str> {
         let platforms = texts
             .into_iter()
@@ -806,20 +806,20 @@ impl Platforms {
         Ok(Platforms(platforms))
     }
 
-    /// These platforms; `None` if there are none.
+    /// These platforms. `None` if there are none.
     pub(crate) fn any_of(platforms: impl IntoIterator<Item = Platform>) -> Option<Platforms> {
         let platforms: Vec<Platform> = platforms.into_iter().collect();
         (!platforms.is_empty()).then_some(Platforms(platforms))
     }
 
-    /// This billing with either licence, included or the customer's own, as far as EC2 has platform details for
-    /// it. License Manager converts one into the other, so neither a disk nor another image tells which is right.
-    /// (License Manager User Guide, "Eligible license types".)
+    /// This billing with either licence, included or the customer's own, as far as EC2 has platform details for it.
+    /// License Manager converts one into the other, so neither a disk nor another image shows which is right. (License
+    /// Manager User Guide, "Eligible license types".)
     pub(crate) fn with_either_licence(billing: Billing) -> Platforms {
         Platforms::from(billing).or_with_either_licence()
     }
 
-    /// These, each with either licence: see [`Platforms::with_either_licence`].
+    /// These platforms, each with either licence. See [`Platforms::with_either_licence`].
     pub(crate) fn or_with_either_licence(self) -> Platforms {
         let mut both = self.clone();
         for platform in self.0 {
@@ -839,8 +839,8 @@ impl Platforms {
         both
     }
 
-    /// This billing, or one that has all that it has, and more: of the same operating system, or of any if it names
-    /// none, as SQL Server's edition alone does not.
+    /// This billing, or one that has all that it has, and more. The operating system is the same. It may be any if the
+    /// billing names none, such as that of a SQL Server edition alone.
     pub(crate) fn at_least(billing: Billing) -> Platforms {
         let any_system = (billing.os, billing.licence) == (Os::Linux, Licence::None);
         let more = TABLE.iter().map(|row| row.2);
@@ -853,7 +853,7 @@ impl Platforms {
         })
     }
 
-    /// These, and another one that is right as well.
+    /// These platforms, and another one that is right as well.
     pub(crate) fn or(mut self, platform: Platform) -> Platforms {
         if !self.0.contains(&platform) {
             self.0.push(platform);
@@ -861,31 +861,31 @@ impl Platforms {
         self
     }
 
-    /// Whether plain Linux, and nothing else, is right.
+    /// Whether plain Linux is the only right platform.
     pub(crate) fn is_plain_linux(&self) -> bool {
         let plain = Platform::Exactly(Billing::PLAIN_LINUX);
         self.0.iter().all(|platform| *platform == plain)
     }
 
-    /// How an actual billing differs from the platform that it is nearest to. `product_code`: whether there is a
-    /// product code beside it.
+    /// How an actual billing differs from the nearest of these platforms. `product_code` says whether the image has a
+    /// product code.
     pub fn difference(&self, actual: &Billing, product_code: bool) -> Difference {
         self.0
             .iter()
             .map(|platform| platform.difference(actual, product_code))
             .min()
-            // There is no empty list; if there were, it would not know.
+            // The list is never empty. If it were, no difference could be determined.
             .unwrap_or(Difference::None)
     }
 
-    /// Whether all that this billing lacks may be its licence or a product code: one of the platforms has the same
+    /// Whether this billing may lack nothing but its licence or a product code. One of the platforms then has the same
     /// operating system, SQL Server edition and add-on.
     pub(crate) fn lack_only_a_licence(&self, actual: &Billing) -> bool {
         self.0.iter().any(|platform| match platform {
             Platform::WithProductCode(billing) => billing == actual,
             Platform::Exactly(billing) if actual.licence == Licence::Byol => {
-                // Of the customer's own licences AWS knows neither SQL Server nor add-ons: License Manager converts
-                // Windows with SQL Server into Windows BYOL.
+                // For a customer's own licence, AWS distinguishes neither SQL Server nor add-ons. License Manager
+                // converts Windows with SQL Server into Windows BYOL.
                 billing.os == actual.os
             }
             Platform::Exactly(billing) => {
@@ -899,36 +899,36 @@ impl Platforms {
         })
     }
 
-    /// Whether each of these is Windows.
+    /// Whether each of these platforms is Windows.
     pub(crate) fn are_windows(&self) -> bool {
         let mut platforms = self.0.iter();
         platforms.all(|platform| platform.billing().is_some_and(|it| it.os == Os::Windows))
     }
 
-    /// Whether the first of these is exactly this billing.
+    /// Whether the first of these platforms is exactly this billing.
     pub(crate) fn names_first(&self, billing: &Billing) -> bool {
         self.0.first() == Some(&Platform::Exactly(*billing))
     }
 
-    /// Whether each of these needs a product code.
+    /// Whether each of these platforms needs a product code.
     pub(crate) fn need_product_code(&self) -> bool {
         let mut platforms = self.0.iter();
         platforms.all(|platform| matches!(platform, Platform::WithProductCode(_)))
     }
 
-    /// Whether all that this billing lacks is a product code.
+    /// Whether this billing lacks nothing but a product code.
     pub(crate) fn lack_only_a_product_code(&self, actual: &Billing) -> bool {
         self.0.contains(&Platform::WithProductCode(*actual))
     }
 
-    /// Whether some platform of both may be the same operating system.
+    /// Whether a platform of each list may be the same operating system.
     pub fn share_os(&self, others: &Platforms) -> bool {
         self.0
             .iter()
             .any(|one| others.0.iter().any(|other| one.shares_os(other)))
     }
 
-    /// Whether an image may be billed as some platform of both. `product_code`: whether it has a product code.
+    /// Whether an image may be billed as a platform of both lists. `product_code` says whether it has a product code.
     pub(crate) fn share_a_platform(&self, others: &Platforms, product_code: bool) -> bool {
         let shared = |one: &Platform, other: &Platform| match (one.billing(), other.billing()) {
             (Some(billing), Some(same)) => billing == same && (one == other || product_code),
@@ -973,7 +973,7 @@ mod tests {
                 Some("RunInstances:0002"),
                 &[],
             ),
-            // Red Hat's add-on beside Red Hat's code, and alone
+            // Red Hat's add-on with Red Hat's code, and alone
             (
                 &["bp-79a54010", "bp-6fa54006"],
                 Some("RunInstances:1010"),
@@ -984,7 +984,7 @@ mod tests {
             (&["bp-68a54001"], Some("RunInstances:0002"), &[]),
             // two operating systems at once
             (&["bp-6ba54002", "bp-6fa54006"], None, &[]),
-            // a code that is not known says nothing, and does not silence those beside it
+            // an unknown code has no meaning, and does not invalidate the other codes
             (
                 &["bp-6ba54002", "bp-12345678"],
                 Some("RunInstances:0002"),
@@ -1078,7 +1078,7 @@ mod tests {
         }
     }
 
-    /// The right values are those of EC2's documents and of recorded answers: see `OTHER_SPELLINGS`.
+    /// The right values are from EC2's documents and from recorded answers, see `OTHER_SPELLINGS`.
     #[test]
     fn every_known_spelling_of_platform_details_parses_and_prints_as_the_canonical_one() {
         for (spelled, canonical) in [
@@ -1165,7 +1165,7 @@ mod tests {
             ("Red Hat Enterprise Linux", "RedHat or RedHatByol"),
             ("Red Hat BYOL Linux", "RedHatByol or RedHat"),
             ("RHEL with HA", "RedHatHa"),
-            // what has no words at EC2 is left out
+            // a billing for which EC2 has no platform details is left out
             ("Windows with SQL Server Web", "Windows with SQL Server Web"),
             ("SUSE Linux", "SUSE"),
             ("Ubuntu Pro", "UbuntuPro"),
@@ -1230,7 +1230,7 @@ mod tests {
             "RunInstances:0104", // two SQL Server editions at once
             "RunInstances:1002", // Red Hat's add-on on Windows
             "RunInstances:000G",
-            // of bills and price lists
+            // from bills and price lists
             "RunInstances:0010:SV006",
             "RunInstances:0002:box",
             "RunInstances:CB",
@@ -1272,7 +1272,7 @@ mod tests {
                         let operation = format!("RunInstances:{a}{b}{c}{d}");
                         if let Parsed::Known(billing) = parse_usage_operation(Some(&operation)) {
                             known += 1;
-                            // `0000` is how one may write plain Linux; EC2 leaves it out.
+                            // `0000` is accepted for plain Linux. EC2 leaves it out.
                             let printed = if operation.ends_with("0000") {
                                 "RunInstances"
                             } else {

@@ -1,5 +1,5 @@
-//! The plan: [`plan`] decides, in the light of every interlock, whether there is to be a discard.
-//! How it is carried out is in `procedure`.
+//! The plan: [`plan`] checks every interlock, and decides whether there is to be a discard. `guard::discard` carries it
+//! out.
 
 mod interlock;
 
@@ -16,86 +16,87 @@ use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard,
 use crate::verdict::{Mismatch, Verdict};
 pub use interlock::Interlock;
 
-/// An image that was registered less than this before another one of the same snapshot was discarded counts
-/// as registered afterwards: EC2 gives whole seconds, and by another clock.
+/// Tolerance for clocks that differ. An image counts as registered after the discard of another image of the same
+/// snapshot even if it was registered up to this much before. EC2 gives whole seconds, and by another clock.
 pub(crate) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(1);
 
-/// An image whose creation time is later than that of its registration's event by this much has a time that is wrong.
+/// How much later an image's creation time may be than its registration event. If it is later still, one of the times
+/// is wrong.
 const CREATED_AFTER_EVENT: TimeDelta = TimeDelta::hours(1);
 
-/// What is done about an image.
+/// What to do about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Nothing.
     None,
-    /// People are told.
+    /// Alert people.
     Alert,
-    /// A discard was due, interlocks stopped it; people are told.
+    /// A discard was due, but interlocks held it. People are alerted if the policy reports mismatches.
     Hold,
-    /// The image is deregistered.
+    /// Deregister the image.
     Deregister,
-    /// The image is disabled.
+    /// Disable the image.
     Disable,
 }
 
 impl Action {
-    /// Whether the action takes the image away.
+    /// Whether the action deregisters or disables the image.
     pub fn is_discard(&self) -> bool {
         matches!(self, Action::Deregister | Action::Disable)
     }
 }
 
-/// Everything that [`plan`] looks at besides verdict and policy.
+/// Everything on which [`plan`] depends, besides verdict and policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
     /// Whether the guard discards at all.
     pub mode: Mode,
-    /// The time.
+    /// The current time.
     pub now: DateTime<Utc>,
     /// The registration.
     pub registration: &'a Registration,
-    /// What EC2 says of the image.
+    /// What EC2 says about the image.
     pub observation: &'a Observation,
-    /// What it should bill.
+    /// What the image is expected to be billed as.
     pub expectation: &'a Expectation,
-    /// What is around it: looked up if a discard is due. A discard that nobody looked around for is held.
+    /// Results of the safety checks, which are made if a discard is due. A discard without them is held.
     pub surroundings: Option<&'a Surroundings>,
-    /// What the ledger knows of it; `None` if the ledger could not be reached.
+    /// What the ledger knows about the image. `None` if the ledger could not be reached.
     pub past: Option<&'a History>,
 }
 
-/// What is remembered of an image.
+/// What the ledger knows about earlier discards of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// Whether a discard of it was carried out, or may have been.
     pub attempted: bool,
-    /// Whether one was ever begun: no image is marked before.
+    /// Whether a discard of it was ever begun. No image is marked before that.
     pub begun: bool,
-    /// What of this cannot be read, and why, if anything.
+    /// What of this cannot be read, and why. `None` if all of it can be read.
     pub unreadable: Option<String>,
 }
 
-/// What is around an image that is due for a discard.
+/// Results of the safety checks for an image that is due for a discard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The ARNs of what refers to the image, or why they are not known.
+    /// ARNs of what refers to the image, or why they are unknown.
     pub references: Result<Vec<String>, String>,
-    /// How many confirmed subscriptions the alert topic has, or why that is not known.
+    /// Number of confirmed subscriptions of the alert topic, or why it is unknown.
     pub listeners: Result<u64, String>,
     /// Why the Recycle Bin may not keep the image once it is deregistered, as a sentence.
     pub way_back: Result<(), String>,
-    /// When the first image was discarded that was registered from the same snapshot (or bundle), or why
-    /// that is not known.
+    /// When the first image that was registered from the same snapshot (or bundle) was discarded, or why that is
+    /// unknown.
     pub discarded_sibling: Result<Option<DateTime<Utc>>, String>,
-    /// Which interlocks hold for want of an answer that may come the next time.
+    /// Interlocks that hold only because an answer is missing that may arrive on a retry.
     pub may_pass: Vec<Interlock>,
-    /// Who may launch instances from the image, each as ModifyImageAttribute takes it, or why that is not known.
+    /// Launch permissions of the image, each in the form that ModifyImageAttribute accepts, or why they are unknown.
     pub launch_permissions: Result<Vec<serde_json::Value>, String>,
 }
 
 impl Surroundings {
-    /// Nothing that holds a discard.
+    /// Results that hold no discard.
     pub fn clear() -> Surroundings {
         Surroundings {
             references: Ok(Vec::new()),
@@ -107,7 +108,8 @@ impl Surroundings {
         }
     }
 
-    /// Whom the image is shared with, its own account apart: account ids, ARNs of organisations and their units, `all`.
+    /// Whom the image is shared with, apart from its own account. The names are account ids, ARNs of organisations and
+    /// their units, or `all`.
     pub fn shared_with(&self, account: &str) -> Vec<&str> {
         let permissions = self.launch_permissions.iter().flatten();
         let named = permissions.filter_map(|permission| permission.as_object()?.values().next());
@@ -116,23 +118,23 @@ impl Surroundings {
     }
 }
 
-/// What is to be done.
+/// What to do about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The action.
     pub action: Action,
-    /// Whether people are told. A discard always tells.
+    /// Whether to alert people. A discard always alerts.
     pub tell: bool,
-    /// Why a discard that is due is held.
+    /// Interlocks that hold a discard that is due.
     pub held_by: Vec<Interlock>,
 }
 
-/// Chooses what to do about a verdict. Pure. A discard comes from nothing but a mismatch of the
-/// kinds empty, missing and wrong, and only if no interlock holds.
+/// Chooses what to do about a verdict. Pure. A discard follows only from a mismatch of the kinds empty, missing and
+/// wrong, and only if no interlock holds it.
 pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy) -> Plan {
     let mistyped = circumstances.expectation.mistyped().is_some();
     let tell = match verdict {
-        // A typing error is never quieter than no tag.
+        // A mistyped tag must not lead to fewer alerts than no tag.
         Verdict::Verified | Verdict::Mismatch(_) | Verdict::Conflict | Verdict::Unverifiable
             if mistyped =>
         {
@@ -163,7 +165,7 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
         _ if !held_by.is_empty() => Action::Hold,
         DiscardAction::Deregister => Action::Deregister,
         DiscardAction::Disable => Action::Disable,
-        // `action-none` is an interlock: see below.
+        // `action-none` is an interlock, see below.
         DiscardAction::None => Action::Hold,
     };
     Plan {
@@ -173,7 +175,7 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
     }
 }
 
-/// Every reason not to discard that shows before anything is done, all at once.
+/// Every reason not to discard that is known before anything is changed.
 fn interlocks(
     kind: Mismatch,
     image: &Image,
@@ -200,7 +202,7 @@ fn interlocks(
             Some(created) => discarded - created < CLOCKS_DIFFER,
             None => true,
         });
-    // The ledger knows of every discard before its image is marked, unless it lost its memory.
+    // The ledger knows of every discard before its image is marked, unless it lost its data.
     let marked = is_marked(image);
     let brought_back = past.is_some_and(|past| past.attempted || (marked && !past.begun));
     let readable = past.is_some_and(|past| past.unreadable.is_none());
@@ -212,10 +214,10 @@ fn interlocks(
     };
     let tag = |key: &str| image.tags.contains_key(key);
     let too_old = match image.created {
-        // Nor can anybody if a clock is wrong.
+        // If a clock is wrong, the age is not reliable.
         Some(_) if wrong_clock(*now, registration, image).is_some() => true,
         Some(created) => *now - created > TimeDelta::hours(policy.max_age_hours.into()),
-        // Of an age that is not known, nobody can say that it is young enough.
+        // An image of unknown age may be too old.
         None => true,
     };
     let asks_for_services = policy.service_registered == HoldOrDiscard::Hold;
@@ -235,7 +237,8 @@ fn interlocks(
             Interlock::SourceFailed,
             expectation.failed_stronger_source().is_some()
                 || expectation.open_exemption
-                // A weaker observed source may yet contradict what decides. An empty field needs no source.
+                // A weaker observed source may still contradict the deciding one. An image without platform details
+                // needs no source.
                 || (kind != Mismatch::Empty && (expectation.may_pass || expectation.is_late)),
         ),
         (
@@ -275,7 +278,7 @@ fn interlocks(
         ),
         (
             Interlock::NoWayBack,
-            // A disabled image is enabled again; no Recycle Bin has a part in that.
+            // A disabled image can be enabled again without the Recycle Bin.
             policy.action != DiscardAction::Disable && !restorable,
         ),
         (Interlock::Protected, image.is_protected()),
@@ -300,8 +303,8 @@ fn interlocks(
     .collect()
 }
 
-/// Why the age of an image is not known, although EC2 says when it was created: times that contradict each other, and so
-/// a clock that is wrong. `now`: by this function's clock.
+/// Why the age of an image is unknown although EC2 says when it was created. The times contradict each other, so a
+/// clock is wrong. `now` is the time of this function's clock. `None` if the times agree.
 pub(crate) fn wrong_clock(
     now: DateTime<Utc>,
     registration: &Registration,
@@ -331,7 +334,7 @@ pub(crate) fn wrong_clock(
     }
 }
 
-/// Whether what decides is not declared, or something observed confirms it. Product codes nothing does.
+/// Whether what decides is not declared, or an observed source confirms it. No source confirms product codes.
 fn is_confirmed(expectation: &Expectation, image: &Image) -> bool {
     let actual = image.billed_as().billing();
     let compared = actual.and_then(|actual| expectation.difference(&actual, &image.product_codes));
@@ -345,7 +348,7 @@ fn is_confirmed(expectation: &Expectation, image: &Image) -> bool {
     }
 }
 
-/// Whether the word of the source that decides suffices for a discard.
+/// Whether the deciding source suffices for a discard.
 fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &Policy) -> bool {
     let Some(actual) = image.billed_as().billing() else {
         return false;
@@ -362,10 +365,10 @@ fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &P
         (Standing::Default, _) => return false,
     };
     let observed = decisive.source.standing() == Standing::Observed;
-    // What the guard only observed may discard an image that is billed for too little, never one that is billed for
-    // something else that is paid for. And it proves neither who supplies a licence nor that a product code is due.
+    // Observation alone may discard an image that is billed for too little. It never discards one that is billed for
+    // something else that is paid for. It also proves neither who supplies a licence nor that a product code is due.
     let bills_less = kind == Mismatch::Missing || actual == Billing::PLAIN_LINUX;
-    // A Linux that has a product code may be billed by that.
+    // A Linux image with a product code may be billed by that code.
     let sold = actual == Billing::PLAIN_LINUX && !image.product_codes.is_empty();
     let in_doubt = match &decisive.says {
         Says::Platforms(platforms) => {
@@ -376,7 +379,8 @@ fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &P
     policy.discard_from.contains(&asked_for) && (!observed || (bills_less && !in_doubt))
 }
 
-/// The AWS service that registered an image, by the event or by the image's own signs, if one did.
+/// The AWS service that registered an image, according to the event or to the image's own signs. `None` if no service
+/// did.
 pub(crate) fn service(registration: &Registration, image: &Image) -> Option<String> {
     let by_event = match &registration.registered_by {
         RegisteredBy::Identity { service, .. } => service.clone(),
@@ -385,9 +389,8 @@ pub(crate) fn service(registration: &Registration, image: &Image) -> Option<Stri
     by_event.or_else(|| by_signs(image).map(str::to_owned))
 }
 
-/// The AWS service that an image bears the signs of: the tags of Elastic Disaster Recovery, Application Migration
-/// Service, Data Lifecycle Manager and Image Builder; the name and the description that VM Import gives, which sets
-/// no tag of its own.
+/// The AWS service whose signs an image has. Elastic Disaster Recovery, Application Migration Service, Data Lifecycle
+/// Manager and Image Builder set tags. VM Import sets no tag of its own, but it sets the name or the description.
 fn by_signs(image: &Image) -> Option<&'static str> {
     const KEYS: [(&str, &str); 5] = [
         (
@@ -427,7 +430,7 @@ mod tests {
     use crate::marks::{DISCARD_TAG, DISCARD_VALUE, WITHDRAWN_VALUE};
     use proptest::prelude::*;
 
-    /// Everything that `plan` looks at, in a state in which nothing holds a discard.
+    /// Everything on which `plan` depends, in a state in which nothing holds a discard.
     #[derive(Clone, Debug)]
     struct Case {
         mode: Mode,
@@ -537,12 +540,12 @@ mod tests {
         })
     }
 
-    /// An image, six minutes old, from whose snapshot another one was registered that was discarded.
+    /// A six-minute-old image. Another image was registered from its snapshot and discarded.
     fn sibling(discarded: DateTime<Utc>) -> Case {
         case(|case| case.surroundings.discarded_sibling = Ok(Some(discarded)))
     }
 
-    /// The whole matrix: what is different from a clean discard → the interlocks that hold it.
+    /// The whole matrix: what differs from a clean discard → the interlocks that hold it.
     #[test]
     fn the_matrix_of_interlocks() {
         use Interlock::*;

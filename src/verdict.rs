@@ -1,4 +1,4 @@
-//! The judgement: does an image bill for what it is? [`judge`] is pure, and complete.
+//! The verdict: whether an image is billed as expected. [`judge`] is pure, and covers every case.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,43 +10,43 @@ use crate::ec2::{Image, Observation};
 use crate::escape::quoted;
 use crate::expectation::{EXPECT_TAG, Evidence, Expectation, Says, product_codes};
 
-/// The outcome of comparing an observation with an expectation.
+/// Result of comparing an observation with an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The billing is what is expected.
+    /// The image is billed as expected.
     Verified,
-    /// It is not.
+    /// The image is not billed as expected.
     Mismatch(Mismatch),
     /// The evidence contradicts itself, or EC2's two billing fields do.
     Conflict,
-    /// Nothing says what to expect, or EC2's value is not recognised.
+    /// No source says what to expect, or this version does not know EC2's value.
     Unverifiable,
     /// A policy rule exempts the image.
     Exempt,
-    /// There is no such image any more.
+    /// The image no longer exists.
     Gone,
     /// The registration itself failed.
     Failed,
-    /// The event is not a successful registration here.
+    /// The event is not a successful registration in this account and Region.
     Ignored,
 }
 
-/// How a billing differs from what is expected.
+/// How a billing differs from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mismatch {
     /// An available image without platform details.
     Empty,
-    /// The right operating system, but something paid that is expected is not billed.
+    /// The expected operating system, but something expected that is paid for is not billed.
     Missing,
     /// Another operating system.
     Wrong,
-    /// The right operating system, and something paid more.
+    /// The expected operating system, with something in addition that is paid for.
     Extra,
 }
 
 impl Verdict {
-    /// The verdict's name in records, tags and metrics.
+    /// Name of the verdict in records, tags and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Verdict::Verified => "verified",
@@ -60,8 +60,8 @@ impl Verdict {
         }
     }
 
-    /// Whether the image lacks something that it should bill, so that a discard is due unless
-    /// something holds it.
+    /// Whether the image lacks something that it is expected to be billed as. A discard is then due, unless an
+    /// interlock holds it.
     pub fn calls_for_discard(&self) -> bool {
         use Mismatch::{Empty, Missing, Wrong};
         matches!(self, Verdict::Mismatch(Empty | Missing | Wrong))
@@ -85,7 +85,7 @@ impl Verdict {
 }
 
 impl Mismatch {
-    /// The kind's name in records, tags and metrics.
+    /// Name of the kind in records, tags and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Mismatch::Empty => "empty",
@@ -101,13 +101,21 @@ impl Mismatch {
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason, as a sentence.
     pub reason: String,
 }
 
-/// Compares what EC2 bills with what it should bill. The first rule that holds decides:
-/// failed, gone, exempt, details against operation, empty, unrecognised, evidence against evidence,
-/// nothing expected, comparison. What is not known is never a mismatch.
+/// Compares what the image is billed as with what is expected. The first rule that applies decides, in this order:
+///
+/// - the registration failed
+/// - the image is gone
+/// - the image is exempt
+/// - platform details and usage operation contradict each other, are empty, or are not recognised
+/// - the evidence contradicts itself
+/// - nothing is expected
+/// - the comparison
+///
+/// An unknown value is never a mismatch.
 pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement {
     let (verdict, reason) = match observation {
         Observation::Failed { why } => (Verdict::Failed, why.clone()),
@@ -126,7 +134,7 @@ pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement 
     Judgement { verdict, reason }
 }
 
-/// What is wrong with a tag that names no platform.
+/// What is wrong with a tag that does not name a platform.
 fn mistyped(tag: &Evidence) -> String {
     let (source, says) = (tag.source.name(), &tag.says);
     format!("{source} says {says}; accepted are {ACCEPTED_PLATFORMS}")
@@ -201,7 +209,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
             };
             let nothing = format!("{nothing} what the image should bill");
             let reason = match expectation.mistyped() {
-                // What is accepted is said of that.
+                // The sentence about that tag lists what is accepted.
                 Some(_) => nothing,
                 None => format!(
                     "{nothing}; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
@@ -287,7 +295,7 @@ mod tests {
         }))
     }
 
-    /// `image-tag: RedHat, RedHatHa; disk: Windows` and the like.
+    /// Parses evidence such as `image-tag: RedHat, RedHatHa; disk: Windows`.
     fn expecting(text: &str) -> Expectation {
         let statement = |text: &str| {
             let (source, says) = text.split_once(':').unwrap();
@@ -342,7 +350,7 @@ mod tests {
         const PRO: (&str, &str) = ("Ubuntu Pro Linux", "RunInstances:0g00");
         const NEITHER: (&str, &str) = (NOTHING, NOTHING);
         let matrix = [
-            // what is expected is billed
+            // the image is billed as expected
             (WINDOWS, "image-tag: Windows", Verified),
             (LINUX, "image-tag: Linux", Verified),
             (RHEL_HA, "image-tag: RedHat, RedHatHa", Verified),
@@ -352,7 +360,7 @@ mod tests {
             (RHEL, "disk: RedHat, RedHatByol, Linux", Verified),
             (RHEL, "default: RedHat", Verified),
             (WINDOWS_WEB, "image-tag: SQL", Verified),
-            // empty needs no expectation, and outranks what the evidence says
+            // empty needs no expectation, and outranks the evidence
             (NEITHER, "", Mismatch(Kind::Empty)),
             ((NOTHING, "RunInstances"), "", Mismatch(Kind::Empty)),
             (NEITHER, "image-tag: Linux", Mismatch(Kind::Empty)),
@@ -362,7 +370,7 @@ mod tests {
                 "image-tag: Linux; disk: Windows",
                 Mismatch(Kind::Empty),
             ),
-            // something paid is missing
+            // something that is paid for is missing
             (RHEL, "image-tag: RedHatHa", Mismatch(Kind::Missing)),
             (RHEL_BYOL, "image-tag: RedHat", Mismatch(Kind::Missing)),
             (WINDOWS, "image-tag: SQL", Mismatch(Kind::Missing)),
@@ -379,19 +387,19 @@ mod tests {
             (WINDOWS, "image-tag: Linux", Mismatch(Kind::Wrong)),
             (LINUX, "lineage: Windows", Mismatch(Kind::Wrong)),
             (LINUX, "default: Windows", Mismatch(Kind::Wrong)),
-            // something paid more
+            // something in addition is paid for
             (RHEL_HA, "image-tag: RedHat", Mismatch(Kind::Extra)),
             (RHEL, "image-tag: RedHatByol", Mismatch(Kind::Extra)),
             (WINDOWS_WEB, "image-tag: Windows", Mismatch(Kind::Extra)),
             (PRO, "image-tag: Linux", Mismatch(Kind::Extra)),
-            // the mildest of a list counts
+            // the mildest difference of a list counts
             (RHEL_HA, "image-tag: Windows, RedHat", Mismatch(Kind::Extra)),
             (
                 RHEL,
                 "image-tag: Windows, RedHatHa",
                 Mismatch(Kind::Missing),
             ),
-            // the strongest source that speaks decides
+            // the strongest source that names a platform decides
             (WINDOWS, "image-tag: Windows; default: Linux", Verified),
             (WINDOWS, "image-tag: silent; default: Windows", Verified),
             (WINDOWS, "image-tag: not asked; default: Windows", Verified),
@@ -422,7 +430,7 @@ mod tests {
                 "image-tag: silent; policy: Linux; lineage: silent; disk: Windows",
                 Conflict,
             ),
-            // more or less detail, a list in common, a weak default: no contradiction
+            // more or less detail, a platform in common, and a weak default are no contradiction
             (RHEL, "image-tag: RedHat; lineage: RedHatHa", Verified),
             (
                 RHEL,
@@ -449,7 +457,7 @@ mod tests {
                 Unverifiable,
             ),
             (LINUX, "image-tag: RHEL", Unverifiable),
-            // a typing error is as no tag
+            // a typing error counts as no tag
             (
                 LINUX,
                 "image-tag: RHEL; default: Windows",
@@ -468,7 +476,7 @@ mod tests {
                 Unverifiable,
             ),
             (("Solaris", NOTHING), "image-tag: Windows", Unverifiable),
-            // details that are not known beside an operation that is: the operation judges (and nothing is discarded)
+            // unknown details with a known operation: the operation decides (and nothing is discarded)
             (("Solaris", "RunInstances"), "", Unverifiable),
             (
                 ("Solaris", "RunInstances:0g00"),
@@ -495,7 +503,7 @@ mod tests {
                 "image-tag: Linux; disk: Windows",
                 Conflict,
             ),
-            // a product code is expected by what is on the disk
+            // what is on the disk makes a product code expected
             (
                 LINUX,
                 "disk: Linux with a product code",
@@ -507,7 +515,7 @@ mod tests {
                 Mismatch(Kind::Wrong),
             ),
             (RHEL, "disk: RedHat, Linux with a product code", Verified),
-            // details known, operation not: details judge (and nothing is discarded)
+            // known details with an unknown operation: the details decide (and nothing is discarded)
             (
                 ("Windows", "RunInstances:vvvv"),
                 "image-tag: Windows",
@@ -535,8 +543,8 @@ mod tests {
         }
     }
 
-    /// Every code that can be declared, by everything that is billed, by everything that a disk can hold: the disk and EC2
-    /// outvote a declaration, and nothing else is judged otherwise than by the operating systems alone.
+    /// Every code that can be declared, with everything that is billed and everything that a disk can hold. The disk
+    /// and EC2 outvote a declaration. In all other cases, the operating systems alone decide.
     #[test]
     fn a_disk_that_accepts_what_is_billed_and_nothing_of_what_is_declared_makes_a_conflict() {
         use crate::billing::{Parsed, Platform};
@@ -624,7 +632,7 @@ mod tests {
                     changed += 1;
                     assert_eq!(verdict, Verdict::Conflict, "{words}");
                     assert!(accepts_billed && !accepts_declared, "{words}");
-                    // What was a mismatch is none any more; no cell became one.
+                    // Only a mismatch became a conflict, and no cell became a mismatch.
                     assert!(matches!(by_system, Verdict::Mismatch(_)), "{words}");
                 } else if matches!(verdict, Verdict::Mismatch(_)) {
                     assert!(!accepts_billed || accepts_declared, "{words}");
@@ -635,8 +643,8 @@ mod tests {
         assert!(changed > 0);
     }
 
-    /// Every spelling of details, by every operation, by what is declared: the operation alone, where the details are
-    /// not known, gives the verdict that the details give where they are.
+    /// Every spelling of details, with every operation and every declaration. If the details are unknown, the operation
+    /// gives the verdict that known details would give.
     #[test]
     fn the_matrix_of_details_and_operations_by_what_is_declared() {
         use super::Mismatch::{Empty, Extra, Missing, Wrong};
@@ -740,7 +748,7 @@ mod tests {
                 let Parsed::Known(billing) = billing else {
                     panic!("{operation}")
                 };
-                // The sentence says both.
+                // The sentence names both.
                 assert!(reason.contains(&format!("`{billing}`")), "{reason}");
                 assert!(reason.contains("\"Plan 9\""), "{reason}");
                 cell("Plan 9", "RunInstances:vvvv", Unverifiable);
@@ -754,7 +762,8 @@ mod tests {
                 cell(NOTHING, NOTHING, Mismatch(Empty));
             }
         }
-        // For each of 6 declarations: 12 spellings by 3 + 4 operations, and 5 operations by 5 rows without known details.
+        // For each of 6 declarations: 12 spellings with 3 + 4 operations, and 5 operations with 5 rows without known
+        // details.
         assert_eq!(cells, 6 * (12 * 7 + 5 * 5));
     }
 
@@ -806,7 +815,7 @@ mod tests {
                 "code",
                 Mismatch(super::Mismatch::Missing),
             ),
-            // of platform and product codes, what differs more counts
+            // of platform and product codes, the greater difference counts
             (
                 "code",
                 "image-tag: Windows",
@@ -819,7 +828,7 @@ mod tests {
                 "code",
                 Mismatch(super::Mismatch::Missing),
             ),
-            // a rule that names product codes alone
+            // a rule that names product codes only
             ("code", "", "code", Unverifiable),
             ("CODE", "image-tag: Linux", "code", Verified),
             (
@@ -830,7 +839,7 @@ mod tests {
             ),
             ("", "", "code", Mismatch(super::Mismatch::Missing)),
             ("code", "", "", Mismatch(super::Mismatch::Extra)),
-            // that there is none says nothing of the platform
+            // having no product code says nothing about the platform
             ("", "", "", Unverifiable),
             ("code", "image-tag: nonsense", "code", Unverifiable),
             ("code", "image-tag: Linux; disk: Windows", "code", Conflict),

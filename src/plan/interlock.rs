@@ -1,65 +1,67 @@
-//! The interlocks: what holds a discard that is due.
+//! Interlocks: the reasons that hold a discard that is due.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A reason not to discard although the verdict says so.
+/// A reason not to discard an image although the verdict calls for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interlock {
-    /// The guard only observes.
+    /// The guard runs in observe mode.
     ObserveMode,
     /// The policy's action is `none`.
     ActionNone,
-    /// The word of the source that decides does not suffice for a discard.
+    /// The deciding source does not suffice for a discard.
     Inferred,
     /// The image was not made by RegisterImage.
     NotRegistered,
-    /// A stronger source could not be asked, or a weaker one did not answer yet.
+    /// A stronger source could not be queried, a weaker one has not answered yet, or it is unknown whether a rule
+    /// exempts the image.
     SourceFailed,
-    /// No observed source confirms what is declared, and the policy asks for that.
+    /// No observed source confirms what is declared, and the policy requires that.
     Unconfirmed,
-    /// A tag says something that is no platform: nobody knows what was meant.
+    /// A tag names something that is not a platform, so what was meant is unknown.
     NoPlatform,
-    /// The platform details are known, the usage operation is not.
+    /// The platform details are known, and the usage operation is not.
     UnrecognisedOperation,
-    /// The usage operation is known and judges, the platform details are not known.
+    /// The usage operation is known and decides, and the platform details are unknown.
     UnrecognisedDetails,
-    /// The image is not the event's account's.
+    /// The image is not known to belong to the event's account.
     NotOwner,
-    /// The image is older than the policy allows.
+    /// The image is older than the policy allows, or its age is unknown.
     TooOld,
-    /// Something refers to the image.
+    /// Something refers to the image, or that is unknown.
     InUse,
-    /// The image is shared with others, in whose accounts nobody can look.
+    /// The image is shared with others, in whose accounts the guard cannot see whether it is in use.
     Shared,
-    /// The Recycle Bin does not keep the image yet, or that is not known.
+    /// The Recycle Bin does not keep the image yet, or that is unknown.
     NoWayBack,
     /// The image has deregistration protection.
     Protected,
     /// AWS Backup manages the image.
     BackupManaged,
-    /// An AWS service made the image.
+    /// An AWS service registered the image.
     ServiceRegistered,
     /// Something depends on who registered the image, and the event does not say.
     IdentityUnknown,
-    /// The image was discarded before, or may have been, and stands.
+    /// The image was discarded before, or may have been, and still exists. Or another image of the same snapshot was
+    /// discarded, and this one was registered afterwards.
     DiscardedBefore,
-    /// Nobody would hear of the discard.
+    /// No one would receive the alert about the discard, or that is unknown.
     NobodyListening,
-    /// What it takes to register the image again could not be read.
+    /// The launch permissions, which are part of registering the image again, could not be read.
     Uncaptured,
-    /// The image can not be tagged, and so could not be brought back.
+    /// The image cannot be tagged, so it could not be restored.
     Untaggable,
     /// As many discards as the policy allows were begun this hour.
     Limit,
-    /// What was done before is not known.
+    /// The ledger could not be reached or read, so earlier discards are unknown.
     LedgerUnavailable,
 }
 
 impl Interlock {
-    /// What it means, for a person.
+    /// What the interlock means, for a person.
     pub fn meaning(&self) -> &'static str {
         match self {
             Interlock::ObserveMode => "the guard runs in observe mode and changes nothing",
