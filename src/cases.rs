@@ -1,5 +1,5 @@
-//! Described images, and what a policy is meant to make of them: tests of a policy, for its authors. The judgement is
-//! the guard's own, of what is described instead of what EC2 says.
+//! Tests of a policy for its authors: described images, and what the policy is expected to make of them. The verdict is
+//! the guard's own, by what is described instead of what EC2 says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
 use crate::sources::is_asked;
 use crate::verdict::{Mismatch, judge};
 
-/// A described image, and what is expected of it.
+/// A described image, and the expected result.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
@@ -28,17 +28,17 @@ pub struct Case {
     image: DescribedImage,
     #[serde(default)]
     snapshot: DescribedSnapshot,
-    /// The caller's ARN; without one, nobody says who registered the image.
+    /// ARN of the caller. Without this and `invoked_by`, it is unknown who registered the image.
     registered_by: Option<String>,
     invoked_by: Option<String>,
     #[serde(default = "account", deserialize_with = "parsed")]
     account: AccountId,
     #[serde(default = "region")]
     region: String,
-    /// What the lineage says, if it says anything.
+    /// What the lineage names, if it names anything.
     #[serde(default, deserialize_with = "platforms")]
     lineage: Option<Platforms>,
-    /// What is on the disk, if that can be told.
+    /// What is on the disk, if that can be determined.
     #[serde(default, deserialize_with = "platforms")]
     disk: Option<Platforms>,
     expect: Expected,
@@ -52,7 +52,7 @@ struct DescribedImage {
     architecture: Option<String>,
     #[serde(default)]
     platform_details: String,
-    /// That of the platform details, unless it is said.
+    /// Defaults to that of the platform details.
     usage_operation: Option<String>,
     #[serde(default, deserialize_with = "product_codes")]
     product_codes: BTreeSet<String>,
@@ -80,7 +80,7 @@ struct DescribedSnapshot {
     tags: BTreeMap<String, String>,
 }
 
-/// What is expected; what is left out may be anything.
+/// The expected result. A field that is left out may have any value.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
@@ -91,7 +91,7 @@ struct Expected {
     held_by: Option<Vec<Interlock>>,
 }
 
-/// The verdicts that an image can have which is there.
+/// The verdicts that an existing image can have.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {
@@ -114,20 +114,20 @@ impl Word {
     }
 }
 
-/// What a policy makes of a case, in the record's words.
+/// Result of a case under a policy, in the words of a record.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tried {
     /// The verdict.
     pub verdict: &'static str,
     /// The kind of a mismatch.
     pub kind: Option<Mismatch>,
-    /// Why.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// Who decides.
+    /// The source that decides.
     pub source: Option<Source>,
     /// What the guard would do.
     pub action: Action,
-    /// What holds a discard.
+    /// The interlocks that hold a discard.
     pub held_by: Vec<Interlock>,
 }
 
@@ -165,7 +165,7 @@ fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platfo
     }
 }
 
-/// Product codes, each of which can be one.
+/// Product codes, all of them well-formed.
 fn product_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
     let codes = BTreeSet::<String>::deserialize(deserializer)?;
     match codes.iter().find(|code| !is_product_code(code)) {
@@ -178,10 +178,10 @@ fn product_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<
 }
 
 impl Case {
-    /// Reads a file of cases. `file` is its name for error messages.
+    /// Parses a file of cases. `file` is its name in error messages.
     ///
     /// # Errors
-    /// The first fault: where it stands, and what is accepted.
+    /// The first fault, with its place and what is accepted.
     pub fn parse_all(file: &str, text: &str) -> Result<Vec<Case>, String> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -201,11 +201,12 @@ impl Case {
         &self.name
     }
 
-    /// What the policy makes of it, in a guard that enforces, with nothing around the image but what is described.
+    /// Judges the case under a policy, as a guard in enforce mode would. Nothing refers to the image but what is
+    /// described.
     pub fn judge(&self, policy: &Policy) -> Tried {
         let now = Clock::SYSTEM.now();
         let age = TimeDelta::hours(self.image.age_hours.into());
-        // No image is older than time.
+        // If the age is out of range, the image counts as created in 1970.
         let created = now.checked_sub_signed(age).unwrap_or_default();
         let snapshot = self.snapshot();
         let image = Image {
@@ -312,7 +313,7 @@ impl Case {
         }
     }
 
-    /// How what a policy makes of it differs from what is expected, each as a sentence.
+    /// How the result differs from the expected one, each difference as a sentence.
     pub fn differences(&self, tried: &Tried) -> Vec<String> {
         let Expected {
             verdict,
@@ -345,7 +346,7 @@ impl Case {
     }
 }
 
-/// What an observed source says, if the policy has it asked.
+/// What an observed source says, if the policy has it queried.
 fn observed(
     source: Source,
     asked: Asked,
@@ -355,10 +356,10 @@ fn observed(
 ) -> Evidence {
     let says = match platforms {
         _ if !is_asked(asked, source, observation, known) => Says::NotAsked,
-        // Plain Linux is what a lost code looks like: lineage is silent of it.
+        // An image that lost its code looks like plain Linux, so the lineage then names nothing.
         Some(platforms) if source == Source::Lineage && platforms.is_plain_linux() => Says::Silent,
         Some(platforms) => Says::Platforms(platforms.clone()),
-        // What can not be told of a disk has failed; a lineage that leads nowhere is silent.
+        // A disk that cannot be determined has failed. A lineage that leads nowhere names nothing.
         None if source == Source::Disk => Says::Failed("the case does not describe it".into()),
         None => Says::Silent,
     };
@@ -369,7 +370,7 @@ fn observed(
     }
 }
 
-/// A value in the record's word for it.
+/// The word that records use for a value.
 fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,

@@ -1,7 +1,6 @@
-//! What time it is, and chance: the machine's in the function, a test's in tests.
+//! The current time, and random numbers. The function uses the machine's, and tests use their own.
 //!
-//! Only the wall clock is here. How long something takes, and how long somebody waits, is tokio's to say
-//! ([`tokio::time`]), which tests can stop as well.
+//! Only the wall clock is here. Durations and waits use tokio's clock ([`tokio::time`]), which tests can stop as well.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -10,7 +9,7 @@ use std::time::SystemTime;
 use aws_smithy_async::time::TimeSource;
 use chrono::{DateTime, Utc};
 
-/// Says what time it is, and gives numbers that nobody can foretell.
+/// Gives the current time, and numbers that cannot be predicted.
 #[derive(Clone, Copy)]
 pub struct Clock {
     now: fn() -> DateTime<Utc>,
@@ -18,20 +17,20 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's. It is asked anew each time, so that it is right at once after Lambda froze the process.
+    /// The machine's clock. It is read each time, so that it is right at once after Lambda froze the process.
     pub const SYSTEM: Clock = Clock::new(wall_clock, chance);
 
-    /// A clock that asks these.
+    /// A clock that calls these functions.
     pub const fn new(now: fn() -> DateTime<Utc>, random: fn() -> u64) -> Clock {
         Clock { now, random }
     }
 
-    /// What time it is.
+    /// The current time.
     pub fn now(&self) -> DateTime<Utc> {
         (self.now)()
     }
 
-    /// A token that nobody else has: 32 hexadecimal digits.
+    /// A unique token of 32 hexadecimal digits.
     pub(crate) fn token(&self) -> String {
         format!("{:016x}{:016x}", (self.random)(), (self.random)())
     }
@@ -45,7 +44,7 @@ fn wall_clock() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// Of the operating system's making: two functions that start at the same moment have different numbers.
+/// A random number that the operating system seeds. Two functions that start at the same moment get different numbers.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that asks the machine"
@@ -54,7 +53,7 @@ fn chance() -> u64 {
     RandomState::new().hash_one(std::time::Instant::now())
 }
 
-/// The SDK asks the same clock: for signatures, the expiry of credentials, and how fast bodies come.
+/// The SDK uses the same clock for signatures, the expiry of credentials, and the throughput of bodies.
 impl TimeSource for Clock {
     fn now(&self) -> SystemTime {
         Clock::now(self).into()

@@ -1,4 +1,5 @@
-//! Environment → [`Config`] and [`Policy`]. A wrong setting names the variable, the value and what is accepted.
+//! Environment → [`Config`] and [`Policy`]. The error about a wrong setting names the variable, the value and what is
+//! accepted.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -13,9 +14,9 @@ use crate::policy::{LARGEST_POLICY, Policy, PolicyError};
 /// Whether the guard discards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It does.
+    /// It discards.
     Enforce,
-    /// It judges and tells, and changes nothing.
+    /// It judges and alerts, and changes nothing.
     Observe,
 }
 
@@ -29,54 +30,56 @@ impl Mode {
     }
 }
 
-/// The settings of the function.
+/// Settings of the function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `GUARD_MODE`; `observe` unless it is set.
+    /// `GUARD_MODE`. Defaults to `observe`.
     pub mode: Mode,
-    /// `GUARD_ALERT_TOPIC_ARN`. The function has one; the command line may do without: then nothing is discarded.
+    /// `GUARD_ALERT_TOPIC_ARN`. Required in the function. The command line may do without it, and then discards
+    /// nothing.
     pub alert_topic: Option<String>,
-    /// `GUARD_CHAT_TOPIC_ARN`: the topic for chat applications, which takes alerts in their own format.
+    /// `GUARD_CHAT_TOPIC_ARN`: the topic for chat applications, which receives alerts in their own format.
     pub chat_topic: Option<String>,
-    /// `GUARD_POLICY_PATH`: the policy file; without one it is the built-in policy.
+    /// `GUARD_POLICY_PATH`: the policy file. Defaults to the built-in policy.
     pub policy_path: Option<String>,
     /// `GUARD_ACCOUNT_ID` and `AWS_REGION`.
     pub scope: Scope,
-    /// `GUARD_WAIT_SECONDS`: how long one event may wait, in all, for AWS to show what is true.
+    /// `GUARD_WAIT_SECONDS`: how long one event may wait in total for AWS to show the current state.
     pub wait: Duration,
-    /// `GUARD_LEDGER_TABLE`: the DynamoDB table of the ledger; without one it is held in memory.
+    /// `GUARD_LEDGER_TABLE`: the DynamoDB table of the ledger. Without one, the ledger is held in memory.
     pub ledger_table: Option<String>,
-    /// `GUARD_LEDGER_DAYS`: how long the ledger's table remembers an image after the last event of it.
+    /// `GUARD_LEDGER_DAYS`: how long the ledger's table keeps an image after its last event.
     pub ledger_days: u32,
-    /// `GUARD_SETTLE_SECONDS`: how old an image must be before anything but `verified` counts.
+    /// `GUARD_SETTLE_SECONDS`: how old an image must be before a verdict counts. `exempt`, and `verified` by a
+    /// declaration, count at any age.
     pub settle: Duration,
-    /// `GUARD_RECYCLE_BIN_RULE`: the id of the retention rule that keeps what is deregistered. Without one, no rule is
-    /// asked for.
+    /// `GUARD_RECYCLE_BIN_RULE`: the id of the retention rule that keeps deregistered images. Without one, the guard
+    /// checks no rule.
     pub recycle_bin_rule: Option<String>,
-    /// `GUARD_QUEUE_URL`: the event queue, where the message of a young image is hidden until the image has settled.
-    /// Without one, the message comes back after the queue's own visibility timeout.
+    /// `GUARD_QUEUE_URL`: the event queue, in which the message of a young image is hidden until the image has settled.
+    /// Without one, the message returns after the queue's own visibility timeout.
     pub queue_url: Option<String>,
 }
 
 /// Why the function does not start.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A setting that must be there is not.
+    /// A required setting is missing.
     #[error("{variable} is not set; accepted is {accepted}")]
     Missing {
         /// The environment variable.
         variable: &'static str,
-        /// What can be written there.
+        /// What is accepted.
         accepted: &'static str,
     },
-    /// A setting is not what is accepted.
+    /// The value of a setting is not accepted.
     #[error("{variable} is {value:?}; accepted is {accepted}")]
     Unaccepted {
         /// The environment variable.
         variable: &'static str,
-        /// What stands there.
+        /// Its value.
         value: String,
-        /// What can be written there.
+        /// What is accepted.
         accepted: &'static str,
     },
     /// A setting is not UTF-8.
@@ -87,7 +90,7 @@ pub enum ConfigError {
         /// Its value.
         value: OsString,
     },
-    /// An endpoint of AWS's SDK is not a URL.
+    /// An endpoint of the AWS SDK is not a URL.
     #[error(
         "{variable} is {value:?}; accepted is an http:// or https:// URL with a host, such as http://localhost:4566; \
          unset it to use AWS's own endpoint"
@@ -98,13 +101,13 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// An endpoint in the configuration file of AWS's SDK is not a URL.
+    /// An endpoint in the AWS SDK's configuration file is not a URL.
     #[error(
         "endpoint_url in the AWS configuration file is {value:?} for {service}; accepted is an http:// or https:// URL \
          with a host, such as http://localhost:4566; remove it to use AWS's own endpoint"
     )]
     EndpointInFile {
-        /// The id of a service that it is for.
+        /// Id of a service to which it applies.
         service: &'static str,
         /// Its value.
         value: String,
@@ -131,14 +134,14 @@ pub enum ConfigError {
         /// The policy's `discard.max_age_hours`.
         hours: u32,
     },
-    /// The policy file can not be read.
+    /// The policy file cannot be read.
     #[error(
         "GUARD_POLICY_PATH is {path:?}, which can not be read: {error}; accepted is the path of a policy file"
     )]
     UnreadablePolicy {
-        /// The path.
+        /// Its path.
         path: String,
-        /// Why not.
+        /// Why it cannot be read.
         error: std::io::Error,
     },
     /// The policy file is not a policy.
@@ -147,7 +150,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the settings from `variable`, which gives the value of an environment variable.
+    /// Reads the settings. `variable` returns the value of an environment variable.
     ///
     /// # Errors
     /// [`ConfigError`] for a setting that is missing, not accepted or not UTF-8.
@@ -260,7 +263,7 @@ impl Config {
             },
             ledger_table,
             ledger_days,
-            // A longer wait is the queue's business.
+            // The queue takes care of longer waits.
             wait: seconds("GUARD_WAIT_SECONDS", 5, "whole seconds from 0 to 30", 30)?,
             // Packer tags an image after it has copied it to all Regions, which can take more than half an hour.
             settle: seconds(
@@ -276,13 +279,13 @@ impl Config {
 }
 
 impl Config {
-    /// The alert topic's ARN; empty if there is none.
+    /// ARN of the alert topic. Empty if there is none.
     pub(crate) fn topic(&self) -> &str {
         self.alert_topic.as_deref().unwrap_or_default()
     }
 }
 
-/// The value of an environment variable; `None` if it is not set, or is empty.
+/// Value of an environment variable. `None` if it is not set or empty.
 ///
 /// # Errors
 /// [`ConfigError`] if it is not UTF-8.
@@ -292,9 +295,9 @@ pub(crate) fn text(
 ) -> Result<Option<String>, ConfigError> {
     match value.map(|value| value.into().into_string()) {
         None => Ok(None),
-        // A template passes on a parameter that was left empty as an empty string.
+        // A template passes a parameter that was left empty as an empty string.
         Some(Ok(value)) => Ok(Some(value).filter(|value| !value.is_empty())),
-        // Not the same as unset: the guard would run with another policy, or without a ledger.
+        // This is not the same as unset. The guard would run with another policy, or without a ledger.
         Some(Err(value)) => Err(ConfigError::NotUtf8 {
             variable: name.to_owned(),
             value,
@@ -302,7 +305,7 @@ pub(crate) fn text(
     }
 }
 
-/// A topic's ARN, if it is one.
+/// Checks that a value is the ARN of a topic.
 fn topic(
     variable: &'static str,
     value: String,
@@ -319,18 +322,18 @@ fn topic(
     }
 }
 
-/// The name of a DynamoDB table (DynamoDB Developer Guide, "Naming rules").
+/// Whether a text can be the name of a DynamoDB table (DynamoDB Developer Guide, "Naming rules").
 fn is_table_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     (3..=255).contains(&name.len()) && name.bytes().all(fits)
 }
 
-/// The id of a retention rule (Recycle Bin API reference, "GetRule").
+/// Whether a text can be the id of a retention rule (Recycle Bin API reference, "GetRule").
 fn is_rule_id(id: &str) -> bool {
     id.len() == 11 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether this begins as a URL of a service does. SQS itself says whether it is a queue's.
+/// Whether a text begins like the URL of a service. SQS itself says whether it is a queue's.
 pub(crate) fn is_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
@@ -342,15 +345,15 @@ pub(crate) fn is_url(text: &str) -> bool {
     })
 }
 
-/// The beginning of the names of the variables that give endpoints to AWS's SDK: `AWS_ENDPOINT_URL` for all services, and
-/// `AWS_ENDPOINT_URL_EC2` and the like for one.
+/// Prefix of the variables that set endpoints for the AWS SDK. `AWS_ENDPOINT_URL` is for all services, and names such
+/// as `AWS_ENDPOINT_URL_EC2` are for one.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 
-/// Checks the variables of AWS's SDK and of Lambda. The SDK panics at an endpoint that is empty. It ignores what is not
-/// UTF-8, and Lambda's runtime panics at it.
+/// Checks the variables of the AWS SDK and of Lambda. The SDK panics at an empty endpoint. It ignores a value that is
+/// not UTF-8, at which Lambda's runtime panics.
 ///
 /// # Errors
-/// [`ConfigError`] for one that is not UTF-8, and for an endpoint that is not a URL.
+/// [`ConfigError`] for a value that is not UTF-8, and for an endpoint that is not a URL.
 pub(crate) fn check_variables(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), ConfigError> {
@@ -370,11 +373,11 @@ pub(crate) fn check_variables(
     Ok(())
 }
 
-/// Checks that settings and policy go together.
+/// Checks that settings and policy fit together.
 ///
 /// # Errors
-/// - [`ConfigError::ForgetsTooSoon`], if the ledger would forget an image that could still be discarded.
-/// - [`ConfigError::SettlesTooLate`], if an image would be too old for a discard before it has settled.
+/// - [`ConfigError::ForgetsTooSoon`] if the ledger would forget an image that could still be discarded.
+/// - [`ConfigError::SettlesTooLate`] if an image would be too old for a discard before it has settled.
 pub fn check(config: &Config, policy: &Policy) -> Result<(), ConfigError> {
     let days = config.ledger_days;
     if config.ledger_table.is_some() && u64::from(days) * 24 < u64::from(policy.max_age_hours) {
@@ -388,10 +391,10 @@ pub fn check(config: &Config, policy: &Policy) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Reads the policy that `GUARD_POLICY_PATH` names; the built-in one if it names none.
+/// Reads the policy that `GUARD_POLICY_PATH` names. Returns the built-in policy if it names none.
 ///
 /// # Errors
-/// [`ConfigError`] if the file can not be read, or has any fault.
+/// [`ConfigError`] if the file cannot be read, or has any fault.
 pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
     let Some(path) = &config.policy_path else {
         return Ok(Policy::default());
@@ -408,10 +411,10 @@ pub fn read_policy(config: &Config) -> Result<Policy, ConfigError> {
 /// Reads a text file that a person names, of at most `most` bytes.
 ///
 /// # Errors
-/// Why it cannot be read. [`io::ErrorKind::InvalidInput`] if it is not a regular file: a FIFO may never
-/// have a writer, and a device may have no end.
+/// Why it cannot be read. [`io::ErrorKind::InvalidInput`] if it is not a regular file, because a FIFO may never have a
+/// writer and a device may have no end.
 pub fn read_file(path: &Path, most: usize) -> io::Result<String> {
-    // Asked before it is opened: opening a FIFO waits until another program writes to it.
+    // Checked before the file is opened, because opening a FIFO waits until another program writes to it.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -419,7 +422,7 @@ pub fn read_file(path: &Path, most: usize) -> io::Result<String> {
         ));
     }
     let mut bytes = Vec::new();
-    // One byte more shows that there is more.
+    // Reads one byte more, to detect a file that is too large.
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let file = std::fs::File::open(path)?;
     file.take(limit).read_to_end(&mut bytes)?;
@@ -678,7 +681,7 @@ mod tests {
         let words = "GUARD_LEDGER_DAYS is \"1\", and the policy's discard.max_age_hours is 25; accepted are no fewer";
         assert!(days("1").unwrap_err().starts_with(words));
         assert_eq!(days("2"), Ok(()));
-        // What is held in memory ends with the process, whatever the days.
+        // A ledger in memory ends with the process, whatever the number of days.
         assert!(
             check(
                 &read(&[TOPIC, ("GUARD_LEDGER_DAYS", "1")]).unwrap(),

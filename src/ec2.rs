@@ -1,4 +1,4 @@
-//! What EC2 says now of an image, and of what it comes from.
+//! What EC2 currently says about an image, and about what it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,17 +7,17 @@ use serde::Serialize;
 
 use crate::billing::{BilledAs, Billing, Licence, Parsed, parse_platform_details};
 
-/// What DescribeImages says of an image. An image that is not visible yet is no observation:
-/// nothing can be judged by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
+/// What DescribeImages says about an image. An image that is not visible yet is no observation, because nothing can be
+/// judged by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
 #[derive(Clone, Debug)]
 pub enum Observation {
-    /// The image is there and `available`.
+    /// The image exists and is `available`.
     Available(Box<Image>),
-    /// There is no such image any more, or it is disabled.
+    /// The image no longer exists, or it is disabled.
     Gone {
         /// How EC2 said so.
         why: String,
-        /// Whether it is there, and disabled.
+        /// Whether it exists and is disabled.
         disabled: bool,
     },
     /// The registration itself failed.
@@ -37,12 +37,11 @@ impl Observation {
     }
 }
 
-/// An available image: the attributes that the guard judges by, as EC2 gives them. What EC2 leaves out
-/// is `None`, never made up to an empty string or `false`.
-/// (EC2 API reference, "Image".)
+/// An available image, with the attributes on which a verdict depends, as EC2 gives them. What EC2 leaves out is
+/// `None`, never an empty string or `false`. (EC2 API reference, "Image".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
-    /// `ami-…`
+    /// Image id (`ami-…`).
     pub id: String,
     /// `PlatformDetails`.
     pub platform_details: Option<String>,
@@ -50,7 +49,7 @@ pub struct Image {
     pub usage_operation: Option<String>,
     /// The name given at registration.
     pub name: Option<String>,
-    /// Free text.
+    /// The description, free text.
     pub description: Option<String>,
     /// `x86_64`, `arm64`, …
     pub architecture: Option<String>,
@@ -74,14 +73,15 @@ pub struct Image {
     pub source_image: Option<String>,
     /// The Region of that image.
     pub source_image_region: Option<String>,
-    /// `DeregistrationProtection`, if EC2 says anything of it.
+    /// `DeregistrationProtection`, if EC2 gives it.
     pub deregistration_protection: Option<String>,
-    /// `DeprecationTime`: from when on the image is deprecated.
+    /// `DeprecationTime`: when the image becomes deprecated.
     pub deprecated_at: Option<DateTime<Utc>>,
-    /// What RegisterImage takes to make such an image again, but for its tags: the members of the
-    /// request, as the AWS command line's `--cli-input-json` takes them.
+    /// The RegisterImage request that registers such an image again, without its tags. It has the members that the AWS
+    /// CLI accepts with `--cli-input-json`.
     pub request: serde_json::Value,
-    /// What EC2's answer lacks without which it cannot be told whether the image is a witness for another one, and of what.
+    /// What EC2's answer lacks, if that is needed to decide whether the image is a witness for another one, and for
+    /// what.
     pub lacks: Option<&'static str>,
 }
 
@@ -100,21 +100,21 @@ impl Image {
         self.root_snapshot.as_deref().or_else(bundle)
     }
 
-    /// Whether the image has deregistration protection: EC2 writes `disabled`, or `enabled` with or without a
+    /// Whether the image has deregistration protection. EC2 writes `disabled`, or `enabled` with or without a
     /// cool-down.
     pub fn is_protected(&self) -> bool {
         let protection = self.deregistration_protection.as_deref();
         protection.is_some_and(|protection| !protection.is_empty() && protection != "disabled")
     }
 
-    /// Whether the image is on this snapshot: at its root, or, if the answer does not say what is at its root, anywhere.
+    /// Whether the image is on this snapshot. Its root device counts, or any device if EC2's answer is incomplete.
     pub(crate) fn may_be_on(&self, snapshot: &str) -> bool {
         if self.lacks.is_none() {
             return self.root_snapshot.as_deref() == Some(snapshot);
         }
         let mappings = self.request.get("BlockDeviceMappings");
         let mappings = mappings.and_then(serde_json::Value::as_array);
-        // A disk of EBS whose snapshot the answer does not name may be made of any.
+        // An EBS device for which the answer names no snapshot may be made from any snapshot.
         let may_be_of_it = |mapping: &serde_json::Value| match mapping.pointer("/Ebs/SnapshotId") {
             Some(id) => id == snapshot,
             None => mapping.get("VirtualName").is_none() && mapping.get("NoDevice").is_none(),
@@ -122,7 +122,7 @@ impl Image {
         mappings.is_none_or(|mappings| mappings.iter().any(may_be_of_it))
     }
 
-    /// Whether the image's root device is no EBS volume.
+    /// Whether the image's root device is not an EBS volume.
     pub fn is_instance_store_backed(&self) -> bool {
         self.root_device_type.as_deref() == Some("instance-store")
     }
@@ -131,34 +131,34 @@ impl Image {
 /// A snapshot. (EC2 API reference, "Snapshot".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// `snap-…`
+    /// Snapshot id (`snap-…`).
     pub id: String,
     /// The owning account.
     pub owner: Option<String>,
-    /// The volume that it was taken of; `None` for a copied or imported one.
+    /// The volume that it was taken of. `None` for a copied or imported snapshot.
     pub volume: Option<String>,
-    /// Free text, that anybody can write.
+    /// The description, free text that anyone can write.
     pub description: Option<String>,
-    /// When it was begun.
+    /// When it was started.
     pub started: Option<DateTime<Utc>>,
     /// When it was completed.
     pub completed: Option<DateTime<Utc>>,
     /// Whether it is in the archive tier.
     pub archived: bool,
-    /// The ARN of the Outpost that it is stored on.
+    /// The ARN of the Outpost on which it is stored.
     pub outpost: Option<String>,
-    /// The ARN of the key that it is encrypted with.
+    /// The ARN of the key with which it is encrypted.
     pub kms_key: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    /// What EC2's answer lacks on which a decision depends. Nothing else in the answer then proves anything.
     pub lacks: Option<&'static str>,
 }
 
 /// A volume of this account. (EC2 API reference, "Volume".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
-    /// `vol-…`
+    /// Volume id (`vol-…`).
     pub id: String,
     /// The snapshot that it was made from.
     pub snapshot: Option<String>,
@@ -166,27 +166,27 @@ pub struct Volume {
     pub copied_from: Option<String>,
     /// When it was created.
     pub created: Option<DateTime<Utc>>,
-    /// What it is attached to.
+    /// The instances to which it is attached.
     pub attachments: Vec<Attachment>,
-    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    /// What EC2's answer lacks on which a decision depends. Nothing else in the answer then proves anything.
     pub lacks: Option<&'static str>,
 }
 
 /// A volume's attachment to an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachment {
-    /// `i-…`
+    /// Instance id (`i-…`).
     pub instance: String,
-    /// Such as `/dev/sda1`.
+    /// Device name, such as `/dev/sda1`.
     pub device: String,
-    /// Since when.
+    /// When it was attached.
     pub since: Option<DateTime<Utc>>,
 }
 
 /// An instance. (EC2 API reference, "Instance".)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
-    /// `i-…`
+    /// Instance id (`i-…`).
     pub id: String,
     /// The owning account.
     pub owner: Option<String>,
@@ -202,7 +202,7 @@ pub struct Instance {
     pub usage_operation: Option<String>,
     /// When its usage operation was last changed.
     pub usage_operation_updated: Option<DateTime<Utc>>,
-    /// What EC2's answer lacks that decides: then nothing else of it proves anything.
+    /// What EC2's answer lacks on which a decision depends. Nothing else in the answer then proves anything.
     pub lacks: Option<&'static str>,
 }
 
@@ -221,9 +221,9 @@ impl Instance {
 pub struct ReservedInstances {
     /// Their id.
     pub id: String,
-    /// Such as `m5.large`.
+    /// Instance type, such as `m5.large`.
     pub instance_type: String,
-    /// How many they are.
+    /// Number of instances.
     pub count: i32,
     /// `ProductDescription`, such as `Windows`.
     pub platform: String,
@@ -234,7 +234,7 @@ pub struct ReservedInstances {
 }
 
 impl ReservedInstances {
-    /// The billing that they were bought for; `None` if it is not known to this version.
+    /// The billing that they were bought for. `None` if this version does not know it.
     pub fn billing(&self) -> Option<Billing> {
         match parse_platform_details(Some(&self.platform)) {
             Parsed::Known(billing) => Some(billing),
@@ -242,12 +242,12 @@ impl ReservedInstances {
         }
     }
 
-    /// Whether they apply to instances of an image that is billed as this; `None` if that is not known. Which Reserved
-    /// Instances apply to images with the customer's own licence is documented nowhere.
+    /// Whether they apply to instances of an image that is billed like this. `None` if that is unknown. No document
+    /// says which Reserved Instances apply to images with the customer's own licence.
     pub fn apply_to(&self, billed_as: BilledAs) -> Option<bool> {
         let bought_for = self.billing()?;
         match billed_as {
-            // An image without a platform is not of the platform that they were bought for.
+            // An image without a platform does not have the platform that they were bought for.
             BilledAs::Empty => Some(false),
             BilledAs::Known { billing, .. } if billing.licence == Licence::Byol => None,
             BilledAs::Known { billing, .. } => Some(billing == bought_for),
@@ -256,11 +256,11 @@ impl ReservedInstances {
     }
 }
 
-/// The owners whose images EC2 itself names as Amazon's or the AWS Marketplace's.
+/// The owner aliases by which EC2 itself identifies images of Amazon and the AWS Marketplace.
 pub(crate) const PUBLISHERS: [&str; 2] = ["amazon", "aws-marketplace"];
 
-/// Whether two names mean the same device: they are equal, or one is the other's first partition
-/// (`/dev/sda`, `/dev/sda1`).
+/// Whether two names mean the same device. They are equal, or one is the other's first partition (`/dev/sda`,
+/// `/dev/sda1`).
 pub(crate) fn is_same_device(one: &str, other: &str) -> bool {
     one == other || one.strip_suffix('1') == Some(other) || other.strip_suffix('1') == Some(one)
 }

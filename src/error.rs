@@ -1,19 +1,19 @@
-//! What keeps the guard from answering. Each of these goes back to Lambda, so that the queue brings
-//! the event again and in the end keeps it in the dead-letter queue.
+//! What keeps the guard from answering. Each of these errors is returned to Lambda. The queue then delivers the event
+//! again, and finally moves it to the dead-letter queue.
 //!
-//! Is the image gone? After an error from a discard, or from telling what came of one, it may be, and people
-//! were told before. After every other error the guard did not take it away; at most it bears the guard's
-//! tags.
+//! Is the image gone? It may be after an error from a discard, or from reporting the result of one. People were alerted
+//! before that. After every other error, the guard did not deregister or disable the image. At most, the image has the
+//! guard's tags.
 
 use thiserror::Error;
 
-/// Why a registration could not be judged, or not be dealt with to the end, this time.
+/// Why a registration could not be judged, or not be processed to the end, this time.
 #[derive(Clone, Debug, Error)]
 pub enum Error {
-    /// The input claims to be what it is not. Trying again does not help: a person must look.
+    /// The input is not what it claims to be. Retrying does not help, and a person must look.
     #[error("malformed event: {0}")]
     MalformedEvent(String),
-    /// The image, or what was just done to it, can not be seen yet.
+    /// EC2 does not yet show the image, or a change that was just made to it.
     #[error("EC2 does not show yet what is true of {image} ({why})")]
     NotVisibleYet {
         /// The image.
@@ -21,7 +21,7 @@ pub enum Error {
         /// What EC2 said.
         why: String,
     },
-    /// The image is so young that its tags may still be on their way.
+    /// The image is so young that its tags may not be set yet.
     #[error(
         "{image} is {age_seconds} s old and is judged when it is {settle_seconds} s old (GUARD_SETTLE_SECONDS)"
     )]
@@ -33,22 +33,23 @@ pub enum Error {
         /// The age from which it is judged.
         settle_seconds: u64,
     },
-    /// Another invocation is at it: the same event, or another one of the same image.
+    /// Another invocation is processing the same event, or another event of the same image.
     #[error("another invocation is dealing with {what}")]
     Busy {
         /// The image, or the item of the ledger.
         what: String,
     },
-    /// A discard is held, or an image unverifiable, only because something could not be found out, or because the Recycle
-    /// Bin rule is not active yet. A held one is told of, if the policy wants mismatches told.
+    /// A discard is held, or an image unverifiable, only because of something transient. Something could not be
+    /// determined, or the Recycle Bin rule is not active yet. An alert reports a held discard if the policy reports
+    /// mismatches.
     #[error("{image} waits until this is over: {why}")]
     NotFoundOut {
         /// The image.
         image: String,
-        /// What is not known or not ready, and why.
+        /// What is unknown or not ready, and why.
         why: String,
     },
-    /// What is to be done about the image depends on who registered it, and this event does not say; another may.
+    /// What to do about the image depends on who registered it. This event does not say, and another one may.
     #[error(
         "what is to be done about {image} depends on who registered it, and this event does not say: CloudTrail's may \
          yet come"
@@ -62,10 +63,10 @@ pub enum Error {
     OutOfTime {
         /// The image, or the event.
         image: String,
-        /// What there was no time for, and what is known of the image.
+        /// What there was no time for, and what is known about the image.
         doing: String,
     },
-    /// AWS said no, and a permission would turn it into a yes.
+    /// AWS refused the call because a permission is missing.
     #[error("access denied: {permission} on {resource} is missing: {message}")]
     AccessDenied {
         /// The IAM action (`ec2:DescribeImages`).
@@ -75,35 +76,35 @@ pub enum Error {
         /// What AWS said.
         message: String,
     },
-    /// AWS said no, for good.
+    /// AWS refused the call permanently.
     #[error("{call} on {resource} was refused: {code}: {message}")]
     Refused {
         /// The IAM action of the call.
         call: &'static str,
-        /// What it was about.
+        /// What the call was about.
         resource: String,
         /// AWS's error code.
         code: String,
         /// What AWS said.
         message: String,
     },
-    /// What was asked for cannot be done, and AWS did not refuse it: it was not asked to do it.
+    /// The request cannot be carried out. AWS did not refuse it, because no call was made for it.
     #[error("{resource}: {code}: {message}")]
     NotPossible {
-        /// What it was about.
+        /// What the request was about.
         resource: String,
-        /// What kind of reason: `NoTopic`, `NoRootSnapshot`, `NotAvailable`, `NotInRecycleBin`, `NotForImages`,
+        /// Kind of reason: `NoTopic`, `NoRootSnapshot`, `NotAvailable`, `NotInRecycleBin`, `NotForImages`,
         /// `InvalidAMIID.NotFound`, `UnreadableItem`.
         code: &'static str,
-        /// Why not.
+        /// The reason.
         message: String,
     },
-    /// No answer, or one that a later try may turn into a better one: throttled, 5xx, network.
+    /// No answer, or one that a retry may improve: throttled, 5xx, network.
     #[error("{call} on {resource} did not get through: {message}")]
     Unavailable {
         /// The IAM action of the call.
         call: &'static str,
-        /// What it was about.
+        /// What the call was about.
         resource: String,
         /// What went wrong.
         message: String,
@@ -111,7 +112,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The stable name of this kind of error, for Lambda's `errorType`, logs and metrics.
+    /// Stable name of this kind of error, for Lambda's `errorType`, logs and metrics.
     pub fn error_type(&self) -> &'static str {
         match self {
             Error::MalformedEvent(_) => "MalformedEvent",
@@ -122,13 +123,13 @@ impl Error {
             Error::IdentityMayCome { .. } => "IdentityMayCome",
             Error::OutOfTime { .. } => "OutOfTime",
             Error::AccessDenied { .. } => "AccessDenied",
-            // Programs know both by one name.
+            // Programs know both by the same name.
             Error::Refused { .. } | Error::NotPossible { .. } => "Refused",
             Error::Unavailable { .. } => "Unavailable",
         }
     }
 
-    /// Whether trying again does not help by itself.
+    /// Whether a retry alone does not help.
     pub fn needs_a_person(&self) -> bool {
         match self {
             Error::MalformedEvent(_)
@@ -145,8 +146,8 @@ impl Error {
         }
     }
 
-    /// The message as the function logs and returns it: it says that the queue brings the event back, if nobody has to do
-    /// anything for that to help. On the command line no queue does.
+    /// The message that the function logs and returns. If waiting helps, it adds that the event will be tried again,
+    /// except to [`Error::Unavailable`]. On the command line, there is no queue to deliver the event again.
     pub fn with_retry(&self) -> String {
         match self {
             Error::NotVisibleYet { .. }

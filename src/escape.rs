@@ -1,11 +1,12 @@
-//! Text from outside, so that it does no harm where it is shown.
+//! Escaping of text from outside, so that it does no harm where it is shown.
 
 use std::io::{self, Write};
 
-/// The longest piece of outside text that a line shows; the record has the whole of it.
+/// Longest piece of outside text on a line, in bytes. The record has the whole text.
 pub(crate) const SHOWN: usize = 300;
 
-/// Text from outside for an error message: quoted, its control characters escaped, cut when long.
+/// Text from outside for an error message. It is quoted, its control characters are escaped, and it is cut after 80
+/// characters.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown: String = text.chars().take(LONGEST).collect();
@@ -15,12 +16,12 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("{shown:?}")
 }
 
-/// JSON in which nothing but printable characters stands as it is.
+/// Escapes all characters of a JSON document that are not printable.
 pub(crate) fn escaped_json(json: &str) -> String {
     json_without(json, is_treacherous)
 }
 
-/// A JSON document whose strings hold these characters by their numbers alone.
+/// Escapes these characters of a JSON document by their numbers (`\u00e9`).
 pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
     let mut escaped = String::new();
     for character in json.chars() {
@@ -41,8 +42,8 @@ pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Whether a character does not show as itself: control characters, line and paragraph separators,
-/// those of no width, and those that turn the direction of writing.
+/// Whether a character does not show as itself. Such characters are control characters, line and paragraph separators,
+/// zero-width characters, and those that change the direction of writing.
 fn is_treacherous(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -59,8 +60,8 @@ fn is_treacherous(character: char) -> bool {
         )
 }
 
-/// Text from outside on one line: control characters, line and paragraph separators and characters
-/// that turn the direction of writing are escaped, what is long is cut.
+/// Text from outside on one line. Control characters, line and paragraph separators, and characters that change the
+/// direction of writing are escaped. A long text is cut.
 pub(crate) fn plain(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -77,13 +78,13 @@ pub(crate) fn plain(text: &str) -> String {
     shown
 }
 
-/// A stranger's text, so that it does not break out of its place.
+/// Escapes and truncates untrusted text to one line. Keeps the first 100 characters.
 pub(crate) fn one_line(text: &str) -> String {
     let short: String = text.chars().take(100).collect();
     short.escape_debug().to_string()
 }
 
-/// A key of the file, on one line, and short.
+/// A key of the file, escaped to one line and cut after 60 characters.
 pub(crate) fn escaped_key(key: &str) -> String {
     let mut shown = String::new();
     for character in key.chars().take(60) {
@@ -98,7 +99,7 @@ pub(crate) fn escaped_key(key: &str) -> String {
     shown
 }
 
-/// What stands in the file, on one line of a log.
+/// The first line of a text in the file, without control characters and cut after 60 characters.
 pub(crate) fn shortened_line(text: &str) -> String {
     let shown = text.lines().next().unwrap_or_default();
     let mut shown: String = shown
@@ -118,7 +119,7 @@ pub(crate) fn shortened_line(text: &str) -> String {
     shown
 }
 
-/// Text in which no markdown of any application begins or ends code, names somebody or makes a link.
+/// Text in which no application's Markdown begins or ends code, mentions a person or makes a link.
 pub(crate) fn inert_markdown(text: &str) -> String {
     let mut inert = String::with_capacity(text.len());
     for character in text.chars() {
@@ -133,8 +134,8 @@ pub(crate) fn inert_markdown(text: &str) -> String {
     inert
 }
 
-/// A writer of lines of JSON in which nothing stands that breaks a line or moves a terminal's cursor: names, tags
-/// and what AWS says come from outside, and JSON itself escapes but the first 32 characters.
+/// Writes lines of JSON. Escapes everything that breaks a line or moves a terminal's cursor. Names, tags and AWS's
+/// messages come from outside, and JSON itself escapes only the first 32 characters.
 pub(crate) struct InertJson<W>(pub(crate) W);
 
 impl<W: Write> Write for InertJson<W> {

@@ -1,9 +1,9 @@
-//! EventBridge JSON → [`Registration`], or why there is nothing to judge.
+//! EventBridge JSON → [`Registration`], or the reason why there is nothing to judge.
 //!
-//! Two triggers tell of a new AMI: the CloudTrail record of `RegisterImage`, and the
-//! "EC2 AMI State Change" event with State `available` (Amazon EC2 User Guide, "Monitor AMI events
-//! using Amazon EventBridge"), which also covers CreateImage, CopyImage and restores.
-//! What an event says of tags is never read: a tag that was set is on the image.
+//! Two kinds of event report a new AMI. One is the CloudTrail record of `RegisterImage`. The other is the "EC2 AMI
+//! State Change" event with State `available` (Amazon EC2 User Guide, "Monitor AMI events using Amazon EventBridge").
+//! It also covers CreateImage, CopyImage and restores. Tags in an event are never read, because a tag that was set is
+//! on the image.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::escape::quoted;
 use crate::ids::{AccountId, AmiId};
 
-/// One AMI that came to be, as an event told us.
+/// An AMI that came into existence, as an event reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The new image.
@@ -25,21 +25,21 @@ pub struct Registration {
     pub account: AccountId,
     /// The Region in which it was registered.
     pub region: String,
-    /// EventBridge's id of the event; the same for each delivery of it.
+    /// EventBridge's id of the event, the same for each delivery of it.
     pub event_id: String,
-    /// When it happened.
+    /// When it was registered.
     pub time: DateTime<Utc>,
-    /// Who registered it, where the event says so.
+    /// Who registered it, if the event says so.
     pub registered_by: RegisteredBy,
-    /// The billing product codes (`bp-…`) that the request asked for. Only accounts that AWS
-    /// authorised may (EC2 API reference, "RegisterImage").
+    /// The billing product codes (`bp-…`) that the request asked for. Only accounts that AWS has authorised may do so
+    /// (EC2 API reference, "RegisterImage").
     pub billing_products: BTreeSet<String>,
-    /// Whether Packer made the request: its user agent says so.
+    /// Whether Packer made the request, according to the user agent.
     pub by_packer: bool,
 }
 
 impl Registration {
-    /// What is known of a registration that no event told of: which image, and when it was created. `by` stands for
+    /// A registration that no event reported. Only the image and its creation time are known. `by` takes the place of
     /// the event's id.
     pub(crate) fn without_event(
         image_id: AmiId,
@@ -66,30 +66,31 @@ impl Registration {
 pub enum RegisteredBy {
     /// CloudTrail's `userIdentity`.
     Identity {
-        /// The caller's ARN, or what else names the caller. At most 2,048 characters, as the service.
+        /// The caller's ARN, or another name of the caller. At most 2,048 characters.
         caller: String,
-        /// The AWS service that made the call on somebody's behalf (`drs.amazonaws.com`).
+        /// The AWS service that made the call on behalf of another caller (`drs.amazonaws.com`). At most 2,048
+        /// characters.
         service: Option<String>,
     },
-    /// A state change does not say.
+    /// The event does not say. A state change never does.
     Unknown,
 }
 
-/// What an event is to the guard.
+/// What an event means to the guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A successful registration.
     Registration(Registration),
     /// The template's hourly rule: time for a digest.
     Digest(Digest),
-    /// The template's schedule: time for a sweep.
+    /// The template's schedule: time for an audit.
     Sweep(Sweep),
     /// Anything else.
     Ignored(Ignored),
 }
 
-/// An event that asks for the digest of the images that the hourly limit held.
-/// (EventBridge User Guide, "Creating a rule that runs on a schedule".)
+/// An event that requests the digest of the images that were over an hourly limit. (EventBridge User Guide, "Creating a
+/// rule that runs on a schedule".)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
     /// EventBridge's id of the event.
@@ -100,21 +101,21 @@ pub struct Digest {
     pub region: String,
 }
 
-/// An event that asks for a sweep of all images: the template's schedule makes it up.
-/// (EventBridge Scheduler User Guide, "Adding context attributes".)
+/// An event that requests an audit of all images. The template's schedule generates it. (EventBridge Scheduler User
+/// Guide, "Adding context attributes".)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sweep {
-    /// The Scheduler's id of its attempt to deliver the event.
+    /// EventBridge Scheduler's id of its attempt to deliver the event.
     pub event_id: String,
     /// The account.
     pub account: AccountId,
     /// The Region.
     pub region: String,
-    /// For when it was scheduled: the same for each delivery of it.
+    /// The time for which it was scheduled, the same for each delivery of it.
     pub time: DateTime<Utc>,
 }
 
-/// An event that is not a successful registration here, with what is known of it.
+/// An event that is not a successful registration in this account and Region, with what is known about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
     /// EventBridge's id of the event.
@@ -127,7 +128,7 @@ pub struct Ignored {
     pub reason: String,
 }
 
-/// Whose events are meant. `None`: anybody's.
+/// Whose events the guard accepts. A member that is `None` accepts any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The account (`GUARD_ACCOUNT_ID`).
@@ -136,9 +137,8 @@ pub struct Scope {
     pub region: Option<String>,
 }
 
-/// The few members of a CloudTrail record that the guard reads.
-/// (`aws_lambda_events` has such a type, but without `errorCode`, and with required members that
-/// real records often lack.)
+/// The few members of a CloudTrail record that the guard reads. `aws_lambda_events` has such a type, but it lacks
+/// `errorCode`, and requires members that real records often lack.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ApiCall {
@@ -181,16 +181,16 @@ struct StateChange {
     state: Option<String>,
 }
 
-/// An event's id, for the log, whether it can be read as an event or not.
+/// Id of an event for the log, even if the rest cannot be read as an event.
 pub(crate) fn id_of(event: &Value) -> Option<String> {
     event.get("id").and_then(Value::as_str).map(shortened)
 }
 
-/// Reads one event.
+/// Parses one event.
 ///
 /// # Errors
-/// [`Error::MalformedEvent`] for what is no EventBridge event, and for an event that claims to be a
-/// successful registration and lacks what is needed.
+/// [`Error::MalformedEvent`] if the input is not an EventBridge event. Also if it claims to be a successful
+/// registration and lacks something that is needed.
 pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
     let event: EventBridgeEvent<Value> = serde_json::from_value(event)
         .map_err(|error| malformed(format!("not an EventBridge event: {error}")))?;
@@ -262,7 +262,7 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
     }))
 }
 
-/// An event's id, account and Region.
+/// Id, account and Region of an event.
 fn address(event: &EventBridgeEvent<Value>) -> Result<(String, AccountId, String), Error> {
     let text = |what: &str, value: &Option<String>| {
         needed(what, value.clone().filter(|value| !value.is_empty()))
@@ -279,7 +279,7 @@ fn needed<T>(what: &str, value: Option<T>) -> Result<T, Error> {
     value.ok_or_else(|| malformed(format!("an event without {what}")))
 }
 
-/// What an event tells, wherever it comes from.
+/// What an event reports, wherever it comes from.
 enum Tells {
     Registered {
         image_id: Option<String>,
@@ -375,9 +375,9 @@ fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     }
 }
 
-/// The `bp-…` codes that a request names, at most so many as there are. How CloudTrail writes this
-/// list no public record shows; other lists of EC2's come as `{"items": [{"billingProduct": …}]}`, so
-/// whatever stands below the key is searched for what can only be a code.
+/// The `bp-…` codes that a request names, 16 at most. No public record shows how CloudTrail writes this list. Other
+/// lists of EC2 come as `{"items": [{"billingProduct": …}]}`. Everything below the key is therefore searched for texts
+/// that can only be codes.
 fn billing_products(request: &Value) -> BTreeSet<String> {
     const MOST: usize = 16;
     let keys = ["billingProducts", "billingProductSet", "billingProduct"];
@@ -404,7 +404,7 @@ fn is_billing_product(text: &str) -> bool {
     })
 }
 
-/// Whether a member of a record is true; CloudTrail writes `"true"`.
+/// Whether a member of a record is true. CloudTrail writes `"true"`.
 fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true) || value.as_str() == Some("true")
 }
@@ -413,8 +413,8 @@ fn malformed(what: String) -> Error {
     Error::MalformedEvent(what)
 }
 
-/// A Region or an event id: it goes into ARNs, commands and a tag, so nothing but what such a name
-/// is made of.
+/// Checks a Region or an event id. It becomes part of ARNs, commands and a tag, so only the characters of such names
+/// are accepted.
 fn name_of(what: &str, name: String) -> Result<String, Error> {
     let fits = name.len() <= 64
         && name
@@ -430,12 +430,14 @@ fn name_of(what: &str, name: String) -> Result<String, Error> {
     }
 }
 
-/// Who made the call. When an AWS service did, CloudTrail gives the service's name as `invokedBy` and as the source
-/// address (`drs.amazonaws.com`, `AWS Internal/3`), and the type `AWSService`; a service that acts in an account does
-/// so by its service-linked role (CloudTrail User Guide, "CloudTrail userIdentity element" and "CloudTrail record
-/// contents"). One of these signs is enough: to take a service for a person could end a failover.
+/// Who made the call.
 ///
-/// The console is not a service but a person's tool. Its calls have `invokedBy: signin.amazonaws.com`, or
+/// If an AWS service made it, CloudTrail gives the service's name as `invokedBy` and as the source address
+/// (`drs.amazonaws.com`, `AWS Internal/3`). It also gives the type `AWSService`. A service that acts in an account uses
+/// its service-linked role (CloudTrail User Guide, "CloudTrail userIdentity element" and "CloudTrail record contents").
+/// One of these signs is enough, because mistaking a service for a person could end a failover.
+///
+/// The console is a person's tool, not a service. Its calls have `invokedBy: signin.amazonaws.com`, or
 /// `sessionCredentialFromConsole` and the address `AWS Internal` (cloud-custodian, issue 5461).
 fn identity(
     user: Option<UserIdentity>,
@@ -466,8 +468,8 @@ fn identity(
     }
 }
 
-/// Whether an ARN is of a service-linked role, or of a session of one. A session's name is no sign: whoever assumes a role
-/// chooses it, and a user or a group may have any name (IAM User Guide, "IAM identifiers").
+/// Whether an ARN is of a service-linked role, or of a session of one. The session's name proves nothing, because the
+/// caller who assumes a role chooses it. A user or a group may have any name (IAM User Guide, "IAM identifiers").
 fn is_of_service_role(arn: &str) -> bool {
     let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
     resource.starts_with("assumed-role/AWSServiceRoleFor")
@@ -477,7 +479,8 @@ fn is_of_service_role(arn: &str) -> bool {
 /// The name under which the console makes a person's calls.
 pub(crate) const CONSOLE: &str = "signin.amazonaws.com";
 
-/// An ARN has at most 2,048 characters (IAM); what is longer is none, and nothing to fill an alert with.
+/// Cuts a text to 2,048 characters, the length of the longest ARN (IAM). A longer text is not an ARN, and must not fill
+/// an alert.
 fn shortened(text: &str) -> String {
     text.chars().take(2048).collect()
 }
@@ -691,7 +694,7 @@ mod tests {
         }
     }
 
-    /// Whoever assumes a role chooses the name of the session, and whoever creates a user that of the user.
+    /// The caller who assumes a role chooses the session's name. The creator of a user chooses the user's name.
     #[test]
     fn regression_who_is_a_service_is_not_decided_by_the_name_of_a_session_or_a_user() {
         let service_of =

@@ -1,4 +1,4 @@
-//! What a sweep found: of however many images, a number and the first few of each group.
+//! What an audit found: of each group, the number of images and the first few of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,28 +13,28 @@ use crate::expectation::{
 use crate::ids::AmiId;
 use crate::record::{Actual, Expected, Record, Statement};
 
-/// So many images of a group are kept, and told of one by one.
+/// Largest number of images of a group that are kept and reported one by one.
 pub(crate) const FIRST: usize = 20;
 
-/// Why people are told of an image.
+/// Why an image is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
-    /// Nobody told of it, or what was told could not be dealt with: it was judged by the sweep.
+    /// The guard received no event for it, or could not process the event. The audit judged it.
     Unheard,
-    /// It does not bill what it should, and no discard of it is on record.
+    /// It is not billed as expected, and no discard of it is on record.
     Mismatch,
-    /// It does not bill what it should, and its discard was held.
+    /// It is not billed as expected, and its discard was held.
     Held,
-    /// What is known of it contradicts itself.
+    /// What is known about it contradicts itself.
     Conflict,
-    /// Nothing says what it should bill.
+    /// No source says what it is expected to be billed as.
     Unverifiable,
-    /// EC2 says something of it that this version does not know, and nothing of the above holds.
+    /// EC2 says something about it that this version does not know. It is neither a mismatch nor a conflict.
     Unrecognised,
 }
 
 impl Group {
-    /// Its name for programs.
+    /// Name of the group for programs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Group::Unheard => "unheard",
@@ -47,38 +47,38 @@ impl Group {
     }
 }
 
-/// What a summary says of an image: a few members of its record, under the same names.
+/// What a summary says about an image: some members of its record, under the same names.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Finding {
     /// The image.
     pub(crate) image_id: Option<String>,
     /// Its name.
     pub(crate) name: Option<String>,
-    /// The verdict; `None` if the image could not be judged.
+    /// The verdict. `None` if the image could not be judged.
     pub(crate) verdict: Option<String>,
     /// The kind of a mismatch.
     pub(crate) kind: Option<String>,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     #[serde(default)]
     pub(crate) reason: String,
-    /// What EC2 bills.
+    /// What it is billed as.
     pub(crate) actual: Option<Actual>,
-    /// What it should bill.
+    /// What it is expected to be billed as.
     pub(crate) expected: Option<Expected>,
     /// What was decided.
     pub(crate) action: Option<String>,
-    /// What became of a discard.
+    /// The result of a discard.
     pub(crate) outcome: Option<String>,
     /// The interlocks that held a discard.
     #[serde(default)]
     pub(crate) held_by: Vec<String>,
-    /// The id of the event that the image was judged for.
+    /// Id of the event for which the image was judged.
     pub(crate) event_id: Option<String>,
     #[serde(default, skip_serializing)]
     evidence: Vec<Said>,
 }
 
-/// What a source said, as far as a sweep minds.
+/// What a source said, as far as an audit needs it.
 #[derive(Clone, Debug, Deserialize)]
 struct Said {
     source: String,
@@ -90,12 +90,12 @@ struct Said {
 }
 
 impl Finding {
-    /// What a record says.
+    /// The finding of a record.
     pub(crate) fn of(record: &Record) -> Finding {
         serde_json::from_value(serde_json::json!(record)).unwrap_or_default()
     }
 
-    /// That an image could not be dealt with. `image`: as it was listed.
+    /// Finding for an image that could not be processed. `image` is the image as it was listed.
     pub(crate) fn failed(id: &AmiId, image: Option<&Image>, error: &Error) -> Finding {
         Finding {
             image_id: Some(id.to_string()),
@@ -106,8 +106,8 @@ impl Finding {
         }
     }
 
-    /// Whether the image bills what it did, and people declare of it what they did: as far as it takes no call to know,
-    /// and as it could make another verdict.
+    /// Whether the image is billed as before, and people's declarations about it are the same as before. Compares what
+    /// is known without a call, as far as it could change the verdict.
     pub(crate) fn is_of(&self, image: &Image, declared: &Declared) -> bool {
         let exempted = declared.expectation.exemption.is_some();
         let declared_as_before = match self.verdict.as_deref() {
@@ -120,8 +120,8 @@ impl Finding {
                 let observed = [Source::Lineage, Source::Disk]
                     .iter()
                     .any(|it| self.spoke(*it));
-                // A declaration that is weaker than what decided changes nothing, unless it contradicts what was observed.
-                // Product codes are the policy's to name, whoever names the platform.
+                // A declaration that is weaker than the deciding source changes nothing, unless it contradicts what was
+                // observed. Product codes are the policy's, whichever source names the platform.
                 let codes = declared.expectation.product_codes().is_some()
                     || self.evidence.iter().any(|it| it.product_codes.is_some());
                 let matters = |source: &Source| {
@@ -138,10 +138,10 @@ impl Finding {
         declared_as_before && self.actual.as_ref() == Some(&Actual::of(image))
     }
 
-    /// Whether a source had said what it says now. What it can not say now contradicts nothing.
+    /// Whether a source said before what it says now. What it cannot say now contradicts nothing.
     fn heard(&self, source: Source, expectation: &Expectation) -> bool {
         let now = expectation.evidence.iter().filter(|it| it.source == source);
-        // Whether an exemption applies is another question.
+        // Whether an exemption applies is a separate question.
         let now: Vec<Statement> = now
             .filter(|it| it.detail != OPEN_EXEMPTION)
             .map(Statement::from)
@@ -171,18 +171,18 @@ impl Finding {
         said.any(|it| it.source == source.name() && it.state == "spoke")
     }
 
-    /// Whether there is nothing to be told of the image.
+    /// Whether there is nothing to report about the image.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self.verdict.as_deref(), Some("verified" | "exempt")) && !self.is_unrecognised()
     }
 
-    /// Whether EC2 says something of the image that this version does not know.
+    /// Whether EC2 says something about the image that this version does not know.
     fn is_unrecognised(&self) -> bool {
         let actual = self.actual.as_ref();
         actual.is_some_and(|actual| !actual.unrecognised().is_empty())
     }
 
-    /// What the disk said, if it spoke: a sweep does not ask it again.
+    /// What the disk said, if it named a platform. An audit does not read the disk again.
     pub(crate) fn disk(&self) -> Option<Evidence> {
         let mut said = self.evidence.iter().filter(|it| it.state == "spoke");
         let said = said.find(|it| it.source == Source::Disk.name())?;
@@ -194,7 +194,7 @@ impl Finding {
         })
     }
 
-    /// Where it belongs, if people are to know of it at all.
+    /// The group that reports the image. `None` if it is not reported.
     pub(crate) fn group(&self) -> Option<Group> {
         match self.verdict.as_deref()? {
             "mismatch" if self.is_held() => Some(Group::Held),
@@ -212,32 +212,32 @@ impl Finding {
     }
 }
 
-/// Whether the policy has tags asked at all.
+/// Whether the policy has tags read at all.
 fn asks_tags(declared: &Declared) -> bool {
     let mut evidence = declared.expectation.evidence.iter();
     evidence.any(|it| it.source == Source::ImageTag && it.says != Says::NotAsked)
 }
 
-/// All that a sweep found.
+/// Everything that an audit found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// How many images were dealt with as if their event had come, by this attempt.
+    /// Number of images without an event that this attempt processed as if their event had arrived.
     pub(crate) made_up: usize,
     /// Why one of these must be looked at again, if one must.
     pub(crate) unended: Option<Error>,
-    /// The images that are among the findings before they are come across in the list.
+    /// Images that are among the findings before the listing reaches them.
     pub(crate) dealt_with: BTreeSet<AmiId>,
-    /// Whether it went on where the last one had stopped.
+    /// Whether it continued where the last audit had stopped.
     pub(crate) resumed: bool,
-    /// Whether it came to the end.
+    /// Whether it reached the end.
     pub(crate) complete: bool,
-    /// The pages that it came through.
+    /// Number of pages that it looked at.
     pub(crate) pages: usize,
-    /// The images on them.
+    /// Number of images on these pages.
     pub(crate) looked_at: usize,
-    /// Those of them that are as they were when they were judged, and good.
+    /// Number of these images that are right, and unchanged since they were judged.
     pub(crate) unchanged: usize,
-    /// Those of them of which EC2 says something that this version does not know.
+    /// Number of images about which EC2 says something that this version does not know.
     pub(crate) unrecognised: usize,
     groups: BTreeMap<Group, Found>,
 }
@@ -252,7 +252,7 @@ pub(crate) struct Found {
 }
 
 impl Findings {
-    /// Nothing yet. `resumed`: whether the sweep goes on where the last one stopped.
+    /// No findings yet. `resumed` says whether the audit continues where the last one stopped.
     pub(crate) fn begin(resumed: bool) -> Findings {
         Findings {
             resumed,
@@ -260,7 +260,7 @@ impl Findings {
         }
     }
 
-    /// Takes note of an image.
+    /// Adds an image to a group.
     pub(crate) fn add(&mut self, group: Group, finding: Finding) {
         self.unrecognised += usize::from(finding.is_unrecognised());
         let found = self.groups.entry(group).or_default();
@@ -275,12 +275,12 @@ impl Findings {
         self.groups.iter().map(|(group, found)| (*group, found))
     }
 
-    /// How many images a group has.
+    /// The number of images in a group.
     pub(crate) fn number(&self, group: Group) -> usize {
         self.groups.get(&group).map_or(0, |found| found.number)
     }
 
-    /// How many images people are to be told of.
+    /// The number of images to report.
     pub(crate) fn to_tell(&self) -> usize {
         self.groups.values().map(|found| found.number).sum()
     }

@@ -33,7 +33,7 @@ impl FromStr for AmiId {
 }
 
 impl AmiId {
-    /// An id that stands for an image that there is not.
+    /// Example id, of an image that does not exist.
     pub(crate) fn example() -> AmiId {
         AmiId("ami-00000000000000001".into())
     }
@@ -70,7 +70,7 @@ impl FromStr for AccountId {
 }
 
 impl AccountId {
-    /// An id that stands for an account that there is not.
+    /// Example id, of an account that does not exist.
     pub(crate) fn example() -> AccountId {
         AccountId("123456789012".into())
     }

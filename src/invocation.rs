@@ -1,4 +1,4 @@
-//! One invocation of the function: how an event came, and how much time there is.
+//! An invocation of the function: how its event was delivered, and how much time there is.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// What is kept back of an invocation's time, so that the answer still reaches Lambda.
+/// Time kept back from an invocation, so that the answer still reaches Lambda.
 const RESERVE: Duration = Duration::from_secs(2);
 
 /// When an invocation must have answered.
 pub type Deadline = Instant;
 
-/// How an event came: what Lambda, and SQS, say of it.
+/// How an event was delivered, according to Lambda and SQS.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Lambda's id of the invocation, if there is one.
     pub request_id: Option<String>,
     /// SQS's id of the message, if the event came in one.
     pub message_id: Option<String>,
-    /// SQS's handle of this receive of the message, by which its visibility can be changed.
+    /// SQS's handle of this receive of the message, with which its visibility can be changed.
     pub receipt_handle: Option<String>,
     /// When the invocation must have answered.
     pub deadline: Deadline,
@@ -36,7 +36,7 @@ impl From<Deadline> for Delivery {
     }
 }
 
-/// Does what is left to be done in a delivery, or stops in time to answer.
+/// Does the work of a delivery. Returns `late` if the work does not end in time to answer.
 pub(crate) async fn in_time<T>(
     delivery: &Delivery,
     work: impl Future<Output = Result<T, Error>>,
@@ -48,8 +48,8 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// How long one event may wait for AWS to show what is true: `GUARD_WAIT_SECONDS` in all, in pauses
-/// that double, with jitter.
+/// Retry budget of one event while AWS does not show the current state yet. It is `GUARD_WAIT_SECONDS` in total, in
+/// pauses that double, with jitter.
 pub(crate) struct Patience {
     left: Duration,
     next: Duration,
@@ -66,9 +66,9 @@ impl Patience {
         }
     }
 
-    /// Sleeps, and says whether another look is worth it.
+    /// Sleeps for the next pause. Returns `false` at once if the budget does not allow another look.
     pub(crate) async fn pause(&mut self) -> bool {
-        // Half of the pause is left to chance, so that many images at once do not ask in step.
+        // Half of the pause is random, so that many images do not make their calls in step.
         let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
         let Some(left) = self.left.checked_sub(pause) else {
             return false;

@@ -1,7 +1,10 @@
-//! Logs and metrics. A registration is one line of JSON, its record, whatever the log level; a delivery that
-//! failed is one, and so is the count of an invocation's calls. Each carries its metrics in CloudWatch's embedded
-//! metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so that they cost no call.
-//! All other lines are tracing's, with the same names for the same ids. (In those, `name` is the span's.)
+//! Logs and metrics.
+//!
+//! A registration is one line of JSON, its record, at every log level. A failed delivery and an audit are one line
+//! each, and so is an invocation's number of calls. Each line contains its metrics in CloudWatch's embedded metric
+//! format (CloudWatch User Guide, "Specification: Embedded metric format"). Metrics therefore need no calls.
+//!
+//! All other lines are tracing's, and use the same names for the same ids. In those lines, `name` is the span's name.
 
 use std::io::Write;
 
@@ -27,45 +30,45 @@ use crate::verdict::Verdict;
 /// The namespace of the guard's metrics in CloudWatch.
 pub const NAMESPACE: &str = "AmiBillingGuard";
 
-/// The dimension that tells one stack's metrics from another's.
+/// Dimension that separates one stack's metrics from another's.
 const FUNCTION: &str = "function";
 
-/// What the guard writes to its log besides tracing's lines.
+/// What the guard writes to its log in addition to tracing's lines.
 #[derive(Clone, Copy, Debug)]
 pub enum Line<'a> {
     /// A complete record.
     Record(&'a Record),
     /// A delivery that failed.
     Failure(Failure<'a>),
-    /// What a sweep came to.
+    /// The result of an audit.
     Sweep(Sweep<'a>),
-    /// What an invocation did in all.
+    /// The number of an invocation's calls.
     Invocation(Tally),
 }
 
-/// What a sweep came to, in numbers of images.
+/// The result of an audit, in numbers of images.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sweep<'a> {
-    /// The id of the event that asked for it.
+    /// Id of the event that requested it.
     pub event_id: &'a str,
-    /// All that it looked at.
+    /// Images that it looked at.
     pub looked_at: usize,
-    /// Those that are as they were when they were judged, and good.
+    /// Images that are right, and unchanged since they were judged.
     pub unchanged: usize,
-    /// Those that no event told of.
+    /// Images for which the guard received no event.
     pub unheard: usize,
-    /// Those of the others that do not bill what they should.
+    /// Other images that are not billed as expected.
     pub mismatches: usize,
-    /// Those of which EC2 says something that this version does not know.
+    /// Images about which EC2 says something that this version does not know.
     pub unrecognised: usize,
-    /// Whether it came to the end.
+    /// Whether it reached the end.
     pub complete: bool,
 }
 
-/// Why a delivery failed. Its event comes again.
+/// Why a delivery failed. Its event is delivered again.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Failure<'a> {
-    /// EventBridge's id of the event, as far as one can be read.
+    /// EventBridge's id of the event, if it can be read.
     pub event_id: Option<&'a str>,
     /// The image, if the event names one.
     pub image_id: Option<&'a str>,
@@ -73,25 +76,25 @@ pub struct Failure<'a> {
     pub error_type: &'static str,
     /// The error.
     pub message: &'a str,
-    /// Whether trying again does not help by itself.
+    /// Whether a retry alone does not help.
     #[serde(skip)]
     pub needs_a_person: bool,
 }
 
-/// The writer of those lines.
+/// Writes these lines.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     function: String,
 }
 
 impl Telemetry {
-    /// Sets up tracing, JSON on standard output, which Lambda takes to CloudWatch Logs. The level is that of
-    /// `AWS_LAMBDA_LOG_LEVEL`, else of `RUST_LOG`, else info. The function's name, a dimension of the metrics,
-    /// is Lambda's `AWS_LAMBDA_FUNCTION_NAME`.
+    /// Sets up tracing as JSON on standard output, which Lambda sends to CloudWatch Logs. The level is that of
+    /// `AWS_LAMBDA_LOG_LEVEL`, otherwise of `RUST_LOG`, otherwise info. The function's name is a dimension of the
+    /// metrics. It is Lambda's `AWS_LAMBDA_FUNCTION_NAME`.
     ///
     /// # Errors
-    /// [`ConfigError`] for one of these that is not UTF-8. Tracing is set up all the same, at the level info if it is
-    /// the level's, so that the log can have the error.
+    /// [`ConfigError`] if one of these is not UTF-8. Tracing is set up nevertheless, so that the log can have the
+    /// error. If the level is at fault, it is info.
     pub fn init() -> Result<Telemetry, ConfigError> {
         let variable = |name: &str| config::text(name, std::env::var_os(name));
         let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| match level {
@@ -102,15 +105,15 @@ impl Telemetry {
         let mut filter = EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
             .parse_lossy(directives.to_ascii_lowercase());
-        // At trace level the runtime prints payloads, and ends on one that is not UTF-8.
+        // At trace level, the runtime prints payloads, and ends on one that is not UTF-8.
         if filter.max_level_hint() == Some(LevelFilter::TRACE)
             && let Ok(directive) = "lambda_runtime=debug".parse()
         {
             filter = filter.add_directive(directive);
         }
         let mut lines = JsonLayer::new(|| InertJson(std::io::stdout()));
-        // The first two are what Lambda filters by; what a line says stands beside them, and so does what the
-        // spans around it say: which invocation, which event, which image.
+        // Lambda filters by the first two. A line also has the fields of its event, and of the spans around it. These
+        // name the invocation, the event and the image.
         lines
             .with_timer("timestamp", SystemTime)
             .with_level("level")
@@ -121,7 +124,8 @@ impl Telemetry {
             .with(filter)
             .with(lines)
             .init();
-        // On one line, escaped, and with the ids of what was being done; the standard library's own writes raw text.
+        // Panics are logged on one line, escaped, and with the ids of the current work. The standard library writes raw
+        // text.
         std::panic::set_hook(Box::new(|panic| {
             tracing::error!(error_type = "Panic", "{panic}");
         }));
@@ -135,12 +139,12 @@ impl Telemetry {
     /// Writes a line to standard output.
     pub fn write(&self, delivery: &Delivery, line: Line<'_>) {
         if let Some(line) = self.line(delivery, line, Clock::SYSTEM.now()) {
-            // Nobody is left to tell that the log is closed.
+            // If the log is closed, there is nowhere to report that.
             let _ = InertJson(std::io::stdout()).write_all(format!("{line}\n").as_bytes());
         }
     }
 
-    /// The line as JSON, unless it has nothing to say.
+    /// The line as JSON. `None` if it has nothing to say.
     fn line(&self, delivery: &Delivery, line: Line<'_>, now: DateTime<Utc>) -> Option<String> {
         match line {
             Line::Record(record) => {
@@ -199,14 +203,14 @@ impl Telemetry {
     }
 }
 
-/// A line, in an order in which what matters comes first: CloudWatch Logs Insights finds the first 200 fields of a
-/// line, and a record can have more (CloudWatch Logs User Guide, "Fields in JSON logs").
+/// A line, with the most important fields first. CloudWatch Logs Insights finds the first 200 fields of a line, and a
+/// record can have more (CloudWatch Logs User Guide, "Fields in JSON logs").
 #[derive(Serialize)]
 struct Whole<'a, T> {
     // Lambda filters by these two.
     timestamp: String,
     level: &'a str,
-    // As Lambda's own lines, and the runtime's spans, call it.
+    // Named as in Lambda's own lines and the runtime's spans.
     #[serde(rename = "requestId", skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,10 +223,10 @@ struct Whole<'a, T> {
     embedded: Map<String, Value>,
 }
 
-/// Metrics that have their dimensions in common.
+/// Metrics that have the same dimensions.
 struct Metrics {
-    /// Each list of dimensions makes metrics of its own. A dimension is the line's member of that name, and
-    /// few values only: CloudWatch charges for each combination.
+    /// Each list of dimensions makes metrics of its own. A dimension is the line's member of that name. It may have few
+    /// values only, because CloudWatch charges for each combination.
     by: Vec<Vec<&'static str>>,
     values: Vec<Metric>,
 }
@@ -241,8 +245,8 @@ fn count(name: &str, number: u64) -> Metric {
     }
 }
 
-/// The metrics of a registration. One that is judged again, as its event came again, counts again. What did not
-/// happen is not counted: CloudWatch charges for a metric that is always 0, too.
+/// Metrics of a registration. An image that is judged again because its event returned counts again. What did not
+/// happen is not counted, because CloudWatch also charges for a metric that is always 0.
 fn of_record(record: &Record, now: DateTime<Utc>) -> Vec<Metrics> {
     if record.verdict == Verdict::Ignored {
         return Vec::new();
@@ -261,12 +265,12 @@ fn of_record(record: &Record, now: DateTime<Utc>) -> Vec<Metrics> {
     if !record.held_by.is_empty() {
         values.push(count("Holds", 1));
     }
-    // A line has one value for a dimension, and a discard may be held by several interlocks: so each has a
-    // metric, and not a dimension's value.
     let actual = record.actual.as_ref();
     if actual.is_some_and(|actual| !actual.unrecognised().is_empty()) {
         values.push(count("UnrecognisedBilling", 1));
     }
+    // A line has one value for each dimension, and several interlocks may hold a discard. Each interlock is therefore a
+    // metric of its own instead of a dimension's value.
     let held_by = record.held_by.iter();
     values.extend(held_by.map(|interlock| count(&format!("HeldBy{interlock:?}"), 1)));
     if let Some(registered) = record.registered_at {
@@ -285,7 +289,7 @@ fn of_record(record: &Record, now: DateTime<Utc>) -> Vec<Metrics> {
     metrics
 }
 
-/// Metrics of the function as a whole, if there are any.
+/// Metrics of the function as a whole. `None` if there are no values.
 fn of_function(values: Vec<Metric>) -> Option<Metrics> {
     let by = vec![vec![FUNCTION]];
     (!values.is_empty()).then_some(Metrics { by, values })
@@ -309,14 +313,14 @@ fn of_invocation(tally: Tally) -> Vec<Metrics> {
     ])
 }
 
-/// Counts of the function as a whole, but for those of what did not happen.
+/// Counts of the function as a whole, without those that are 0.
 fn counted(counts: &[(&str, u64)]) -> Vec<Metrics> {
     let counts = counts.iter().filter(|(_, number)| *number > 0);
     let values = counts.map(|(name, number)| count(name, *number)).collect();
     of_function(values).into_iter().collect()
 }
 
-/// The members by which metrics are embedded into a line.
+/// Members that embed metrics in a line.
 fn embedded(metrics: Vec<Metrics>, now: DateTime<Utc>) -> Map<String, Value> {
     let mut members = Map::new();
     let mut directives = Vec::new();
@@ -432,7 +436,7 @@ mod tests {
             (&line["event_id"], &line["message_id"]),
             (&json!("e-1"), &json!("m-1"))
         );
-        // All of the record is there, and nothing of it is another's.
+        // All of the record is there, and no other value replaces any of it.
         for (name, value) in json!(record).as_object().unwrap() {
             assert_eq!(line[name], *value, "{name}");
         }

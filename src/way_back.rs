@@ -1,7 +1,7 @@
 //! Whether a deregistered image can be restored: the status of the Recycle Bin rule that keeps it.
 //!
-//! The first rule of a Region takes up to 30 minutes to become active, and what no active rule matches is deleted for
-//! good (Amazon EBS User Guide, "Recycle Bin").
+//! The first rule of a Region takes up to 30 minutes to become active. An image that no active rule matches is deleted
+//! permanently (Amazon EBS User Guide, "Recycle Bin").
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 
 use crate::aws::{Aws, RuleStatus};
 
-/// Why a deregistered image may be gone for good.
+/// Why a deregistered image may be lost permanently.
 #[derive(Clone, Debug)]
 pub(crate) struct Hindrance {
     /// The reason, as a sentence.
     pub(crate) why: String,
-    /// Whether it passes without anybody's help.
+    /// Whether the reason is transient.
     pub(crate) passes: bool,
 }
 
-/// What this process knows of the rule.
+/// What this process knows about the rule.
 #[derive(Debug, Default)]
 pub(crate) struct WayBack {
-    /// Whether the rule was available once. A rule that is available stays so until somebody deletes it.
+    /// Whether the rule was available once. It then stays available until it is deleted.
     available: AtomicBool,
-    /// The last negative answer, and when it came.
+    /// The last negative answer, and when it arrived.
     last: Mutex<Option<(Instant, Hindrance)>>,
 }
 
 impl WayBack {
-    /// Asks for the rule's status, unless it was available before. Of several images at once, one asks, and the others
-    /// take its answer.
+    /// Looks up the rule's status, unless it was available before. If several images do so at once, one call is made,
+    /// and all use its answer.
     ///
     /// # Errors
     /// [`Hindrance`], unless the rule is available.
