@@ -59,7 +59,9 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use crate::billing::Platforms;
     use glob::Pattern;
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::billing::ACCEPTED_PLATFORMS;
