@@ -1,13 +1,15 @@
-//! Reading a disk in a child process that can do no harm: no input makes the caller panic, takes more memory than
-//! the child may have, or more time than it is given.
+//! Reads disks in a child process that can do no harm. No input can make the caller panic, take more memory than the
+//! child may have, or take longer than its time limit.
 //!
-//! The child is the same program, started with [`ARGUMENT`]. It gets no environment, no open connection, and the disk's
-//! blocks from its parent, through a pipe.
+//! The child is the same program, started with [`ARGUMENT`]. It gets no environment and no open connection. Its parent
+//! sends it the disk's blocks through a pipe.
 //!
-//! What the two say to each other, numbers in little-endian order. The parent: the disk's size and the most blocks
-//! that may be read (`u64` each); then for each block that was asked for its length (`u32`, nothing for one that was
-//! never written) and its bytes. The child: `?`, the first block (`u64`) and how many (`u32`); in the end `.`, a
-//! length (`u32`) and the [`Inspection`] as JSON.
+//! The protocol uses little-endian numbers.
+//!
+//! - The parent begins with the disk's size in bytes and the maximum number of blocks (`u64` each).
+//! - The child requests blocks with `?`, the first block (`u64`) and the number of blocks (`u32`).
+//! - The parent answers with each block's length (`u32`, zero for a block that was never written) and its bytes.
+//! - The child ends with `.`, a length (`u32`) and the [`Inspection`] as JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -25,61 +27,62 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::volume::AT_ONCE;
 use crate::{BlockSource, Inspection};
 
-/// What a program is started with to be the child: it then calls [`run_child`] before anything else.
+/// Argument that starts a program as the child. The program must then call [`run_child`] before anything else.
 pub const ARGUMENT: &str = "read-disk";
 
-/// The setting by which a child may read where the system does not let a limit be set. A person's program may honour it,
-/// a service never.
+/// Environment variable that permits reading where the operating system does not allow a limit to be set. A
+/// command-line program may honour it. A service must not.
 pub const UNLIMITED: &str = "AMI_GUARD_UNLIMITED_READER";
 
-/// What the child is told by it.
+/// Argument that passes this permission to the child.
 const LENIENT: &str = "lenient";
 
-/// Whether the children of this process may read where a limit cannot be set.
+/// Whether children of this process may read where a limit cannot be set.
 static MAY_BE_LENIENT: AtomicBool = AtomicBool::new(false);
 
-/// How much memory the child may take: its cache of 16 MiB, and several times what the readers need beside it.
+/// Memory limit of the child, in bytes. It holds the cache of 16 MiB, and several times what the readers need besides.
 const MOST_MEMORY: u64 = 96 * 1024 * 1024;
 
-/// How long the child's answer may be. Its texts are bounded, but a file name may be 255 letters.
+/// Maximum length of the child's answer, in bytes. Its texts are bounded, but a file name may have 255 letters.
 const MOST_ANSWER: u32 = 256 * 1024;
 
-/// How much of what the child says of its own death is read.
+/// Maximum number of bytes read from the standard error of a child that failed.
 const MOST_LAST_WORDS: usize = 4096;
 
-/// How many characters of it are shown.
+/// Maximum number of its characters that are shown.
 const MOST_SHOWN: usize = 400;
 
-/// How long a child that has said its last may take to end. It is killed then, as any other.
+/// How long to wait for a failed child to finish its standard error, and then to exit. It is then killed, as any child
+/// is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const ASKS: u8 = b'?';
 const ANSWERS: u8 = b'.';
 
-/// How a disk is to be read.
+/// Limits for reading a disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many blocks of 512 KiB may be fetched.
+    /// Maximum number of blocks of 512 KiB to fetch.
     pub blocks: u64,
-    /// How long it may take.
+    /// Maximum time for the whole reading.
     pub time: Duration,
 }
 
-/// Lets the children of this process read from now on although a limit cannot be set. The limits that can be are set
-/// all the same.
+/// Lets children of this process read although a limit cannot be set, from now on. The limits that can be set still
+/// are.
 pub fn allow_missing_limits() {
     MAY_BE_LENIENT.store(true, Ordering::Relaxed);
 }
 
-/// Where the parent gets the blocks from: as [`BlockSource`], but it may have to wait for them.
+/// Source of the blocks that the parent sends: an asynchronous [`BlockSource`].
 pub trait Blocks: Send {
-    /// As [`BlockSource::size`].
+    /// Like [`BlockSource::size`].
     fn size(&self) -> u64;
 
-    /// As [`BlockSource::fetch`].
+    /// Like [`BlockSource::fetch`].
     ///
     /// # Errors
-    /// As [`BlockSource::fetch`].
+    /// Those of [`BlockSource::fetch`].
     fn fetch(
         &mut self,
         blocks: Range<u64>,
@@ -96,19 +99,19 @@ impl<S: BlockSource + Send> Blocks for S {
     }
 }
 
-/// Who reads disks.
+/// The process that reads disks.
 #[derive(Clone, Debug)]
 pub enum Reader {
     /// A child process of this program, which can do no harm.
     Child(PathBuf),
-    /// This process, without any of that: for tests whose time is virtual, which nothing outside can wait for.
+    /// This process, without that protection. For tests with virtual time, which cannot wait for another process.
     Here,
 }
 
 impl Reader {
     /// Reads a disk.
     ///
-    /// Whatever keeps it from being read, the limits among it, is the inspection's result: it stays undetermined, and why.
+    /// Anything that prevents the reading, including a limit, makes the inspection's result `Err` with the reason.
     pub async fn inspect(&self, disk: &mut impl Blocks, limits: Limits) -> Inspection {
         let mut blocks_read = 0;
         let answer = match self {
@@ -121,10 +124,10 @@ impl Reader {
         })
     }
 
-    /// Looks whether a disk can be read at all, with an empty one.
+    /// Checks that disks can be read at all, with an empty disk, within `time`.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why they cannot.
     pub async fn check(&self, time: Duration) -> Result<(), String> {
         let limits = Limits { blocks: 1, time };
         match self {
@@ -137,8 +140,8 @@ impl Reader {
     }
 }
 
-/// Reads the disk in this process: from the beginning, as far as there are blocks; then fetches those that were missing,
-/// and once more.
+/// Reads the disk in this process. Each pass starts from the beginning and ends at the first block that is missing. The
+/// missing blocks are then fetched for the next pass.
 async fn read_here(disk: &mut impl Blocks, limits: Limits) -> Result<Inspection, String> {
     let fetched = Fetched {
         size: disk.size(),
@@ -161,7 +164,7 @@ async fn read_here(disk: &mut impl Blocks, limits: Limits) -> Result<Inspection,
     }
 }
 
-/// A disk of which some blocks are there.
+/// A disk of which some blocks have been fetched.
 #[derive(Clone)]
 struct Fetched {
     size: u64,
@@ -171,7 +174,7 @@ struct Fetched {
 #[derive(Default)]
 struct Fetching {
     there: BTreeMap<u64, Option<Vec<u8>>>,
-    /// The first that were asked for and are not there.
+    /// The first blocks that were requested but are missing.
     missing: Option<Range<u64>>,
 }
 
@@ -204,7 +207,7 @@ fn too_long(time: Duration) -> String {
     format!("it takes more than {:.0} seconds", time.as_secs_f64())
 }
 
-/// A disk without a block.
+/// A disk without blocks.
 struct Nothing;
 
 impl BlockSource for Nothing {
@@ -217,7 +220,7 @@ impl BlockSource for Nothing {
     }
 }
 
-/// The child's answer; or why there is none. `blocks_read` counts while it is waited for.
+/// The child's answer, or the reason why there is none. `blocks_read` counts the written blocks sent so far.
 async fn ask_child(
     program: &Path,
     disk: &mut impl Blocks,
@@ -236,7 +239,7 @@ async fn ask_child(
             let why = last_words(&mut child).await;
             Err(why.unwrap_or_else(|| error.to_string()))
         }
-        // The child is killed as it is dropped.
+        // Dropping the child kills it.
         Err(_) => Err(too_long(limits.time)),
     }
 }
@@ -255,7 +258,7 @@ fn start(program: &Path, time: Duration) -> io::Result<Child> {
         .spawn()
 }
 
-/// Gives the child what it asks for, until it answers, or there is no more to be given.
+/// Sends the child the blocks it requests, until it answers or a fetch fails.
 async fn talk(
     mut to: ChildStdin,
     mut from: ChildStdout,
@@ -304,7 +307,7 @@ fn length(bytes: &[u8]) -> io::Result<u32> {
     u32::try_from(bytes.len()).map_err(io::Error::other)
 }
 
-/// Why a child ended without an answer; `None` if it did not end.
+/// The reason why a child ended without an answer, or `None` if it did not end.
 async fn last_words(child: &mut Child) -> Option<String> {
     let mut said = Vec::new();
     if let Some(stderr) = child.stderr.take() {
@@ -323,10 +326,10 @@ fn how_it_ended(said: &str, status: ExitStatus) -> String {
         let most = MOST_MEMORY / (1024 * 1024);
         return format!("reading it takes more than {most} MiB of memory");
     }
-    // `thread 'main' (12) panicked at crate/src/file.rs:205:10:`, and what it says in the next line.
+    // `thread 'main' (12) panicked at crate/src/file.rs:205:10:`, with the panic's message in the next line.
     let panic = said.split_once("panicked at ").map(|(_, rest)| rest);
     let place = panic.and_then(|rest| rest.lines().next());
-    // Where the crate was compiled is nobody's business.
+    // The folder in which the crate was compiled is not shown.
     let place = place.map(|place| place.trim_end_matches(':').rsplit("/registry/src/").next());
     match place.flatten() {
         Some(place) => {
@@ -343,14 +346,17 @@ fn how_it_ended(said: &str, status: ExitStatus) -> String {
     }
 }
 
-/// The last words, harmless and on one line.
+/// Escapes and truncates the child's standard error to one line.
 fn one_line(said: &str) -> String {
     let words: Vec<&str> = said.split_whitespace().collect();
     let short: String = words.join(" ").chars().take(MOST_SHOWN).collect();
     short.escape_debug().to_string()
 }
 
-/// Is the child: reads the disk whose blocks the parent sends, and answers.
+/// Runs the child: reads the disk whose blocks the parent sends, and writes the answer.
+///
+/// `arguments` are those after [`ARGUMENT`]. The first is the CPU time limit in seconds, 60 if absent. A second one
+/// passes the permission of [`allow_missing_limits`].
 pub fn run_child(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.into_iter().collect();
     let seconds = arguments.iter().find_map(|text| text.parse().ok());
@@ -366,10 +372,10 @@ pub fn run_child(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     }
 }
 
-/// Limits what the child may take. Not every system lets it: macOS refuses to limit the memory.
+/// Sets the child's resource limits. Some systems refuse: macOS cannot limit the memory.
 ///
 /// # Errors
-/// Which limit cannot be set, unless that does not matter.
+/// The limit that cannot be set, unless `lenient`.
 fn limit(
     seconds: u64,
     lenient: bool,
@@ -377,7 +383,7 @@ fn limit(
 ) -> Result<(), String> {
     let seconds = seconds.max(1);
     for (resource, soft, hard) in [
-        // What is written to: the heap. The whole address space would count the program itself, too.
+        // Written memory: the heap. A limit on the address space would count the program itself, too.
         (Resource::DATA, MOST_MEMORY, MOST_MEMORY),
         (Resource::CPU, seconds, seconds + 1),
         (Resource::CORE, 0, 0),
@@ -414,7 +420,7 @@ fn number() -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The disk, as the child has it.
+/// The disk as the child sees it: a proxy for the parent.
 struct Parent {
     size: u64,
 }
@@ -455,7 +461,7 @@ impl BlockSource for Parent {
 mod tests {
     use super::*;
 
-    /// As macOS does it.
+    /// Refuses the memory limit, as macOS does.
     fn memory_is_not_limited(resource: Resource, _: u64, _: u64) -> io::Result<()> {
         match resource {
             Resource::DATA => Err(io::Error::from_raw_os_error(22)),

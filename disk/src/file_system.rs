@@ -1,4 +1,4 @@
-//! File systems, behind one small trait: which there is on a partition, and the files on it.
+//! File systems behind one small trait: detects which one a partition has, and reads its files.
 
 mod btrfs;
 mod ext4;
@@ -12,10 +12,10 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use crate::volume::Volume;
 
-/// The checksum that XFS and ext4 have of what they write about themselves.
+/// Checksum that XFS and ext4 store for their metadata.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// Why something stays undetermined, for a person to read.
+/// Human-readable reason why a result stays undetermined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble(pub(crate) String);
 
@@ -33,7 +33,7 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// What a path names; a link is not followed.
+/// Type of the object at a path. Links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
@@ -54,26 +54,28 @@ impl Kind {
     }
 }
 
-/// How long a link's target may be, as for Linux (`path_resolution(7)`).
+/// Maximum length of a link's target in bytes, as in Linux (`path_resolution(7)`).
 const LONGEST_LINK: u64 = 4096;
 
-/// A file system, opened. Paths begin with `/`, and none of their components is `.`, `..` or a link.
+/// An open file system. Paths begin with `/`, and none of their components is `.`, `..` or a link.
 pub(crate) trait FileSystem {
-    /// What is there; `None` if nothing is.
+    /// The type of the object at `path`, or `None` if the path does not exist.
     fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble>;
 
-    /// Where a link points.
+    /// The target of the link at `path`.
     fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble>;
 
-    /// The bytes of a file from `offset` on, as many as fit; fewer only at its end.
+    /// Reads a file from `offset` into `buffer`, and returns the number of bytes. They are fewer than fit only at its
+    /// end.
     fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble>;
 
-    /// The names in a directory, without `.` and `..`. Names that are not UTF-8 are left out: the reader looks for none.
+    /// The names in a directory, without `.` and `..`. Names that are not UTF-8 are omitted, because the reader needs
+    /// none.
     fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble>;
 }
 
-/// Fills a buffer with what `some` reads of a file, as much as fits into what is left of it; no more at the file's end.
-/// How much that is.
+/// Fills `buffer` with repeated calls of `some`, which reads a file into the rest of it and returns 0 at the file's
+/// end. Returns the number of bytes read.
 fn fill(
     buffer: &mut [u8],
     mut some: impl FnMut(&mut [u8]) -> Result<usize, Trouble>,
@@ -90,23 +92,23 @@ fn fill(
     Ok(read)
 }
 
-/// What there is on a partition, by what it begins with.
+/// Content of a partition, detected by its signatures.
 pub(crate) enum Content {
     /// Nothing that could hold an operating system: no file system, or one for other purposes.
     Nothing,
-    /// Something that could, and that can not be read: what it is.
+    /// Something that could hold an operating system but cannot be read, by its name.
     Closed(&'static str),
-    /// One that can be read, by its name, with its possible roots: more than one where there are subvolumes.
+    /// A readable file system, by its name, with its possible roots. Subvolumes may give it several roots.
     Open(&'static str, Vec<Box<dyn FileSystem>>),
 }
 
-/// Looks what there is on a partition, and opens it. `is_boot_code`: its type says that it holds what starts the
-/// machine, in a form of its own.
+/// Detects and opens the content of a partition. `is_boot_code` tells that the partition's type is for boot code, which
+/// has a format of its own.
 ///
 /// # Errors
-/// [`Trouble`], if there is a file system that should be readable and is not.
+/// [`Trouble`], if there is a file system that should be readable but is not.
 pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, Trouble> {
-    // All of these are in the first 512 KiB of the partition.
+    // All signatures are in the first 512 KiB of the partition.
     let magic = |offset: u64, bytes: &[u8]| -> Result<bool, Trouble> {
         if offset.saturating_add(bytes.len() as u64) > region.length() {
             return Ok(false);
@@ -132,7 +134,7 @@ pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, Troub
         ["ntfs"] => return Ok(Content::Open("ntfs", vec![ntfs::open(region)?])),
         ["btrfs"] => return Ok(Content::Open("btrfs", btrfs::open(region)?)),
         ["ext4"] => return Ok(Content::Open("ext4", vec![ext4::open(region)?])),
-        // One was there before the other, and nobody knows which one is meant.
+        // One of them is a remnant, and the signatures do not show which.
         _ => return Ok(Content::Closed("the signatures of several file systems")),
     }
     for (offset, bytes) in FOR_OTHER_PURPOSES {
@@ -146,13 +148,13 @@ pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, Troub
     Ok(
         match is_boot_code || beginning.iter().all(|byte| *byte == 0) {
             true => Content::Nothing,
-            // It may be encrypted without a word of it, or be of a kind that is not known here.
+            // It may be encrypted without a signature, or of an unknown kind.
             false => Content::Closed("something unknown"),
         },
     )
 }
 
-/// What can be read, and what says so where.
+/// Readable file systems: name, and offset and bytes of the signature.
 const READABLE: &[(&str, u64, &[u8])] = &[
     ("xfs", 0, b"XFSB"),
     ("ntfs", 3, b"NTFS    "),
@@ -160,15 +162,15 @@ const READABLE: &[(&str, u64, &[u8])] = &[
     ("ext4", 0x438, &[0x53, 0xef]),
 ];
 
-/// What begins like this holds no operating system: FAT, and Linux's swap space.
+/// Signatures of file systems that cannot hold an operating system: FAT, and Linux swap space.
 const FOR_OTHER_PURPOSES: &[(u64, &[u8])] =
     &[(0x36, b"FAT1"), (0x52, b"FAT32"), (0xff6, b"SWAPSPACE2")];
 
-/// The label of a Linux md array that stands before what is on it. (Where it stands behind, what is on the array reads
-/// as if there were none.)
+/// Signature of a Linux md array whose superblock is before its content. If the superblock is at the end instead, the
+/// content can be read as if there were no array.
 const MD: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
 
-/// What may hold an operating system, and is not read: what it is, and what says so where.
+/// Content that may hold an operating system but is not read: name, and offset and bytes of the signature.
 const CLOSED: &[(&str, u64, &[u8])] = &[
     // LVM's label is in one of the first four sectors.
     ("LVM", 0, b"LABELONE"),
@@ -193,7 +195,7 @@ const CLOSED: &[(&str, u64, &[u8])] = &[
     ("ZFS", 0x20000, b"\x00\x00\x00\x00\x00\xba\xb1\x0c"),
 ];
 
-/// A part of a disk.
+/// A contiguous part of a disk.
 #[derive(Clone)]
 pub(crate) struct Region {
     volume: Volume,
@@ -214,15 +216,15 @@ impl Region {
         &self.volume
     }
 
-    /// In bytes.
+    /// The length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Fills `buffer` with the bytes from `offset` on.
+    /// Fills `buffer` with the bytes from `offset`, relative to the region.
     ///
     /// # Errors
-    /// [`Trouble`], if they are not all within the region, or can not be had.
+    /// [`Trouble`], if they are not all within the region, or the disk cannot be read.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
         let end = offset.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > self.length) {
@@ -236,7 +238,7 @@ impl Region {
     }
 }
 
-/// A region, as readers want it that have a position.
+/// A region as `Read` and `Seek`, for readers that need a position.
 pub(crate) struct Cursor {
     region: Region,
     at: u64,

@@ -1,28 +1,28 @@
-//! What was found on a disk.
+//! Results of reading a disk.
 
 use serde::{Deserialize, Serialize};
 
-/// What reading a disk came to.
+/// Result of reading a disk, and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// How many blocks of 512 KiB were fetched that had ever been written.
+    /// Number of fetched blocks of 512 KiB that had ever been written.
     pub blocks_read: u64,
-    /// What is there, or why that stays undetermined.
+    /// The findings, or the reason why they stay undetermined.
     pub result: Result<Findings, String>,
 }
 
 /// The operating system on a disk, with the evidence for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
-    /// The operating system, with whatever tells who licenses it.
+    /// The operating system, with the signs of who licenses it.
     pub system: System,
-    /// As it calls itself: `PRETTY_NAME` of os-release, `ProductName` of the Windows registry. A stranger's text.
+    /// The system's own name: `PRETTY_NAME` of os-release, or `ProductName` of the Windows registry. Untrusted text.
     pub name: String,
-    /// SQL Server, if it is there.
+    /// SQL Server, if it is installed.
     pub sql_server: Option<SqlServer>,
-    /// Where it is: `partition 4, xfs`.
+    /// The partition and file system: `partition 4, xfs`.
     pub place: String,
-    /// The paths that told it, in the order in which they were read.
+    /// Paths that the findings rest on, in the order in which they were read.
     pub evidence: Vec<String>,
 }
 
@@ -35,7 +35,8 @@ pub enum System {
     Suse(LinuxSigns),
     /// SUSE Linux Enterprise Server for SAP applications.
     SuseForSap(LinuxSigns),
-    /// Ubuntu. Included is what Ubuntu Pro's images have; open, a subscription of unknown origin.
+    /// Ubuntu. [`LinuxSigns::Included`] means an Ubuntu Pro image, [`LinuxSigns::Open`] a subscription of unknown
+    /// origin.
     Ubuntu(LinuxSigns),
     /// A Linux that has no billing code of its own, by the `ID` of its os-release.
     OtherLinux(String),
@@ -43,46 +44,46 @@ pub enum System {
     Windows(WindowsKind),
 }
 
-/// What a Linux distribution's files say of who licenses it.
+/// Licensor of a Linux distribution, according to its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinuxSigns {
     /// The cloud provider: RHUI, SUSE's pay-as-you-go registration, Ubuntu Pro.
     Included,
-    /// The cloud provider, Red Hat's high availability add-on too.
+    /// The cloud provider, including Red Hat's high availability add-on.
     IncludedWithHa,
-    /// A bundle for SAP, of which it does not show what the cloud provider bills.
+    /// A bundle for SAP. The files do not show what it is billed as.
     Bundle,
-    /// The cloud provider or its marketplace, and it does not show which: RHUI beside a subscription of one's own.
+    /// The cloud provider or its marketplace. The files do not show which: RHUI beside the customer's own subscription.
     Sold,
-    /// Somebody else: a subscription of one's own, or none at all.
+    /// Not the cloud provider: the customer's own subscription, or none at all.
     Brought,
-    /// Nothing tells, or the signs do not agree.
+    /// Unknown, because there are no signs or the signs disagree.
     Open,
 }
 
-/// Which Windows.
+/// Edition family of Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WindowsKind {
     /// Windows Server, with or without a desktop.
     Server,
-    /// A Windows for desktops.
+    /// Windows for desktops.
     Client,
-    /// It does not say.
+    /// The registry does not tell.
     Unknown,
 }
 
-/// SQL Server, on whatever system.
+/// SQL Server, on any operating system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SqlServer {
-    /// Only editions that nobody pays for: Express, Developer, Evaluation.
+    /// Only editions without a licence fee: Express, Developer, Evaluation.
     Free,
-    /// These editions; somebody pays for them.
+    /// These editions, which have a licence fee.
     Editions(Vec<SqlEdition>),
-    /// It is there; the edition does not show.
+    /// Installed, but the edition is unknown.
     Unknown,
 }
 
-/// An edition of SQL Server that is paid for.
+/// An edition of SQL Server that has a licence fee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SqlEdition {
     /// Web.

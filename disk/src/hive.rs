@@ -1,29 +1,32 @@
-//! The registry of Windows: a value of a key, read where it stands, without the rest of the hive, which may be a
-//! hundred megabytes.
+//! Reader of Windows registry hives. It reads single values in place, because a hive may have a hundred megabytes.
 //!
-//! The crates that read hives want the whole of it, so this is our own: the few cells on the way to a key. (The format
-//! is known from several public descriptions that agree: a base block of 4 KiB, then cells; a cell is four bytes of
-//! size, negative if it is in use, and its content, which begins with two letters. Keys are `nk`, values `vk`, lists
-//! of subkeys `lf`, `lh`, `li`, and `ri` for lists of lists.) Changes that are only in the hive's log are not seen:
-//! what is looked for was written when the system was set up.
+//! Existing crates read the whole hive, so this one is our own: it reads only the few cells on the path to a key.
+//!
+//! The format is known from several public descriptions that agree:
+//!
+//! - A hive is a base block of 4 KiB, then cells.
+//! - A cell is a size of four bytes, negative if the cell is in use, and its content, which begins with two letters.
+//! - Keys are `nk`, values `vk`, lists of subkeys `lf`, `lh`, `li`, and lists of such lists `ri`.
+//!
+//! Changes that are only in the hive's log are ignored, because the values that the guard needs were written at setup.
 
 use crate::file_system::Trouble;
 use crate::numbers::{u16_at, u32_at};
 use crate::tree::OpenFile;
 
-/// Where the cells begin: their offsets are counted from there.
+/// Offset in bytes of the first cell. Cell offsets are relative to it.
 const BASE_BLOCK: u64 = 4096;
 
-/// What stands for "no cell".
+/// Offset that means "no cell".
 const NO_CELL: u32 = u32::MAX;
 
-/// How many bytes of a cell are read at most, by what it may hold.
+/// Maximum number of bytes read from a cell, by its kind.
 const KEY_BYTES: usize = 76 + 512;
 const LIST_BYTES: usize = 4 + 8 * 65_536;
 const VALUE_BYTES: usize = 20 + 512;
 const DATA_BYTES: usize = 4096;
 
-/// How many values of a key are looked at.
+/// Maximum number of values read from a key.
 const MOST_VALUES: usize = 1024;
 
 /// A hive, in a file.
@@ -38,10 +41,10 @@ pub(crate) struct Key {
 }
 
 impl<'a> Hive<'a> {
-    /// A hive, if the file is one.
+    /// Opens a file as a hive.
     ///
     /// # Errors
-    /// [`Trouble`], if it is none, or can not be read.
+    /// [`Trouble`], if the file is not a hive or cannot be read.
     pub(crate) fn open(mut file: OpenFile<'a>) -> Result<Hive<'a>, Trouble> {
         let base = file.beginning(512)?;
         if !base.starts_with(b"regf") {
@@ -51,10 +54,10 @@ impl<'a> Hive<'a> {
         Ok(Hive { file, root })
     }
 
-    /// A key by its path (`Microsoft\Windows NT`), whatever the case of its letters; `None` if there is none.
+    /// The key at a path such as `Microsoft\Windows NT`, ignoring case, or `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Trouble`], if the hive is damaged, or can not be read.
+    /// [`Trouble`], if the hive is damaged or cannot be read.
     pub(crate) fn key(&mut self, path: &str) -> Result<Option<Key>, Trouble> {
         let mut key = self.node(self.root)?;
         for name in path.split('\\') {
@@ -66,10 +69,10 @@ impl<'a> Hive<'a> {
         Ok(Some(key))
     }
 
-    /// The texts of a key's values, those that are texts.
+    /// The values of a key that are texts.
     ///
     /// # Errors
-    /// As [`Hive::key`].
+    /// Those of [`Hive::key`].
     pub(crate) fn texts(&mut self, key: &Key) -> Result<Vec<String>, Trouble> {
         let mut texts = Vec::new();
         for value in self.values(key)? {
@@ -79,11 +82,11 @@ impl<'a> Hive<'a> {
         Ok(texts)
     }
 
-    /// The text of one value of a key; `None` if it has no such value, or it is no text. Of the others only the names
-    /// are read: what they hold may be anywhere.
+    /// The text of one value of a key, or `None` if the value does not exist or is not a text. Only the names of the
+    /// other values are read, because their data may be anywhere in the hive.
     ///
     /// # Errors
-    /// As [`Hive::key`].
+    /// Those of [`Hive::key`].
     pub(crate) fn text_of(&mut self, key: &Key, name: &str) -> Result<Option<String>, Trouble> {
         for value in self.values(key)? {
             let value = self.value(value)?;
@@ -94,7 +97,7 @@ impl<'a> Hive<'a> {
         Ok(None)
     }
 
-    /// Where the values of a key are.
+    /// Cell offsets of a key's values.
     fn values(&mut self, key: &Key) -> Result<Vec<u32>, Trouble> {
         let count = u32_at(&key.node, 0x24).ok_or_else(damaged)?;
         let list = u32_at(&key.node, 0x28).ok_or_else(damaged)?;
@@ -109,7 +112,7 @@ impl<'a> Hive<'a> {
             .collect()
     }
 
-    /// The content of a cell, at most so many bytes of it.
+    /// The content of a cell, at most `most` bytes of it.
     fn cell(&mut self, offset: u32, most: usize) -> Result<Vec<u8>, Trouble> {
         let at = BASE_BLOCK + u64::from(offset);
         let mut size = [0; 4];
@@ -143,7 +146,7 @@ impl<'a> Hive<'a> {
         if !list.starts_with(b"ri") {
             return self.subkey_in(&list, name);
         }
-        // The last of the lists that begins no later than the name; each may be in a block of its own.
+        // Finds the last list that does not begin after the name. Each list may be in a block of its own.
         let (mut first, mut end) = (0, count(&list)?);
         let part = |index: usize| u32_at(&list, 4 + 4 * index).ok_or_else(damaged);
         while end - first > 1 {
@@ -159,11 +162,11 @@ impl<'a> Hive<'a> {
         self.subkey_in(&list, name)
     }
 
-    /// Finds a key in a list. Lists are in the order of the names in upper case, so few of the keys must be read,
-    /// each of which may be in a block of its own.
+    /// Finds a key in a list. Each key may be in a block of its own, so few must be read. Lists are sorted by name in
+    /// upper case, which allows a binary search. An `lh` list has hashes instead.
     fn subkey_in(&mut self, list: &[u8], name: &str) -> Result<Option<Key>, Trouble> {
         let entry_bytes = match list.get(..2) {
-            // A hash, or the first letters, stand behind each offset.
+            // A hash, or the first letters, follow each offset.
             Some(b"lh" | b"lf") => 8,
             Some(b"li") => 4,
             _ => return Err(damaged()),
@@ -201,7 +204,7 @@ impl<'a> Hive<'a> {
         }
     }
 
-    /// What a value holds; `None` if it is no text.
+    /// The text of a value, or `None` if it is not a text.
     fn text(&mut self, value: &Value) -> Result<Option<String>, Trouble> {
         let number = |at: usize| u32_at(&value.cell, at).ok_or_else(damaged);
         // REG_SZ and REG_EXPAND_SZ.
@@ -210,7 +213,7 @@ impl<'a> Hive<'a> {
         }
         let size = number(4)?;
         let bytes = match size >> 31 {
-            // Four bytes or fewer stand where else the offset is.
+            // Data of at most four bytes is stored in place of the offset.
             1 => {
                 let bytes = value.cell.get(8..12).unwrap_or_default();
                 let length = usize::try_from(size & 0x7fff_ffff).unwrap_or(0);
@@ -226,7 +229,7 @@ impl<'a> Hive<'a> {
     }
 }
 
-/// A value, without what it holds if that is long.
+/// A value, without its data unless that is stored in place.
 struct Value {
     cell: Vec<u8>,
 }
@@ -241,7 +244,7 @@ impl Value {
 }
 
 impl Key {
-    /// Whether it comes after a name in the order of the lists.
+    /// Whether the key comes after a name in the lists' order.
     fn is_after(&self, name: &str) -> bool {
         name.to_ascii_uppercase() < self.name().to_ascii_uppercase()
     }
@@ -254,12 +257,12 @@ impl Key {
     }
 }
 
-/// How many entries a list has.
+/// Number of entries in a list.
 fn count(list: &[u8]) -> Result<usize, Trouble> {
     u16_at(list, 2).map(usize::from).ok_or_else(damaged)
 }
 
-/// The hash of a name that `lh` lists hold.
+/// Hash of a name, as `lh` lists store it.
 fn hash(name: &str) -> u32 {
     name.chars().fold(0, |hash: u32, letter| {
         let letter = u32::from(letter.to_ascii_uppercase());
@@ -267,7 +270,7 @@ fn hash(name: &str) -> u32 {
     })
 }
 
-/// A text of so many bytes, one byte a letter (Latin-1) or two (UTF-16).
+/// Decodes a text of `length` bytes: Latin-1 if `is_narrow`, otherwise UTF-16.
 fn text(bytes: &[u8], length: usize, is_narrow: bool) -> String {
     let bytes = bytes.get(..length.min(bytes.len())).unwrap_or_default();
     if is_narrow {

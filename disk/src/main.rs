@@ -1,4 +1,4 @@
-//! The child alone, for this crate's own tests: the guard and `ami-guard` are theirs.
+//! The child process for this crate's own tests. Otherwise the guard or `ami-guard` starts itself as the child.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Numbers as disks hold them, in little-endian order where nothing else is said.
+//! Numbers in on-disk formats, little-endian unless the name says otherwise.
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..at.checked_add(2)?)?;
@@ -10,7 +10,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// The number that `length` bytes are in big-endian order.
+/// The big-endian number in `length` bytes.
 pub(crate) fn big_at(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(length)?)?;
     Some(

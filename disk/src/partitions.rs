@@ -1,4 +1,4 @@
-//! Which parts of a disk may hold a file system.
+//! The parts of a disk that may hold a file system.
 
 use std::fmt;
 
@@ -14,20 +14,21 @@ use crate::volume::Volume;
 /// EBS presents sectors of 512 bytes, whatever is below.
 const SECTOR: u64 = 512;
 
-/// How many partitions are looked at. Windows makes up to five, Linux distributions' images up to sixteen.
+/// Maximum number of partitions. Windows makes up to five, images of Linux distributions up to sixteen.
 const MOST: usize = 64;
 
-/// How many bytes a GPT's table may have.
+/// Maximum size of a GPT's partition table, in bytes.
 const MOST_TABLE: usize = 1024 * 1024;
 
-/// Types of an MBR's partitions: none, those that hold further ones, and the one that stands for a GPT.
+/// Types of MBR partitions: unused, extended, and the protective entry of a GPT.
 const UNUSED: u8 = 0;
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 const PROTECTIVE: u8 = 0xee;
-/// What PowerPC machines start from.
+/// The PReP boot partition of PowerPC machines.
 const PREP: u8 = 0x41;
 
-/// Types of a GPT's partitions with what starts the machine: GRUB's, PowerPC's, and the space that Windows reserves.
+/// Types of GPT partitions for boot code: GRUB's BIOS boot partition, PowerPC's PReP partition, and Microsoft's
+/// reserved partition.
 const BOOT_CODE: [Guid; 3] = [
     guid!("21686148-6449-6e6f-744e-656564454649"),
     guid!("9e1a2d38-c612-4316-aa26-8b49521e5a8b"),
@@ -37,14 +38,14 @@ const BOOT_CODE: [Guid; 3] = [
 /// A partition, or the whole disk.
 #[derive(Clone)]
 pub(crate) struct Partition {
-    /// Its number; `None` for a disk without partitions.
+    /// Its number, or `None` for a disk without partitions.
     pub(crate) number: Option<u32>,
     pub(crate) region: Region,
-    /// Whether its type says that it holds what starts the machine, in a form of its own.
+    /// Whether its type is for boot code, which has a format of its own.
     pub(crate) is_boot_code: bool,
 }
 
-/// Shown as `partition 4`, or `the disk`.
+/// Writes `partition 4`, or `the disk`.
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.number {
@@ -54,10 +55,10 @@ impl fmt::Display for Partition {
     }
 }
 
-/// The partitions of a disk, by number; the whole disk, if it has no table.
+/// The partitions of a disk by number, or the whole disk if it has no table.
 ///
 /// # Errors
-/// [`Trouble`], if there is a table that can not be read.
+/// [`Trouble`], if there is a table that cannot be read.
 pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
     if volume.size() < SECTOR {
         return Err(Trouble::new("the disk is empty"));
@@ -110,8 +111,8 @@ impl Entry {
     }
 }
 
-/// The entries of a boot record, if it is one that has any: a file system's own first sector may end in the same two
-/// bytes. (UEFI specification, "Legacy Master Boot Record".)
+/// The entries of a boot record, or `None` if the sector is not one or all entries are unused. The first sector of a
+/// file system may end in the same two bytes. (UEFI specification, "Legacy Master Boot Record".)
 fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
     if sector.get(510..) != Some(&[0x55, 0xaa]) {
         return None;
@@ -129,10 +130,10 @@ fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
     entries.iter().any(Entry::is_used).then_some(entries)
 }
 
-/// A partition.
+/// Makes a partition, from its first sector and its number of sectors.
 ///
 /// # Errors
-/// [`Trouble`], if it is not on the disk as a whole: what is missing may be what matters.
+/// [`Trouble`], if part of it is beyond the disk's end, because the missing part may be the decisive one.
 fn partition(
     volume: &Volume,
     number: u32,
@@ -153,11 +154,12 @@ fn partition(
     }
 }
 
-/// The partitions within an extended one, numbered from 5 on: a chain of boot records, each with one partition,
-/// counted from itself, and the place of the next, counted from the first.
+/// Adds the logical partitions of an extended partition to `found`, numbered from 5. They form a chain of boot records.
+/// A record gives one partition, relative to itself, and the next record, relative to the first.
 fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Result<(), Trouble> {
     let mut record = extended.first;
-    // As many records as partitions: a record without one may be part of a circle, too.
+    // The number of records is limited like that of partitions, because records without a partition may also form a
+    // loop.
     for number in (5..).take(MOST) {
         if found.len() >= MOST {
             break;
@@ -190,7 +192,7 @@ fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Resu
     Err(Trouble::new("the chain of logical partitions does not end"))
 }
 
-/// The partitions of a GPT: by the table at the disk's beginning, or by the one at its end if the first is damaged, as
+/// The partitions of a GPT. Uses the table at the disk's beginning, or the one at its end if the first is damaged, as
 /// firmware and Linux do. (UEFI specification, "GPT overview".)
 fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
     let last = (volume.size() / SECTOR).saturating_sub(1);
@@ -217,7 +219,7 @@ fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
     Ok(found)
 }
 
-/// The entries of a GPT whose header is in this sector, if both have their checksums.
+/// The entries of the GPT whose header is in this sector, if the checksums of both are valid.
 fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble> {
     let unread = |error: DiskError<Trouble>| match error {
         DiskError::Io(trouble) => trouble,
@@ -235,7 +237,7 @@ fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble
         return Err(Trouble::new("the GPT is damaged: its header is not sound"));
     };
     let bytes = layout.num_bytes_rounded_to_block_as_usize(BlockSize::BS_512);
-    // There are 128 of 128 bytes as a rule.
+    // A table usually has 128 entries of 128 bytes.
     let Some(bytes) = bytes.filter(|bytes| *bytes <= MOST_TABLE) else {
         return Err(Trouble::new("the GPT is damaged: its table is too long"));
     };
@@ -249,7 +251,7 @@ fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble
     Ok((0..layout.num_entries).map_while(entry).collect())
 }
 
-/// A disk, as the GPT's reader wants it.
+/// A disk in the form that the GPT reader needs.
 struct Sectors(Volume);
 
 impl BlockIo for Sectors {

@@ -1,5 +1,5 @@
-//! Which operating system is on a disk: the one root directory among its partitions, and the files in it that
-//! tell.
+//! Detects the operating system on a disk: finds the only root directory among its partitions, and reads the files in
+//! it that identify the system.
 
 mod linux;
 mod windows;
@@ -10,17 +10,17 @@ use crate::partitions;
 use crate::tree::{Root, Tree};
 use crate::volume::Volume;
 
-/// An operating system, before it is known to be the only one.
+/// An operating system that may not be the only one.
 struct Found {
     family: Family,
     tree: Tree,
-    /// Its root directories: one, or one for each of OSTree's deployments.
+    /// Its root directories: one, or one for each OSTree deployment.
     roots: Vec<Root>,
-    /// The partition and what is on it, for people.
+    /// The partition and its content, as shown to people.
     place: String,
 }
 
-/// What one root directory says.
+/// What the files of one root directory say.
 #[derive(PartialEq)]
 struct Told {
     system: System,
@@ -28,17 +28,17 @@ struct Told {
     sql_server: Option<SqlServer>,
 }
 
-/// Where OSTree has its deployments: `/ostree/deploy/NAME/deploy/CHECKSUM.N`, each the root of one version of the
-/// system, with one `/var` for all of a name (OSTree's documentation, "Deployments").
+/// Location of OSTree's deployments: `/ostree/deploy/NAME/deploy/CHECKSUM.N`. Each is the root of one version of the
+/// system. All deployments of a name share one `/var`. (OSTree's documentation, "Deployments")
 const OSTREE: &str = "/ostree/deploy";
 
-/// How many deployments are read. As a rule there are two at most.
+/// Maximum number of deployments that are read. There are usually at most two.
 const MOST_DEPLOYMENTS: usize = 8;
 
-/// The deployments on a file system. Fedora CoreOS, RHEL CoreOS and image mode for RHEL have their whole system in one.
+/// The deployments on a file system. Fedora CoreOS, RHEL CoreOS and image mode for RHEL keep their whole system in one.
 ///
 /// # Errors
-/// [`Trouble`], if there are so many that the one that starts may not be among those that are read.
+/// [`Trouble`], if there are more than are read, because the one that boots may be among the others.
 fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
     let mut roots = Vec::new();
     for name in tree.names(OSTREE)? {
@@ -60,8 +60,8 @@ fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
     Ok(roots)
 }
 
-/// Finds the operating system. Whatever may hold another one must be readable, or nothing is said: of two
-/// systems nobody knows which one starts.
+/// Finds the only operating system. With two systems, the reader cannot know which one boots. So everything that may
+/// hold a system must be readable, or the result stays undetermined.
 pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
     let mut roots = Vec::new();
     let mut closed = Vec::new();
@@ -137,18 +137,18 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
     }
 }
 
-/// What tells an operating system, coarsely.
+/// Family of an operating system.
 #[derive(Clone, Copy)]
 enum Family {
     Linux,
     Windows,
 }
 
-/// Whether a tree is the root directory of an operating system: of Windows on NTFS alone, and there of nothing else,
-/// as each of them could hold files that look like the other.
+/// The family of the operating system whose root directory this tree is, or `None` if it is not one. Windows is
+/// expected only on NTFS, and NTFS may hold only Windows, because either could hold files that look like the other's.
 ///
 /// # Errors
-/// [`Trouble`], if it is one that does not say which: it must not pass for none.
+/// [`Trouble`], if the tree looks like an operating system but does not identify itself. It must not pass for none.
 fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, Trouble> {
     let nameless = |sign: &str| {
         Err(Trouble(format!(
@@ -196,7 +196,7 @@ fn told(found: Found, sql_server_beside: bool) -> Result<Findings, Trouble> {
             None => first = Some(told),
             Some(first)
                 if (&first.system, &first.sql_server) == (&told.system, &told.sql_server) => {}
-            // The boot loader's entries say which one starts; they may be elsewhere.
+            // The boot loader's entries tell which deployment boots, but they may be elsewhere.
             Some(first) => {
                 return Err(Trouble(format!(
                     "OSTree's deployments hold different systems: {} and {}",

@@ -1,19 +1,19 @@
-//! The files below a root directory, with links followed, within the image and no further.
+//! Files below a root directory. Links are followed within the image.
 
 use crate::file_system::{FileSystem, Kind, Trouble};
 
-/// How many links one path may lead over, as for Linux (`path_resolution(7)`).
+/// Maximum number of links on one path, as in Linux (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
 
-/// How many paths are noted: a stranger may have made any number of them.
+/// Maximum number of paths kept as evidence, because an untrusted disk may have any number of them.
 const MOST_TOLD: usize = 32;
 
 /// The root directory of an operating system on a file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Root {
-    /// The directory, as the file system knows it; empty for the file system's own root.
+    /// The directory's path in the file system; empty for the file system's own root.
     pub(crate) directory: String,
-    /// Where its `/var` is, if that is not in it.
+    /// Path of its `/var`, if that is outside the directory.
     pub(crate) var: Option<String>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Root {
 pub(crate) struct Tree {
     file_system: Box<dyn FileSystem>,
     root: Root,
-    /// The paths that told something, in the order in which they were read.
+    /// Paths that serve as evidence, in the order in which they were read.
     evidence: Vec<String>,
 }
 
@@ -34,12 +34,12 @@ impl Tree {
         }
     }
 
-    /// Sees the file system from another root. No link leads out of it.
+    /// Changes the root directory. No link leads out of it.
     pub(crate) fn enter(&mut self, root: Root) {
         self.root = root;
     }
 
-    /// A path below the root, as the file system knows it.
+    /// Converts a path below the root directory to a path of the file system.
     fn real(&self, path: &str) -> String {
         let below_var = path.strip_prefix("/var");
         let below_var = below_var.filter(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -52,17 +52,17 @@ impl Tree {
         }
     }
 
-    /// Whether the root is a directory, as every root is.
+    /// Whether the root is a directory, as it must be.
     pub(crate) fn has_root(&mut self) -> Result<bool, Trouble> {
         Ok(self.file_system.kind(&self.real(""))? == Some(Kind::Directory))
     }
 
-    /// The paths that told something.
+    /// The paths that serve as evidence.
     pub(crate) fn evidence(&self) -> &[String] {
         &self.evidence
     }
 
-    /// Notes that a path told something.
+    /// Records a path as evidence.
     pub(crate) fn tells(&mut self, path: &str) {
         let told = self.evidence.len();
         if told < MOST_TOLD && !self.evidence.iter().any(|told| told == path) {
@@ -80,7 +80,7 @@ impl Tree {
         Ok(matches!(self.follow(path)?, Some((_, Kind::Directory))))
     }
 
-    /// Whether there is anything at a path, be it a link that leads nowhere; if so, it told something.
+    /// Whether a path exists, even as a dangling link. Records an existing path as evidence.
     pub(crate) fn has(&mut self, path: &str) -> Result<bool, Trouble> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((directory, Kind::Directory)) = self.follow(directory)? else {
@@ -94,7 +94,7 @@ impl Tree {
         Ok(there.is_some())
     }
 
-    /// The names in a directory; none if there is no such directory.
+    /// The names in a directory; none if it does not exist.
     pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
         match self.follow(path)? {
             Some((path, Kind::Directory)) => self.file_system.names(&self.real(&path)),
@@ -102,7 +102,7 @@ impl Tree {
         }
     }
 
-    /// Where a link points; `None` if there is no link at the path.
+    /// The target of a link, or `None` if there is no link at the path.
     pub(crate) fn link(&mut self, path: &str) -> Result<Option<String>, Trouble> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((directory, Kind::Directory)) = self.follow(directory)? else {
@@ -115,7 +115,7 @@ impl Tree {
         })
     }
 
-    /// A file to read from; `None` if there is none.
+    /// Opens a file, or `None` if it does not exist.
     pub(crate) fn file(&mut self, path: &str) -> Result<Option<OpenFile<'_>>, Trouble> {
         Ok(match self.follow(path)? {
             Some((path, Kind::File)) => Some(OpenFile {
@@ -126,7 +126,7 @@ impl Tree {
         })
     }
 
-    /// Where a path leads to over all links, and what is there. The root is the empty path.
+    /// Resolves a path through all links, and returns the final path and its type. The root is the empty path.
     fn follow(&mut self, path: &str) -> Result<Option<(String, Kind)>, Trouble> {
         let mut ahead: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
         let mut here: Vec<String> = Vec::new();
@@ -136,7 +136,7 @@ impl Tree {
             match name.as_str() {
                 "" | "." => continue,
                 ".." => {
-                    // Above the root is the root.
+                    // The parent of the root is the root.
                     here.pop();
                     kind = Kind::Directory;
                     continue;
@@ -174,19 +174,20 @@ fn absolute(names: &[String]) -> String {
     names.iter().map(|name| format!("/{name}")).collect()
 }
 
-/// A file, to read from.
+/// An open file.
 pub(crate) struct OpenFile<'a> {
     file_system: &'a mut dyn FileSystem,
     path: String,
 }
 
 impl OpenFile<'_> {
-    /// The bytes from `offset` on, as many as fit; fewer only at the file's end.
+    /// Reads from `offset` into `buffer`, and returns the number of bytes. They are fewer than fit only at the file's
+    /// end.
     pub(crate) fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
         self.file_system.read_at(&self.path, offset, buffer)
     }
 
-    /// The first bytes of the file, at most so many.
+    /// The first bytes of the file, at most `most`.
     pub(crate) fn beginning(&mut self, most: usize) -> Result<Vec<u8>, Trouble> {
         let mut bytes = vec![0; most];
         let read = self.read_at(0, &mut bytes)?;
@@ -199,7 +200,7 @@ impl OpenFile<'_> {
 mod tests {
     use super::*;
 
-    /// Paths and what is there: `/` a directory, `-> target` a link, else a file.
+    /// Paths and their content: `/` makes a directory, `-> target` a link, other text a file.
     struct Made(&'static [(&'static str, &'static str)]);
 
     impl Made {

@@ -1,4 +1,4 @@
-//! A disk's bytes, fetched block by block, each once as a rule, and no more than are asked for.
+//! A disk's bytes, fetched block by block on request. A block is usually fetched only once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,34 +9,34 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 
-/// The size of a block of EBS's direct API.
+/// Block size of the EBS direct APIs, in bytes.
 pub const BLOCK_BYTES: u64 = 512 * 1024;
 
-/// How many blocks are kept: 16 MiB. What a verdict takes fits, so that no block is fetched twice.
+/// Number of cached blocks, 16 MiB in total. All blocks for a verdict fit, so none is fetched twice.
 const KEPT: usize = 32;
 
-/// How many blocks are fetched at once at most, so that a long read takes no more memory than the cache.
+/// Maximum number of blocks per fetch, so that a long read takes no more memory than the cache.
 pub(crate) const AT_ONCE: u64 = 8;
 
-/// How many reads there may be of a disk: as many as the longest log of an XFS takes that is replayed, 128 MiB read by
-/// the sector, and some more. A disk of the corpus takes ten thousand at most; a damaged one may have a reader go in
-/// circles, within blocks that are there already.
+/// Maximum number of reads of one disk. The longest XFS log that is replayed has 128 MiB and is read sector by sector,
+/// and this limit is a little higher. A disk of the test corpus takes at most ten thousand reads. A damaged disk may
+/// make a reader loop within cached blocks.
 const MOST_READS: u64 = 300_000;
 
-/// Where blocks come from.
+/// Source of a disk's blocks.
 pub trait BlockSource {
     /// The size of the disk, in bytes.
     fn size(&self) -> u64;
 
-    /// Fetches these blocks, in their order. `None` for one that was never written, and so is all zeros; the
-    /// last one of a disk may be shorter than [`BLOCK_BYTES`].
+    /// Fetches these blocks, in order. A block that was never written is `None`, and counts as all zeros. The last
+    /// block of a disk may be shorter than [`BLOCK_BYTES`].
     ///
     /// # Errors
-    /// Why there will be no more blocks, for a person to read.
+    /// Human-readable reason why no more blocks can be fetched.
     fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String>;
 }
 
-/// A raw image in a file. Its holes, and whatever else is all zeros, are blocks that were never written.
+/// A raw image in a file. Blocks that are all zeros, such as holes, count as never written.
 #[derive(Debug)]
 pub struct ImageFile {
     file: File,
@@ -44,13 +44,13 @@ pub struct ImageFile {
 }
 
 impl ImageFile {
-    /// Opens the file.
+    /// Opens the file, or a block device.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     pub fn open(path: &Path) -> io::Result<ImageFile> {
         let mut file = File::open(path)?;
-        // A block device's length is not in its metadata.
+        // The metadata of a block device does not contain its length.
         let size = file.seek(SeekFrom::End(0))?;
         Ok(ImageFile { file, size })
     }
@@ -75,19 +75,19 @@ impl BlockSource for ImageFile {
     }
 }
 
-/// The disk, as its readers share it.
+/// A disk, shared by its readers.
 #[derive(Clone)]
 pub(crate) struct Volume(Rc<RefCell<Cache>>);
 
 struct Cache {
     source: Box<dyn BlockSource>,
-    /// The least lately used first.
+    /// The least recently used block first.
     blocks: VecDeque<(u64, Option<Vec<u8>>)>,
-    /// How many may be fetched yet.
+    /// Number of blocks that may still be fetched.
     left: u64,
     read: u64,
     most: u64,
-    /// How many reads there may be yet.
+    /// Number of reads that are still allowed.
     reads_left: u64,
     stopped: Option<String>,
 }
@@ -110,20 +110,23 @@ impl Volume {
         self.0.borrow().source.size()
     }
 
-    /// How many blocks were fetched that had been written.
+    /// Number of fetched blocks that had been written.
     pub(crate) fn blocks_read(&self) -> u64 {
         self.0.borrow().read
     }
 
-    /// Why there are no more blocks, if there are none.
+    /// The reason why no more blocks can be fetched, or `None` if they can.
     pub(crate) fn stopped(&self) -> Option<String> {
         self.0.borrow().stopped.clone()
     }
 
-    /// Fills `buffer` with the bytes from `offset` on.
+    /// Fills `buffer` with the bytes from `offset`.
     ///
     /// # Errors
-    /// Why not: what is beyond the disk's end can not be read, nor can anything once the source has stopped.
+    /// The reason, in these cases:
+    /// - The bytes are beyond the disk's end.
+    /// - The reads of this disk are used up.
+    /// - No more blocks can be fetched, and the bytes are not cached.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), String> {
         self.0.borrow_mut().read_at(offset, buffer)
     }
@@ -166,16 +169,16 @@ impl Cache {
         Ok(())
     }
 
-    /// A block; if it must be fetched, those up to `last` that must be too are fetched with it.
+    /// A block, from the cache or fetched. A fetch includes the uncached blocks that follow it, up to `last`.
     fn block(&mut self, index: u64, last: u64) -> Result<Option<&[u8]>, String> {
-        // The cache is short: looking through it costs nothing beside a block.
+        // The cache is short, so a linear search costs little compared with a fetch.
         let place = |cache: &Cache, index: u64| cache.blocks.iter().position(|it| it.0 == index);
         if place(self, index).is_none() {
             let last = last.min(index + AT_ONCE - 1);
             let end = (index + 1..=last).find(|next| place(self, *next).is_some());
             self.fetch(index..end.unwrap_or(last + 1))?;
         }
-        // What was used last goes last.
+        // The most recently used block goes last.
         let at = place(self, index);
         let block = at.and_then(|at| self.blocks.remove(at));
         self.blocks.extend(block);
@@ -220,7 +223,7 @@ impl Cache {
 mod tests {
     use super::*;
 
-    /// Ten blocks, each full of its index, but for the fifth, which was never written.
+    /// Ten blocks, each filled with its index, except block 5, which was never written.
     struct Ten(Rc<RefCell<Vec<Range<u64>>>>);
 
     impl BlockSource for Ten {
@@ -262,7 +265,7 @@ mod tests {
         let at = |block: u64| bytes[((block - 1) * BLOCK_BYTES) as usize];
         assert_eq!([at(1), at(2), at(3), at(4), at(5)], [1, 2, 3, 4, 0]);
         assert_eq!(bytes.last(), Some(&6));
-        // The fifth was never written, and so not read.
+        // Block 5 was never written, so it does not count as read.
         assert_eq!(volume.blocks_read(), 5);
     }
 
@@ -278,7 +281,7 @@ mod tests {
         );
         assert_eq!(volume.stopped(), Some(error));
         assert_eq!(asked.borrow().len(), 2);
-        // What is there can still be read.
+        // Cached blocks can still be read.
         volume.read_at(BLOCK_BYTES + 5, &mut [0]).unwrap();
     }
 

@@ -11,32 +11,32 @@ use crate::outcome::{Outcome, outcome};
 use crate::patches::{Patched, Patches};
 use crate::sums::{self, Sum};
 
-/// What a target is about.
+/// Part of an image that a fuzz target patches.
 #[derive(Clone, Copy, Debug)]
 pub enum Aim {
-    /// The tables of partitions.
+    /// The partition tables.
     Tables,
-    /// All that counts: the file system and what is in it.
+    /// Everything that affects the result: the file system and its content.
     FileSystem,
-    /// The registry, in a file system that is as it should be.
+    /// The Windows registry, in an intact file system.
     Hive,
-    /// What os-release says, likewise.
+    /// The content of os-release, in an intact file system.
     OsRelease,
 }
 
 impl Aim {
-    /// Whether a place belongs to it.
+    /// Whether the byte offset `at` belongs to this part of the image.
     fn has(self, image: &Image, at: u64) -> bool {
         let page = at / 4096;
         match self {
             Aim::FileSystem => true,
             Aim::Tables => {
-                // A chain of boot records may lead to where there is none now.
+                // A patched chain of boot records may lead to a sector of this page that holds no record yet.
                 let mut ends = (page * 4096..).step_by(512).take(8).map(|at| at + 510);
                 let has_record = ends.any(|at| image.bytes(at, 2) == [0x55, 0xaa]);
                 at < 34 * 512 || at >= image.size() - 33 * 512 || has_record
             }
-            // Hives are in one piece in the images that are used here.
+            // In the images used here, each hive is contiguous.
             Aim::Hive => {
                 let before = (0..=page).rev();
                 let mut pages = before.take_while(|page| image.has_page(*page));
@@ -55,19 +55,19 @@ impl Aim {
     }
 }
 
-/// How many bytes a place has that patches are aimed at.
+/// Length in bytes of a spot, the unit at which patches are aimed.
 pub(crate) const SPOT: u64 = 64;
 
-/// An image, and what of it a target is about.
+/// An image, and the spots in it that a target patches.
 pub(crate) struct Base {
     pub(crate) image: Arc<Image>,
     sums: Vec<Sum>,
-    /// The places where other bytes make another result.
+    /// Offsets of the spots where other bytes change the result.
     pub(crate) spots: Vec<u64>,
 }
 
 impl Base {
-    /// Reads it, and finds the places in it that a target is about.
+    /// Reads the image and finds the spots that `aim` selects.
     pub(crate) fn new(name: &str, aim: Aim) -> Base {
         let image = Image::read(name);
         let sums = sums::find(&image);
@@ -75,14 +75,14 @@ impl Base {
         Base { image, sums, spots }
     }
 
-    /// Makes all checksums fit the patches.
+    /// Adjusts all checksums to the patches.
     pub(crate) fn repair(&self, bytes: &mut BTreeMap<u64, u8>) {
         repair(&self.image, &self.sums, bytes);
     }
 }
 
-/// The places of an image that count: with all their bits turned, the result is another one. Of tables it is all of
-/// them, as there is much that could be in them and is not.
+/// Offsets of the spots whose bits, all inverted, change the result. For partition tables these are all spots, because
+/// much that a table could hold is absent from the image.
 fn spots(image: &Arc<Image>, sums: &[Sum], aim: Aim) -> Vec<u64> {
     let read = Rc::default();
     let source = Patched::new(image, &Patches::default(), Some(Rc::clone(&read)));

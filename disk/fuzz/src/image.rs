@@ -1,4 +1,4 @@
-//! The images of the corpus, as they are.
+//! Unpatched images of the corpus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::packed::Packed;
 pub(crate) struct Image {
     pub(crate) name: String,
     packed: Packed,
-    /// Its blocks that are not all zeros.
+    /// The blocks that are not all zeros, by index.
     blocks: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -38,12 +38,12 @@ impl Image {
         })
     }
 
-    /// A block, unless it is all zeros.
+    /// The block of this index, or `None` if it is all zeros.
     pub(crate) fn block(&self, index: u64) -> Option<Vec<u8>> {
         self.blocks.get(&index).cloned()
     }
 
-    /// Whether the page of this number is not all zeros.
+    /// Whether the 4 KiB page of this number is not all zeros.
     pub(crate) fn has_page(&self, page: u64) -> bool {
         self.packed.pages.contains_key(&page)
     }
@@ -52,7 +52,7 @@ impl Image {
         self.packed.size
     }
 
-    /// Where the pages are that are not all zeros.
+    /// Byte offsets of the 4 KiB pages that are not all zeros.
     pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
         self.packed.pages.keys().map(|page| page * 4096)
     }

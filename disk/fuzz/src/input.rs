@@ -1,15 +1,15 @@
-//! What the fuzzer's input stands for.
+//! Decoder of the fuzzer's input.
 
 use crate::base::{Base, SPOT};
 use crate::patches::Patches;
 
-/// How many bytes one patch may have.
+/// Possible lengths of a patch, in bytes.
 const LENGTHS: [usize; 8] = [1, 1, 2, 4, 8, 16, 64, 255];
 
-/// The image and the patches that the fuzzer's input stands for.
+/// Decodes the fuzzer's input into an image and its patches.
 ///
-/// Its first byte chooses the image, and with its highest bit has all checksums kept as they were. Then, for each
-/// patch: what to do, where (three bytes), and with what.
+/// The first byte selects the image. Its highest bit, if set, leaves all checksums as they were. Each patch then has
+/// one byte for the action, three for the place, and the bytes that the action needs.
 pub(crate) fn decode<'a>(bases: &'a [Base], input: &[u8]) -> (&'a Base, Patches) {
     let mut input = Input(input);
     let first = usize::from(input.byte());
@@ -23,14 +23,14 @@ pub(crate) fn decode<'a>(bases: &'a [Base], input: &[u8]) -> (&'a Base, Patches)
             patches.bytes.insert(at + index as u64, byte);
         };
         match action % 4 {
-            // Other bytes.
+            // Other bytes from the input.
             0 | 1 => (0..length).for_each(|index| write(index, input.byte())),
-            // Those of another place: what makes sense there may do so here.
+            // The bytes of another spot, because bytes that are valid there may be valid here.
             2 => {
                 let from = input.place(base);
                 (0..length).for_each(|index| write(index, base.image.byte(from + index as u64)));
             }
-            // A little more or less than the number that is there.
+            // The number at this place, increased or decreased a little.
             _ if action & 0x80 == 0 => {
                 let length = length.min(8);
                 let by = i64::from(input.byte() as i8);
@@ -38,7 +38,7 @@ pub(crate) fn decode<'a>(bases: &'a [Base], input: &[u8]) -> (&'a Base, Patches)
                 let bytes = number.to_le_bytes();
                 (0..length).for_each(|index| write(index, bytes[index]));
             }
-            // The disk ends near this place.
+            // Ends the disk near this place.
             _ => patches.size = Some((at & !511) + 512 * u64::from(input.byte() % 16)),
         }
     }
@@ -54,7 +54,7 @@ pub(crate) fn decode<'a>(bases: &'a [Base], input: &[u8]) -> (&'a Base, Patches)
     (base, patches)
 }
 
-/// What is left of an input; behind its end there are zeros.
+/// The rest of an input. Reading past its end gives zeros.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

@@ -1,4 +1,4 @@
-//! Fuzzing of the disk's readers: what the targets share.
+//! Shared code of the fuzz targets for the disk readers.
 //!
 //! An input is a list of patches to an image of the corpus, which [`disk::inspect`] then reads.
 
@@ -20,8 +20,8 @@ use image::Image;
 use outcome::{MOST_BLOCKS, Outcome, note_panics, outcome};
 use patches::{Patched, Patches};
 
-/// Where other crates are known to panic, or to take as much memory as a disk tells them to; in the product that ends a
-/// child process. For each there is a case in `regressions`.
+/// Places where other crates are known to panic, or to allocate as much memory as the disk tells them to. In the
+/// product, either ends only a child process. `regressions` holds a case for each.
 const KNOWN: &[&str] = &[
     // Called by ntfs.
     "byteorder-1.5.0/src/lib.rs:2129",
@@ -37,7 +37,7 @@ const KNOWN: &[&str] = &[
 
 static BASES: OnceLock<Vec<Base>> = OnceLock::new();
 
-/// Prepares a target: the images it uses, and what of them it is about.
+/// Prepares a target: reads the images `names`, and finds the parts of them that `aim` selects.
 pub fn prepare(names: &[&str], aim: Aim) {
     note_panics();
     let base = |name: &&str| {
@@ -48,14 +48,17 @@ pub fn prepare(names: &[&str], aim: Aim) {
     BASES.get_or_init(|| names.iter().map(base).collect());
 }
 
-/// Runs one input. With `GUARD_FUZZ_PATCHES`, which names a file, writes its patches there, as few of them as have
-/// the same outcome.
+/// Runs one input. Aborts on an outcome that is not known.
+///
+/// Two environment variables change this. If `GUARD_FUZZ_PATCHES` names a file, the input's patches are written there,
+/// reduced to those that the outcome needs. If `GUARD_FUZZ_COLLECT` names a folder, it collects such patches for each
+/// unknown outcome instead of aborting.
 pub fn run(input: &[u8]) {
     let bases = BASES.get().expect("prepared");
     let (base, patches) = input::decode(bases, input);
     let image = &base.image;
     if let Some(path) = std::env::var_os("GUARD_FUZZ_PATCHES") {
-        // At once, as an input may be one that does not end.
+        // Written first, because the input may make the reader loop forever.
         std::fs::write(&path, patches.write(image)).expect("a file");
         let (patches, outcome) = fewest(image, patches);
         eprintln!("{outcome:?}");
@@ -82,7 +85,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Leaves away what the outcome does not need.
+/// Removes the patches that the outcome does not need.
 fn fewest(image: &Arc<Image>, mut patches: Patches) -> (Patches, Outcome) {
     let outcome_of = |patches: &Patches| outcome(Patched::new(image, patches, None));
     let wanted = outcome_of(&patches);

@@ -1,15 +1,15 @@
-//! Counts the memory that is taken: the product's child may take 96 MiB.
+//! Counts allocated memory, because the product's child process may take at most 96 MiB.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What a child may take.
+/// Most memory that a child process may take, in bytes.
 const MOST: usize = 96 * 1024 * 1024;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
-/// How much may be taken before it is too much, which is then noted once.
+/// Allocated bytes above which the place of the allocation is recorded, once.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 static TOO_MUCH: Mutex<Option<String>> = Mutex::new(None);
 
@@ -18,7 +18,7 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 fn take(bytes: usize) {
     let taken = TAKEN.fetch_add(bytes, Relaxed) + bytes;
     if taken > LIMIT.load(Relaxed) {
-        // Noting it takes memory, too.
+        // Recording allocates memory, too.
         LIMIT.store(usize::MAX, Relaxed);
         let backtrace = Backtrace::force_capture().to_string();
         let mut places = backtrace.lines().map(str::trim);
@@ -49,7 +49,7 @@ fn take(bytes: usize) {
     }
 }
 
-/// What `work` gives; and if it took more memory than a child may have, where.
+/// The result of `work`, and the place where it took more memory than a child process may, if it did.
 pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (T, Option<String>) {
     LIMIT.store(TAKEN.load(Relaxed) + MOST, Relaxed);
     let result = work();

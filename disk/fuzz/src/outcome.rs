@@ -1,4 +1,4 @@
-//! What reading a disk comes to, a panic and too much memory among it.
+//! Outcome of reading a disk, including panics and too much memory.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
@@ -7,16 +7,16 @@ use disk::{BlockSource, Inspection};
 
 use crate::memory;
 
-/// How many blocks may be read, as in the product.
+/// Maximum number of blocks read, as in the product.
 pub(crate) const MOST_BLOCKS: u64 = 256;
 
-/// What reading a disk came to.
+/// Outcome of reading a disk.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     Read(Inspection),
-    /// And where: `crate-0.1.0/src/file.rs:205`.
+    /// The reader panicked here: `crate-0.1.0/src/file.rs:205`.
     Panicked(String),
-    /// It took more memory than a child may, and where.
+    /// The reader took more memory than a child process may, here.
     TookTooMuch(String),
 }
 
@@ -24,7 +24,7 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Reads it; a panic is an outcome as others are.
+/// Reads a disk. A panic is an outcome, not an error.
 pub(crate) fn outcome(source: impl BlockSource + 'static) -> Outcome {
     let read = AssertUnwindSafe(|| disk::inspect(source, MOST_BLOCKS));
     match memory::measured(|| panic::catch_unwind(read)) {
@@ -37,7 +37,7 @@ pub(crate) fn outcome(source: impl BlockSource + 'static) -> Outcome {
     }
 }
 
-/// A place in a crate without the folder of all crates, and without the column: `crate-0.1.0/src/file.rs:205`.
+/// Shortens a source location to `crate-0.1.0/src/file.rs:205`: removes the registry's folder and the column.
 fn short(place: &str) -> String {
     let place = match place.split_once("/registry/src/") {
         Some((_, crates)) => crates.split_once('/').map_or(crates, |(_, file)| file),
@@ -48,7 +48,7 @@ fn short(place: &str) -> String {
     format!("{}:{}", file.unwrap_or_default(), line.unwrap_or_default())
 }
 
-/// Notes where a panic is, instead of libfuzzer's hook, which ends the process.
+/// Installs a hook that records where a panic occurs. It replaces libfuzzer's hook, which ends the process.
 pub(crate) fn note_panics() {
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is changed of an image: in a file, and as it is read.
+//! Patches to an image: their file format, and a block source that applies them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use disk::{BLOCK_BYTES, BlockSource};
 
 use crate::image::Image;
 
-/// Other bytes than an image has, and another size.
+/// Changes to an image: other bytes by offset, and another size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Patches {
     pub(crate) size: Option<u64>,
@@ -19,7 +19,7 @@ pub(crate) struct Patches {
 }
 
 impl Patches {
-    /// The content of a file of `regressions`.
+    /// The patches as the content of a file in `regressions`.
     pub(crate) fn write(&self, image: &Image) -> String {
         let mut text = format!("{}\n", image.name);
         if let Some(size) = self.size {
@@ -43,11 +43,11 @@ impl Patches {
     }
 }
 
-/// An image with patches.
+/// An image with patches applied.
 pub(crate) struct Patched {
     image: Arc<Image>,
     patches: Patches,
-    /// The blocks that were asked for.
+    /// Log of the blocks that the reader requested.
     asked: Option<Rc<RefCell<Vec<Range<u64>>>>>,
 }
 

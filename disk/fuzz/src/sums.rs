@@ -1,9 +1,11 @@
-//! The checksums of a disk, kept right under patches.
+//! Keeps the checksums of a patched disk valid.
 //!
-//! A reader turns away what its checksum does not fit, and then the fuzzer would see little of it; whoever makes a
-//! disk to deceive writes right ones. A CRC is linear: how it changes depends on which bits changed where, and on
-//! nothing else. So it is enough to know where the checksums are and what they cover, not what they begin with (an
-//! inode's number, a file system's UUID).
+//! A reader rejects data whose checksum is wrong, so the fuzzer would otherwise reach little of the code. An attacker
+//! who makes a disk writes valid checksums.
+//!
+//! A CRC is linear: its change depends only on which bits changed and where. So the fuzzer must know only where the
+//! checksums are and what they cover. It need not know their initial values, such as an inode's number or a file
+//! system's UUID.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +16,9 @@ const IEEE: u32 = 0xedb8_8320;
 
 /// One checksum.
 pub(crate) struct Sum {
-    /// What it covers: offset and length of each part, in their order.
+    /// The parts it covers, in order, each as offset and length.
     covers: Vec<(u64, u64)>,
-    /// Where its bytes are, the lowest first. If these are covered, they count as zeros.
+    /// Offsets of its own bytes, least significant first. If the checksum covers them, they count as zeros.
     at: Vec<u64>,
     polynomial: u32,
 }
@@ -30,7 +32,7 @@ impl Sum {
         }
     }
 
-    /// Changes the checksum as the patches change what it covers.
+    /// Changes the checksum to match the patches to the data it covers.
     pub(crate) fn repair(&self, image: &Image, bytes: &mut BTreeMap<u64, u8>) {
         let mut changed: Vec<(u64, u8)> = Vec::new();
         let mut length = 0;
@@ -59,7 +61,7 @@ impl Sum {
     }
 }
 
-/// The register after so many bytes of zeros.
+/// The CRC register after `bytes` zero bytes.
 fn shift(mut register: u32, bytes: u64, polynomial: u32) -> u32 {
     if register == 0 {
         return 0;
@@ -71,7 +73,7 @@ fn shift(mut register: u32, bytes: u64, polynomial: u32) -> u32 {
     register
 }
 
-/// The checksums of an image, those first that others cover.
+/// The checksums of an image. A checksum that another one covers comes before it.
 pub(crate) fn find(image: &Image) -> Vec<Sum> {
     let mut sums = Vec::new();
     for page in image.pages() {
@@ -115,7 +117,7 @@ fn xfs(image: &Image, at: u64, sums: &mut Vec<Sum>) {
         [b'I', b'N', ..] if image.bytes(at + 4, 1) == [3] => {
             sums.push(Sum::new(vec![(at, 512)], (at + 100..at + 104).collect()));
         }
-        // A block of a folder, of whatever size its checksum fits.
+        // A directory block, of the size at which its checksum is valid.
         b"XDB3" | b"XDD3" => {
             let stored = image.bytes(at + 4, 4);
             let fits = |length: &u64| {
@@ -130,7 +132,7 @@ fn xfs(image: &Image, at: u64, sums: &mut Vec<Sum>) {
                 sums.push(Sum::new(vec![(at, length)], (at + 4..at + 8).collect()));
             }
         }
-        // A record of the log: its header, the further headers that its length takes, its body.
+        // A log record: its header, the further headers that its length requires, and its body.
         [0xfe, 0xed, 0xba, 0xbe] => {
             let (length, size) = (image.big(at + 12, 4), image.big(at + 320, 4));
             let sectors = length.div_ceil(512);
@@ -167,7 +169,7 @@ fn btrfs(image: &Image, page: u64, sums: &mut Vec<Sum>) {
     }
 }
 
-/// The checksums of an ext4 whose superblock's page this is.
+/// The checksums of an ext4 file system whose superblock is in this page.
 fn ext4(image: &Image, page: u64, sums: &mut Vec<Sum>) {
     let superblock = page + 1024;
     let has_sums = image.little(superblock + 0x64, 4) & 0x400 != 0;
@@ -224,7 +226,7 @@ fn ext4(image: &Image, page: u64, sums: &mut Vec<Sum>) {
     }
 }
 
-/// The checksums of the blocks of ext4's journal.
+/// The checksums of the blocks of an ext4 journal.
 fn journal(image: &Image, page: u64, sums: &mut Vec<Sum>) {
     if image.bytes(page, 4) != [0xc0, 0x3b, 0x39, 0x98] {
         return;

@@ -12,16 +12,16 @@ impl BlockRead for Region {
     }
 }
 
-/// Where distributions put their root if it is not the default subvolume: Ubuntu, Debian, Fedora. They name it on
-/// the kernel's command line.
+/// Subvolumes that distributions use as the root if it is not the default subvolume: Ubuntu, Debian, Fedora. Their
+/// kernel command line names the subvolume.
 const SUBVOLUMES: [&str; 3] = ["/@", "/@rootfs", "/root"];
 
-/// Where SUSE's systems have what is not to be rolled back with the root: in subvolumes beside it, which are mounted
-/// over empty directories. Of these only one holds what is looked for.
+/// Where SUSE's systems keep data that a rollback of the root must not revert: in separate subvolumes, mounted over
+/// empty directories. Only this one can hold a file that the reader looks for.
 const BESIDE: (&str, &str) = ("/opt/", "/@/opt");
 const TOP: u64 = 5;
 
-/// Opens it: the default subvolume, which a plain mount shows, and those that may be the root instead.
+/// Opens the default subvolume, which a plain mount shows, and the subvolumes that may be the root instead.
 pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble> {
     let default = Btrfs::open(region.clone(), region.length()).map_err(trouble)?;
     let shown = default.subvolume();
@@ -33,7 +33,7 @@ pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble>
     for path in SUBVOLUMES {
         match Btrfs::open_subvol_path(region.clone(), region.length(), name(path)?) {
             Ok(root) if root.subvolume() != shown => roots.push(opened(root)?),
-            // It is the default one, there is none, or it is a directory, such as the superuser's home.
+            // It is the default subvolume, does not exist, or is a directory such as the superuser's home.
             Ok(_) | Err(Error::NotFound | Error::NotASubvolume) => {}
             Err(error) => return Err(trouble(error)),
         }
@@ -47,7 +47,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// What a path names, and the subvolume from which that was found.
+    /// The inode at a path, and the subvolume that holds it.
     fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Region>, Inode)>, Trouble> {
         match self.root.resolve(name(path)?) {
             Ok(inode) => return Ok(Some((&mut self.root, inode))),

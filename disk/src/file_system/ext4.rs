@@ -1,4 +1,4 @@
-//! ext4, and its elders ext2 and ext3.
+//! ext4, and its predecessors ext2 and ext3.
 
 mod journal;
 
@@ -13,11 +13,11 @@ use journal::Journal;
 
 use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble, fill};
 
-/// How much memory the table of block groups may take. One group in 128 MiB is the rule, so that this is enough
-/// for the largest volume that EBS has (64 TiB).
+/// Maximum number of block groups, which limits the memory for their table. A group usually covers 128 MiB, so this is
+/// enough for the largest EBS volume, 64 TiB.
 const MOST_GROUPS: u64 = 64 * 1024 * 1024 / 128;
 
-/// A partition, with its journal as `ext4-view` replays all of it.
+/// A partition whose journal is presented so that `ext4-view` replays all of it.
 struct Shown {
     region: Region,
     journal: Option<Rc<Journal>>,
@@ -37,7 +37,7 @@ impl Ext4Read for Shown {
     }
 }
 
-/// Opens it. A journal that still holds changes is taken into account.
+/// Opens the file system. Changes that are still in the journal are taken into account.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     let mut superblock = [0; 1024];
     region.read_at(1024, &mut superblock)?;
@@ -54,8 +54,8 @@ pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     Ok(Box::new(Opened(ext4)))
 }
 
-/// Checks that the file system fits its partition: the reader takes memory for whatever the superblock claims. The bytes
-/// of a block.
+/// Checks that the file system fits its partition, because the reader allocates memory for whatever the superblock
+/// claims. Returns the block size in bytes.
 fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, Trouble> {
     let number = |at: usize| -> u64 { u32_at(superblock, at).unwrap_or(0).into() };
     let damaged = |what: &str| Trouble(format!("the ext4 can not be read: {what}"));
@@ -63,7 +63,7 @@ fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, Trouble> {
         shift @ 0..=6 => 1024 << shift,
         _ => return Err(damaged("its block size makes no sense")),
     };
-    // The reader looks at the upper half also where the file system does not say that it has one.
+    // The reader uses the upper half of the number even if the file system does not declare that it has one.
     let blocks = number(0x4) | number(0x150) << 32;
     if blocks
         .checked_mul(block_bytes)
@@ -93,7 +93,7 @@ impl FileSystem for Opened {
     }
 
     fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
-        // The reader takes memory for whatever length a link claims.
+        // The reader allocates memory for whatever length a link claims.
         let length = self.0.symlink_metadata(path).map_err(trouble)?.len();
         if length > LONGEST_LINK {
             return Err(Trouble::new("the ext4 can not be read: a link is too long"));
@@ -105,7 +105,7 @@ impl FileSystem for Opened {
     fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
         let mut file = self.0.open(path).map_err(trouble)?;
         file.seek_to(offset).map_err(trouble)?;
-        // One call reads no further than the end of a block.
+        // One call reads at most to the end of a block.
         fill(buffer, |rest| file.read_bytes(rest).map_err(trouble))
     }
 

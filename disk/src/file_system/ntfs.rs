@@ -8,10 +8,11 @@ use std::io::SeekFrom;
 
 use super::{Cursor, FileSystem, Kind, Region, Trouble, fill};
 
-/// How many names of one directory are looked at: `System32` has about five thousand.
+/// Maximum number of names in one directory. `System32` has about five thousand.
 const MOST_NAMES: usize = 100_000;
 
-/// Opens it. Changes that are only in the log are not seen: Windows writes its log before it shuts down.
+/// Opens the file system. Changes that are only in the log are ignored, because Windows applies its log before it shuts
+/// down.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     let mut cursor = Cursor::new(region);
     let ntfs = Ntfs::new(&mut cursor).map_err(trouble)?;
@@ -24,7 +25,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// The file of this path; case does not matter.
+    /// The file at this path, ignoring case, or `None` if it does not exist.
     fn file(&mut self, path: &str) -> Result<Option<NtfsFile<'_>>, Trouble> {
         let mut file = self.ntfs.root_directory(&mut self.cursor);
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -54,7 +55,7 @@ impl FileSystem for Opened {
         }))
     }
 
-    /// Windows' links are not followed: none is on the way to anything that is looked for.
+    /// Links of Windows are not followed, because none is on the path to a file that the reader looks for.
     fn link(&mut self, _: &str) -> Result<Vec<u8>, Trouble> {
         Err(Trouble::new("links of an NTFS are not followed"))
     }
@@ -90,7 +91,7 @@ impl FileSystem for Opened {
             let entry = entry.map_err(trouble)?;
             if let Some(key) = entry.key() {
                 let key = key.map_err(trouble)?;
-                // Of a file with a short name too (`PROGRA~1`), this is another entry.
+                // A file that also has a short name, such as `PROGRA~1`, has a second entry for it.
                 if key.namespace() != NtfsFileNamespace::Dos {
                     names.extend(key.name().to_string().ok());
                 }
@@ -105,9 +106,8 @@ impl FileSystem for Opened {
     }
 }
 
-/// How a name compares with an entry's in the order of the index, which is by the letters in upper case. Ours are
-/// ASCII, and no letter beyond is an ASCII letter's upper case: the volume's own table of letters, which would have
-/// to be fetched, is not needed.
+/// Compares a name with an entry's in the order of the index, which uses upper case. `name` is ASCII, and no character
+/// outside ASCII has an ASCII letter as its upper case. So the volume's own table of upper case need not be fetched.
 fn compare(name: &str, key: &NtfsFileName) -> Ordering {
     let upper = |unit: u16| match unit {
         0x61..=0x7a => unit - 0x20,

@@ -8,7 +8,7 @@ use crate::numbers::{big_at, u32_at};
 
 use super::{CRC, FileSystem, Kind, LONGEST_LINK, Region, Trouble};
 
-/// Opens it. A log that still holds changes is replayed, in memory.
+/// Opens the file system. Changes that are still in the log are replayed, in memory.
 pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     let layout = Layout::read(region)?;
     let checked = Checked {
@@ -22,26 +22,26 @@ pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
     Ok(Box::new(Opened(xfs)))
 }
 
-/// Where an XFS of version 5 has what. (xfs_db(8), "sb"; the kernel's `struct xfs_dsb`)
+/// Layout of an XFS of version 5. (xfs_db(8), "sb"; the kernel's `struct xfs_dsb`)
 #[derive(Clone)]
 struct Layout {
     block_bytes: u64,
-    /// Blocks in each of the allocation groups, and the bits that number them.
+    /// Number of blocks in an allocation group, and number of bits that a block's number in its group takes.
     group_blocks: u64,
     group_bits: u64,
     inode_bytes: u64,
-    /// Bits that number the inodes of a block.
+    /// Number of bits that an inode's number in its block takes.
     inode_bits: u64,
     directory_block_bytes: u64,
     uuid: [u8; 16],
-    /// The log's first block, as a number in its allocation group, and how many it has.
+    /// The log's first block, as a number that includes its allocation group, and the number of blocks.
     log_start: u64,
     log_blocks: u64,
 }
 
 impl Layout {
-    /// Reads it from the superblock. `None` for versions without checksums, and for what no superblock is: `lamxfs`
-    /// refuses that.
+    /// Reads the layout from the superblock. `None` for versions without checksums, and for anything that is not a
+    /// superblock. `lamxfs` rejects the latter.
     fn read(region: &Region) -> Result<Option<Layout>, Trouble> {
         let mut superblock = [0; 512];
         region.read_at(0, &mut superblock)?;
@@ -67,16 +67,18 @@ impl Layout {
         })
     }
 
-    /// Whether what is XFS's own of these bytes is as it was written there. `lamxfs` checks the superblock and each inode
-    /// that it reads, but no block of a directory, of a list of extents or of a link, and of an inode that its log changes
-    /// only what comes of it. File contents have no checksum.
+    /// Whether XFS's metadata in these bytes is unchanged since it was written. File contents have no checksum.
+    ///
+    /// `lamxfs` checks the superblock and each inode that it reads. It does not check the blocks of directories, extent
+    /// lists and links. For an inode that the log changes, it checks only the result.
     fn fits(&self, offset: u64, bytes: &[u8]) -> bool {
         let length = bytes.len() as u64;
-        // The checksum's place, and that of the block's own address in sectors.
+        // Offset of the checksum, and offset of the block's own address in sectors.
         let (sum, address) = match bytes.get(..4) {
             Some(b"XDB3" | b"XDD3") if length == self.directory_block_bytes => (4, 8),
             Some(b"BMA3") if length == self.block_bytes => (64, 24),
-            // A longer link has a checksum for several blocks at once. Of 2 KiB on, a block holds the longest.
+            // A link that spans several blocks has one checksum for all of them. A block of 2 KiB or more holds the
+            // longest link.
             Some(b"XSLM") if length == self.block_bytes && length >= 2048 => (12, 40),
             Some([b'I', b'N', ..]) if length.is_multiple_of(self.inode_bytes) => {
                 return self.inodes_fit(offset, bytes);
@@ -86,16 +88,16 @@ impl Layout {
         fits_sum(bytes, sum) && big_at(bytes, address, 8) == Some(offset / 512)
     }
 
-    /// The same of one inode, or of some that follow each other.
+    /// The same check for one inode, or for several contiguous ones.
     fn inodes_fit(&self, offset: u64, bytes: &[u8]) -> bool {
         let starts = (offset..).step_by(usize::try_from(self.inode_bytes).unwrap_or(usize::MAX));
         let inodes = bytes.chunks(usize::try_from(self.inode_bytes).unwrap_or(usize::MAX));
         starts.zip(inodes).all(|(start, inode)| {
-            // What is no inode of version 3 was not written as one yet.
+            // Bytes that are not an inode of version 3 have not been written as an inode yet.
             if inode.get(..2) != Some(b"IN") || inode.get(4) != Some(&3) {
                 return true;
             }
-            // An inode's number is its place: the group, the block in it, the inode in that.
+            // An inode's number is its position: the group, the block in the group, the inode in the block.
             let block = start / self.block_bytes;
             let (group, block) = (block / self.group_blocks, block % self.group_blocks);
             let number = (group << self.group_bits) | block;
@@ -106,7 +108,7 @@ impl Layout {
     }
 }
 
-/// Whether a checksum is right that stands among what it covers, where it counts as zeros.
+/// Whether the checksum at `at`, inside the data that it covers, is valid. Its own bytes count as zeros.
 fn fits_sum(bytes: &[u8], at: usize) -> bool {
     let (Some(before), Some(after)) = (bytes.get(..at), bytes.get(at + 4..)) else {
         return false;
@@ -118,7 +120,7 @@ fn fits_sum(bytes: &[u8], at: usize) -> bool {
     u32_at(bytes, at) == Some(digest.finalize())
 }
 
-/// A partition, of which nothing is read that does not fit its checksum.
+/// A partition that refuses to read metadata whose checksum is wrong.
 struct Checked {
     region: Region,
     layout: Option<Layout>,
@@ -154,13 +156,13 @@ impl FileSystem for Opened {
 
     fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
         let path = Path::new(path.as_bytes());
-        // The reader takes memory for whatever length a link claims.
+        // The reader allocates memory for whatever length a link claims.
         let inode = self.0.resolve(path).map_err(trouble)?;
         if self.0.metadata(&inode).map_err(trouble)?.size() > LONGEST_LINK {
             return Err(Trouble::new("the XFS can not be read: a link is too long"));
         }
         let target = self.0.read_link(path).map_err(trouble)?;
-        // A block whose magic number is damaged is taken for the text itself.
+        // If a link block's magic number is damaged, the reader takes the block for the link's text.
         if target.contains(&0) {
             return Err(Trouble::new("the XFS can not be read: a link is damaged"));
         }
@@ -187,7 +189,7 @@ impl FileSystem for Opened {
 
 fn trouble(error: Error) -> Trouble {
     let why = match error {
-        // The partition gave no bytes: it ends there, or `Checked` refused them.
+        // The partition returned no bytes, because it ends there or because `Checked` refused them.
         Error::Io { token, .. } => format!("damaged or cut off ({token})"),
         Error::BadSuperblock(SuperblockReason::DirtyLog) => {
             "its log is damaged, or of a kind that is not replayed (sb_dirty_log)".to_owned()

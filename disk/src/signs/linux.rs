@@ -1,14 +1,14 @@
-//! The signs of a Linux distribution: what os-release says it is, and the files that tell who licenses it.
+//! Signs of a Linux distribution: its identity in os-release, and the files that show who licenses it.
 
 use super::Told;
 use crate::file_system::Trouble;
 use crate::findings::{LinuxSigns, SqlServer, System};
 use crate::tree::Tree;
 
-/// Where a distribution says what it is; the first that is there counts (`os-release(5)`).
+/// Where a distribution identifies itself. The first file that exists counts (`os-release(5)`).
 pub(super) const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// What only the root directory of a system has, or the part of it that is below `/usr`.
+/// Paths that exist only in a system's root directory, or in a file system of its own for `/usr`.
 pub(super) const OF_A_ROOT: [&str; 9] = [
     "/etc/os-release",
     "/usr/lib/os-release",
@@ -21,11 +21,11 @@ pub(super) const OF_A_ROOT: [&str; 9] = [
     "/usr/sbin/init",
 ];
 
-/// How long os-release may be. Real ones have some hundred bytes.
+/// Maximum length of os-release, in bytes. Real ones have a few hundred.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// What the `ID` or the name of a distribution has in it that is sold by the hour, or made by those who do. An `ID`
-/// that is not known, beside such a sign, may be a new product or a damaged file: it is not taken for another Linux.
+/// Parts of the `ID` or names of distributions that are sold by the hour, or whose vendor sells such a distribution. An
+/// unknown `ID` together with one of them may be a new product or a damaged file. It is not treated as another Linux.
 const SOLD: [&str; 6] = [
     "rhel",
     "red hat enterprise",
@@ -35,46 +35,47 @@ const SOLD: [&str; 6] = [
     "ubuntu",
 ];
 
-/// `ID`s of OpenShift's node systems. They name Red Hat Enterprise Linux and are sold as OpenShift: their images have no
-/// billing code of Red Hat Enterprise Linux.
+/// `ID`s of OpenShift's node systems. They name Red Hat Enterprise Linux but are sold as OpenShift. Their images do not
+/// have the billing code of Red Hat Enterprise Linux.
 const OPENSHIFT_NODES: [&str; 2] = ["rhcos", "scos"];
 
 /// `ID`s of SUSE Linux Micro, formerly SUSE Linux Enterprise Micro.
 const SUSE_MICRO: [&str; 3] = ["sl-micro", "sle-micro", "sle-micro-rancher"];
 
-/// `ID` and `VARIANT_ID`s of SUSE Linux Enterprise Server for SAP, and what its base product is called.
+/// `ID`, beginning of the `VARIANT_ID`s, and beginning of the base product's name of SUSE Linux Enterprise Server for
+/// SAP.
 const SUSE_FOR_SAP: &str = "sles_sap";
 const SUSE_FOR_SAP_VARIANT: &str = "sles-sap";
 const SUSE_FOR_SAP_PRODUCT: &str = "SLES_SAP";
 
-/// What tells that Red Hat's software comes from AWS's update servers (RHUI), which only those may use whom AWS
-/// bills for it: product certificates and repositories.
+/// Product certificates and repositories of AWS's update servers for Red Hat (RHUI). Only customers whom AWS bills for
+/// Red Hat's software may use these servers.
 const RHUI_PRODUCTS: &str = "/etc/pki/rhui/product";
 const REPOSITORIES: &str = "/etc/yum.repos.d";
-/// A subscription of one's own.
+/// The customer's own subscription.
 const SUBSCRIPTION: &str = "/etc/pki/consumer/cert.pem";
 
-/// SUSE's update servers for those whom AWS bills: registered with at first start.
+/// Service that registers with SUSE's update servers for AWS's customers, at first boot.
 const SUSE_PAY_AS_YOU_GO: &str =
     "/etc/systemd/system/multi-user.target.wants/guestregister.service";
-/// Which cloud's servers these are: the same client is in the images of all of them.
+/// Configuration of the client for these servers, which shows the cloud. All clouds' images have the same client.
 const SUSE_CLIENT: &str = "/etc/regionserverclnt.cfg";
 const OTHER_CLOUDS: [&str; 4] = ["azure", "gce", "google", "oci"];
-/// What asks for a subscription of one's own.
+/// Message that asks the customer to register their own subscription.
 const SUSE_BYOS: &str = "/usr/lib/motd.d/20_byos_register";
-/// Which of SUSE's products is the base.
+/// Link to SUSE's base product.
 const SUSE_PRODUCT: &str = "/etc/products.d/baseproduct";
 
-/// What Ubuntu Pro's images have, now and formerly: the package that attaches them. Of one that was removed, the list
-/// of its files may stay, and their checksums go.
+/// Package that attaches Ubuntu Pro's images, under its present and its former name. After its removal, the list of its
+/// files may remain, but their checksums do not.
 const UBUNTU_PRO: [&str; 2] = [
     "/var/lib/dpkg/info/ubuntu-pro-auto-attach",
     "/var/lib/dpkg/info/ubuntu-advantage-pro",
 ];
-/// What one has that is attached, by whomever.
+/// File of a system that is attached to Ubuntu Pro, whoever attached it.
 const UBUNTU_ATTACHED: &str = "/var/lib/ubuntu-advantage/private/machine-token.json";
 
-/// The databases of the two families' packages.
+/// Package databases of the two families.
 const DEBIAN_PACKAGES: &str = "/var/lib/dpkg/status";
 const RPM_PACKAGES: [&str; 6] = [
     // Of an OSTree deployment.
@@ -87,11 +88,11 @@ const RPM_PACKAGES: [&str; 6] = [
 ];
 
 const SQL_SERVER: &str = "/opt/mssql/bin/sqlservr";
-/// The same, where `/opt` is a file system of its own.
+/// The same file, if `/opt` is a file system of its own.
 pub(super) const SQL_SERVER_BESIDE: &str = "/mssql/bin/sqlservr";
 
-/// Reads the signs of the distribution whose root this is.
-/// `sql_server_beside`: whether SQL Server is on another file system.
+/// Reads the signs of the distribution whose root directory this is. `sql_server_beside` tells whether SQL Server was
+/// found on another file system.
 pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Trouble> {
     let release = OsRelease::read(tree)?;
     let system = match release.id.as_str() {
@@ -129,7 +130,7 @@ pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Tro
     let sql_server = match sql_server_beside || tree.is_file(SQL_SERVER)? {
         true => {
             tree.tells(SQL_SERVER);
-            // It is chosen at the first start, and kept in a form of SQL Server's own.
+            // The edition is chosen at first start, and stored in a format of SQL Server's own.
             Some(SqlServer::Unknown)
         }
         false => None,
@@ -141,15 +142,15 @@ pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Tro
     })
 }
 
-/// What os-release says.
+/// Content of os-release.
 struct OsRelease {
     /// `ID`.
     id: String,
-    /// `PRETTY_NAME`; `ID` if there is none.
+    /// `PRETTY_NAME`, or `ID` if it is absent.
     name: String,
     /// `VARIANT_ID`.
     variant: String,
-    /// What else names the distribution: `NAME`, `PRETTY_NAME`, `CPE_NAME`. In lower case.
+    /// All names of the distribution, in lower case: `NAME`, `PRETTY_NAME`, `CPE_NAME`.
     names: String,
 }
 
@@ -170,7 +171,7 @@ impl OsRelease {
                     tree.tells(path);
                     found = Some(release);
                 }
-                // As a rule the first is a link to the second.
+                // The first is usually a link to the second.
                 Some(first) if first.id == release.id => {}
                 Some(first) => {
                     return Err(Trouble(format!(
@@ -184,7 +185,7 @@ impl OsRelease {
         found.ok_or_else(|| Trouble::new("there is no os-release"))
     }
 
-    /// Assignments as a shell takes them: the last of a name counts. (`os-release(5)`)
+    /// Parses assignments as a shell does: the last one of a name counts. (`os-release(5)`)
     fn parse(text: &str) -> OsRelease {
         let value = |name: &str| {
             let assigned = text.lines().rev().find_map(|line| {
@@ -207,10 +208,9 @@ impl OsRelease {
         }
     }
 
-    /// Refuses a distribution whose `ID` is not one, or that by its `ID` or by its names may be a product that is sold
-    /// by the hour.
+    /// Rejects a distribution whose `ID` is invalid, or whose `ID` or names suggest a product that is sold by the hour.
     fn is_of_no_product(&self) -> Result<(), Trouble> {
-        // `os-release(5)`: lower-case letters, digits, and these signs.
+        // `os-release(5)`: lower-case letters, digits, and these characters.
         let is_id = |letter: char| {
             letter.is_ascii_lowercase() || letter.is_ascii_digit() || "._-".contains(letter)
         };
@@ -233,7 +233,7 @@ impl OsRelease {
     }
 }
 
-/// A value without the quotes around it and the backslashes within.
+/// A value without its surrounding quotes and its backslashes.
 fn unquoted(value: &str) -> String {
     let value = value.trim();
     let inner = ['"', '\'']
@@ -251,23 +251,22 @@ fn unquoted(value: &str) -> String {
     text
 }
 
-/// A stranger's text, no longer than a line of a message bears.
+/// Truncates untrusted text to 100 characters, so that it fits a line of a message.
 pub(super) fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-/// Which packages a distribution is made of.
+/// Package format of a distribution.
 #[derive(Clone, Copy, PartialEq)]
 enum Packages {
     Debian,
     Rpm,
-    /// Of others.
+    /// Any other format, or unknown.
     Any,
 }
 
-/// Refuses a distribution that other files contradict: Red Hat's update servers on what says that it is no Red Hat,
-/// or the packages of the other family and none of its own. Whoever wrote os-release may have been somebody else than
-/// who made the rest.
+/// Rejects a distribution that other files contradict. Either it has Red Hat's update servers but is not Red Hat, or it
+/// has only packages of the other family. The author of os-release may not be the author of the rest.
 fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Result<(), Trouble> {
     let said = &release.id;
     if rhui(tree)? != Rhui::default() {
@@ -299,12 +298,12 @@ fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Res
     Ok(())
 }
 
-/// What there is of AWS's update servers for Red Hat.
+/// Signs of AWS's update servers for Red Hat.
 #[derive(Default, PartialEq)]
 struct Rhui {
     there: bool,
     ha: bool,
-    /// A bundle whose billing the update servers' names do not tell: for SAP.
+    /// A bundle for SAP, whose billing the update servers' names do not show.
     bundle: bool,
 }
 
@@ -330,11 +329,11 @@ fn rhui(tree: &mut Tree) -> Result<Rhui, Trouble> {
 fn red_hat(tree: &mut Tree, release: &OsRelease) -> Result<LinuxSigns, Trouble> {
     Ok(match rhui(tree)? {
         Rhui { bundle: true, .. } => LinuxSigns::Bundle,
-        // The AWS Marketplace's, or one whose licence was converted.
+        // From AWS Marketplace, or with a converted licence.
         Rhui { there: true, .. } if tree.has(SUBSCRIPTION)? => LinuxSigns::Sold,
         Rhui { ha: true, .. } => LinuxSigns::IncludedWithHa,
         Rhui { there: true, .. } => LinuxSigns::Included,
-        // Of a Red Hat without these signs, the packages must not be another's.
+        // Without these signs, the packages of a Red Hat must not be another family's.
         _ => {
             contradicted(tree, release, Packages::Rpm)?;
             match tree.has(SUBSCRIPTION)? {
@@ -353,7 +352,7 @@ fn suse(tree: &mut Tree, release: &OsRelease) -> Result<System, Trouble> {
     let product = product.rsplit('/').next().unwrap_or_default();
     let signs = match (tree.has(SUSE_PAY_AS_YOU_GO)?, tree.has(SUSE_BYOS)?) {
         (true, false) if is_of_another_cloud(tree)? => LinuxSigns::Open,
-        // Whether it is sold by a billing code or by a product code is documented nowhere.
+        // No documentation says whether SUSE Linux Micro is sold by a billing code or by a product code.
         (true, false) if SUSE_MICRO.contains(&release.id.as_str()) => LinuxSigns::Sold,
         (true, false) => LinuxSigns::Included,
         (false, true) => LinuxSigns::Brought,
@@ -386,7 +385,7 @@ fn ubuntu(tree: &mut Tree) -> Result<LinuxSigns, Trouble> {
             });
         }
     }
-    // The packages may be on a file system of their own: then nothing is known of them.
+    // The packages may be on another file system, and are then unknown.
     let open = tree.has(UBUNTU_ATTACHED)? || !tree.has(DEBIAN_PACKAGES)?;
     Ok(if open {
         LinuxSigns::Open

@@ -1,4 +1,4 @@
-//! The signs of Windows: what the registry says it is, and the editions of SQL Server.
+//! Signs of Windows: its identity in the registry, and the editions of SQL Server.
 
 use super::Told;
 use super::linux::short;
@@ -7,24 +7,24 @@ use crate::findings::{SqlEdition, SqlServer, System, WindowsKind};
 use crate::hive::Hive;
 use crate::tree::Tree;
 
-/// Where the registry is.
+/// Paths of the registry.
 pub(super) const CONFIGURATION: &str = "/Windows/System32/config";
 pub(super) const SYSTEM: &str = "/Windows/System32";
 const SOFTWARE: &str = "/Windows/System32/config/SOFTWARE";
 
-/// Where SQL Server's instances are, unless somebody chose another place: then only the registry knows.
+/// Default folder of SQL Server's instances. If the installer chose another folder, only the registry shows it.
 const SQL_SERVER: &str = "/Program Files/Microsoft SQL Server";
 
 /// Keys of the hive `SOFTWARE`.
 const CURRENT_VERSION: &str = r"Microsoft\Windows NT\CurrentVersion";
 const SQL_SERVER_KEY: &str = r"Microsoft\Microsoft SQL Server";
-/// Which instances there are: of the database itself, of Analysis and of Reporting Services, which are licensed alike.
+/// Kinds of instances: the database engine, Analysis Services and Reporting Services. They are licensed alike.
 const SQL_SERVICES: [&str; 3] = ["SQL", "OLAP", "RS"];
 
 /// Reads the signs of the Windows whose system drive this is.
 pub(super) fn read(tree: &mut Tree) -> Result<Told, Trouble> {
-    // A registry that can not be read leaves open which Windows it is, and whether SQL Server is there; that it is a
-    // Windows, the directory tells.
+    // The directory proves that this is Windows. Without a readable registry, it is unknown which Windows it is and
+    // whether SQL Server is installed.
     let registry = Registry::read(tree).unwrap_or_default();
     match registry.was_read {
         true => tree.tells(SOFTWARE),
@@ -58,14 +58,15 @@ pub(super) fn read(tree: &mut Tree) -> Result<Told, Trouble> {
     })
 }
 
-/// What the registry says.
+/// Values from the registry.
 #[derive(Default)]
 struct Registry {
     was_read: bool,
     /// `Server`, `Server Core`, `Client`, …
     installation_type: Option<String>,
     product: Option<String>,
-    /// Of each instance of SQL Server, its edition, if it says so. `None` if whether there are any could not be read.
+    /// The edition of each instance of SQL Server, if the instance states it. `None` if the instances could not be
+    /// read.
     sql_editions: Option<Vec<Option<String>>>,
 }
 
@@ -81,7 +82,7 @@ impl Registry {
             registry.installation_type = hive.text_of(&key, "InstallationType")?;
             registry.product = hive.text_of(&key, "ProductName")?;
         }
-        // What can not be read of the one leaves the other as it is.
+        // If the editions of SQL Server cannot be read, the values of Windows still count.
         registry.sql_editions = sql_editions(&mut hive).ok();
         Ok(registry)
     }
@@ -104,7 +105,7 @@ fn sql_editions(hive: &mut Hive<'_>) -> Result<Vec<Option<String>>, Trouble> {
     Ok(editions)
 }
 
-/// What is to be paid of several instances' editions.
+/// The editions with a licence fee among several instances.
 fn sql_server(instances: &[Option<String>]) -> SqlServer {
     let mut paid = Vec::new();
     for edition in instances {
@@ -127,8 +128,8 @@ enum Edition {
     Paid(SqlEdition),
 }
 
-/// An edition by its name (`Standard Edition`, `Enterprise Edition: Core-based Licensing`, `Enterprise Evaluation
-/// Edition`). (SQL Server documentation, "SERVERPROPERTY".)
+/// The edition by its name: `Standard Edition`, `Enterprise Edition: Core-based Licensing`, `Enterprise Evaluation
+/// Edition`. (SQL Server documentation, "SERVERPROPERTY".)
 fn edition_named(name: &str) -> Option<Edition> {
     if ["Express", "Developer", "Evaluation"]
         .iter()

@@ -1,10 +1,12 @@
-//! The journal of an ext4: shown so that all of it is replayed, and whether it can be.
+//! The journal of an ext4: presents it so that all of it is replayed, and checks that it can be.
 //!
-//! `ext4-view` replays no further than the journal's last block, although the journal is a ring. So it is shown one that
-//! begins where replaying does. And it ends at the first block that is not as it should be: what is read is then older than
-//! what was committed. That is right for a transaction under way when the snapshot was taken: its commit block is written
-//! once all others are there. So a transaction with a commit block was complete, and what is wrong in it is damage.
-//! (The kernel's documentation, "Journal (jbd2)")
+//! `ext4-view` stops replaying at the journal's last block, although the journal is a ring. So this module presents a
+//! journal that begins at the block where replay starts.
+//!
+//! `ext4-view` also stops at the first invalid block. What it reads is then older than what was committed. That is
+//! correct for a transaction that was under way when the snapshot was taken, because its commit block is written last.
+//! A transaction with a commit block was complete, so anything invalid in it is damage. (The kernel's documentation,
+//! "Journal (jbd2)")
 
 use crate::file_system::{CRC, Region, Trouble};
 use crate::numbers::{big_at, u16_at, u32_at};
@@ -14,11 +16,11 @@ const DESCRIPTOR: u64 = 1;
 const COMMIT: u64 = 2;
 const SUPERBLOCK: u64 = 4;
 const REVOCATION: u64 = 5;
-/// Where the superblock has the block with which replaying begins, and its checksum.
+/// Offsets in the journal's superblock: the block where replay starts, and the checksum.
 const START: usize = 0x1c;
 const SUM: usize = 0xfc;
-/// How far behind the last sound block a commit block is looked for. Transactions are rarely longer, and each 512 KiB
-/// may have to be fetched.
+/// How many bytes after the last valid block are searched for a commit block. Transactions are rarely longer, and each
+/// 512 KiB may have to be fetched.
 const LOOKED_AT_BYTES: u64 = 2 * 1024 * 1024;
 
 fn unknown(why: &str) -> Trouble {
@@ -31,7 +33,7 @@ fn put(block: &mut [u8], at: usize, number: u32) {
     }
 }
 
-/// What a block of the journal is. `None` if it is one of those that are to be written elsewhere.
+/// The type of a journal block, or `None` for a data block, which replay writes elsewhere.
 fn kind(block: &[u8]) -> Option<u64> {
     match big_at(block, 0, 4) {
         Some(MAGIC) => big_at(block, 4, 4),
@@ -39,25 +41,26 @@ fn kind(block: &[u8]) -> Option<u64> {
     }
 }
 
-/// A journal with something to be replayed.
+/// A journal with transactions to replay.
 pub(super) struct Journal {
     region: Region,
     block_bytes: u64,
-    /// Its blocks as they follow each other: the number of the first one on the partition, and how many there are.
+    /// Its extents in order, each as the first block's number on the partition and the number of blocks.
     extents: Vec<(u64, u64)>,
     uuid: Vec<u8>,
-    /// The ring's first block, how many it has, and the one with which replaying begins.
+    /// The ring's first block, its number of blocks, and the block where replay starts.
     first: u64,
     length: u64,
     start: u64,
-    /// The first transaction to be replayed.
+    /// Sequence number of the first transaction to replay.
     sequence: u32,
-    /// The journal's own superblock, as it is shown.
+    /// The journal's own superblock, as presented to `ext4-view`.
     superblock: Vec<u8>,
 }
 
 impl Journal {
-    /// Finds it by the file system's superblock. `None` if nothing is to be replayed, or if it does not show where it is.
+    /// Finds the journal from the file system's superblock. `None` if there is nothing to replay, or if the superblock
+    /// does not show where the journal is.
     pub(super) fn find(
         region: &Region,
         superblock: &[u8],
@@ -67,8 +70,8 @@ impl Journal {
         if !needs_recovery {
             return Ok(None);
         }
-        // Of a journal in more pieces than the superblock has room for it is not known where it wraps, nor whether it is whole:
-        // it is replayed as far as `ext4-view` does it.
+        // If the journal has more extents than fit into the superblock, this module does not know where it wraps or
+        // whether it is intact. `ext4-view` then replays as much as it can.
         let Some(extents) = extents(superblock) else {
             return Ok(None);
         };
@@ -109,7 +112,8 @@ impl Journal {
         Ok(Some(journal))
     }
 
-    /// Shows what was read of the partition from `offset` on as if replaying began with the ring's first block.
+    /// Changes bytes that were read from `offset` of the partition, so that replay appears to start with the ring's
+    /// first block.
     pub(super) fn show(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
         let end = offset + buffer.len() as u64;
         for number in offset / self.block_bytes..end.div_ceil(self.block_bytes) {
@@ -132,7 +136,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Refuses a journal that holds a transaction which was committed and cannot be replayed.
+    /// Rejects a journal with a transaction that was committed but cannot be replayed.
     pub(super) fn check(&self) -> Result<(), Trouble> {
         let (mut at, mut sequence) = (0, self.sequence);
         while let Some((blocks, is_commit)) = self.sound(at, sequence)? {
@@ -155,7 +159,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Which of the journal's blocks one of the partition's is.
+    /// The index within the journal of a block of the partition, or `None` if the journal does not contain it.
     fn index(&self, number: u64) -> Option<u64> {
         let mut before = 0;
         for (start, blocks) in &self.extents {
@@ -167,7 +171,7 @@ impl Journal {
         None
     }
 
-    /// A block of the ring, counted from the one with which replaying begins.
+    /// A block of the ring, counted from the block where replay starts.
     fn replayed(&self, at: u64) -> Result<Vec<u8>, Trouble> {
         self.block(self.first + (self.start - self.first + at) % self.length)
     }
@@ -186,8 +190,8 @@ impl Journal {
         Err(unknown("its journal is shorter than it claims"))
     }
 
-    /// How many blocks there are of what begins with this one of a transaction, and whether that is its commit block.
-    /// `None` if anything of it is wrong.
+    /// The number of blocks in the part of a transaction that begins with this block, and whether that is its commit
+    /// block. `None` if anything in it is invalid.
     fn sound(&self, at: u64, sequence: u32) -> Result<Option<(u64, bool)>, Trouble> {
         if at >= self.length {
             return Ok(None);
@@ -225,7 +229,7 @@ impl Journal {
         }
     }
 
-    /// Whether the checksum at `at` is right, where it counts as zeros.
+    /// Whether the checksum at `at` is valid. Its own bytes count as zeros.
     fn fits(&self, block: &[u8], at: usize) -> bool {
         let (Some(first), Some(last)) = (block.get(..at), block.get(at + 4..)) else {
             return false;
@@ -233,8 +237,8 @@ impl Journal {
         big_at(block, at, 4) == Some(self.sum(&[first, &[0; 4], last]))
     }
 
-    /// The checksum of the journal's UUID and these bytes; of the superblock's own bytes it is without the UUID, which is not
-    /// known before. It is not inverted, other than XFS's.
+    /// The checksum of the journal's UUID and `parts`. The superblock's own checksum omits the UUID, which is not known
+    /// before the superblock is read. Unlike XFS's checksum, it is not inverted.
     fn sum(&self, parts: &[&[u8]]) -> u64 {
         let mut digest = CRC.digest();
         digest.update(&self.uuid);
@@ -245,8 +249,8 @@ impl Journal {
     }
 }
 
-/// Where the journal is: the superblock has a copy of what its inode says. `None` if there is none, or if the journal is
-/// in more than four pieces.
+/// The journal's extents, from the superblock's copy of the journal's inode. `None` if there is no copy, or if the
+/// journal has more than four extents.
 fn extents(superblock: &[u8]) -> Option<Vec<(u64, u64)>> {
     const COPY: usize = 0x10c;
     let number = |at| u16_at(superblock, COPY + at).map(u64::from);

@@ -1,10 +1,12 @@
-//! The log of an XFS: whether all of it is there that is still to be replayed.
+//! Checks that the log of an XFS contains everything that is still to be replayed.
 //!
-//! `lamxfs` replays it as Linux does. If one of the last eight records is bad, both take it for a write that was cut off, and
-//! what is read is older than what was committed. That is right for a write under way when the snapshot was taken, and
-//! wrong for damage. The two differ: each sector of the log begins with the number of the pass over the log that it was
-//! written in. A record that was cut off has sectors of the pass before. One that is damaged was written whole.
-//! ("XFS Algorithms & Data Structures", "Journaling Log"; the kernel's `xlog_find_head`, `xlog_verify_head`)
+//! `lamxfs` replays the log as Linux does. If one of the last eight records is bad, both treat it as a write that was
+//! cut off. What they read is then older than what was committed. That is correct for a write that was under way when
+//! the snapshot was taken, but wrong for damage.
+//!
+//! The two can be told apart. Each sector of the log begins with the number of the pass over the log that wrote it. A
+//! record that was cut off still has sectors of the previous pass. A damaged record was written completely. ("XFS
+//! Algorithms & Data Structures", "Journaling Log"; the kernel's `xlog_find_head`, `xlog_verify_head`)
 
 use super::Layout;
 use crate::file_system::{CRC, Region, Trouble};
@@ -13,11 +15,11 @@ use crate::numbers::{big_at, u32_at};
 const SECTOR: u64 = 512;
 const MAGIC: u64 = 0xfeed_babe;
 const MOST_BODY_BYTES: u64 = 256 * 1024;
-/// The longest record, in sectors: its body, and a header for each 32 KiB of it.
+/// Length of the longest record, in sectors: its body, and a header for each 32 KiB of it.
 const LONGEST: u64 = MOST_BODY_BYTES / SECTOR + 8;
 const UNMOUNT: u8 = 0x20;
 
-/// Refuses a log in which a record is damaged, from the oldest one that is still to be replayed to the last.
+/// Rejects a log in which a record is damaged, between the oldest one that is still to be replayed and the last.
 pub(super) fn check(region: &Region, layout: &Layout) -> Result<(), Trouble> {
     let log = Log::new(region, layout).ok_or_else(damaged)?;
     let head = log.head()?;
@@ -38,7 +40,7 @@ pub(super) fn check(region: &Region, layout: &Layout) -> Result<(), Trouble> {
         end = last.at;
         last = log.last_before(end)?;
     }
-    // `lamxfs` finds the same end, unless what says where the log ends is damaged.
+    // `lamxfs` finds the same end, unless the sectors that mark the end are damaged.
     if log.distance(end, head) > LONGEST {
         return Err(damaged());
     }
@@ -62,7 +64,7 @@ fn damaged() -> Trouble {
     )
 }
 
-/// The pass over the log in which a sector was written. A header has it in a field of its own.
+/// The pass over the log in which a sector was written. A header has a separate field for it.
 fn pass(sector: &[u8]) -> Option<u64> {
     big_at(sector, if is_header(sector) { 4 } else { 0 }, 4)
 }
@@ -73,17 +75,17 @@ fn is_header(sector: &[u8]) -> bool {
 
 /// One record of the log.
 struct Record {
-    /// Its first sector, and how many it has.
+    /// Its first sector, and its number of sectors.
     at: u64,
     sectors: u64,
     pass: u64,
-    /// The first sector of the oldest record that was still to be replayed when this one was written.
+    /// First sector of the oldest record that was still to be replayed when this one was written.
     tail: u64,
-    /// Whether its checksum is right.
+    /// Whether its checksum is valid.
     is_whole: bool,
 }
 
-/// The log: a ring of sectors.
+/// The log, a ring of sectors.
 struct Log<'a> {
     region: &'a Region,
     start: u64,
@@ -107,7 +109,7 @@ impl Log<'_> {
         })
     }
 
-    /// The bytes of some sectors, which may be more than what is left up to the ring's end.
+    /// Reads sectors from `at`, and wraps around at the ring's end.
     fn read(&self, at: u64, sectors: u64) -> Result<Vec<u8>, Trouble> {
         let before_end = sectors.min(self.sectors - at);
         let mut bytes = vec![0; (sectors * SECTOR) as usize];
@@ -121,7 +123,7 @@ impl Log<'_> {
         pass(&self.read(at, 1)?).ok_or_else(damaged)
     }
 
-    /// The sector that the next record would be written to: where the passes step back by one.
+    /// The sector that the next record would be written to: the first one of the previous pass.
     fn head(&self) -> Result<u64, Trouble> {
         let mut last = self.sectors.checked_sub(1).ok_or_else(damaged)?;
         let (now, before) = (self.pass(0)?, self.pass(last)?);
@@ -142,7 +144,7 @@ impl Log<'_> {
         Ok(last)
     }
 
-    /// The record that begins in a sector.
+    /// The record that begins in a sector, or `None` if no valid header is there.
     fn record(&self, at: u64) -> Result<Option<Record>, Trouble> {
         if at >= self.sectors {
             return Ok(None);
@@ -154,7 +156,7 @@ impl Log<'_> {
         if !is_one || body > MOST_BODY_BYTES || buffer > MOST_BODY_BYTES {
             return Ok(None);
         }
-        // From version 2 on, longer records have further headers.
+        // From version 2, longer records have further headers.
         let headers = match number(8, 4) & 2 {
             0 => 1,
             _ => buffer.div_ceil(32 * 1024).max(1),
@@ -201,7 +203,7 @@ impl Log<'_> {
         Err(damaged())
     }
 
-    /// The sector behind a record.
+    /// The sector after a record.
     fn after(&self, record: &Record) -> u64 {
         (record.at + record.sectors) % self.sectors
     }
@@ -210,7 +212,7 @@ impl Log<'_> {
         (to + self.sectors - from) % self.sectors
     }
 
-    /// Whether the pass before is still to be seen in a sector of a record.
+    /// Whether a sector of the record still has the number of the previous pass.
     fn is_cut_off(&self, record: &Record) -> Result<bool, Trouble> {
         let bytes = self.read(record.at, record.sectors)?;
         Ok((record.at..)
