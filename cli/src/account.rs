@@ -1,4 +1,4 @@
-//! The account whose AMIs are looked at, and the guard that judges them.
+//! The account whose AMIs are examined, and the guard that judges them.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Clients in the Region.
+    /// Creates clients for the Region.
     pub(crate) async fn connect(&self) -> Result<Aws, Stop> {
         let aws = Aws::connect_as(self.profile.as_deref(), self.region.as_deref())
             .await
@@ -81,7 +81,7 @@ pub(crate) struct Guarding {
     recycle_bin_rule: Option<String>,
 }
 
-/// A guard before an account.
+/// A guard connected to an account.
 pub(crate) struct Session {
     pub(crate) guard: Arc<Guard>,
     pub(crate) aws: Aws,
@@ -90,7 +90,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Whose events are the guard's.
+    /// The account and Region whose events the guard handles.
     pub(crate) fn scope(&self) -> Scope {
         Scope {
             account: Some(self.account.clone()),
@@ -100,16 +100,16 @@ impl Session {
 }
 
 impl Guarding {
-    /// The settings, as the function's would be. `wait`: for an AMI to become visible.
+    /// The settings, as the function would read them. `wait` is how long to wait for an AMI to become visible.
     fn config(&self, wait: Duration) -> Result<Config, Stop> {
-        // The same checks as the function's.
+        // Uses the function's own checks.
         let variable = |name: &str| match name {
-            // Of several checks this needs one, and the command line none.
+            // The function requires a topic, but the command line does not.
             "GUARD_ALERT_TOPIC_ARN" => Some(self.topic().unwrap_or(NO_TOPIC).to_owned()),
             "GUARD_LEDGER_TABLE" => self.ledger().map(str::to_owned),
-            // What is set to nothing is not set there, either.
+            // The function, too, treats an empty variable as unset.
             "GUARD_RECYCLE_BIN_RULE" => self.recycle_bin_rule.clone(),
-            // What is asked is what the guard would do.
+            // The command line shows what the guard would do in enforce mode.
             "GUARD_MODE" => Some(Mode::Enforce.word().into()),
             _ => None,
         };
@@ -119,7 +119,7 @@ impl Guarding {
         Ok(config)
     }
 
-    /// The topic. A variable that is set to nothing is not set, here and below, as for the function.
+    /// The topic. Here and below, an empty variable counts as unset, as for the function.
     fn topic(&self) -> Option<&str> {
         self.topic.as_deref().filter(|topic| !topic.is_empty())
     }
@@ -133,7 +133,7 @@ impl Guarding {
         path.filter(|path| !path.is_empty()).map(Path::new)
     }
 
-    /// The policy's name for people.
+    /// The policy's name, as shown to people.
     pub(crate) fn policy_name(&self) -> String {
         match self.policy() {
             Some(path) => path.display().to_string(),
@@ -141,7 +141,8 @@ impl Guarding {
         }
     }
 
-    /// Whether enough is known for discards: nobody is to hear of one afterwards, nor it to be made twice.
+    /// Checks that discards are possible. The topic carries the alert, which must precede a discard. The ledger
+    /// prevents a second discard, and counts discards for the hourly limit.
     pub(crate) fn may_enforce(&self) -> Result<(), Stop> {
         match (self.topic(), self.ledger()) {
             (Some(_), Some(_)) => Ok(()),
@@ -153,7 +154,7 @@ impl Guarding {
         }
     }
 
-    /// Reads the policy, and connects.
+    /// Reads the policy and connects to the account.
     pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, Stop> {
         let config = self.config(wait)?;
         let policy = match self.policy() {
@@ -196,7 +197,7 @@ impl Guarding {
     }
 }
 
-/// How many bytes a text file may have. A policy may have less, which is a fault of the policy's.
+/// Maximum size of a text file, in bytes. The limit for a policy is lower, and the policy parser reports it.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Reads a text file that the command line names.
@@ -213,13 +214,13 @@ pub(crate) fn read(path: &Path) -> Result<String, Stop> {
     })
 }
 
-/// Stands for a topic where none is asked for.
+/// Placeholder if no topic is given.
 const NO_TOPIC: &str = "arn:aws:sns:::none";
 
-/// Reads disks: this program, in a child process.
+/// The reader of disks: this program, as a child process.
 ///
 /// # Errors
-/// If the program does not know where it is.
+/// [`Stop::Unknown`], if the path of this program cannot be determined.
 pub(crate) fn reader() -> Result<Reader, Stop> {
     let program = std::env::current_exe().map_err(|error| {
         Stop::Unknown(format!("the program does not know where it is: {error}"))

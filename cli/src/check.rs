@@ -1,4 +1,4 @@
-//! `ami-guard check`: does an AMI bill what it should, and what would the guard do?
+//! `ami-guard check`: whether AMIs are billed as expected, and what the guard would do.
 
 use std::io::Write;
 use std::time::Duration;
@@ -43,12 +43,12 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// An image's record, with what else the command line finds out.
+/// An image's record, with the results that only the command line has.
 #[derive(Serialize)]
 pub(crate) struct Row<'a> {
     #[serde(flatten)]
     pub(crate) record: &'a Record,
-    /// The account's Reserved Instances that do not apply to it; null if they are not known.
+    /// The account's Reserved Instances that do not apply to the image, or `null` if they are unknown.
     pub(crate) reserved_instances: Option<Vec<Unapplied<'a>>>,
 }
 
@@ -80,12 +80,12 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     Ok(outcome)
 }
 
-/// The record of an AMI as it is now, or the outcome where there is none: why has been told.
+/// The record of an AMI in its present state. Without a record, reports the reason and returns the outcome.
 pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record, Outcome> {
     let unknown = |why: String| Err(tell(&why, Outcome::Unknown));
     match session.guard.consider(image, &session.account).await {
         Ok(record) => Ok(record),
-        // The error's own words are for an event, which comes again.
+        // The error's own text is about an event that is delivered again, so it does not fit here.
         Err(Error::NotVisibleYet { image, why }) => {
             let region = session.aws.region().unwrap_or_default();
             unknown(format!("{image} is not to be seen in {region}: {why}"))
@@ -94,7 +94,7 @@ pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record,
     }
 }
 
-/// The account's Reserved Instances, if they can be seen.
+/// The account's Reserved Instances, or `None` if they cannot be listed.
 pub(crate) async fn reserved(session: &Session) -> Option<Vec<ReservedInstances>> {
     match session.aws.reserved_instances().await {
         Ok(reserved) => Some(reserved),
@@ -149,7 +149,7 @@ fn text(row: &Row<'_>) -> String {
     text
 }
 
-/// A command as a shell takes it: unlike [`shown`], with its backslashes as they are.
+/// A command in the form that a shell takes. Unlike [`shown`], keeps backslashes as they are.
 fn command(text: &str) -> String {
     shown(text).replace(r"\\", r"\")
 }

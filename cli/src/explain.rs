@@ -1,4 +1,4 @@
-//! `ami-guard explain`: who says what an AMI should bill, and who decides.
+//! `ami-guard explain`: what each source expects an AMI to be billed as, and which source decides.
 
 use std::io::Write;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Explains what is made of an AMI.
+/// Explains the verdict on an AMI.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let record = match consider(&session, &arguments.image).await {
@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     Ok(Outcome::of(record.verdict))
 }
 
-/// A line of a tree, and what hangs from it.
+/// A line of a tree, and its sub-branches.
 struct Branch {
     line: String,
     branches: Vec<Branch>,
@@ -73,7 +73,7 @@ fn tree(record: &Record, policy: &Policy) -> String {
     }
     if !record.evidence.is_empty() {
         let decides = record.expected.as_ref().map(|expected| expected.source);
-        // A source may make several statements: the first that names a platform decides.
+        // A source may make several statements. The first one that names a platform decides.
         let spoke = |codes: bool| {
             record.evidence.iter().position(|statement| {
                 Some(statement.source) == decides

@@ -1,8 +1,8 @@
-//! Files that a command writes under a name that a person gave.
+//! Output files whose name the user gives.
 //!
-//! A typing error, or a link that somebody planted, must not destroy a file of another program. A file is replaced only
-//! if it is empty, or if its first line shows that this program wrote it. What replaces it is written beside it, under
-//! a random name that did not exist, and renamed when it is complete. New files are readable by their owner alone.
+//! A mistyped name or a planted link must not destroy another program's file. So a file is replaced only if it is
+//! empty, or if its first line shows that this program wrote it. The replacement is written beside it under a new
+//! random name, and renamed when it is complete. New files are readable by their owner only.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek};
@@ -14,43 +14,43 @@ use tempfile::NamedTempFile;
 
 use crate::outcome::Stop;
 
-/// How many bytes of a first line are read at most. A state's first line has the policy in it.
+/// Maximum number of bytes read of a first line. The first line of a sweep's state contains the policy.
 const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;
 
-/// A kind of file that this program writes, known by its first line.
+/// A kind of file that this program writes, recognised by its first line.
 pub(crate) struct Kind {
     /// The option that names such a file.
     pub(crate) option: &'static str,
-    /// What it is, for people.
+    /// Description of the file, for messages.
     pub(crate) name: &'static str,
-    /// Whether a file with this first line is one.
+    /// Whether a file with this first line is of this kind.
     pub(crate) has_first_line: fn(&str) -> bool,
 }
 
-/// The file that is under a name: empty, or one that this program wrote.
+/// An existing file that may be replaced: empty, or written by this program.
 #[derive(Debug)]
 pub(crate) struct Existing {
     /// The file, open for reading and writing, at its beginning.
     pub(crate) file: File,
-    /// Whether there is nothing in it.
+    /// Whether the file is empty.
     pub(crate) is_empty: bool,
-    /// Its device and its number there.
+    /// Its device and its inode number.
     identity: (u64, u64),
 }
 
 impl Existing {
-    /// Whether the file is still the one under this name.
+    /// Whether the file still has this name.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         std::fs::symlink_metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == self.identity)
     }
 }
 
 impl Kind {
-    /// Finds what is under a name. A link at its end is not followed, and nobody has to write to a FIFO for this to end.
+    /// Finds the file with this name. Does not follow a link at the end of the path, and does not wait for a writer to
+    /// a FIFO.
     ///
     /// # Errors
-    /// What is in the way: anything but an ordinary file, another program's or another user's file, a folder that does
-    /// not exist.
+    /// [`Stop::Usage`] with the obstacle: not an ordinary file, another program's or user's file, or a missing folder.
     pub(crate) fn find(&self, path: &Path) -> Result<Option<Existing>, Stop> {
         let folder = folder(path);
         if !folder.is_dir() {
@@ -62,7 +62,7 @@ impl Kind {
         let unreadable = |error: io::Error| {
             self.in_the_way(path, &format!("cannot be opened to be replaced ({error})"))
         };
-        // To open a device may already do something.
+        // Checked before opening, because opening a device may have an effect.
         match std::fs::symlink_metadata(path) {
             Ok(there) => self.is_ordinary(path, there.file_type())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -119,10 +119,11 @@ impl Kind {
         ))
     }
 
-    /// A new file beside its place, readable by its owner alone. It is deleted unless it is put in its place.
+    /// Creates a new file in the same folder, readable by its owner only. It is deleted unless [`Kind::put`] renames
+    /// it.
     ///
     /// # Errors
-    /// Why it cannot be created.
+    /// The error of the operating system.
     pub(crate) fn beside(&self, path: &Path) -> io::Result<NamedTempFile> {
         tempfile::Builder::new()
             .prefix(".ami-guard-")
@@ -130,10 +131,11 @@ impl Kind {
             .tempfile_in(folder(path))
     }
 
-    /// Puts a new file in its place, complete and on the disk, instead of what was found there.
+    /// Renames a new file to its final name, in place of `found`. The file is complete and synced to the disk.
     ///
     /// # Errors
-    /// Something else is there by now, or the file cannot be written. What is there is not changed then.
+    /// [`Stop::Unknown`], if another file has the name by now, or the file cannot be written. The existing file is then
+    /// unchanged.
     pub(crate) fn put(
         &self,
         new: NamedTempFile,
@@ -151,17 +153,17 @@ impl Kind {
                 )));
             }
             Some(_) => new.persist(path),
-            // Fails if there is something by now.
+            // Fails if a file exists by now.
             None => new.persist_noclobber(path),
         };
         put.map_err(|error| unwritten(error.error))
     }
 }
 
-/// Whether a file can be created beside this name: known now, and not after minutes.
+/// Checks that a file can be created in the same folder, so that a failure shows now and not after minutes.
 ///
 /// # Errors
-/// Why it cannot.
+/// [`Stop::Usage`] with the reason.
 pub(crate) fn can_write_beside(option: &str, path: &Path) -> Result<(), Stop> {
     let folder = folder(path);
     match tempfile::tempfile_in(folder) {
@@ -173,7 +175,7 @@ pub(crate) fn can_write_beside(option: &str, path: &Path) -> Result<(), Stop> {
     }
 }
 
-/// Whether two names are of the same file, which need not exist yet.
+/// Whether two paths name the same file, which need not exist yet.
 pub(crate) fn are_same(one: &Path, other: &Path) -> bool {
     let whole = |path: &Path| -> Option<PathBuf> {
         let folder = folder(path).canonicalize().ok()?;
@@ -182,7 +184,7 @@ pub(crate) fn are_same(one: &Path, other: &Path) -> bool {
     one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -1,29 +1,29 @@
-//! What people have beside raw disk images: other formats of disks, archives, installation media. Each is known by its
-//! signature, and comes with the command that makes a raw image of it.
+//! Files that users have instead of raw disk images: other disk formats, archives and installation media. Each is
+//! recognised by its signature, and comes with the command that makes a raw image of it.
 //!
-//! What may be a raw disk is never refused: a signature far from the beginning of a file counts only where the sectors
-//! of a disk do not look like that.
+//! A file that may be a raw disk is never rejected. A signature far from the beginning counts only where the sectors of
+//! a disk cannot look like it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// How much of a file's beginning is looked at: as far as the first volume descriptor of ISO 9660.
+/// Number of bytes read at the beginning: up to the first volume descriptor of ISO 9660.
 const BEGINNING: u64 = 17 * 2048;
 
-/// How much of its end: the footer of a VHD.
+/// Number of bytes read at the end: the footer of a VHD.
 const END: u64 = 512;
 
-/// The parts of a file that tell its format.
+/// The parts of a file that show its format.
 pub(crate) struct Sample {
     beginning: Vec<u8>,
-    /// Empty for a device, which is as long as it is for other reasons.
+    /// Empty for a device, whose size is independent of its content.
     end: Vec<u8>,
     /// The size of the file in bytes.
     size: u64,
 }
 
 impl Sample {
-    /// Reads the parts of a file. `is_file`: an ordinary file, and no device.
+    /// Reads the parts of a file. `is_file` tells that it is an ordinary file, not a device.
     pub(crate) fn read(file: &mut File, is_file: bool) -> io::Result<Sample> {
         let mut sample = Sample {
             beginning: Vec::new(),
@@ -38,7 +38,7 @@ impl Sample {
         Ok(sample)
     }
 
-    /// What a file is if it is no raw image, and how to get a raw image: a command for a POSIX shell.
+    /// The format of a file that is not a raw image, and how to get a raw image. Commands are for a POSIX shell.
     pub(crate) fn format(&self, path: &str) -> Option<(&'static str, String)> {
         let file = shell_word(path);
         let raw = shell_word(&format!("{path}.raw"));
@@ -64,7 +64,7 @@ impl Sample {
             }
         }
         if self.is_fixed_vhd() {
-            // qemu-img takes a file without a header for a raw image, unless it is told.
+            // qemu-img treats a file without a header as a raw image, unless it is given the format.
             return Some(("a fixed VHD image", convert(" -f vpc")));
         }
         if self.is_tar() {
@@ -90,14 +90,15 @@ impl Sample {
         rest.is_some_and(|rest| rest.starts_with(signature))
     }
 
-    /// Whether the first sector has a boot signature, as that of a disk with partitions, and of NTFS and FAT, has.
+    /// Whether the first sector has a boot signature, as on a disk with partitions, NTFS and FAT.
     fn has_boot_signature(&self) -> bool {
         self.has(510, &[0x55, 0xaa])
     }
 
-    /// The footer "conectix" in the last 512 bytes (511 before Virtual PC 2004), and the disk type 2, "fixed", 60 bytes
-    /// into it. ("Virtual Hard Disk Image Format Specification", Hard Disk Footer Format.) What comes before is the
-    /// disk, with a boot signature or without.
+    /// Whether the file is a fixed VHD. Its footer takes the last 512 bytes (511 before Virtual PC 2004) and begins
+    /// with "conectix". Byte 60 of the footer begins the disk type 2, "fixed". ("Virtual Hard Disk Image Format
+    /// Specification", Hard Disk Footer Format.) The disk itself comes before the footer, with or without a boot
+    /// signature.
     fn is_fixed_vhd(&self) -> bool {
         let is_footer = |footer: &[u8]| {
             footer.starts_with(b"conectix") && footer.get(60..64) == Some(&[0, 0, 0, 2])
@@ -105,16 +106,18 @@ impl Sample {
         is_footer(&self.end) || self.end.get(1..).is_some_and(is_footer)
     }
 
-    /// "ustar" at 257, the magic of a header. (POSIX.1-2017, pax, "ustar Interchange Format".) The header ends with
-    /// zeros, where a disk that boots has its signature.
+    /// Whether the file is a tar archive: "ustar" at byte 257, the magic of a header. (POSIX.1-2017, pax, "ustar
+    /// Interchange Format".) The header ends with zeros, where a bootable disk has its signature.
     fn is_tar(&self) -> bool {
         self.has(257, b"ustar") && !self.has_boot_signature()
     }
 
-    /// "CD001" in the first volume descriptor, at sector 16 of 2,048 bytes. (ECMA-119, 8.1.) A disk may have it between
-    /// its partition table and its first partition, left over from a medium that was written to it once. Where there is
-    /// a boot signature, it counts only if the medium has more than half of the file: so has one that boots from a USB
-    /// stick too.
+    /// Whether the file is an ISO 9660 medium: "CD001" in the first volume descriptor, at sector 16 of 2,048 bytes.
+    /// (ECMA-119, 8.1.)
+    ///
+    /// A disk may have it between its partition table and its first partition, left from a medium that was once written
+    /// to it. So with a boot signature, it counts only if the medium takes more than half of the file. A medium that
+    /// also boots from a USB stick meets that condition.
     fn is_iso(&self) -> bool {
         if !self.has(32_769, b"CD001") {
             return false;
@@ -128,19 +131,19 @@ impl Sample {
     }
 }
 
-/// What makes a raw image of a file.
+/// Way to make a raw image of a file.
 enum How {
     /// `qemu-img convert` with these options.
     Convert(&'static str),
-    /// A command that reads a compressed file and writes what was compressed.
+    /// A command that decompresses its input.
     Unpack(&'static str),
-    /// A command that takes the files out of an archive.
+    /// A command that extracts the files of an archive.
     Extract(&'static str),
 }
 
 use How::{Convert, Extract, Unpack};
 
-/// A format, where its signature is, the signature, and what makes a raw image of it.
+/// A format, the offset of its signature, the signature, and the way to make a raw image.
 type Signature = (&'static str, usize, &'static [u8], How);
 
 const SIGNATURES: &[Signature] = &[
@@ -158,7 +161,7 @@ const SIGNATURES: &[Signature] = &[
         b"\x7f\x10\xda\xbe\x01\0\x01\0",
         Convert(""),
     ),
-    // VMware, "Virtual Disk Format 5.0": a sparse extent, that of an ESX host, and a text that describes others.
+    // VMware, "Virtual Disk Format 5.0": a sparse extent, the extent of an ESX host, and a text that describes extents.
     ("a VMDK image", 0, b"KDMV", Convert("")),
     ("a VMDK image", 0, b"COWD", Convert("")),
     (
@@ -171,7 +174,7 @@ const SIGNATURES: &[Signature] = &[
     ("a VHD image", 0, b"conectix", Convert("")),
     // MS-VHDX, 2.2.1, File Type Identifier.
     ("a VHDX image", 0, b"vhdxfile", Convert("")),
-    // RFC 1952, 2.3.1: the magic, and the only method of compression.
+    // RFC 1952, 2.3.1: the magic, and the only compression method.
     (
         "compressed with gzip",
         0,
@@ -204,7 +207,7 @@ const SIGNATURES: &[Signature] = &[
     ("a 7z archive", 0, b"7z\xbc\xaf\x27\x1c", Extract("7z x")),
 ];
 
-/// A text as one word of a POSIX shell.
+/// Quotes a text as one word of a POSIX shell.
 fn shell_word(text: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._+-".contains(letter);
     match text.chars().all(plain) {
@@ -217,7 +220,7 @@ fn shell_word(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A file that has these bytes at these places.
+    /// A file with these bytes at these offsets.
     fn sample(size: usize, parts: &[(usize, &[u8])]) -> Sample {
         let mut bytes = vec![0; size];
         for (at, part) in parts {

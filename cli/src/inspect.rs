@@ -1,4 +1,4 @@
-//! `ami-guard inspect`: what is on a disk, and what an AMI made of it may bill.
+//! `ami-guard inspect`: the operating system on a disk, and what an AMI of this disk may be billed as.
 
 use std::fs::File;
 use std::io::Write;
@@ -53,18 +53,18 @@ pub(crate) struct Arguments {
     profile: Option<String>,
 }
 
-/// What is printed as JSON.
+/// The JSON output.
 #[derive(Serialize)]
 struct Report {
-    /// The codes of what an AMI of it may bill, any of which is right; none if that is undetermined.
+    /// Platforms that an AMI of this disk may be billed as. Any of them is correct. Empty if undetermined.
     says: Vec<String>,
-    /// Why it is undetermined.
+    /// The reason why it is undetermined.
     undetermined: Option<String>,
-    /// The operating system, as it calls itself.
+    /// The operating system's own name.
     name: Option<String>,
-    /// Where it is on the disk.
+    /// The partition and file system.
     place: Option<String>,
-    /// The paths that told it.
+    /// The paths that the result rests on.
     evidence: Vec<String>,
     blocks_read: u64,
     elapsed_ms: u64,
@@ -73,7 +73,8 @@ struct Report {
 /// Inspects a disk.
 ///
 /// # Errors
-/// What kept the disk from being reached, unless that is to be told as JSON.
+/// [`Stop::Unknown`], if the disk could not be read at all or in time. With `--json`, the output contains that reason
+/// instead.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let begun = Instant::now();
     let reader = reader()?;
@@ -92,7 +93,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     });
     let inspection = match inspection {
         Ok(inspection) => inspection,
-        // Programs get the same keys, whatever kept it from being found out.
+        // Programs get the same keys, whatever prevented the inspection.
         Err(why) if arguments.json => Inspection {
             blocks_read: bar.position(),
             result: Err(why),
@@ -164,8 +165,8 @@ async fn inspect(
     })
 }
 
-/// Whether a text is an id of EC2's: its prefix, and eight or seventeen hexadecimal digits. (EC2 User Guide, "Resource
-/// IDs".) What else begins so is a file, or a mistake.
+/// Whether a text is an EC2 id: the prefix, then eight or seventeen hexadecimal digits. (EC2 User Guide, "Resource
+/// IDs".) Any other text with this prefix is a file, or a mistake.
 fn is_id(text: &str, prefix: &str) -> bool {
     let digits = text.strip_prefix(prefix).unwrap_or_default();
     matches!(digits.len(), 8 | 17) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
@@ -175,7 +176,7 @@ fn is_id(text: &str, prefix: &str) -> bool {
 fn open(path: &str) -> Result<ImageFile, String> {
     let accepted = "accepted are a snapshot (snap-…), an AMI (ami-…), and a raw image file";
     let unopened = |error| format!("{path:?} can not be read: {error}; {accepted}");
-    // To open a pipe would wait for somebody to write to it.
+    // Opening a pipe would wait for a writer.
     let kind = std::fs::metadata(path).map_err(unopened)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(format!(
@@ -190,7 +191,7 @@ fn open(path: &str) -> Result<ImageFile, String> {
     ImageFile::open(std::path::Path::new(path)).map_err(unopened)
 }
 
-/// An image in a file, with the progress of reading it.
+/// A raw image, with a progress bar for its reading.
 struct Image<'a> {
     file: ImageFile,
     read: u64,
@@ -238,14 +239,14 @@ impl Report {
         }
     }
 
-    /// For programs, all in ASCII: a terminal may be what shows it.
+    /// The JSON output, in ASCII only, because a terminal may show it.
     fn json(&self) -> Result<String, String> {
         let json = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
         let harmless = |letter| matches!(letter, ' '..='~' | '\n');
         Ok(json_without(&json, |letter| !harmless(letter)) + "\n")
     }
 
-    /// For people. What a stranger wrote on the disk does nothing to a terminal.
+    /// The text output. Untrusted text from the disk is escaped, so that it cannot control a terminal.
     fn text(&self) -> String {
         let mut text = match (&self.name, &self.undetermined) {
             (Some(name), _) => format!("{}\n", shown(name)),

@@ -1,6 +1,6 @@
 //! `ami-guard`, the operator's command line.
 //!
-//! Standard output carries the result alone; what goes on, and what went wrong, is told on standard error.
+//! Standard output carries only the result. Progress and errors go to standard error.
 
 mod account;
 mod check;
@@ -31,11 +31,11 @@ use signal_hook::iterator::Signals;
 use outcome::{Outcome, Stop};
 use show::{note, tell};
 
-/// Standard output. Where it cannot be written any more, the rest of the result is dropped and the command goes on: its
-/// exit code says what it finds, whoever reads.
+/// Standard output. After a write error, the rest of the result is dropped and the command continues. Its exit code
+/// still shows what it finds.
 struct Output<W> {
     out: W,
-    /// Why it cannot be written any more.
+    /// The write error, after which nothing is written.
     failed: Option<io::Error>,
 }
 
@@ -44,15 +44,15 @@ impl<W: Write> Output<W> {
         Output { out, failed: None }
     }
 
-    /// Does something with the output, unless it has failed.
+    /// Calls `act` with the output, unless a write failed before.
     fn unless_failed(&mut self, act: impl FnOnce(&mut W) -> io::Result<()>) {
         if self.failed.is_none() {
             self.failed = act(&mut self.out).err();
         }
     }
 
-    /// What a command ends with that found this out. A reader may stop before the end of a result. A result that gets
-    /// lost otherwise, on a full disk for instance, is no success.
+    /// The outcome of a command, given what it found. A reader that stops early is not an error. Any other lost result,
+    /// on a full disk for instance, is [`Outcome::Unknown`].
     fn end(mut self, outcome: Outcome) -> Outcome {
         self.unless_failed(|out| out.flush());
         match self.failed {
@@ -126,8 +126,9 @@ fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
-/// Ends the program on Ctrl-C and SIGTERM, with the exit code that a shell gives for these. Elsewhere the kernel does so,
-/// but not to the first process of a container, which has to ask for them. (pid_namespaces(7).)
+/// Ends the program on Ctrl-C and SIGTERM, with the exit code that a shell gives for them. Usually the kernel does
+/// this. For the first process of a container it does not, so that process must handle the signals.
+/// (pid_namespaces(7).)
 fn end_on_signals() {
     match Signals::new([SIGINT, SIGTERM]) {
         Ok(mut signals) => {
@@ -141,15 +142,15 @@ fn end_on_signals() {
     }
 }
 
-// A command waits for one thing at a time.
+// One thread is enough, because a command waits for one thing at a time.
 #[tokio::main(flavor = "current_thread")]
 async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // Ends the program if there is nothing to run: with help, the version, or what was not understood.
+    // Ends the program if there is nothing to run: for help, the version, and unrecognised arguments.
     let command_line = CommandLine::parse_from(arguments);
     if let Err(why) = reader_limits(|name| std::env::var_os(name)) {
         return ExitCode::from(tell(&why, Outcome::Usage) as u8);
     }
-    // Colours go to a terminal that shows them, and nowhere else.
+    // Colours are written only to a terminal that supports them.
     let mut out = Output::to(AutoStream::auto(io::stdout()));
     let done = match command_line.command {
         Command::Check(arguments) => check::run(arguments, &mut out).await,
@@ -173,10 +174,10 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(out.end(outcome) as u8)
 }
 
-/// Takes note of the setting that lets disks be read where a limit cannot be set.
+/// Reads the environment variable that permits reading disks where a limit cannot be set.
 ///
 /// # Errors
-/// What is wrong with it. In Lambda the limits protect the guard from whoever made the disk.
+/// The reason why its value is not accepted. In Lambda, the limits protect the guard from the disk's author.
 fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), String> {
     let name = contained::UNLIMITED;
     let value = variable(name).unwrap_or_default();

@@ -1,24 +1,24 @@
-//! What a command comes to: what it ends with, or why it stopped.
+//! Result of a command: its exit code, or the reason why it stopped.
 
 use std::io;
 
 use ami_billing_guard::verdict::Verdict;
 
-/// What the program ends with, for scripts.
+/// Exit code of the program, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// What was asked is found out, and nothing is wrong.
+    /// Everything asked for is known, and nothing is wrong.
     Good = 0,
-    /// An AMI does not bill what it should, or a policy is not what it should be.
+    /// An AMI is not billed as expected, or a policy has faults or does not pass its tests.
     Mismatch = 1,
-    /// The command line, or a file that it names, was not understood.
+    /// The command line, or a file that it names, is invalid.
     Usage = 2,
-    /// Something could not be found out.
+    /// Something could not be determined.
     Unknown = 3,
 }
 
 impl Outcome {
-    /// What a verdict is to a script. Not knowing is no mismatch, and no success.
+    /// The outcome of a verdict. An unknown is neither a mismatch nor a success.
     pub(crate) fn of(verdict: Verdict) -> Outcome {
         match verdict {
             Verdict::Verified | Verdict::Exempt | Verdict::Ignored => Outcome::Good,
@@ -29,7 +29,7 @@ impl Outcome {
         }
     }
 
-    /// Of both: a mismatch goes before what is not known.
+    /// The outcome of both. A mismatch takes precedence over an unknown.
     pub(crate) fn and(self, other: Outcome) -> Outcome {
         match (self, other) {
             (Outcome::Mismatch, _) | (_, Outcome::Mismatch) => Outcome::Mismatch,
@@ -39,12 +39,12 @@ impl Outcome {
     }
 }
 
-/// Why a command stopped before its end.
+/// The reason why a command stopped early.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The command line, or a file that it names, was not understood.
+    /// The command line, or a file that it names, is invalid.
     Usage(String),
-    /// Something could not be found out.
+    /// Something could not be determined.
     Unknown(String),
     /// The result could not be written.
     Output(io::Error),

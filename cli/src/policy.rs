@@ -1,4 +1,4 @@
-//! `ami-guard policy`: is a policy one, and does it make of AMIs what its authors mean?
+//! `ami-guard policy`: whether a file is a valid policy, and whether it judges AMIs as its authors intend.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

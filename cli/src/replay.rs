@@ -1,4 +1,4 @@
-//! `ami-guard replay`: judges registrations again, from what EventBridge delivers or what CloudTrail keeps.
+//! `ami-guard replay`: judges registrations again, from EventBridge events or CloudTrail's log files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -56,19 +56,19 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// How many bytes a file may have, unpacked. All events are in memory before the first is judged, several times as
-/// large as their text; the largest log files of CloudTrail have some 50 MiB.
+/// Maximum size of a file, in bytes after decompression. All events are in memory before the first is judged, and take
+/// several times the size of their text. CloudTrail's largest log files have about 50 MiB.
 const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How long the guard may take for one event, as in Lambda.
 const EVENT: Duration = Duration::from_secs(60);
 
-/// Judges what the files tell of, in their order.
+/// Judges the events in the files, in order.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
     }
-    // What can not be read is known before anything is done.
+    // Unreadable files are reported before anything is done.
     let mut events = Vec::new();
     for file in &arguments.files {
         let found = read(file).map_err(|why| Stop::Usage(format!("{file:?}: {why}")))?;
@@ -94,7 +94,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
                 continue;
             }
         };
-        // What is gone needs nothing any more.
+        // An image that is gone needs no action.
         if record.verdict != Verdict::Gone {
             outcome = outcome.and(Outcome::of(record.verdict));
         }
@@ -126,10 +126,11 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     Ok(outcome)
 }
 
-/// Holds that every event is understood. `scope`: that of the guard, to which the events of others mean nothing.
+/// Requires that every event is valid. `scope` is that of the guard, which ignores events of other accounts and
+/// Regions.
 ///
 /// # Errors
-/// The first that is not understood, and how many more there are.
+/// [`Stop::Usage`] with the first invalid event, and the number of further ones.
 fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result<(), Stop> {
     let mut faults = events.iter().filter_map(|(place, event)| {
         let why = match event {
@@ -160,24 +161,24 @@ async fn deal(session: &Session, event: Value, enforce: bool) -> Result<Record, 
     }
     match session.guard.handle(event, Deadline::now() + EVENT).await? {
         Answer::Record(record) => Ok(*record),
-        // Only a batch, or an order to test itself, has these, and neither comes so far.
+        // Only a batch or a self-test has these answers, and neither reaches this point.
         Answer::Batch(_) | Answer::SelfTest(_) => {
             Err(Error::MalformedEvent("not a single event".into()))
         }
     }
 }
 
-/// Where an event stands, for people: `"events.json", event 3 (7bf73129-…)`.
+/// The position of an event, for messages: `"events.json", event 3 (7bf73129-…)`.
 fn place(file: &str, number: usize, event: Option<&Value>) -> String {
     let id = event.and_then(|event| event.get("id")?.as_str());
     let id = id.map(|id| format!(" ({})", shown(id))).unwrap_or_default();
     format!("{file:?}, event {number}{id}")
 }
 
-/// The events in a file; of an entry that is none, why.
+/// The events in a file. An entry that is not an event is `Err` with the reason.
 ///
 /// # Errors
-/// Why there is not a single event to be read.
+/// The reason why the file has no readable event.
 fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
     let unread = |error: io::Error| format!("can not be read: {error}");
     let most = MOST_BYTES / 1024 / 1024;
@@ -203,14 +204,14 @@ fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
     }
 }
 
-/// All bytes, if they are no more than a file may have.
+/// All bytes of a reader, or `None` if there are more than [`MOST_BYTES`].
 fn bounded(reader: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     reader.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= MOST_BYTES).then_some(bytes))
 }
 
-/// The events of all documents; in the place of a document that is not JSON, why not.
+/// The events of all JSON documents. A document that is not JSON is `Err` with the reason.
 fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
     let mut events = Vec::new();
     let (mut rest, mut lines_before) = (bytes, 0);
@@ -230,7 +231,7 @@ fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
             let before = rest.iter().take(rest.len() - part.len());
             1 + lines_before + before.filter(|it| **it == b'\n').count()
         };
-        // An error at column 0 is at the end of the line before.
+        // An error at column 0 is at the end of the previous line.
         let (line, place) = match (lines_before + error.line(), error.column()) {
             (line, 0) => (line - 1, format!("the end of line {}", line - 1)),
             (line, column) => (line, format!("line {line} column {column}")),
@@ -240,7 +241,7 @@ fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
             begins => format!(", in what begins at line {begins}"),
         };
         let error = error.to_string();
-        // It says where in the rest it is.
+        // serde_json's own position is relative to the rest of the file, so it is cut off.
         let why = error.split(" at line ").next().unwrap_or_default();
         events.push(Err(format!("is not JSON: {why} at {place}{begins}")));
         let Some(next) = next_document(broken) else {
@@ -250,8 +251,8 @@ fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
     }
 }
 
-/// Where documents may go on after one that is broken: at the next line that begins one. The inner lines of a document
-/// are indented, and what has a document in each line has no inner lines.
+/// The documents after an invalid one, from the next line that begins a document. Inner lines of a document are
+/// indented, and a file with one document a line has no inner lines.
 fn next_document(broken: &[u8]) -> Option<&[u8]> {
     let begins = |at: &usize| matches!(broken.get(at + 1), Some(b'{' | b'['));
     let blank = broken.iter().take_while(|it| it.is_ascii_whitespace());
@@ -260,18 +261,19 @@ fn next_document(broken: &[u8]) -> Option<&[u8]> {
     broken.get(lines.find(begins)? + 1..)
 }
 
-/// Takes the events out of a document, whatever they are wrapped in.
+/// Adds the events of a document to `events`, and unwraps any envelope around them.
 fn collect(mut document: Value, events: &mut Vec<Result<Value, String>>) {
     if let Value::Array(documents) = document {
         return documents.into_iter().for_each(|it| collect(it, events));
     }
-    // An SQS batch and a CloudTrail log file call it Records, lookup-events Events, and filter-log-events events.
+    // The list is `Records` in an SQS batch and a CloudTrail log file, `Events` in lookup-events, and `events` in
+    // filter-log-events.
     for list in ["Records", "Events", "events"] {
         if let Some(documents) = document.get_mut(list).map(Value::take) {
             return collect(documents, events);
         }
     }
-    // A message of SQS, an entry of lookup-events, SNS's envelope, a line of a log group.
+    // An SQS message, an entry of lookup-events, an SNS envelope, and a line of a log group.
     for wrapped in ["body", "CloudTrailEvent", "Message", "message"] {
         if let Some(text) = document.get(wrapped).and_then(Value::as_str) {
             return match serde_json::from_str(text) {
@@ -284,7 +286,7 @@ fn collect(mut document: Value, events: &mut Vec<Result<Value, String>>) {
     }
     events.push(if document.get("detail-type").is_some() {
         Ok(document)
-    // CloudTrail's own records without a call (Insights) have no name.
+    // CloudTrail's records without an API call (Insights) have no `eventName`.
     } else if document.get("eventName").is_some() || document.get("eventVersion").is_some() {
         Ok(delivered(document))
     } else {
@@ -295,8 +297,8 @@ fn collect(mut document: Value, events: &mut Vec<Result<Value, String>>) {
     });
 }
 
-/// A record of CloudTrail as EventBridge delivers it. (EventBridge User Guide, "AWS service events delivered via AWS
-/// CloudTrail".)
+/// A CloudTrail record in the form in which EventBridge delivers it. (EventBridge User Guide, "AWS service events
+/// delivered via AWS CloudTrail".)
 fn delivered(record: Value) -> Value {
     let member = |key: &str| record.get(key).cloned().unwrap_or_default();
     let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The report: one page about all AMIs of an account, for a browser, without any network.
+//! The report: one HTML page about all AMIs of an account, which needs no network.
 //!
-//! The rows are written as they come, before the page's text, and what is kept of them is a few sums: memory does not
-//! grow with the account. A script shows them, in pages; sums, chart and matrix need none.
+//! Each row is written as it arrives, before the page's text. Only a few sums are kept of the rows, so the memory does
+//! not grow with the account. A script shows the rows in pages. Sums, chart and matrix work without the script.
 
 mod chart;
 
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::Kind;
 
-/// A report, known by its first line: that of `report/head.html`.
+/// A report file, recognised by its first line, which `report/head.html` writes.
 pub(crate) const REPORT: Kind = Kind {
     option: "--html",
     name: "a report that ami-guard wrote",
@@ -28,18 +28,19 @@ pub(crate) const REPORT: Kind = Kind {
 
 const FIRST_LINE: &str = "<!doctype html><!-- A report of ami-guard. -->";
 
-/// The page's style and script. The page's policy names their hashes, so that nothing else in the page runs.
+/// The page's style and script. The page's Content Security Policy has their hashes, so that nothing else in the page
+/// runs.
 const STYLE: &str = include_str!("../templates/report/report.css");
 const SCRIPT: &str = include_str!("../templates/report/report.js");
 
-/// So many rows are in a page; of more, only those with a mismatch or a conflict.
+/// Maximum number of rows in a page. Beyond it, only rows with a mismatch or a conflict are added.
 const MOST_ROWS: u64 = 20_000;
 
-/// What nobody says, and what is not there, in the matrix.
+/// Labels of the matrix: no expectation, and no platform details.
 const NOBODY: &str = "(nobody says)";
 const NOTHING: &str = "(nothing)";
 
-/// What the report is about.
+/// Facts about the sweep that the report shows.
 pub(crate) struct About {
     pub(crate) account: String,
     pub(crate) regions: Vec<String>,
@@ -47,11 +48,12 @@ pub(crate) struct About {
     pub(crate) begun: DateTime<Utc>,
     pub(crate) ended: DateTime<Utc>,
     pub(crate) policy: String,
-    /// What was not looked at, and why.
+    /// Regions that were not examined, and why.
     pub(crate) gaps: Vec<String>,
 }
 
-/// An AMI: of its record, what the report shows, and nothing of what is not there: the page is long enough. Programs before and after this one may know more, and fewer, keys.
+/// The part of an AMI's record that the report shows. Absent values are omitted to keep the page small. Rows of older
+/// and newer versions may have fewer or more keys.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Row {
     image_id: String,
@@ -131,17 +133,17 @@ impl Row {
     }
 }
 
-/// What is kept of the rows.
+/// Sums of the rows.
 #[derive(Default)]
 struct Sums {
     all: u64,
     left_out: u64,
     labels: BTreeMap<String, u64>,
-    /// By month, and verdict.
+    /// Number of AMIs by month of registration, then by verdict.
     months: BTreeMap<String, BTreeMap<String, u64>>,
-    /// By what is billed, and what should be: how many, and how many of these are right.
+    /// Number of AMIs, and number of verified ones, by what they are billed as, then by what is expected.
     matrix: BTreeMap<String, BTreeMap<String, (u64, u64)>>,
-    /// What the Reserved Instances are that do not apply, and to how many AMIs.
+    /// Reserved Instances that do not apply, by id: a description, and the number of AMIs.
     reserved: BTreeMap<String, (String, u64)>,
 }
 
@@ -178,7 +180,7 @@ impl Sums {
 struct Head {
     first_line: &'static str,
     style: &'static str,
-    /// What the page's policy calls the style and the script.
+    /// Hashes of the style and the script, for the page's Content Security Policy.
     style_hash: String,
     script_hash: String,
 }
@@ -190,7 +192,7 @@ struct Body<'a> {
     about: &'a About,
     all: u64,
     left_out: u64,
-    /// Word, number, share of all in percent.
+    /// Verdict, number of AMIs, share of all AMIs in percent.
     verdicts: Vec<(&'static str, u64, String)>,
     kinds: Vec<(String, u64)>,
     chart: String,
@@ -207,7 +209,7 @@ struct Cell {
     right: u64,
 }
 
-/// The verdicts that are shown, in this order. Others are in the list.
+/// Verdicts in the totals and the chart, in order. Other verdicts are only in the list of AMIs.
 const VERDICTS: [&str; 7] = [
     "verified",
     "mismatch",
@@ -221,7 +223,7 @@ const VERDICTS: [&str; 7] = [
 /// Writes the report.
 ///
 /// # Errors
-/// Whatever keeps a row from being read, or the page from being written.
+/// The error of reading a row or of writing the page.
 pub(crate) fn write<E: From<io::Error>>(
     about: &About,
     rows: impl Iterator<Item = Result<Row, E>>,
@@ -253,7 +255,7 @@ pub(crate) fn write<E: From<io::Error>>(
     Ok(())
 }
 
-/// JSON that stays within its element: a stranger's text can not end it.
+/// A row as JSON that cannot end the HTML element around it, even with untrusted text.
 fn embedded(row: &Row) -> io::Result<String> {
     let json = serde_json::to_string(row)?;
     Ok(json_without(&json, |letter| {
@@ -261,7 +263,7 @@ fn embedded(row: &Row) -> io::Result<String> {
     }))
 }
 
-/// The source expression that allows an inline element with this content, and no other. (Content Security Policy Level 3,
+/// The source expression that allows only the inline element with this content. (Content Security Policy Level 3,
 /// "hash-source": <https://www.w3.org/TR/CSP3/#grammardef-hash-source>.)
 fn hash(content: &str) -> String {
     format!(
@@ -405,7 +407,7 @@ mod tests {
             allowed("script-src"),
             hash(content(&page, "<script>", "</script>"))
         );
-        // The rows are data, which no policy is for. Attributes with style or script would be refused.
+        // The rows are data, to which the policy does not apply. The policy would block style and script in attributes.
         assert_eq!(page.matches("<script").count(), 2);
         assert_eq!(page.matches("<style").count(), 1);
         let outside = page

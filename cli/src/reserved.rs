@@ -1,6 +1,5 @@
-//! Which of an account's Reserved Instances do not apply to what an image bills: they apply to instances of the platform
-//! that they were bought for alone. (EC2 User Guide, "AMI billing information fields" and "How Reserved Instances are
-//! applied".)
+//! Reserved Instances that do not apply to an image. They apply only to instances of the platform for which they were
+//! bought. (EC2 User Guide, "AMI billing information fields" and "How Reserved Instances are applied".)
 
 use ami_billing_guard::billing::{Difference, Platforms};
 use ami_billing_guard::ec2::ReservedInstances;
@@ -8,17 +7,17 @@ use ami_billing_guard::record::Record;
 use ami_billing_guard::verdict::Verdict;
 use serde::Serialize;
 
-/// Reserved Instances that do not apply to an image, as it bills another platform.
+/// Reserved Instances that do not apply to an image, because it is billed as another platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Unapplied<'a> {
-    /// Which they are.
+    /// The Reserved Instances.
     #[serde(flatten)]
     pub(crate) reserved: &'a ReservedInstances,
-    /// Whether they would apply if the image billed what it should.
+    /// Whether they would apply if the image were billed as expected.
     pub(crate) would_apply: bool,
 }
 
-/// Those of an account's Reserved Instances that do not apply to an image. Of what is not known, none.
+/// The account's Reserved Instances that do not apply to an image. They are omitted where this is unknown.
 pub(crate) fn unapplied<'a>(all: &'a [ReservedInstances], record: &Record) -> Vec<Unapplied<'a>> {
     let Some(actual) = &record.actual else {
         return Vec::new();
@@ -35,7 +34,8 @@ pub(crate) fn unapplied<'a>(all: &'a [ReservedInstances], record: &Record) -> Ve
         .map(|reserved| Unapplied {
             reserved,
             would_apply: match (&expected, reserved.billing()) {
-                // What is right as it is should not bill another thing, though it may.
+                // An image that is billed correctly should not change, even if the expectation also allows another
+                // platform.
                 (Some(expected), Some(billing)) if is_wrong => {
                     expected.difference(&billing, true) == Difference::None
                 }

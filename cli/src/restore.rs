@@ -1,4 +1,4 @@
-//! `ami-guard restore`: brings a discarded AMI back.
+//! `ami-guard restore`: restores a discarded AMI.
 
 use std::io::Write;
 
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Brings an AMI back.
+/// Restores an AMI.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     let aws = arguments.credentials.connect().await?;
     let image = &arguments.image;

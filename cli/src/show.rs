@@ -1,5 +1,5 @@
-//! How results are shown: for people on a terminal, for people elsewhere, for programs. What strangers wrote, in names
-//! and tags and on disks, does nothing to a terminal.
+//! Output formats: for a terminal, for text elsewhere, and for programs. Untrusted text from names, tags and disks is
+//! escaped, so that it cannot control a terminal.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::outcome::{Outcome, Stop};
 
-/// A stranger's text on one line, without what does something to a terminal. Quotes stay as they are.
+/// Escapes untrusted text to one line. Quotes stay as they are.
 pub(crate) fn shown(text: &str) -> String {
     let harmless = |letter: char| match letter {
         '"' | '\'' => letter.to_string(),
@@ -21,31 +21,31 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().map(harmless).collect()
 }
 
-/// The same of what has several lines.
+/// Escapes untrusted text, but keeps its line breaks.
 pub(crate) fn lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(shown).collect();
     lines.join("\n")
 }
 
-/// Tells on standard error why something is not known.
+/// Reports a reason on standard error, and returns `outcome`.
 pub(crate) fn tell(why: &str, outcome: Outcome) -> Outcome {
     note(why);
     outcome
 }
 
-/// Tells something on standard error.
+/// Writes a message to standard error.
 pub(crate) fn note(what: &str) {
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ = writeln!(io::stderr(), "ami-guard: {}", lines(what));
 }
 
-/// A line of JSON, all in ASCII: a terminal may be what shows it.
+/// A line of JSON, in ASCII only, because a terminal may show it.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Stop> {
     let json = serde_json::to_string(value).map_err(|error| Stop::Unknown(error.to_string()))?;
     Ok(json_without(&json, |letter| !matches!(letter, ' '..='~')) + "\n")
 }
 
-/// A verdict in its colour, which is never all that tells it.
+/// A verdict in its colour. The label alone is enough to recognise it.
 pub(crate) fn verdict(verdict: &str, label: &str) -> String {
     let colour = match verdict {
         "verified" | "exempt" => AnsiColor::Green,
@@ -65,7 +65,7 @@ pub(crate) fn headline(record: &Record) -> String {
     format!("{image}  {verdict}  {name}").trim_end().to_owned()
 }
 
-/// What an image bills, in EC2's words.
+/// What an image is billed as, in EC2's terms.
 pub(crate) fn bills(actual: &Actual) -> String {
     let details = match actual.platform_details.as_deref() {
         None | Some("") => "no platform details".to_owned(),
@@ -85,7 +85,7 @@ pub(crate) fn bills(actual: &Actual) -> String {
 /// What the guard would do about an image, as a sentence.
 pub(crate) fn would_do(record: &Record) -> String {
     match record.action {
-        // There is no event that says it.
+        // Without an event, the guard does not know who registered the image.
         Action::Hold if record.held_by == [Interlock::IdentityUnknown] => {
             "would tell people and discard it, unless an AWS service, or whom a rule means, registered it \
              (identity-unknown)"

@@ -1,4 +1,4 @@
-//! `ami-guard sweep`: every AMI of the account, judged.
+//! `ami-guard sweep`: judges every AMI of the account.
 
 mod journal;
 mod row;
@@ -77,10 +77,10 @@ pub(crate) struct Arguments {
     html: Option<PathBuf>,
 }
 
-/// How long the guard may take for one AMI that it discards, as in Lambda.
+/// How long the guard may take to discard one AMI, as in Lambda.
 const AMI: Duration = Duration::from_secs(60);
 
-/// Since when, and how that was said.
+/// A point in time, with the option's original text.
 #[derive(Clone, Debug)]
 struct Since {
     said: String,
@@ -94,7 +94,7 @@ fn since(text: &str) -> Result<Since, String> {
     })
 }
 
-/// A point in time, or how long ago.
+/// Parses a point in time, or an age.
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
@@ -181,7 +181,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     present(&arguments, &journal, out)
 }
 
-/// Whether the files can be written that the command line names: known now, before AWS is asked, and not after minutes.
+/// Checks that the files named on the command line can be written, so that a failure shows before AWS is called.
 fn may_write(arguments: &Arguments) -> Result<(), Stop> {
     let (state, html) = (arguments.state.as_deref(), arguments.html.as_deref());
     if let (Some(state), Some(html)) = (state, html)
@@ -203,7 +203,7 @@ fn style() -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// Judges what the journal does not have yet.
+/// Judges the AMIs that the journal does not have yet.
 async fn sweep(
     arguments: &Arguments,
     session: &Session,
@@ -219,7 +219,8 @@ async fn sweep(
         bar.set_message(format!("{region}:"));
         let there = arguments.guarding.elsewhere(session, &region)?;
         let reserved = reserved(&there).await;
-        // A place that EC2 had forgotten once may have been found again from the beginning.
+        // After EC2 rejects a pagination cursor, the listing starts again. It may then repeat images that the journal
+        // has.
         let seen = match journal.resumed {
             true => journal.images_of(&region)?,
             false => Default::default(),
@@ -233,13 +234,14 @@ async fn sweep(
         while let Some(swept) = pages.next().await {
             let swept = match swept {
                 Ok(swept) => swept,
-                // A place in EC2's list is not good for ever: what the journal has is left out of the list.
+                // A pagination cursor may expire. The listing then starts again, without the images that the journal
+                // has.
                 Err(Error::Refused { .. }) if resumes_at_a_place => {
                     resumes_at_a_place = false;
                     pages = there.guard.sweep(&session.account, scope, None);
                     continue;
                 }
-                // One Region of many may be forbidden, or down.
+                // With several Regions, one that is forbidden or unavailable does not stop the sweep.
                 Err(error) if arguments.all_regions => {
                     note(&format!("{region}: {error}"));
                     journal.end_page(&Page::failed(&region, &error.to_string()))?;
@@ -260,7 +262,7 @@ async fn sweep(
     Ok(())
 }
 
-/// Keeps a page's records, and carries out what is due if that is wanted.
+/// Stores a page's records in the journal. With `--enforce`, carries out the discards that are due.
 async fn keep(
     arguments: &Arguments,
     there: &Session,
@@ -308,11 +310,11 @@ async fn keep(
     Ok(())
 }
 
-/// Writes and prints what the journal has.
+/// Writes the report and prints the journal's content.
 fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
-    // Before the table: the report is there, whoever reads the table to its end.
+    // The report comes first, so that it exists even if the reader closes the output early.
     let report = match &arguments.html {
-        // Nothing was found that would be worth an earlier report.
+        // Without a result, an earlier report is not replaced.
         Some(_) if !journal.has_a_page() => {
             Err("no page was complete: no report was written".into())
         }
@@ -328,14 +330,14 @@ fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Res
         summary.add(journal::row(&line)?, out)?;
     }
     summary.end(journal.pages(), out)?;
-    // A mismatch is a mismatch, without a report too.
+    // A mismatch determines the exit code even if the report failed.
     Ok(match report {
         Ok(()) => summary.outcome(),
         Err(why) => summary.outcome().and(tell(&why, Outcome::Unknown)),
     })
 }
 
-/// Writes the report. Why that failed is for people.
+/// Writes the report. The error is a message for people.
 fn report(path: &Path, journal: &Journal) -> Result<(), String> {
     let shown = path.display().to_string();
     let unwritten = |error: io::Error| format!("{shown:?} cannot be written: {error}");
@@ -357,7 +359,7 @@ fn report(path: &Path, journal: &Journal) -> Result<(), String> {
         policy: header.policy_name.clone(),
         gaps: gaps.collect(),
     };
-    // Something else may be there since the sweep began.
+    // Another file may have the name since the sweep began.
     let found = report::REPORT.find(path).map_err(why)?;
     let new = report::REPORT.beside(path).map_err(unwritten)?;
     let mut out = BufWriter::new(new.as_file());

@@ -1,23 +1,23 @@
-//! The chart of verdicts over the time of registration, as SVG. Its colours are names: the page's style says what they
-//! are, in light and in dark.
+//! The chart of verdicts by month of registration, as SVG. Its colours are placeholders, which the page's style
+//! replaces for light and dark mode.
 
 use std::collections::BTreeMap;
 
 use plotters::prelude::*;
 
-/// The size in the page's units; the page scales it.
+/// Width and height in the page's units. The page scales the chart.
 const SIZE: (u32, u32) = (960, 260);
 
-/// What is drawn in the colour of text, and of lines: see the style.
+/// Placeholder colours for text and for lines: see the style.
 const INK: RGBColor = RGBColor(1, 1, 1);
 const LINE: RGBColor = RGBColor(2, 2, 2);
 
-/// The colour that stands for the verdict of this number.
+/// Placeholder colour for the verdict with this index.
 fn colour(number: usize) -> RGBColor {
     RGBColor(16 + u8::try_from(number).unwrap_or(0), 16, 16)
 }
 
-/// The chart: months from the first to the last, each a pile of verdicts. Empty if there is nothing to draw.
+/// Draws the chart: all months from the first to the last, each with its verdicts stacked. Empty if there is no month.
 pub(super) fn of(
     months: &BTreeMap<String, BTreeMap<String, u64>>,
     verdicts: &[&str],
@@ -75,7 +75,7 @@ pub(super) fn of(
     Ok(svg)
 }
 
-/// `2026-11` as the number of months since the year 0.
+/// Converts `2026-11` to the number of months since the year 0.
 fn number(month: &str) -> i32 {
     let (year, month) = month.split_once('-').unwrap_or_default();
     let of = |text: &str| text.parse::<i32>().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! What a sweep has found, in a file, as it finds it: a sweep that is stopped, however, goes on from there.
+//! The state file of a sweep. It is written during the sweep, so that a sweep that stops for any reason can be resumed.
 //!
-//! Lines of JSON: the header, then the rows of a page and the page's end, and so on. Rows without the end of their page
-//! do not count: they are found again.
+//! The file contains lines of JSON: the header, then for each page its rows and the page's end. Rows without their
+//! page's end do not count, because the resumed sweep finds them again.
 //!
-//! What an earlier sweep left stays in its place until the new one has its first page: a sweep that is denied at once
+//! An earlier sweep's state stays in place until the new sweep has completed a page. So a sweep that is denied at once
 //! loses nothing.
 
 use std::collections::HashSet;
@@ -25,37 +25,37 @@ use crate::files::{self, Existing, Kind};
 use crate::outcome::Stop;
 use crate::show;
 
-/// The state of a sweep, known by its header.
+/// The state file of a sweep, recognised by its header.
 pub(super) const STATE: Kind = Kind {
     option: "--state",
     name: "a state that ami-guard sweep wrote",
     has_first_line: |line| matches!(mark(line), Some(Mark::Sweep(_))),
 };
 
-/// What a journal is opened for.
+/// Purpose of opening a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To go on with the sweep that is in it.
+    /// Resume the sweep in the journal.
     Resume,
-    /// To begin a new sweep. An earlier state of the same sweep may be replaced.
+    /// Begin a new sweep. It may replace an earlier state of the same sweep.
     Begin,
-    /// To begin a new sweep. An earlier state of any sweep may be replaced.
+    /// Begin a new sweep. It may replace an earlier state of any sweep.
     BeginByForce,
 }
 
-/// What is swept. A sweep goes on only as what it began.
+/// The parameters of a sweep. A sweep can be resumed only with the same parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) account: String,
     pub(super) regions: Vec<String>,
     pub(super) since: Option<DateTime<Utc>>,
-    /// The same as it was said: how long ago was another time then.
+    /// The option's original text. A relative age gives another point in time when the sweep is resumed.
     pub(super) since_said: Option<String>,
     pub(super) disk: bool,
     pub(super) enforce: bool,
-    /// The policy, written out.
+    /// The content of the policy.
     pub(super) policy: String,
-    /// Where it was read.
+    /// The file from which the policy was read.
     pub(super) policy_name: String,
     pub(super) begun: DateTime<Utc>,
 }
@@ -64,13 +64,13 @@ pub(super) struct Header {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Page {
     pub(super) region: String,
-    /// When it was looked at.
+    /// When the page was examined.
     pub(super) at: DateTime<Utc>,
-    /// Where the next begins, if there is one.
+    /// Pagination cursor of the next page, if there is one.
     pub(super) next: Option<String>,
-    /// How many AMIs were pending.
+    /// Number of pending AMIs.
     pub(super) underway: usize,
-    /// Why the Region could not be looked at.
+    /// The reason why the Region could not be examined.
     pub(super) failed: Option<String>,
 }
 
@@ -96,7 +96,7 @@ impl Page {
     }
 }
 
-/// A line that is no row. A row is a record, which has none of these keys.
+/// A line that is not a row. A row is a record, which has none of these keys.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mark {
@@ -104,12 +104,12 @@ enum Mark {
     Page(Page),
 }
 
-/// The file, open for writing, and what it has.
+/// The state file, open for writing, and what is known of its content.
 pub(super) struct Journal {
     pub(super) header: Header,
-    /// How many rows count.
+    /// Number of rows.
     pub(super) rows: u64,
-    /// Whether it was begun by an earlier sweep.
+    /// Whether an earlier sweep began the journal.
     pub(super) resumed: bool,
     pages: Vec<Page>,
     path: PathBuf,
@@ -119,17 +119,18 @@ pub(super) struct Journal {
     out: BufWriter<File>,
 }
 
-/// Where what is found is written.
+/// The file to which results are written.
 enum Place {
-    /// Under the state's name.
+    /// The state file itself.
     Own,
-    /// In a file without a name, which ends with this process. An earlier state is under the name, and this process has
-    /// its lock.
+    /// An unnamed file that is lost when this process ends. An earlier state still has the state's name, and this
+    /// process holds its lock.
     Apart(Existing),
 }
 
 impl Journal {
-    /// Opens the journal: the one that was begun, if it is to be resumed and is of the same sweep, or a new one.
+    /// Opens the journal. Resumes the existing one if that is the purpose and its parameters are the same, or begins a
+    /// new one.
     pub(super) fn open(
         path: Option<&Path>,
         header: Header,
@@ -164,7 +165,7 @@ impl Journal {
     fn resume(path: PathBuf, header: Header, found: Existing) -> Result<Journal, Stop> {
         let failed = |error| unusable(&path, error);
         let mut file = found.file.try_clone().map_err(failed)?;
-        // An earlier version may have created it, or somebody may have opened it to others since.
+        // An earlier version may have created the file, or its owner may have changed its permissions.
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(failed)?;
         let mut journal = Journal {
@@ -183,7 +184,7 @@ impl Journal {
             file.seek(SeekFrom::End(0)).map_err(failed)?;
             return Ok(journal);
         }
-        // These rows are not found again: they are in the file at every moment.
+        // These rows cannot be found again, so the file must contain them at every moment.
         journal.rows += acts.len() as u64;
         let acts = acts.concat();
         let mut kept = ReadAt::beginning(&file).take(whole).chain(acts.as_bytes());
@@ -201,7 +202,7 @@ impl Journal {
                 let file = tempfile::tempfile_in(files::folder(&path)).map_err(failed)?;
                 (file, Place::Apart(found))
             }
-            // There is nothing to lose.
+            // There is no earlier state to lose.
             found => (
                 put(&path, &mut line.as_bytes(), found.as_ref())?,
                 Place::Own,
@@ -223,22 +224,22 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The name that the journal has, or is to have.
+    /// The path of the state file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether what was found is under the state's name, and can be resumed.
+    /// Whether the results are in the state file, and can be resumed.
     pub(super) fn is_in_place(&self) -> bool {
         matches!(self.place, Place::Own)
     }
 
-    /// Whether any page was looked at.
+    /// Whether any page was completed.
     pub(super) fn has_a_page(&self) -> bool {
         self.pages.iter().any(|page| page.failed.is_none())
     }
 
-    /// Puts what was found so far in the place of the earlier state.
+    /// Replaces the earlier state with the results so far.
     fn put_in_place(&mut self) -> Result<(), Stop> {
         let Place::Apart(earlier) = &self.place else {
             return Ok(());
@@ -252,8 +253,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes note of what is there, and says how much of it is whole, and which rows beyond that tell of something
-    /// that was done: it is not found again.
+    /// Reads the existing state. Returns the length in bytes up to the last page's end, and the rows after it that
+    /// record an action. A resumed sweep cannot find these rows again.
     fn read(&mut self, file: &mut File) -> std::io::Result<Result<(u64, Vec<String>), Stop>> {
         let mut lines = BufReader::new(file);
         let mut line = String::new();
@@ -294,7 +295,8 @@ impl Journal {
         })
     }
 
-    /// Where to go on in a Region: at its beginning (`None` inside), or somewhere. `None` if it is done.
+    /// The pagination cursor at which to continue in a Region, or `Some(None)` for its beginning. `None` if the Region
+    /// is done.
     #[allow(clippy::option_option)]
     pub(super) fn place(&self, region: &str) -> Option<Option<String>> {
         let last = self.pages.iter().rev().find(|page| page.region == region);
@@ -311,7 +313,7 @@ impl Journal {
         regions.all(|region| self.place(region).is_none())
     }
 
-    /// Keeps a row.
+    /// Adds a row.
     pub(super) fn keep(&mut self, line: &str) -> Result<(), Stop> {
         self.rows += 1;
         self.out
@@ -319,7 +321,7 @@ impl Journal {
             .map_err(|error| self.full(error))
     }
 
-    /// Keeps the end of a page: from here on its rows count.
+    /// Adds the end of a page, which makes the page's rows count.
     pub(super) fn end_page(&mut self, page: &Page) -> Result<(), Stop> {
         let line = show::json(&Mark::Page(page.clone()))?;
         let kept = self
@@ -329,7 +331,7 @@ impl Journal {
         kept.map_err(|error| self.full(error))?;
         self.pages.push(page.clone());
         match page.failed {
-            // Nothing was found there that would be worth the earlier state.
+            // A failed Region has no result that would justify replacing the earlier state.
             Some(_) => Ok(()),
             None => self.put_in_place(),
         }
@@ -342,14 +344,14 @@ impl Journal {
         ))
     }
 
-    /// Makes sure that what is kept stays, whatever comes: something was done that is not found again.
+    /// Writes all rows to the state file, because a row that records an action cannot be found again.
     pub(super) fn flush(&mut self) -> Result<(), Stop> {
         let flushed = self.out.flush();
         flushed.map_err(|error| self.full(error))?;
         self.put_in_place()
     }
 
-    /// The pages' ends, without those of Regions that were looked at later after all.
+    /// The ends of pages, without failures of Regions that were examined later.
     pub(super) fn pages(&self) -> impl Iterator<Item = &Page> {
         let later = |page: &Page, number: usize| {
             let mut rest = self.pages.iter().skip(number + 1);
@@ -361,12 +363,12 @@ impl Journal {
             .map(|(_, page)| page)
     }
 
-    /// When the last page was looked at.
+    /// When the last page was examined.
     pub(super) fn ended(&self) -> DateTime<Utc> {
         self.pages.last().map_or(self.header.begun, |page| page.at)
     }
 
-    /// The rows' lines.
+    /// The lines of the rows.
     pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, Stop>>, Stop> {
         let lines = BufReader::new(ReadAt::beginning(&self.file)).lines();
         Ok(lines.filter_map(|line| match line {
@@ -376,14 +378,14 @@ impl Journal {
         }))
     }
 
-    /// The rows, as far as somebody wants to know of them.
+    /// The rows, with the keys that `T` needs.
     pub(super) fn rows<T: DeserializeOwned>(
         &self,
     ) -> Result<impl Iterator<Item = Result<T, Stop>>, Stop> {
         Ok(self.lines()?.map(|line| row(&line?)))
     }
 
-    /// The images of a Region that are kept.
+    /// The ids of a Region's images that the journal has.
     pub(super) fn images_of(&self, region: &str) -> Result<HashSet<String>, Stop> {
         let mut images = HashSet::new();
         for row in self.rows::<Listed>()? {
@@ -397,7 +399,7 @@ impl Journal {
 }
 
 impl Header {
-    /// In what another sweep differs from this one: `Region (eu-west-1 there, us-east-1 now)`.
+    /// The parameters in which an earlier sweep differs: `Region (eu-west-1 there, us-east-1 now)`.
     fn differs(&self, earlier: &Header) -> Option<String> {
         let said = |since: &Option<String>| since.clone().unwrap_or_else(|| "not given".into());
         let given = |given: bool| if given { "given" } else { "not given" }.to_owned();
@@ -415,7 +417,7 @@ impl Header {
             .collect();
         if self.policy != earlier.policy {
             let (there, now) = (&earlier.policy_name, &self.policy_name);
-            // The same name may have another text by now.
+            // The file of this name may have changed.
             differ.push(match there == now {
                 true => format!("policy ({now} was changed since)"),
                 false => format!("policy ({there} there, {now} now)"),
@@ -424,8 +426,8 @@ impl Header {
         (!differ.is_empty()).then(|| differ.join(", "))
     }
 
-    /// What tells apart the default state files of an account. Sweeps of other Regions, or with other options, have
-    /// files of their own.
+    /// Code in the names of an account's default state files. Sweeps of other Regions or with other options get another
+    /// file.
     fn code(&self) -> Result<String, Stop> {
         let options = (&self.regions, &self.since_said, self.disk, self.enforce);
         let digest = Sha256::digest(show::json(&options)?);
@@ -437,7 +439,7 @@ impl Header {
     }
 }
 
-/// Reads a file from its beginning, wherever it is written meanwhile.
+/// Reads a file from its beginning, independently of the position at which it is written.
 struct ReadAt<'a> {
     file: &'a File,
     at: u64,
@@ -457,7 +459,7 @@ impl Read for ReadAt<'_> {
     }
 }
 
-/// What is under the state's name, locked: no other sweep writes there.
+/// The file with the state's name, locked, so that no other sweep writes to it.
 fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
     let Some(found) = STATE.find(path)? else {
         return Ok(None);
@@ -465,18 +467,18 @@ fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
     let name = path.display().to_string();
     let taken = || Stop::Unknown(format!("{name:?}: another sweep is writing there"));
     match found.file.try_lock() {
-        // It may have been replaced before it was locked.
+        // Another process may have replaced the file before it was locked.
         Ok(()) if found.is_at(path) => Ok(Some(found)),
         Ok(()) | Err(TryLockError::WouldBlock) => Err(taken()),
         Err(TryLockError::Error(error)) => Err(unusable(path, error)),
     }
 }
 
-/// Puts a new state in its place, locked.
+/// Writes a new state file, locks it, and renames it to the state's name.
 fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<File, Stop> {
     let failed = |error| unusable(path, error);
     let mut new = STATE.beside(path).map_err(failed)?;
-    // Nobody else knows its name yet.
+    // This cannot wait, because no other process knows the file's name yet.
     new.as_file()
         .try_lock()
         .map_err(|error| failed(error.into()))?;
@@ -496,7 +498,7 @@ fn nothing_to_resume(path: &Path) -> Stop {
     ))
 }
 
-/// The header of a state.
+/// The header of an earlier state.
 fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
     let mut line = String::new();
     BufReader::new(ReadAt::beginning(file))
@@ -508,7 +510,7 @@ fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
     }
 }
 
-/// A row, as far as somebody wants to know of it.
+/// Parses a row, with the keys that `T` needs.
 pub(super) fn row<T: DeserializeOwned>(line: &str) -> Result<T, Stop> {
     serde_json::from_str(line).map_err(|error| unreadable(&error.to_string()))
 }
@@ -518,7 +520,7 @@ fn unreadable(why: &str) -> Stop {
 }
 
 fn mark(line: &str) -> Option<Mark> {
-    // Rows are many and long.
+    // Avoids parsing the rows, which are many and long.
     if !line.starts_with("{\"sweep\":") && !line.starts_with("{\"page\":") {
         return None;
     }
@@ -533,7 +535,7 @@ fn default_path(header: &Header) -> Result<PathBuf, Stop> {
     })?;
     let state = folders.state_dir().unwrap_or_else(|| folders.data_dir());
     let folder = state.join("ami-billing-guard");
-    // Names and tags of the account are nobody else's.
+    // The names and tags of the account's AMIs are private.
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(&folder).map_err(|error| {

@@ -1,9 +1,9 @@
-//! A row of a sweep, as it is read back.
+//! A row of a sweep, read from the journal.
 
 use ami_billing_guard::record::{Actual, Expected};
 use serde::Deserialize;
 
-/// A row, as far as it is listed.
+/// The part of a row that the list shows.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
     pub(super) image_id: Option<String>,
@@ -35,7 +35,7 @@ impl Listed {
     }
 }
 
-/// Reserved Instances that would apply to an AMI if it billed what it should.
+/// Reserved Instances that would apply to an AMI if it were billed as expected.
 #[derive(Debug, Deserialize)]
 pub(super) struct Lost {
     pub(super) id: String,

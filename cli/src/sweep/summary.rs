@@ -1,4 +1,4 @@
-//! What a sweep found, for people: a table, and the sum of it.
+//! Result of a sweep for people: a table and its totals.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -11,25 +11,25 @@ use super::row::Listed;
 use crate::outcome::{Outcome, Stop};
 use crate::show::{self, shown};
 
-/// So many rows are one table: a table keeps its rows until it is printed.
+/// Maximum number of rows in one table. A table keeps its rows in memory until it is printed.
 const IN_A_TABLE: usize = 500;
 
-/// The sum.
+/// The totals.
 pub(super) struct Summary {
     text: bool,
     all: bool,
     table: Vec<Listed>,
     labels: BTreeMap<String, u64>,
     discarded: u64,
-    /// Discards that did not come about.
+    /// Number of discards that were due but failed.
     stuck: u64,
-    /// What each of the Reserved Instances is, and how many AMIs it does not apply to.
+    /// Reserved Instances that do not apply, by id: a description, and the number of AMIs.
     lost: BTreeMap<String, (String, u64)>,
     unknown: bool,
 }
 
 impl Summary {
-    /// An empty sum. `text`: whether a table is printed; `all`: of all rows.
+    /// Empty totals. `text` prints a table, and `all` lists every AMI in it.
     pub(super) fn new(text: bool, all: bool) -> Summary {
         Summary {
             text,
@@ -102,7 +102,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Prints the rest of the table, and the sum. Where the rows are for programs, the sum is told on standard error.
+    /// Prints the rest of the table, and the totals. If the rows are JSON, the totals go to standard error.
     pub(super) fn end<'a>(
         &mut self,
         pages: impl Iterator<Item = &'a Page>,
@@ -166,7 +166,7 @@ impl Summary {
         Ok(())
     }
 
-    /// What the sweep found, for scripts. Nobody launches what is gone or failed.
+    /// The exit code of the sweep. AMIs that are gone or failed do not count, because they cannot be launched.
     pub(super) fn outcome(&self) -> Outcome {
         let found = |prefix: &str| self.labels.keys().any(|label| label.starts_with(prefix));
         if found("mismatch") {
