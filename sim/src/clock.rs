@@ -1,4 +1,4 @@
-//! What time it is here: the machine's, or on a thread whose time is virtual, one that goes as tokio's does there.
+//! The simulator's clock. It follows the machine's clock, or tokio's clock on a thread with virtual time.
 
 use std::cell::Cell;
 
@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 thread_local! {
-    /// What time it was, and when that was, on a thread whose time is virtual.
+    /// On a thread with virtual time, the time at which it was set, and tokio's instant then.
     static BEGUN: Cell<Option<(DateTime<Utc>, Instant)>> = const { Cell::new(None) };
 }
 
-/// What time it is.
+/// The current time.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that asks the machine"
@@ -25,12 +25,13 @@ pub fn now() -> DateTime<Utc> {
     }
 }
 
-/// On this thread it is this time, and goes on as tokio's time does: in the runtime of this thread, and only there.
+/// Makes this thread's time virtual, from this time on. It advances with tokio's clock, in the runtime of this thread
+/// only.
 pub fn set(time: DateTime<Utc>) {
     BEGUN.set(Some((time, Instant::now())));
 }
 
-/// On this thread it is what it is on the machine.
+/// Returns this thread to the machine's time.
 pub fn reset() {
     BEGUN.set(None);
 }

@@ -1,4 +1,4 @@
-//! Connections that are open, and how those that wait for a request die.
+//! Open connections, and the reset of idle ones.
 
 use std::io;
 use std::pin::Pin;
@@ -9,16 +9,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What is known of a connection beside its stream.
+/// State of a connection, apart from its stream.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
-    /// Requests under way.
+    /// Number of requests under way.
     busy: AtomicUsize,
     dead: AtomicBool,
 }
 
 impl Connection {
-    /// A request is under way for as long as this lives.
+    /// Marks a request as under way until the result is dropped.
     pub(crate) fn serving(self: &Arc<Connection>) -> Serving {
         self.busy.fetch_add(1, Ordering::SeqCst);
         Serving(Arc::clone(self))
@@ -35,7 +35,7 @@ impl Drop for Serving {
     }
 }
 
-/// All that are open.
+/// All open connections.
 #[derive(Debug, Default)]
 pub(crate) struct Connections(Mutex<Vec<Weak<Connection>>>);
 
@@ -52,7 +52,7 @@ impl Connections {
         (connection, line)
     }
 
-    /// Those that wait for a request die; how many these are.
+    /// Resets the connections that wait for a request, and returns their number.
     pub(crate) fn reset_idle(&self) -> usize {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = open.iter().filter_map(Weak::upgrade);
@@ -62,8 +62,8 @@ impl Connections {
     }
 }
 
-/// The stream of a connection. If it is dead, the client hears of it when it sends something, and not before: as from a
-/// NAT gateway that has forgotten it.
+/// The stream of a connection. After a reset, the client notices only when it sends something, as with a NAT gateway
+/// that has dropped the connection.
 #[derive(Debug)]
 pub(crate) struct Line {
     stream: TcpStream,
@@ -78,7 +78,7 @@ impl AsyncRead for Line {
     ) -> Poll<io::Result<()>> {
         if self.connection.dead.load(Ordering::SeqCst) {
             ready!(self.stream.poll_read_ready(context))?;
-            // What came stays unread: the system then resets the connection, rather than to close it in order.
+            // The received bytes stay unread, so that the operating system resets the connection instead of closing it.
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)

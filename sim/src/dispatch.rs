@@ -1,4 +1,4 @@
-//! Hands each request to its service, logs the call, and refuses it where a fault says so.
+//! Passes each request to its service, logs the call, and refuses it if a fault requires that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::state::{State, lock};
 use crate::world::World;
 use crate::{dynamodb, ebs, ec2, query, rbin, rest_json, sns, sqs, sts};
 
-/// A request as all services have it.
+/// A request in a form common to all services.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) service: Service,
@@ -22,7 +22,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// A request whose action is in the query or in the form that is its body.
+    /// A request whose action is in the query or in its form body.
     pub(crate) fn of_form(query: &str, body: &[u8]) -> Question {
         let params: BTreeMap<String, String> = form_urlencoded::parse(query.as_bytes())
             .into_owned()
@@ -39,7 +39,7 @@ impl Question {
         }
     }
 
-    /// A request of DynamoDB or SQS, whose action a header names.
+    /// A request to DynamoDB or SQS, whose action is in a header.
     pub(crate) fn of_json(service: Service, action: &str, body: &[u8]) -> Question {
         let body = String::from_utf8_lossy(body).into_owned();
         let mut params = match service {
@@ -59,7 +59,7 @@ impl Question {
         }
     }
 
-    /// A request of the EBS direct APIs or of the Recycle Bin, whose action its path names.
+    /// A request to the EBS direct APIs or the Recycle Bin, whose action follows from its path.
     pub(crate) fn of_path(method: &str, path: &str, query: &str) -> Option<Question> {
         let ebs = ebs::question(method, path, query).map(|question| (Service::Ebs, question));
         let found = ebs.or_else(|| Some((Service::Rbin, rbin::question(method, path)?)));
@@ -75,40 +75,40 @@ impl Question {
         Form::new(&self.params)
     }
 
-    /// The body of a request of DynamoDB or SQS.
+    /// The body of a request to DynamoDB or SQS.
     fn json(&self) -> &str {
         self.params.get("Body").map_or("", String::as_str)
     }
 }
 
-/// The service and the action that the header `X-Amz-Target` names.
+/// The service and the action in the header `X-Amz-Target`.
 pub(crate) fn target_of(target: &str) -> Option<(Service, String)> {
     let of = |service, prefix| Some((service, target.strip_prefix(prefix)?.to_owned()));
     of(Service::DynamoDb, dynamodb::TARGET).or_else(|| of(Service::Sqs, sqs::TARGET))
 }
 
-/// What came of a call while the world was locked.
+/// Result of a call while the world was locked.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Absent if the fault leaves no reply.
+    /// Absent if the fault prevents a reply.
     pub(crate) pending: Option<Pending>,
     pub(crate) fault: Option<FaultKind>,
-    /// How long the call takes at least.
+    /// Minimum duration of the call.
     pub(crate) latency: Duration,
 }
 
-/// A reply, or what leads to it.
+/// A reply, or the read that produces it.
 #[derive(Debug)]
 pub(crate) enum Pending {
     Reply(Reply),
-    /// The answer to the request of this id needs the disk.
+    /// The reply to the request of this id requires a read from the disk.
     Reading(String, ebs::Reading),
 }
 
 /// Serves one call, and logs it.
 ///
-/// The world stays locked throughout, so that the log's order is that of the effects. Only what a call reads
-/// from a disk it reads afterwards.
+/// The world stays locked throughout, so that the log has the order of the effects. Only reads from a disk happen
+/// later.
 pub(crate) fn answer(state: &State, region: Option<String>, mut question: Question) -> Outcome {
     let mut world = lock(&state.world);
     let region = region.unwrap_or_else(|| world.region.clone());
@@ -156,7 +156,7 @@ pub(crate) fn answer(state: &State, region: Option<String>, mut question: Questi
     }
 }
 
-/// How the service refuses the call because of the fault, if that is what the fault does.
+/// The service's refusal, if the fault is a refusal.
 fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<Refusal> {
     let Question {
         service, action, ..
@@ -204,7 +204,7 @@ fn refusal_of(fault: &FaultKind, world: &World, question: &Question) -> Option<R
     })
 }
 
-/// How a service refuses an account that has not opted in to its Region: it does not know its credentials.
+/// The refusal if the account has not opted in to the Region, which then does not recognise its credentials.
 fn not_opted_in(service: Service) -> Refusal {
     let invalid_token = "The security token included in the request is invalid.";
     match service {
@@ -223,7 +223,7 @@ fn not_opted_in(service: Service) -> Refusal {
     }
 }
 
-/// What the service answers: the refusal, if there is one, or what the call leads to.
+/// The service's reply: the refusal, if there is one, or the result of the call.
 fn serve_or_refuse(
     world: &mut World,
     question: &Question,

@@ -1,7 +1,7 @@
-//! The part of DynamoDB that the ledger calls: GetItem, BatchGetItem, UpdateItem, and TransactWriteItems of updates.
+//! The actions of DynamoDB that the ledger calls: GetItem, BatchGetItem, UpdateItem, and TransactWriteItems of updates.
 //!
-//! Expressions have the form that the ledger writes them in. Anything else is refused with a `ValidationException` that
-//! names it, and is never ignored. `sim/tests/dynamodb.rs` compares all of it with a DynamoDB that others wrote.
+//! Only expressions in the ledger's form are accepted. Anything else is refused with a `ValidationException` that names
+//! it, and is never ignored. `sim/tests/dynamodb.rs` compares all of this with an independent DynamoDB.
 
 mod actions;
 mod expression;
@@ -14,7 +14,7 @@ use crate::reply::Reply;
 use crate::world::World;
 pub(crate) use refusals::{conflicting, failed, throttled};
 
-/// What the header `X-Amz-Target` begins with; the action follows.
+/// Prefix of the header `X-Amz-Target`. The action follows it.
 pub(crate) const TARGET: &str = "DynamoDB_20120810.";
 
 pub(crate) fn call(world: &mut World, action: &str, body: &str) -> Result<Json, Refusal> {
@@ -43,13 +43,13 @@ pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
     Reply {
         status,
         content_type: "application/x-amz-json-1.0",
-        // A JSON answer has no other place for it.
+        // A JSON answer has no other place for the request id.
         headers: vec![("x-amzn-requestid", request_id.to_owned())],
         body: body.to_string().into(),
     }
 }
 
-/// The error document. Whether its sentence is called `message` or `Message` differs from error to error.
+/// The error document. The key of its message is `message` or `Message`, depending on the error.
 fn error(refusal: Refusal) -> Map<String, Json> {
     let (namespace, sentence) = match refusal.code.as_str() {
         "ValidationException" => ("com.amazon.coral.validate", "message"),
@@ -69,8 +69,8 @@ fn error(refusal: Refusal) -> Map<String, Json> {
     error
 }
 
-/// `AccessDeniedException`, in the words that IAM has for an identity without the permission. A transaction needs the
-/// permissions of its writes.
+/// `AccessDeniedException`, in IAM's wording for an identity without the permission. A transaction needs the
+/// permissions for its writes.
 pub(crate) fn denied(world: &World, action: &str, body: &str) -> Refusal {
     let World {
         account, region, ..
@@ -96,8 +96,8 @@ pub(crate) fn denied(world: &World, action: &str, body: &str) -> Refusal {
     )
 }
 
-/// The names of the tables of a request, those of a transaction or a batch with commas between; for the log of
-/// calls.
+/// The table names in a request, for the log of calls. Several names, in a transaction or a batch, are separated by
+/// commas.
 pub(crate) fn table_names(body: &str) -> Option<String> {
     let body: Json = serde_json::from_str(body).ok()?;
     Some(named_tables(&body).join(",")).filter(|names| !names.is_empty())

@@ -1,7 +1,7 @@
-//! The EBS direct APIs: listing and reading the blocks of snapshots.
+//! The EBS direct APIs, which list and read the blocks of snapshots.
 //!
-//! A call is admitted while the world is locked, and reads the disk afterwards, so that calls do not wait for
-//! each other.
+//! A call is admitted while the world is locked. It reads the disk afterwards, so that calls do not wait for each
+//! other.
 
 mod disk;
 mod token;
@@ -24,15 +24,15 @@ use crate::world::{Snapshot, World, expiry};
 use disk::{BLOCK_SIZE, Disk};
 use token::{Kind, Token};
 
-/// `MaxResults`, and what it is if it is absent or less: "The minimum MaxResult parameter value you can use is
-/// 100. If you submit a request with a MaxResult parameter value of under 100 […] the API will return at least
-/// 100 results" (user guide, "Frequently asked questions for EBS direct APIs").
+/// `MaxResults` if the parameter is absent or smaller. "The minimum MaxResult parameter value you can use is 100. If
+/// you submit a request with a MaxResult parameter value of under 100 […] the API will return at least 100 results"
+/// (user guide, "Frequently asked questions for EBS direct APIs").
 const SMALLEST_PAGE: usize = 100;
 
-/// The most that `MaxResults` may be.
+/// Largest accepted `MaxResults`.
 const LARGEST_PAGE: usize = 10_000;
 
-/// The parameters by their names in the query; elsewhere they have their names of the API reference.
+/// Names of the parameters in the query, with their names in the API reference, which are used everywhere else.
 const IN_QUERY: [(&str, &str); 4] = [
     ("blockToken", "BlockToken"),
     ("maxResults", "MaxResults"),
@@ -42,7 +42,7 @@ const IN_QUERY: [(&str, &str); 4] = [
 
 type Params = BTreeMap<String, String>;
 
-/// The action and the parameters of a request, if its path is one of the EBS direct APIs'.
+/// The action and the parameters of a request, if its path belongs to the EBS direct APIs.
 pub(crate) fn question(method: &str, path: &str, query: &str) -> Option<(String, Params)> {
     let rest = path.strip_prefix("/snapshots")?;
     let mut params: Params = form_urlencoded::parse(query.as_bytes())
@@ -68,7 +68,7 @@ pub(crate) fn question(method: &str, path: &str, query: &str) -> Option<(String,
     Some((action, params))
 }
 
-/// A call that was admitted: what is left is to read the disk.
+/// An admitted call that still has to read the disk.
 #[derive(Debug)]
 pub(crate) enum Reading {
     /// A page of blocks.
@@ -128,7 +128,7 @@ fn list_snapshot_blocks(world: &mut World, params: &Params) -> Result<Reading, R
         volume_size,
         first,
         most,
-        // A page that covers nothing would never come to an end.
+        // A page that covers no block would make the listing endless.
         end: first.saturating_add(indexes.max(1)),
         number: world.ebs.begin_listing(),
         listed,
@@ -139,7 +139,7 @@ fn list_snapshot_blocks(world: &mut World, params: &Params) -> Result<Reading, R
 fn get_snapshot_block(world: &mut World, params: &Params) -> Result<Reading, Refusal> {
     let index = number(params, "BlockIndex")?.unwrap_or_default();
     let snapshot = readable(world, params)?;
-    // The API reference asks for the key here, and not where blocks are listed.
+    // The API reference requires access to the key here, but not for listing.
     let key = snapshot.kms_key_id.as_ref();
     if let Some(key) = key.filter(|key| world.ebs.denied_keys.contains(*key)) {
         return Err(access_denied(
@@ -147,8 +147,8 @@ fn get_snapshot_block(world: &mut World, params: &Params) -> Result<Reading, Ref
             format!("The KMS key {key} may not be used to decrypt the snapshot."),
         ));
     }
-    // A block that was never written has no token, so it is refused here, too. Tokens of earlier listings are
-    // good as well, although the user guide says that they "change" with a new listing.
+    // A block that was never written has no token, so it is refused here, too. Tokens of earlier listings stay valid,
+    // although the user guide says that they "change" with a new listing.
     let wrong_token = || invalid("INVALID_BLOCK_TOKEN", "The block token is not valid.");
     let text = params.get("BlockToken").map_or("", String::as_str);
     let token = Token::read(text, Kind::Block, &snapshot.id)
@@ -161,7 +161,7 @@ fn get_snapshot_block(world: &mut World, params: &Params) -> Result<Reading, Ref
     Ok(Reading::Block(disk, index))
 }
 
-/// The snapshot that a call is about, if its blocks may be read.
+/// The snapshot of a call, if its blocks may be read.
 fn readable<'w>(world: &'w World, params: &Params) -> Result<&'w Snapshot, Refusal> {
     let id = params.get("SnapshotId").map_or("", String::as_str);
     let digits = id.strip_prefix("snap-").unwrap_or_default();
@@ -177,16 +177,16 @@ fn readable<'w>(world: &'w World, params: &Params) -> Result<&'w Snapshot, Refus
     let snapshot = world.snapshots.get(id).ok_or_else(|| not_found(id))?;
     let account = &world.account;
     let usable = snapshot.owned_by(account) || snapshot.shared_with.contains(account);
-    // "EBS direct APIs does not support public snapshots": not even its owner's. The code is not documented,
-    // nor is that for a private snapshot of another account, which may as well be that it does not exist.
+    // "EBS direct APIs does not support public snapshots", not even for the owner. The error code is not documented.
+    // Neither is the code for a private snapshot of another account, which may as well be "not found".
     if snapshot.public || !usable {
         return Err(access_denied(
             "UNAUTHORIZED_ACCOUNT",
             format!("The account is not authorized to read the snapshot '{id}'."),
         ));
     }
-    // "The snapshot can be accessed only if it has a completed status." The code is not documented. This one
-    // was seen right after completion (coldsnap issue 141), so EBS has no snapshot before.
+    // "The snapshot can be accessed only if it has a completed status." The error code is not documented. This one was
+    // seen right after completion (coldsnap issue 141), so EBS has no such snapshot before completion.
     if snapshot.state != "completed" {
         return Err(not_found(id));
     }
@@ -194,8 +194,8 @@ fn readable<'w>(world: &'w World, params: &Params) -> Result<&'w Snapshot, Refus
     if completed.is_some_and(|at| expiry(at, world.ebs.shown_after) > clock::now()) {
         return Err(not_found(id));
     }
-    // "You can't use EBS direct APIs with archived snapshots", nor with local ones (user guide). The codes are not
-    // documented.
+    // "You can't use EBS direct APIs with archived snapshots", nor with local ones (user guide). The error codes are
+    // not documented.
     if snapshot.archived || snapshot.outpost_arn.is_some() {
         return Err(invalid(
             "INVALID_SNAPSHOT_ID",
@@ -211,16 +211,16 @@ fn open(snapshot: &Snapshot) -> Result<Disk, Refusal> {
         .map_err(|error| failed_with(format!("can not open {}: {error}", path.display())))
 }
 
-/// A page of `ListSnapshotBlocks` that is still to be filled.
+/// A page of `ListSnapshotBlocks` that must still be read.
 #[derive(Debug)]
 pub(crate) struct Listing {
     snapshot_id: String,
     disk: Option<Disk>,
     volume_size: u32,
     first: u64,
-    /// The page ends before this index.
+    /// The index before which the page ends.
     end: u64,
-    /// How many blocks the page has at most.
+    /// Maximum number of blocks in the page.
     most: usize,
     number: u64,
     listed: DateTime<Utc>,
@@ -253,7 +253,7 @@ impl Listing {
         Ok(page)
     }
 
-    /// The written blocks of the page, and where the next page begins if there is one.
+    /// The written blocks of the page, and the first index of the next page if there is one.
     fn page(&self, disk: &mut Disk) -> io::Result<(Vec<u64>, Option<u64>)> {
         let mut indexes = Vec::new();
         let mut from = self.first;
@@ -268,7 +268,7 @@ impl Listing {
     }
 }
 
-/// Reads the disk, and answers. This may block.
+/// Reads the disk, and returns the reply. This may block.
 pub(crate) fn read(request_id: &str, reading: Reading) -> Reply {
     let answer = match reading {
         Reading::Listing(listing) => listing.read().map(|page| document(request_id, &page)),
@@ -315,8 +315,8 @@ fn not_found(id: &str) -> Refusal {
     because("ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", message)
 }
 
-/// Too many requests: `ThrottlingException` for the account, from any action, and `RequestThrottledException`
-/// for the snapshot, from those that read or write a block (user guide, "Error retries for EBS direct APIs").
+/// Too many requests. `ThrottlingException` is for the account and any action. `RequestThrottledException` is for the
+/// snapshot and actions that read or write a block (user guide, "Error retries for EBS direct APIs").
 pub(crate) fn throttled(action: &str) -> Refusal {
     match action {
         "GetSnapshotBlock" => because(
@@ -332,8 +332,8 @@ fn account_throttled() -> Refusal {
     refusal("ThrottlingException", "Rate exceeded")
 }
 
-/// `AccessDeniedException`, in the words that IAM has for an identity without the permission (seen in
-/// cloudbeat issue 1208). It has no reason here, as it is not EBS that denies.
+/// `AccessDeniedException`, in IAM's wording for an identity without the permission (seen in cloudbeat issue 1208). It
+/// has no reason here, because IAM denies the call and not EBS.
 pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
     let id = params.get("SnapshotId").map_or("*", String::as_str);
     refusal(

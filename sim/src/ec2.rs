@@ -1,4 +1,4 @@
-//! EC2: checks a call, hands it to its action, and writes the answer.
+//! EC2: checks a call, passes it to its action, and writes the answer.
 
 mod elements;
 mod filters;
@@ -74,15 +74,14 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
     act(world, form)
 }
 
-/// Whether an action may change what exists and what it refers to.
+/// Whether an action may change which resources exist and what they refer to.
 fn changes(action: &str) -> bool {
     !only_reads(action) && !matches!(action, "CreateTags" | "DeleteTags")
 }
 
-/// What the server does before it calls an action: for a question about what refers to many others it makes an
-/// index, unless there is one.
+/// Prepares a call: builds the index, if there is none, for a request about the references to many resources.
 pub(crate) fn prepare(world: &mut World, action: &str, form: &Form) {
-    // For a single one a walk costs less than an index.
+    // For references to a single resource, a full scan costs less than an index.
     let by_many_references = || {
         let filters = form.structures("Filter");
         form.get("VolumeId.2").is_some()
@@ -130,16 +129,16 @@ pub(crate) fn throttled() -> Refusal {
     Refusal::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503)
 }
 
-/// `UnauthorizedOperation`, in the words that IAM has for an identity without the permission. As in
-/// life, the resource is named only where the permission can be limited to one: of all that describe, only
-/// for `DescribeImageAttribute` and `DescribeSnapshotAttribute`.
+/// `UnauthorizedOperation`, in IAM's wording for an identity without the permission. As in AWS, the message names the
+/// resource only where the permission can be limited to one. Among the actions that describe, these are only
+/// `DescribeImageAttribute` and `DescribeSnapshotAttribute`.
 pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     let World {
         account, region, ..
     } = world;
     let id = ["ImageId", "VolumeId", "ResourceId.1", "SnapshotId"]
         .iter()
-        // The permission for CreateVolume is one for the volume that would be made.
+        // The permission for CreateVolume is for the volume to be created.
         .filter(|_| action != "CreateVolume")
         .find_map(|name| form.get(name));
     let on = match id.and_then(|id| id.split_once('-').map(|(kind, _)| (kind, id))) {
@@ -167,14 +166,14 @@ pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     .with_status(403)
 }
 
-/// What the unit tests of the actions share.
+/// Shared helpers for the unit tests of the actions.
 #[cfg(test)]
 mod testing {
     use std::collections::BTreeMap;
 
     use super::*;
 
-    /// Makes a call as a request would, and gives the content of the answer, or the code of the error.
+    /// Makes a call like a request. Returns the content of the answer, or the error code.
     pub(super) fn act(
         world: &mut World,
         action: &str,
@@ -190,7 +189,7 @@ mod testing {
             .map_err(|refusal| refusal.code)
     }
 
-    /// The texts of all elements of this name.
+    /// The texts of all elements with this name.
     pub(super) fn texts(answer: &str, element: &str) -> Vec<String> {
         answer
             .split(&format!("<{element}>"))
@@ -227,7 +226,7 @@ mod tests {
                 ..Instance::new(format!("i-{digits}"), format!("ami-{digits}"))
             });
         }
-        // This one is described by its attachment alone.
+        // Only its attachment describes this volume.
         world.volumes.remove(&format!("vol-{other}"));
         let attached = world.instances.get_mut(&format!("i-{other}")).unwrap();
         attached.volumes[0].snapshot_id = Some(format!("snap-{other}"));

@@ -1,9 +1,9 @@
-//! The log of calls, and the faults that a test can ask for.
+//! The log of calls, and the faults that a test can inject.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Which of the services a call was meant for.
+/// The service that a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Amazon EC2, the `ec2Query` protocol, API version 2016-11-15.
@@ -25,31 +25,34 @@ pub enum Service {
 /// One request that reached the server, whether it was served, refused or disturbed by a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The service it was meant for.
+    /// The service that it was for.
     pub service: Service,
-    /// The Region that it was signed for; the world's own if it was not signed.
+    /// The Region that it was signed for, or the world's own if it was not signed.
     pub region: String,
     /// The action, such as `DescribeImages`.
     pub action: String,
-    /// All form parameters as they came, `ImageId.1` and the like, `Action` and `Version` among them. Of a
-    /// call of DynamoDB the JSON document is here as `Body`, and the table as `TableName`; the tables of a
-    /// transaction or a batch have commas between them. Of a call of the EBS direct APIs the parameters have their names
-    /// of the API reference: `SnapshotId`, `BlockIndex`, `BlockToken`, `NextToken` and so on; and those of a call of the
-    /// Recycle Bin: `Identifier`. Of a call of SQS the JSON document is here as `Body` as well, and its members by their
-    /// names: `QueueUrl`, `ReceiptHandle`, `VisibilityTimeout`.
+    /// The parameters by name.
+    ///
+    /// - EC2, SNS and STS: all form parameters as received, such as `ImageId.1`, including `Action` and `Version`.
+    /// - DynamoDB: the JSON document as `Body`, and the table as `TableName`. The tables of a transaction or a batch
+    ///   are separated by commas.
+    /// - EBS direct APIs: the names of the API reference, such as `SnapshotId`, `BlockIndex`, `BlockToken` and
+    ///   `NextToken`.
+    /// - Recycle Bin: the name of the API reference, `Identifier`.
+    /// - SQS: the JSON document as `Body`, and its members by name: `QueueUrl`, `ReceiptHandle`, `VisibilityTimeout`.
     pub params: BTreeMap<String, String>,
-    /// What the server did with it.
+    /// The server's answer.
     pub answer: Answer,
 }
 
 impl Call {
-    /// The JSON document of a call of DynamoDB or SQS; null for any other call.
+    /// The JSON document of a call to DynamoDB or SQS, or null for any other call.
     pub fn body(&self) -> serde_json::Value {
         let body = self.params.get("Body").map(String::as_str);
         serde_json::from_str(body.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The snapshot and the index of the block that a `GetSnapshotBlock` asks for; `None` for any other call.
+    /// The snapshot and the block index of a `GetSnapshotBlock` call, or `None` for any other call.
     pub fn block(&self) -> Option<(&str, u64)> {
         if self.action != "GetSnapshotBlock" {
             return None;
@@ -59,30 +62,30 @@ impl Call {
     }
 }
 
-/// What became of a call.
+/// Result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Served.
     Ok,
-    /// Refused for a reason that lies in the request or the world, with this error code.
+    /// Refused because of the request or the world's state, with this error code.
     Refused(String),
-    /// Disturbed by an injected fault. Whether it took effect is the kind's to say:
-    /// see [`FaultKind::takes_effect`].
+    /// Disturbed by an injected fault. Whether it took effect depends on the kind: see [`FaultKind::takes_effect`].
     Fault(FaultKind),
 }
 
 /// A disturbance of some calls of one action.
 ///
-/// If several faults apply to a call, the one that was injected first wins; all of them count the call.
+/// If several faults match a call, the one that was injected first applies. All of them count the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The action whose calls are counted and disturbed.
     pub action: String,
-    /// Those alone whose parameter of this name has (`true`) or has not (`false`) this value; all if absent.
+    /// Restricts the fault to calls whose parameter of this name has (`true`) or does not have (`false`) this value.
+    /// `None` means all calls.
     pub of: Option<(String, String, bool)>,
-    /// Which of them.
+    /// The calls to disturb.
     pub calls: Calls,
-    /// How.
+    /// The kind of disturbance.
     pub kind: FaultKind,
 }
 
@@ -132,10 +135,10 @@ impl Fault {
     }
 }
 
-/// Calls of one action, counted from the injection of the fault; 1 is the first one.
+/// Calls of one action, counted from the injection of the fault. 1 is the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calls {
-    /// This one alone.
+    /// Only this one.
     Nth(usize),
     /// This one and all later ones.
     From(usize),
@@ -150,59 +153,66 @@ impl Calls {
     }
 }
 
-/// How a call is disturbed.
+/// Kind of disturbance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Too many requests: EC2's `RequestLimitExceeded` (503), SNS's and STS's `Throttling` (400), DynamoDB's
-    /// `ProvisionedThroughputExceededException` (400), the EBS direct APIs' `RequestThrottledException` for
-    /// `GetSnapshotBlock` and else `ThrottlingException` (both 400), the Recycle Bin's `ThrottlingException` (400),
-    /// SQS's `RequestThrottled` (400).
+    /// Too many requests. All have the status 400, except EC2's.
+    ///
+    /// - EC2: `RequestLimitExceeded` (503)
+    /// - SNS and STS: `Throttling`
+    /// - DynamoDB: `ProvisionedThroughputExceededException`
+    /// - EBS direct APIs: `RequestThrottledException` for `GetSnapshotBlock`, otherwise `ThrottlingException`
+    /// - Recycle Bin: `ThrottlingException`
+    /// - SQS: `RequestThrottled`
     Throttle,
-    /// `InternalError`, DynamoDB's `InternalServerError`, SQS's `InternalFailure`, the `InternalServerException` of the EBS
-    /// direct APIs and of the Recycle Bin (500).
+    /// An internal error (500): `InternalError`, DynamoDB's `InternalServerError`, SQS's `InternalFailure`, or the
+    /// `InternalServerException` of the EBS direct APIs and the Recycle Bin.
     InternalError,
-    /// A transaction is at work on an item of DynamoDB that the call wants: `TransactWriteItems` is cancelled
-    /// with `TransactionConflict` as the reason of its last write, any other call is refused with
+    /// Conflict with another transaction on an item of DynamoDB. `TransactWriteItems` is cancelled, with
+    /// `TransactionConflict` as the reason of its last write. Any other call is refused with
     /// `TransactionConflictException` (400).
     TransactionConflict,
-    /// The connection is closed without an answer, and nothing was done.
+    /// The connection closes without an answer, and the call has no effect.
     ResetBefore,
-    /// The call takes effect, then the connection is closed without an answer.
+    /// The call takes effect, then the connection closes without an answer.
     ResetAfter,
-    /// The call takes effect at once, and the answer comes this much later.
+    /// The call takes effect at once, and the answer is delayed by this time.
     Slow(Duration),
-    /// The call takes effect; of the answer only the first half comes, then the connection closes.
+    /// The call takes effect. Only the first half of the answer is sent, then the connection closes.
     CutBody,
-    /// The call takes effect; of the answer only so many bytes come, and HTTP does not know that there
-    /// were more.
+    /// The call takes effect. Only this many bytes of the answer are sent, with a matching HTTP length, so that HTTP
+    /// does not show the truncation.
     CutShort(usize),
-    /// The call takes effect; so many spaces come after the answer.
+    /// The call takes effect. This many spaces follow the answer.
     Padded(usize),
-    /// The call takes effect; in the middle of the answer one bit is wrong, and HTTP does not know it. The
-    /// checksum of a snapshot's block does not fit any more.
+    /// The call takes effect. One bit in the middle of the answer is wrong, which HTTP does not show. The checksum of a
+    /// snapshot's block then does not match.
     FlipBit,
-    /// The call takes effect; the answer comes without this element (of XML) or key (of JSON), wherever it has one of that
-    /// name.
+    /// The call takes effect. The answer lacks every XML element or JSON key of this name.
     Without(String),
-    /// EC2 answers a list with a page that is empty, and a token of the next one. A page may have fewer items than asked
-    /// for, or none (EC2 API reference, "Query requests").
+    /// EC2 answers a list with an empty page, and a token for the next one. A page may have fewer items than requested,
+    /// or none (EC2 API reference, "Query requests").
     EmptyPage,
-    /// IAM says no: EC2's `UnauthorizedOperation`, SNS's `AuthorizationError` or STS's `AccessDenied` (all 403), or
-    /// the `AccessDeniedException` of DynamoDB (400), of the EBS direct APIs, of the Recycle Bin or of SQS (all 403).
+    /// IAM denies the call. All have the status 403, except DynamoDB's.
+    ///
+    /// - EC2: `UnauthorizedOperation`
+    /// - SNS: `AuthorizationError`
+    /// - STS: `AccessDenied`
+    /// - DynamoDB: `AccessDeniedException` (400)
+    /// - EBS direct APIs, Recycle Bin and SQS: `AccessDeniedException`
     AccessDenied,
-    /// Any other refusal of the service's (400; of the EBS direct APIs' and of the Recycle Bin's, what the code has in
-    /// their models);
-    /// nothing was done.
+    /// Any other refusal of the service. The call has no effect. The status is 400, or for the EBS direct APIs and the
+    /// Recycle Bin, the one that the code has in their models.
     Refuse {
         /// The error code.
         code: String,
-        /// The sentence that comes with it.
+        /// The error message.
         message: String,
     },
 }
 
 impl FaultKind {
-    /// Whether a call that is disturbed in this way changes the world as if nothing had happened.
+    /// Whether a call with this disturbance changes the world like an undisturbed one.
     pub fn takes_effect(&self) -> bool {
         match self {
             FaultKind::ResetAfter
@@ -223,7 +233,7 @@ impl FaultKind {
     }
 }
 
-/// The calls so far, and the faults still to come.
+/// The calls so far, and the injected faults.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     calls: Vec<Call>,
@@ -247,7 +257,7 @@ impl Log {
         self.faults.clear();
     }
 
-    /// Counts a call of `action` with these parameters and says which fault, if any, disturbs it.
+    /// Counts a call of `action` with these parameters, and returns the fault that disturbs it, if any.
     pub(crate) fn fault_for(
         &mut self,
         action: &str,

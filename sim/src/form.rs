@@ -1,10 +1,10 @@
-//! Reading the flat form parameters of a request: `ImageId.1`, `Filter.1.Value.2`, …
+//! Reads the flat form parameters of a request: `ImageId.1`, `Filter.1.Value.2`, …
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::refusal::Refusal;
 
-/// The parameters of one request, or those below one prefix of them.
+/// The parameters of one request, or those with one prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Form<'a> {
     params: &'a BTreeMap<String, String>,
@@ -26,7 +26,7 @@ impl<'a> Form<'a> {
             .map(String::as_str)
     }
 
-    /// The parameter of this name; EC2 refuses a request without it, and so does SNS in other words.
+    /// The parameter of this name. A request without it is refused, with EC2's error. SNS's error differs.
     pub(crate) fn required(&self, name: &str) -> Result<&'a str, Refusal> {
         self.get(name).ok_or_else(|| {
             Refusal::new(
@@ -39,7 +39,7 @@ impl<'a> Form<'a> {
         })
     }
 
-    /// A boolean; absent means false.
+    /// A boolean; false if absent.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, Refusal> {
         Ok(self.parse(name)?.unwrap_or(false))
     }
@@ -58,7 +58,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// The values of `NAME.1`, `NAME.2`, … in the order of their numbers.
+    /// The values of `NAME.1`, `NAME.2`, … in numeric order.
     pub(crate) fn list(&self, name: &str) -> Vec<&'a str> {
         self.numbers(name)
             .into_iter()
@@ -66,7 +66,7 @@ impl<'a> Form<'a> {
             .collect()
     }
 
-    /// The structures `NAME.1.…`, `NAME.2.…` in the order of their numbers.
+    /// The structures `NAME.1.…`, `NAME.2.…` in numeric order.
     pub(crate) fn structures(&self, name: &str) -> Vec<Form<'a>> {
         self.numbers(name)
             .into_iter()

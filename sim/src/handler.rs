@@ -1,4 +1,4 @@
-//! One exchange over HTTP: reads the request, and disturbs the answer as a fault says.
+//! One HTTP exchange: reads the request, and disturbs the answer if there is a fault.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,10 +23,11 @@ use crate::{clock, ebs, ec2, without};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Far above what the services take (SNS: 1 MiB), and small enough for a test machine.
+/// Maximum size of a request, in bytes. Far above the services' limits (SNS: 1 MiB), and small enough for a test
+/// machine.
 const LARGEST_REQUEST: usize = 4 << 20;
 
-/// Ends the connection without an answer: hyper closes it when a service fails.
+/// Closes the connection without an answer, because hyper closes it when a service fails.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed on purpose")]
 pub(crate) struct Closed;
@@ -64,7 +65,7 @@ pub(crate) async fn handle<B: Body<Data: Send, Error: Into<BoxError>>>(
         None => None,
         Some(Pending::Reply(reply)) => Some(reply),
         Some(Pending::Reading(request_id, reading)) => {
-            // Where nobody else waits, it is read at once, so that the same is always done in the same order.
+            // With virtual time the read runs inline, so that the order of events is always the same.
             if clock::is_virtual() {
                 Some(ebs::read(&request_id, reading))
             } else {
@@ -82,7 +83,7 @@ pub(crate) async fn handle<B: Body<Data: Send, Error: Into<BoxError>>>(
         lock(&state.answers).push((action.clone(), text));
     }
     let early = latency.saturating_sub(arrival.elapsed());
-    // Even a sleep of no time at all takes up to a millisecond.
+    // Even a sleep of zero takes up to a millisecond.
     if !early.is_zero() {
         tokio::time::sleep(early).await;
     }
@@ -131,9 +132,9 @@ fn with_a_bit_flipped(body: &Bytes) -> Bytes {
     body.into()
 }
 
-/// The body of a request, unless it is too large or the client went away.
+/// The body of a request, or `None` if it is too large or the client disconnected.
 async fn body_of<B: Body<Error: Into<BoxError>>>(request: Request<B>) -> Option<Bytes> {
-    // What announces itself as too large is not even waited for.
+    // A body that is declared too large is refused without reading it.
     if request.body().size_hint().lower() > LARGEST_REQUEST as u64 {
         return None;
     }
@@ -158,7 +159,7 @@ fn response(reply: Reply, cut: bool) -> Result<Response<ReplyBody>, Closed> {
     response.body(body).map_err(|_| Closed)
 }
 
-/// The first half of a document, and then an error, upon which hyper closes the connection.
+/// The first half of a document, then an error that makes hyper close the connection.
 #[derive(Debug)]
 pub(crate) struct HalfBody {
     half: Option<Bytes>,
@@ -169,7 +170,7 @@ impl HalfBody {
     fn of(whole: &Bytes) -> HalfBody {
         HalfBody {
             half: Some(whole.slice(..whole.len() / 2)),
-            // hyper does not send what is in its buffer any more when a body fails: so fail later.
+            // The error comes later, because hyper discards its buffer when a body fails.
             end: Box::pin(tokio::time::sleep(Duration::from_millis(20))),
         }
     }

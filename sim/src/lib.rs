@@ -1,10 +1,16 @@
-//! The AWS APIs that ami-billing-guard calls, served on loopback or in the same process, for its tests and its demonstration.
+//! A simulator of the AWS APIs that ami-billing-guard calls, for its tests and its demonstration. It serves them on
+//! loopback or in the same process.
 //!
-//! One port speaks EC2's protocol (`ec2Query`, 2016-11-15), SNS's and STS's (`awsQuery`, 2010-03-31 and
-//! 2011-06-15), DynamoDB's and SQS's (AWS JSON 1.0, 2012-08-10 and 2012-11-05), that of the EBS direct APIs
-//! (`restJson1`, 2019-11-02) and that of the Recycle Bin (`restJson1`, 2021-06-15), so the real SDKs, boto3 and the `aws`
-//! command line can be pointed at it. What exists is a plain value, [`World`], that a test fills, changes and reads; every request is logged as a [`Call`]; a [`Fault`] disturbs
-//! calls in the ways in which life does.
+//! One port serves these protocols, so that the real SDKs, boto3 and the `aws` command line can use it:
+//!
+//! - EC2: `ec2Query`, 2016-11-15
+//! - SNS and STS: `awsQuery`, 2010-03-31 and 2011-06-15
+//! - DynamoDB and SQS: AWS JSON 1.0, 2012-08-10 and 2012-11-05
+//! - EBS direct APIs: `restJson1`, 2019-11-02
+//! - Recycle Bin: `restJson1`, 2021-06-15
+//!
+//! The simulated account is a plain value, [`World`], that a test fills, changes and reads. Every request is logged as
+//! a [`Call`]. A [`Fault`] disturbs calls in the ways in which AWS and networks do.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -20,60 +26,71 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # What it is faithful to
-//! - `RegisterImage` derives platform details and usage operation from the metadata of the root snapshot,
-//!   and loses them where the metadata is missing: see [`SnapshotBilling`].
-//! - Names of parameters and elements are those of the services' API models; error codes and statuses are
-//!   theirs as well, and most of the sentences.
-//! - Eventual consistency: late visibility of new images ([`Image::invisible_for`]), and the three phases
-//!   after a deregistration ([`Lingering`]).
-//! - Lineage: images, snapshots, volumes and instances say what they came from; what belongs to other
-//!   accounts is hidden as EC2 hides it, and so are their tags; a terminated instance has no volumes.
-//! - Deregistering: only by the owner, not if protected or managed by AWS Backup; the Recycle Bin keeps what
-//!   the tag pair of an available rule names; snapshots stay unless `DeleteAssociatedSnapshots` says otherwise.
-//! - Regions: a request is about the one that it was signed for, which has resources of its own; one that the
+//! # What is simulated faithfully
+//! - Registration: `RegisterImage` derives platform details and usage operation from the metadata of the root snapshot.
+//!   It loses them if the metadata is missing: see [`SnapshotBilling`].
+//! - Names: parameters and elements have the names of the services' API models. So have error codes and statuses, and
+//!   most of the messages.
+//! - Eventual consistency: new images appear late ([`Image::invisible_for`]), and a deregistration has three phases
+//!   ([`Lingering`]).
+//! - Lineage: images, snapshots, volumes and instances record their origin. Other accounts' resources and tags are
+//!   hidden as in EC2. A terminated instance has no volumes.
+//! - Deregistration: only the owner can deregister an image, and only if it is not protected or managed by AWS Backup.
+//!   The Recycle Bin keeps images with the tag pair of an available rule. Snapshots stay, unless
+//!   `DeleteAssociatedSnapshots` is set.
+//! - Regions: a request applies to the Region that it was signed for, which has its own resources. A Region that the
 //!   account has not opted in to refuses everything.
-//! - The limits that a client can run into: 50 tags, the lengths of keys and values, the form of ids and names,
-//!   the sizes of pages, 200 values in all filters of a call, SNS's rules for subjects, for `MessageStructure`
-//!   and for the size of a message.
-//! - Pages: a token is good for its action, for ever, and a page is what there is when it is asked for. Worlds of
-//!   100,000 images are paged, and asked for 200 of anything, in milliseconds.
-//! - DynamoDB's conditional writes, of which one that is repeated after a lost answer meets its own effect;
-//!   transactions, of which one that is repeated with its `ClientRequestToken` within ten minutes does not; items of
-//!   400 KB. `sim/tests/dynamodb.rs` gives random operations to sim and to a DynamoDB that others wrote.
-//! - EBS's blocks of 512 KiB, read from a raw image file ([`Snapshot::of_disk`]): only written ones are listed,
-//!   in pages that may be short or empty; tokens are good for one snapshot and one block, and expire; a block
-//!   comes with its checksum; calls do not wait for each other, and are throttled ([`Ebs`]).
+//! - Limits that a client can meet: 50 tags, the lengths of keys and values, the format of ids and names, page sizes,
+//!   and 200 values in all filters of a call. For SNS, these are the rules for subjects, `MessageStructure` and message
+//!   sizes.
+//! - Pages: a token is valid for its action, without expiry. A page contains what exists when it is requested. In
+//!   worlds of 100,000 images, a page or a request for 200 resources of any kind takes milliseconds.
+//! - DynamoDB: a conditional write that is repeated after a lost answer meets its own effect. A transaction that is
+//!   repeated with its `ClientRequestToken` within ten minutes does not. Items have up to 400 KB.
+//!   `sim/tests/dynamodb.rs` sends random operations to the simulator and to an independent DynamoDB.
+//! - EBS: blocks of 512 KiB are read from a raw image file ([`Snapshot::of_disk`]). Only written blocks are listed, in
+//!   pages that may be short or empty. Tokens are valid for one snapshot and one block, and expire. A block has its
+//!   checksum. Calls do not wait for each other, and are throttled ([`Ebs`]).
 //!
-//! # Where the truth is not known
-//! Each is marked where it is decided: the error code of a deregistration that protection forbids, what
-//! `ListImagesInRecycleBin` says of an id that is not in the bin, the codes of a restore that can not be, that
-//! of `BillingProducts` without the right to set them, that of `DescribeSnapshotAttribute` for a snapshot of
-//! another account, whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`, whether 200 is
-//! the most values of a call (here, as EC2's error says) or of one filter (as the user guide says), whether ids
-//! count as a filter where calls are throttled (here: no), the state in which a deregistered image is still
-//! listed for a while (here: as it was), whether a table that is not there, or a wrong key, refuses a transaction of
-//! DynamoDB (here) or cancels it; of EBS the
-//! codes for a snapshot that is public, another account's or not completed, whether a new listing ends the
-//! tokens of earlier ones (here: no), whether listing needs the KMS key (here: no, only reading does), and how
-//! many calls it lets through at once (here: those of one second); of SQS the status of a denial. [`FaultKind::Refuse`] can play any other
-//! answer.
+//! # Where AWS's behaviour is not known
+//! Each is marked at its place in the code. [`FaultKind::Refuse`] can return any other answer.
 //!
-//! # What it does not do
-//! It checks no signature and no permission ([`FaultKind::AccessDenied`] plays IAM), sends no message
-//! to anybody, makes no events, and has no quotas but those on an account's calls of the EBS direct APIs, and
-//! of EC2 if a test wants them ([`Throttling`]); that on the reads of one snapshot is [`FaultKind::Throttle`]'s to play. Images and snapshots are complete at
-//! once. `DryRun` is answered before the request is looked at. An instance-store image can not be registered.
-//! Volumes are tagged only as they are made. Launch permissions of organizations are kept, and give nobody
-//! anything.
-//! SQS holds no messages: a queue notes for how long a receipt handle was hidden, whatever the handle.
-//! Of DynamoDB there is what the ledger calls. Tables have no sort key and no index, all reads are consistent, and
-//! nothing expires. Transactions consist of updates. Expressions are those of the ledger, with each name and value by a
-//! placeholder. Values are texts, integers of 38 digits and sets of texts. sim refuses anything else, and names it.
+//! - The error code of a deregistration that protection prevents.
+//! - The result of `ListImagesInRecycleBin` for an id that is not in the bin.
+//! - The error codes of a restore that is not possible.
+//! - The error code of `BillingProducts` without the right to set them.
+//! - The error code of `DescribeSnapshotAttribute` for another account's snapshot.
+//! - Whether `Windows` finds the Reserved Instances of `Windows (Amazon VPC)`.
+//! - Whether 200 is the maximum number of values of a call or of one filter. EC2's error message says a call, as is the
+//!   case here. The user guide says one filter.
+//! - Whether ids count as a filter where calls are throttled. Here they do not.
+//! - The state in which a deregistered image is still listed for a while. Here it is the state before.
+//! - Whether a missing table or a wrong key refuses a transaction of DynamoDB, as here, or cancels it.
+//! - EBS: the error codes for a snapshot that is public, another account's or not completed.
+//! - EBS: whether a new listing ends the tokens of earlier ones. Here it does not.
+//! - EBS: whether listing needs the KMS key. Here only reading does.
+//! - EBS: how many calls it accepts at once. Here it accepts those of one second.
+//! - SQS: the status of a denial.
 //!
-//! # What went over the wire
-//! With `SIM_RECORD=FILE` in the environment, requests and answers are appended to that file, each kind of them once, for
-//! whoever compares them with AWS's API models (`tests/sim/test_api_models.py`).
+//! # What is not simulated
+//! - Signatures and permissions are not checked. [`FaultKind::AccessDenied`] stands in for IAM.
+//! - No messages are sent, and no events are created.
+//! - The only quotas are those on an account's calls of the EBS direct APIs, and of EC2 if a test sets them
+//!   ([`Throttling`]). [`FaultKind::Throttle`] stands in for the quota on reads of one snapshot.
+//! - Images and snapshots are complete at once.
+//! - `DryRun` is answered before the request is checked.
+//! - Instance-store images cannot be registered.
+//! - Volumes can be tagged only when they are created.
+//! - Launch permissions of organizations are stored, but have no effect.
+//! - SQS holds no messages. A queue records for how long a receipt handle was hidden, and accepts any handle.
+//! - DynamoDB has only what the ledger uses. Tables have no sort key and no index, all reads are consistent, and
+//!   nothing expires. Transactions consist of updates. Expressions are those of the ledger, with a placeholder for each
+//!   name and value. Values are texts, integers of 38 digits and sets of texts. Anything else is refused with a message
+//!   that names it.
+//!
+//! # Recording
+//! With the environment variable `SIM_RECORD=FILE`, requests and answers are appended to that file, each kind of them
+//! once. `tests/sim/test_api_models.py` compares them with AWS's API models.
 //!
 //! # The actions
 //! EC2: `RegisterImage`, `DescribeImages`, `DeregisterImage`, `DisableImage`, `EnableImage`,

@@ -1,20 +1,20 @@
-//! How often an action may be called: buckets of tokens.
+//! Call limits, as token buckets.
 
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-/// How often an action may be called: a bucket of tokens, of which each call takes one.
+/// Call limit of an action: a token bucket from which each call takes one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// How many tokens the bucket holds. It is full at first.
+    /// Capacity of the bucket, in tokens. It is full at first.
     pub burst: u32,
-    /// How many tokens come back in a second.
+    /// Tokens added per second.
     pub per_second: u32,
 }
 
 impl Limit {
-    /// So many calls a second, and the calls of one second at once. How many AWS lets through at once is not
-    /// documented for every service.
+    /// A limit of `calls` per second, with a burst of one second's calls. AWS does not document the burst for every
+    /// service.
     pub fn per_second(calls: u32) -> Limit {
         Limit {
             burst: calls,
@@ -23,12 +23,12 @@ impl Limit {
     }
 }
 
-/// The buckets by the names of what they are for.
+/// The buckets, by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Buckets(BTreeMap<String, Bucket>);
 
 impl Buckets {
-    /// Takes a token out of the bucket of this name, if there is one.
+    /// Takes a token from the bucket of this name, and returns whether there was one.
     pub(crate) fn take(&mut self, name: &str, limit: Limit, now: Instant) -> bool {
         let bucket = self.0.entry(name.to_owned());
         let bucket = bucket.or_insert_with(|| Bucket::full(limit, now));

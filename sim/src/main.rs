@@ -1,4 +1,4 @@
-//! Serves the example world, or an account with many images, until it is killed, and prints the endpoint on standard
+//! Serves the example world, or an account with many images, until it is killed. Prints the endpoint to standard
 //! output.
 
 use std::process::ExitCode;
@@ -8,13 +8,13 @@ use sim::{Sim, Snapshot, Throttling, World};
 const USAGE: &str =
     "usage: sim [--port N] [--disk RAW-IMAGE-FILE] [--images N [--seed N]] [--throttled]";
 
-/// The snapshot that has the disk which was given.
+/// The snapshot of the disk given with `--disk`.
 const SNAPSHOT: &str = "snap-0000000000000a005";
 
-/// What the command line asks for.
+/// The command line's options.
 #[derive(Debug, Default)]
 struct Options {
-    /// 0: any that is free.
+    /// The port; 0 for any free one.
     port: u16,
     disk: Option<String>,
     images: Option<usize>,
@@ -70,7 +70,7 @@ impl Options {
                 _ => return None,
             }
         }
-        // The example world has no seed.
+        // Only an account with many images has a seed.
         let seeded = options.seed.is_none() || options.images.is_some();
         seeded.then_some(options)
     }

@@ -1,4 +1,4 @@
-//! An account as image pipelines leave it in five years.
+//! An account after five years of image pipelines.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,28 @@ use crate::world::{
     Volume, World,
 };
 
-/// The days over which the images were made.
+/// The period in which the images were created, in days.
 const DAYS: f64 = 5.0 * 365.0;
 
-/// The tag that declares what an image has to bill.
+/// Tag that declares what an image is expected to be billed as.
 const EXPECT: &str = "ami-billing-guard:expect";
 
-/// Of so many images that were registered from what bills something paid, one lost it: about 2 % of all.
+/// One in this many images that were registered from a paid platform lost its billing metadata: about 2 % of all
+/// images.
 const ONE_LOST_OF: u64 = 12;
 
-/// Of so many registered images, one has no billing fields at all.
+/// One in this many registered images has no billing fields at all.
 const ONE_EMPTY_OF: u64 = 200;
 
 #[derive(Debug)]
 struct Platform {
-    /// In percent of the images.
+    /// Weight in the draw of an image's platform, in percent.
     share: u64,
     details: &'static str,
     operation: &'static str,
-    /// The expectation, as people write it.
+    /// The expectation, as users write it.
     expect: &'static str,
-    /// What the names of images begin with.
+    /// Prefixes of the images' names.
     names: [&'static str; 3],
 }
 
@@ -114,22 +115,22 @@ const PLATFORMS: [Platform; 9] = [
     },
 ];
 
-/// How an image came to be.
+/// How an image was created.
 #[derive(Debug, Clone, Copy)]
 enum Making {
     /// By `CreateImage`.
     Created,
     /// By `RegisterImage` from a snapshot of an instance's root volume.
     Registered,
-    /// By `RegisterImage` from a snapshot of the second volume of a helper, as Packer's ebssurrogate does.
+    /// By `RegisterImage` from a snapshot of a helper's second volume, as Packer's ebssurrogate does.
     OfSecondVolume,
     /// By `CopyImage`.
     Copied,
-    /// By `RegisterImage` from a snapshot that was uploaded.
+    /// By `RegisterImage` from an uploaded snapshot.
     Uploaded,
 }
 
-/// In percent of the images.
+/// Shares of the images, in percent.
 const MAKINGS: [(u64, Making); 5] = [
     (35, Making::Created),
     (35, Making::Registered),
@@ -139,25 +140,27 @@ const MAKINGS: [(u64, Making); 5] = [
 ];
 
 impl World {
-    /// The default world with so many images, for measurements and demonstrations: those of the five years before
-    /// today, more of each year than of the one before. The same seed gives the same world all day long.
+    /// The default world with this many images, for measurements and demonstrations. They are from the five years
+    /// before today, with more images in each year than in the year before. On one day, the same seed always gives the
+    /// same world.
     ///
-    /// Of the images, which are all available and the account's own,
-    /// - 54 % are Linux, 18 % Windows, 13 % Red Hat Enterprise Linux, 5 % SUSE Linux, 7 % anything with SQL Server,
-    ///   2 % Red Hat Enterprise Linux with HA, 1 % Ubuntu Pro;
-    /// - 35 % are made by `CreateImage`, 35 % by `RegisterImage` from an instance's root volume, 10 % by
-    ///   `RegisterImage` from a helper's second volume, 12 % by `CopyImage`; 8 % are uploads, all of them Linux;
-    /// - about 2 % should bill something paid and bill `Linux/UNIX`, and about one in 500 has no platform details:
-    ///   only registered ones, and copies of these;
-    /// - 30 % have the tag `ami-billing-guard:expect`, which is always right; of one in ten of these it is the root
-    ///   snapshot that has it.
+    /// All images are available, and owned by the account.
+    /// - The weights of the drawn platforms are 54 % Linux, 18 % Windows, 13 % Red Hat Enterprise Linux, 5 % SUSE
+    ///   Linux, 7 % with SQL Server, 2 % Red Hat Enterprise Linux with HA, 1 % Ubuntu Pro. Uploads are always Linux,
+    ///   which raises Linux to about 58 %.
+    /// - 35 % are created by `CreateImage`, 35 % by `RegisterImage` from an instance's root volume, 10 % by
+    ///   `RegisterImage` from a helper's second volume, 12 % by `CopyImage`, and 8 % are uploads.
+    /// - About 2 % are expected to be billed as a paid platform but are billed as `Linux/UNIX`. About one in 300 has no
+    ///   platform details. Both are only registered images and their copies.
+    /// - 30 % have the tag `ami-billing-guard:expect`, which is always right. In one of ten cases, the root snapshot
+    ///   has the tag instead.
     ///
-    /// Of half of the instances that images came from, instance and volume are still there, and of one helper in
-    /// ten. There are some Reserved Instances.
+    /// Half of the instances that images were created from still exist, with their volumes. So does one in ten helpers.
+    /// There are a few Reserved Instances.
     pub fn populated(images: usize, seed: u64) -> World {
         let mut population = Population {
             world: World {
-                // Other seeds have other ids.
+                // Worlds of other seeds have other ids.
                 ids: seed << 32,
                 ..World::default()
             },
@@ -171,19 +174,19 @@ impl World {
     }
 }
 
-/// A world in the making.
+/// A world under construction.
 #[derive(Debug)]
 struct Population {
     world: World,
     random: Random,
     today: Option<DateTime<Utc>>,
-    /// The instances that images are made from, by their platform details.
+    /// Instances from which images are created, by platform details.
     sources: BTreeMap<&'static str, Vec<Source>>,
-    /// What can be copied.
+    /// Images that can be copied.
     made: Vec<Original>,
 }
 
-/// An instance, that may be gone.
+/// An instance that may no longer exist.
 #[derive(Debug, Clone)]
 struct Source {
     instance_id: String,
@@ -204,7 +207,7 @@ impl Population {
         let mut ages: Vec<f64> = (0..images)
             .map(|_| self.random.fraction().powi(2) * DAYS)
             .collect();
-        // From the oldest on, so that a copy is younger than what it is a copy of.
+        // The oldest first, so that a copy is younger than its original.
         ages.sort_by(|one, other| other.total_cmp(one));
         let today = self.today.unwrap_or_else(clock::now);
         for (number, age) in ages.into_iter().enumerate() {
@@ -303,7 +306,7 @@ impl Population {
         self.add(image, snapshot, platform);
     }
 
-    /// An image and its root snapshot, that come from nowhere yet.
+    /// An image and its root snapshot, without an origin yet.
     fn pair(
         &mut self,
         number: usize,
@@ -362,7 +365,7 @@ impl Population {
         self.world.add_image(image);
     }
 
-    /// An instance that an image of this platform is made from: one in three images has a new one.
+    /// An instance from which an image of this platform is created. One in three images has a new one.
     fn source(&mut self, platform: &'static Platform, made: DateTime<Utc>) -> Source {
         let known = self.sources.entry(platform.details).or_default();
         if !self.random.one_of(3)
@@ -383,7 +386,7 @@ impl Population {
         source
     }
 
-    /// The second volume of a Linux instance of its own.
+    /// The second volume of a new Linux instance.
     fn helper(&mut self, made: DateTime<Utc>) -> String {
         let second = self.world.fresh_id("vol");
         if self.random.one_of(10) {
@@ -398,7 +401,7 @@ impl Population {
         second
     }
 
-    /// Puts an instance and its volumes into the world.
+    /// Adds an instance and its volumes to the world.
     fn launch(
         &mut self,
         platform: &Platform,
@@ -466,7 +469,7 @@ fn root_device(platform: &Platform) -> &'static str {
     }
 }
 
-/// SplitMix64: small, and the same numbers on every machine and in every version.
+/// SplitMix64: small, and with the same numbers on every machine and in every version.
 #[derive(Debug)]
 struct Random(u64);
 
@@ -479,7 +482,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to just below 1.
+    /// A number from 0 to just below 1.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -488,7 +491,7 @@ impl Random {
         self.next() % end
     }
 
-    /// Whether it is this one of so many.
+    /// True with a probability of one in `many`.
     fn one_of(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
@@ -498,7 +501,7 @@ impl Random {
         things.get(usize::try_from(self.below(many)).ok()?)
     }
 
-    /// One of the things, whose shares make a hundred.
+    /// Draws one of the things. Their shares add up to a hundred.
     fn by_share<'t, T>(&mut self, things: &'t [T], share: impl Fn(&T) -> u64) -> Option<&'t T> {
         let drawn = self.below(100);
         let mut sum = 0;

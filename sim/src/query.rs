@@ -1,10 +1,10 @@
-//! What the services share that speak `awsQuery`: SNS and STS.
+//! Shared code of the services with the `awsQuery` protocol: SNS and STS.
 
 use crate::refusal::Refusal;
 use crate::reply::Reply;
 use crate::xml::Xml;
 
-/// The answer or the error document of a service whose answers have this namespace.
+/// The answer or the error document of the service with this namespace.
 pub(crate) fn reply(
     namespace: &str,
     action: &str,

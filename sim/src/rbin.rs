@@ -1,4 +1,4 @@
-//! The actions of the Recycle Bin that concern its rules. What is in it are actions of EC2's.
+//! The Recycle Bin's actions for its rules. The actions for its content belong to EC2.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::world::World;
 
 type Params = BTreeMap<String, String>;
 
-/// The action and the parameters of a request, if its path is one of the Recycle Bin's.
+/// The action and the parameters of a request, if its path belongs to the Recycle Bin.
 pub(crate) fn question(method: &str, path: &str) -> Option<(String, Params)> {
     let rest = path.strip_prefix("/rules")?;
     let segments: Vec<&str> = rest.split('/').collect();
@@ -71,7 +71,7 @@ fn arn(world: &World, id: &str) -> String {
     format!("arn:aws:rbin:{}:{}:rule/{id}", world.region, world.account)
 }
 
-/// The answer.
+/// The reply to a call.
 pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
     match result {
         Ok(answer) => document(request_id, &answer),
@@ -79,13 +79,12 @@ pub(crate) fn reply(request_id: &str, result: Result<Json, Refusal>) -> Reply {
     }
 }
 
-/// Too many requests. The model of the API has no error for it; this is the one that the APIs of this protocol have in
-/// common.
+/// Too many requests. The API's model has no error for it. This one is common to the APIs of this protocol.
 pub(crate) fn throttled() -> Refusal {
     refusal("ThrottlingException", "Rate exceeded")
 }
 
-/// `AccessDeniedException`, in the words that IAM has for an identity without the permission.
+/// `AccessDeniedException`, in IAM's wording for an identity without the permission.
 pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
     let id = params.get("Identifier").map_or("*", String::as_str);
     refusal(

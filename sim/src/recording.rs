@@ -1,8 +1,7 @@
-//! What went over the wire, written to a file, so that it can be compared with AWS's own API models.
+//! Records requests and answers in a file, so that they can be compared with AWS's own API models.
 //!
-//! With `SIM_RECORD=FILE` in its environment, every process that serves appends to that file: one line of JSON for
-//! each request with its answer that has anything in it that none before it had. A large run of tests makes some
-//! megabytes of it.
+//! With the environment variable `SIM_RECORD=FILE`, every process that serves appends to that file. It writes one line
+//! of JSON for each request and answer that have anything new in them. A large test run writes a few megabytes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
@@ -21,25 +20,25 @@ use serde_json::{Value as Json, json};
 use crate::fault::Service;
 use crate::reply::Reply;
 
-/// Names the file.
+/// Environment variable with the path of the file.
 const VARIABLE: &str = "SIM_RECORD";
 
-/// The headers that say something of the call itself, or of who makes it.
+/// Headers with information about the call or its caller.
 const HEADERS: [&str; 3] = ["content-type", "user-agent", "x-amz-target"];
 
-/// So many kinds of value are written down of one parameter or element.
+/// Maximum number of kinds of value that are recorded for one parameter or element.
 const KINDS_OF_A_VALUE: usize = 48;
 
-/// So many sets of parameters and elements are written down of one action.
+/// Maximum number of different sets of parameters and elements that are recorded for one action.
 const SHAPES_OF_AN_ACTION: usize = 200;
 
-/// What is longer is written down once for each set of parameters, and not looked into: it is a page of a large
-/// account's.
+/// Length in bytes above which an answer is recorded once for each set of parameters, without a look at its elements.
+/// Such an answer is a page of a large account.
 const LONG: usize = 16 << 10;
 
 static RECORDER: LazyLock<Option<Mutex<Recorder>>> = LazyLock::new(|| {
     let path = env::var_os(VARIABLE).filter(|path| !path.is_empty())?;
-    // Whoever wants to read it finds no file then, and why is here.
+    // The reader of the recording then finds no file, and the reason on standard error.
     match OpenOptions::new().append(true).create(true).open(&path) {
         Ok(file) => Some(Mutex::new(Recorder::new(file))),
         Err(error) => {
@@ -52,7 +51,7 @@ static RECORDER: LazyLock<Option<Mutex<Recorder>>> = LazyLock::new(|| {
     }
 });
 
-/// A request as it came, if it is to be written down.
+/// The head of a request that may be recorded.
 #[derive(Debug)]
 pub(crate) struct Heard {
     method: String,
@@ -61,7 +60,7 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// The head of a request; `None` if nothing is recorded.
+    /// The head of a request, or `None` if nothing is recorded.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Heard> {
         RECORDER.as_ref()?;
         Some(Heard {
@@ -71,8 +70,8 @@ impl Heard {
         })
     }
 
-    /// Writes it down with what came of it, unless all that is in them was there before. `reply` is what the service
-    /// says, before a fault disturbs it on its way; `fault` is whether there was one.
+    /// Records the request and the answer, unless everything in them was recorded before. `reply` is the service's
+    /// answer, before a fault disturbs it. `fault` tells whether there was one.
     pub(crate) fn record(
         self,
         service: Service,
@@ -96,15 +95,15 @@ fn recorded(headers: &HeaderMap) -> serde_json::Map<String, Json> {
     present.collect()
 }
 
-/// Knows what was written down, so that it is not written again.
+/// Keeps track of what was recorded, to avoid duplicates.
 #[derive(Debug)]
 struct Recorder {
     file: File,
-    /// What was looked into: most is the same over and over, but for ids and times.
+    /// Digests of the examined requests and answers. Most are repeated and differ only in ids and times.
     digests: HashSet<u64>,
-    /// Kinds of values, by where they are; sets of places, by the action.
+    /// Kinds of value by place, and sets of places by action.
     seen: HashSet<(u64, u64)>,
-    /// How many there are of each.
+    /// Number of entries for each.
     counts: HashMap<u64, usize>,
 }
 
@@ -155,7 +154,7 @@ impl Recorder {
             json!({
                 "status": reply.status,
                 "headers": headers,
-                // A block's bytes are only counted.
+                // Only the number of a block's bytes is recorded.
                 "body": text.ok().filter(|_| reply.content_type != "application/octet-stream"),
                 "bytes": reply.body.len(),
             })
@@ -170,13 +169,13 @@ impl Recorder {
             "fault": fault,
             "answer": answer,
         });
-        // In one piece, as others may be writing to it.
+        // In a single write, because other processes may write to the file.
         if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
             eprintln!("sim: {VARIABLE}: {error}");
         }
     }
 
-    /// Whether a value is of a kind that was not yet in its place, or the places are such as were not yet together.
+    /// Whether a value is of a new kind for its place, or the set of places is new.
     fn is_news(
         &mut self,
         service: Service,
@@ -193,7 +192,7 @@ impl Recorder {
         self.add(shapes, hash(&places), SHAPES_OF_AN_ACTION) || news
     }
 
-    /// Whether this is not there yet, and one of the first so many.
+    /// Whether the entry is new and within the first `most`.
     fn add(&mut self, place: u64, kind: u64, most: usize) -> bool {
         if self.seen.contains(&(place, kind)) {
             return false;
@@ -207,7 +206,7 @@ impl Recorder {
     }
 }
 
-/// The same for texts that differ in the digits of ids and times alone. Of long ones only the beginning counts.
+/// A digest that ignores the digits of ids and times. It covers only the first [`LONG`] bytes of each piece.
 fn digest<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> u64 {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for piece in pieces {
@@ -230,7 +229,7 @@ fn hash<T: Hash>(value: &T) -> u64 {
     hasher.finish()
 }
 
-/// As botocore's models call them.
+/// Names of the services in botocore's models.
 fn name_of(service: Service) -> &'static str {
     match service {
         Service::Ec2 => "ec2",
@@ -243,7 +242,7 @@ fn name_of(service: Service) -> &'static str {
     }
 }
 
-/// The application that makes a call, if an SDK says so, without which a call is nobody's.
+/// The application that makes a call, as an SDK names it; empty without an SDK.
 fn caller(headers: &serde_json::Map<String, Json>) -> String {
     let agent = headers.get("user-agent").and_then(Json::as_str);
     let words = agent.unwrap_or_default().split(' ');
@@ -251,7 +250,7 @@ fn caller(headers: &serde_json::Map<String, Json>) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// The parameters of a request, and what kind of value each has.
+/// The parameters of a request, each with the kind of its value.
 fn values_of_request(
     uri: &str,
     headers: &serde_json::Map<String, Json>,
@@ -273,7 +272,7 @@ fn values_of_request(
     values
 }
 
-/// The elements of an answer, and what kind of value each has.
+/// The elements of an answer, each with the kind of its value.
 fn values_of_answer(reply: &Reply) -> BTreeSet<(String, String)> {
     let mut values = BTreeSet::new();
     for (name, value) in &reply.headers {
@@ -303,7 +302,7 @@ fn of_json(place: String, document: &Json, values: &mut BTreeSet<(String, String
             }
         }
         Json::String(text) => drop(values.insert((place, kind_of(text)))),
-        // 1, true, null: of another type than the same as a text.
+        // 1, true, null: of another type than the same value as a text.
         other => drop(values.insert((place, format!("={}", kind_of(&other.to_string()))))),
     }
 }
@@ -330,8 +329,8 @@ fn of_xml(document: &[u8], values: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// What sort of value this is: a short word is one by itself, as it may be one of an enumeration; of a number counts
-/// how many digits it has, and of any other text about how long it is.
+/// The kind of a value. A short word is a kind of its own, because it may belong to an enumeration. A number's kind is
+/// its number of digits, and the kind of any other text is its approximate length.
 fn kind_of(value: &str) -> String {
     let digits = value.strip_prefix('-').unwrap_or(value);
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -361,7 +360,7 @@ mod tests {
         let mut news = |body: &str| recorder.is_news(Service::Ec2, "DescribeImages", &of(body));
         assert!(news("ImageId.1=ami-0123456789abcdef0"));
         assert!(!news("ImageId.1=ami-0123456789abcdef1"));
-        // Another number in a list is no other parameter.
+        // Another index in a list is not another parameter.
         assert!(!news(
             "ImageId.1=ami-0123456789abcdef0&ImageId.2=ami-0123456789abcdef1"
         ));

@@ -1,20 +1,20 @@
-//! How a service says no.
+//! Refusals of requests.
 
 use serde_json::{Map, Value as Json};
 
-/// A refusal of a request: what becomes the error document of any of the services.
+/// A refusal of a request, which becomes the error document of any of the services.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
-    /// What DynamoDB and the EBS direct APIs tell besides.
+    /// Further members of the error documents of the services with JSON.
     pub(crate) details: Map<String, Json>,
 }
 
 impl Refusal {
-    /// A refusal with the status 400, as most have.
+    /// A refusal with the status 400, which most have.
     pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Refusal {
         Refusal {
             status: 400,
@@ -38,7 +38,7 @@ impl Refusal {
         Refusal::new("InvalidParameterValue", message)
     }
 
-    /// `InvalidAction`: no such action, or none that is simulated.
+    /// `InvalidAction`: the action does not exist, or is not simulated.
     pub(crate) fn unknown_action(action: &str) -> Refusal {
         Refusal::new(
             "InvalidAction",

@@ -1,8 +1,8 @@
-//! What a service answers, before it becomes an HTTP response.
+//! A service's reply, before it becomes an HTTP response.
 
 use bytes::Bytes;
 
-/// What goes back.
+/// A reply.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -13,7 +13,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// An XML document, which has the request id in it.
+    /// An XML document that contains the request id.
     pub(crate) fn xml(status: u16, document: String) -> Reply {
         Reply {
             status,

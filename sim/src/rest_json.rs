@@ -1,17 +1,17 @@
-//! What the services share that speak `restJson1`: the EBS direct APIs and the Recycle Bin.
+//! Shared code of the services with the `restJson1` protocol: the EBS direct APIs and the Recycle Bin.
 
 use serde_json::Value as Json;
 
 use crate::refusal::Refusal;
 use crate::reply::Reply;
 
-/// An answer that is a JSON document.
+/// A reply with a JSON document.
 pub(crate) fn document(request_id: &str, document: &Json) -> Reply {
     let body = document.to_string();
     reply(request_id, 200, "application/json", Vec::new(), body.into())
 }
 
-/// The answer to a call that was refused.
+/// The reply to a refused call.
 pub(crate) fn refused(request_id: &str, refusal: Refusal) -> Reply {
     let mut error = refusal.details;
     error.insert("Message".to_owned(), refusal.message.into());
@@ -27,7 +27,7 @@ pub(crate) fn refused(request_id: &str, refusal: Refusal) -> Reply {
     )
 }
 
-/// An answer of any type, with the id of its request.
+/// A reply of any content type, with the request id.
 pub(crate) fn reply(
     request_id: &str,
     status: u16,
@@ -57,12 +57,12 @@ pub(crate) fn refusal(code: impl Into<String>, message: impl Into<String>) -> Re
     refusal.with_status(status)
 }
 
-/// Something went wrong on the other side.
+/// An internal error of the service.
 pub(crate) fn failed() -> Refusal {
     failed_with("An internal error has occurred.")
 }
 
-/// What went wrong here is told, as a test that gives a wrong path should not have to guess.
+/// An internal error with its cause, so that a test with a wrong path shows the reason.
 pub(crate) fn failed_with(message: impl Into<String>) -> Refusal {
     refusal("InternalServerException", message)
 }

@@ -1,4 +1,4 @@
-//! A running simulator: serves a world over HTTP, and lets a test look at it, change it and disturb it.
+//! A running simulator: serves a world over HTTP, and lets a test read, change and disturb it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,11 +21,11 @@ use crate::state::{State, lock};
 use crate::wire::{InProcess, exchange};
 use crate::world::World;
 
-/// A running server. It stops, with all its connections, when it is dropped.
+/// A running simulator. Dropping it stops the server and all its connections.
 #[derive(Debug)]
 pub struct Sim {
     state: Arc<State>,
-    /// Where it listens, unless it serves this process alone.
+    /// Address and task of the server, or `None` if it serves only this process.
     server: Option<(SocketAddr, JoinHandle<()>)>,
 }
 
@@ -41,15 +41,15 @@ impl Sim {
     /// Serves this world on a free port of 127.0.0.1, on the current tokio runtime.
     ///
     /// # Errors
-    /// If the port can not be opened.
+    /// If the port cannot be opened.
     pub async fn start(world: World) -> io::Result<Sim> {
         Sim::start_on(0, world).await
     }
 
-    /// Serves this world on this port of 127.0.0.1 (0: a free one), on the current tokio runtime.
+    /// Serves this world on this port of 127.0.0.1 (0 for a free one), on the current tokio runtime.
     ///
     /// # Errors
-    /// If the port can not be opened.
+    /// If the port cannot be opened.
     pub async fn start_on(port: u16, world: World) -> io::Result<Sim> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
@@ -61,7 +61,7 @@ impl Sim {
         })
     }
 
-    /// Serves this world to this process alone, without a socket: through [`Sim::client`].
+    /// Serves this world only to this process, without a socket, through [`Sim::client`].
     pub fn in_process(world: World) -> Sim {
         let state = State::of(world);
         Sim {
@@ -70,7 +70,7 @@ impl Sim {
         }
     }
 
-    /// `http://127.0.0.1:PORT`, for all services; of a simulator without a socket an address at which nobody is.
+    /// `http://127.0.0.1:PORT`, for all services. Without a socket, an address that does not exist.
     pub fn endpoint(&self) -> String {
         match &self.server {
             Some((address, _)) => format!("http://{address}"),
@@ -78,76 +78,76 @@ impl Sim {
         }
     }
 
-    /// An HTTP client for the SDKs of this process, whose requests this simulator answers without a socket.
+    /// An HTTP client for the SDKs of this process. The simulator answers its requests without a socket.
     pub fn client(&self) -> SharedHttpClient {
         SharedHttpClient::new(InProcess(Arc::clone(&self.state)))
     }
 
-    /// Answers a request of this process, as [`Sim::client`] does.
+    /// Answers a request of this process, like [`Sim::client`].
     ///
     /// # Errors
-    /// What a client makes of a connection that ends before there is an answer.
+    /// The error of a client whose connection ends before the answer.
     pub async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         exchange(Arc::clone(&self.state), request).await
     }
 
-    /// From now on each request of this process is up to so much longer on its way, and so is each answer: how much,
-    /// chance says, which `fastrand::seed` makes the same again.
+    /// From now on, delays each request and each answer of this process by a random time up to `most`. `fastrand::seed`
+    /// makes the delays repeatable.
     pub fn delay_at_random(&self, most: Duration) {
         *lock(&self.state.most_delay) = most;
     }
 
-    /// The world, to look at or to change. The server waits while the guard lives: do not hold it
-    /// while a request is under way.
+    /// The world, to read or change. The server waits while the lock is held, so do not hold it while a request is
+    /// under way.
     pub fn world(&self) -> MutexGuard<'_, World> {
         let mut world = lock(&self.state.world);
         world.forget_index();
         world
     }
 
-    /// Every call in the order of arrival.
+    /// Every call, in order of arrival.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.state.log).calls().to_vec()
     }
 
-    /// Whether there was such a call.
+    /// Whether any call matches.
     pub fn was_called(&self, is_it: impl Fn(&Call) -> bool) -> bool {
         lock(&self.state.log).calls().iter().any(is_it)
     }
 
-    /// From now on keeps what it answers, as it is before a fault disturbs it: action and text.
+    /// From now on, keeps every answer as it is before a fault disturbs it, with its action.
     pub fn keep_answers(&self) {
         self.state.keeps_answers.store(true, Ordering::Relaxed);
     }
 
-    /// The answers that were kept, in the order in which they were made.
+    /// The kept answers in order, each as action and text.
     pub fn answers(&self) -> Vec<(String, String)> {
         lock(&self.state.answers).clone()
     }
 
-    /// Empties the log of calls.
+    /// Clears the log of calls.
     pub fn forget_calls(&self) {
         lock(&self.state.log).forget_calls();
     }
 
-    /// Disturbs calls to come.
+    /// Disturbs future calls.
     pub fn inject(&self, fault: Fault) {
         lock(&self.state.log).inject(fault);
     }
 
-    /// Resets every connection that waits for a request: whoever sends one over it is told so by its end, and by
-    /// nothing before. How many there were.
+    /// Resets every connection that waits for a request, and returns their number. A client notices the reset only when
+    /// it sends its next request.
     pub fn reset_idle_connections(&self) -> usize {
         self.state.connections.reset_idle()
     }
 
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn heal(&self) {
         lock(&self.state.log).heal();
     }
 }
 
-/// Accepts connections for ever. They live in this task's set, so they end with it.
+/// Accepts connections forever. They are tasks in this task's set, so they end with it.
 async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
@@ -164,13 +164,14 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
                             answer
                         }
                     });
-                    // An error is a client that went away, or one of the faults: both are as meant.
+                    // An error means that the client disconnected, or that a fault closed the connection. Both are
+                    // expected.
                     let _ended = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
                 });
             }
-            // Out of file descriptors, say: later it may go on.
+            // It may succeed later, for example if file descriptors are exhausted.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
         while connections.try_join_next().is_some() {}

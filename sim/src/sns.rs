@@ -13,7 +13,7 @@ pub(crate) const VERSION: &str = "2010-03-31";
 /// The namespace of the answers.
 pub(crate) const NAMESPACE: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
 
-/// "256 KiB in size (262,144 bytes, not 262,144 characters)" for body and attributes together.
+/// Maximum size of body and attributes together: "256 KiB in size (262,144 bytes, not 262,144 characters)".
 const LARGEST_MESSAGE: usize = 262_144;
 
 pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, Refusal> {
@@ -24,7 +24,7 @@ pub(crate) fn call(world: &mut World, action: &str, form: &Form) -> Result<Xml, 
     }
 }
 
-/// `AuthorizationError`, in the words that IAM has for an identity without the permission.
+/// `AuthorizationError`, in IAM's wording for an identity without the permission.
 pub(crate) fn denied(world: &World, action: &str, form: &Form) -> Refusal {
     let on = match form.get("TopicArn") {
         Some(arn) => format!(" on resource: {arn}"),
@@ -92,16 +92,16 @@ fn publish(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(Xml::fragment(|xml| xml.text("MessageId", id)))
 }
 
-/// The stricter of the rules that SNS's documentation has had: printable ASCII, no line break or
-/// control character, at most 100 characters, and it begins with something visible.
+/// Whether a subject is valid, by the strictest rules that SNS's documentation has had. It must be printable ASCII,
+/// without line breaks or control characters. It has at most 100 characters, and begins with a visible one.
 fn is_subject(subject: &str) -> bool {
     subject.len() <= 100
         && subject.starts_with(|c: char| c.is_ascii_graphic())
         && subject.chars().all(|c| c == ' ' || c.is_ascii_graphic())
 }
 
-/// "A syntactically valid JSON object" with "at least a top-level JSON key of `default` with a value
-/// that is a string".
+/// Checks a message with the structure `json`: "A syntactically valid JSON object" with "at least a top-level JSON key
+/// of `default` with a value that is a string".
 fn check_bodies(message: &str) -> Result<(), Refusal> {
     let Ok(serde_json::Value::Object(bodies)) = serde_json::from_str(message) else {
         return Err(invalid(

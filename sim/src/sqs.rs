@@ -1,4 +1,4 @@
-//! Amazon SQS, as far as the guard needs it: the visibility of a message that was received.
+//! The part of Amazon SQS that the guard needs: the visibility of a received message.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 use crate::reply::Reply;
 use crate::world::World;
 
-/// What the header `X-Amz-Target` begins with; the action follows.
+/// Prefix of the header `X-Amz-Target`. The action follows it.
 pub(crate) const TARGET: &str = "AmazonSQS.";
 
 /// The longest visibility timeout in seconds: twelve hours (SQS API reference, "ChangeMessageVisibility").
@@ -16,7 +16,7 @@ const LONGEST: i64 = 43_200;
 
 type Params = BTreeMap<String, String>;
 
-/// Carries out a call.
+/// Executes a call.
 pub(crate) fn call(world: &mut World, action: &str, body: &str) -> Result<(), Refusal> {
     if action != "ChangeMessageVisibility" {
         return Err(Refusal::new(
@@ -80,7 +80,7 @@ fn missing(name: &str) -> Refusal {
     )
 }
 
-/// The parameters of a request by their names, for the log of calls.
+/// The parameters of a request by name, for the log of calls.
 pub(crate) fn params(body: &str) -> Params {
     let document: Json = serde_json::from_str(body).unwrap_or_default();
     let members = document.as_object().into_iter().flatten();
@@ -91,7 +91,7 @@ pub(crate) fn params(body: &str) -> Params {
     params.collect()
 }
 
-/// The answer. One of an action that returns nothing has no body at all.
+/// The reply to a call. The reply of an action without a result has no body at all.
 pub(crate) fn reply(request_id: &str, result: Result<(), Refusal>) -> Reply {
     let mut headers = vec![("x-amzn-requestid", request_id.to_owned())];
     let (status, body) = match result {
@@ -123,8 +123,8 @@ fn error(refusal: &Refusal) -> Json {
     json!({ "__type": format!("{namespace}#{}", refusal.code), "message": refusal.message })
 }
 
-/// The code that the same error had in SQS's older protocol (Smithy 2.0, "AWS query compatible" trait). The SDKs go by
-/// this one.
+/// The code of the same error in SQS's older protocol (Smithy 2.0, "AWS query compatible" trait). The SDKs use this
+/// code.
 fn query_error(refusal: &Refusal) -> String {
     let code = match refusal.code.as_str() {
         "QueueDoesNotExist" => "AWS.SimpleQueueService.NonExistentQueue",
@@ -149,13 +149,13 @@ pub(crate) fn throttled() -> Refusal {
     )
 }
 
-/// Something went wrong on the other side.
+/// An internal error of the service.
 pub(crate) fn failed() -> Refusal {
     Refusal::new("InternalFailure", "An internal error has occurred").with_status(500)
 }
 
-/// `AccessDeniedException`, in the words that IAM has for an identity without the permission. SQS writes the action in
-/// small letters.
+/// `AccessDeniedException`, in IAM's wording for an identity without the permission. SQS writes the action in lower
+/// case.
 pub(crate) fn denied(world: &World, action: &str, params: &Params) -> Refusal {
     let World {
         account, region, ..

@@ -1,4 +1,4 @@
-//! What all connections of a running simulator share.
+//! State that all connections of a running simulator share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,21 @@ use crate::connection::Connections;
 use crate::fault::Log;
 use crate::world::World;
 
-/// How long a request or an answer is on its way in this process, at least.
+/// Minimum time that a request or an answer takes in this process.
 const ON_THE_WAY: Duration = Duration::from_millis(1);
 
-/// Locked in this order: the world, then the log.
+/// The shared state. Lock order: the world, then the log.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) world: Mutex<World>,
     pub(crate) log: Mutex<Log>,
-    /// Gives each answer its request id.
+    /// Source of the request ids.
     pub(crate) requests: AtomicU64,
     pub(crate) connections: Connections,
     pub(crate) keeps_answers: AtomicBool,
-    /// What was answered, by the action.
+    /// Kept answers, each as action and text.
     pub(crate) answers: Mutex<Vec<(String, String)>>,
-    /// How long a request or an answer is on its way at most, without a socket.
+    /// Maximum additional time that a request or an answer takes without a socket.
     pub(crate) most_delay: Mutex<Duration>,
 }
 
@@ -40,7 +40,7 @@ impl State {
         })
     }
 
-    /// Waits for what is on its way: no call takes no time at all.
+    /// Waits for the time that a request or an answer takes. It is never zero.
     pub(crate) async fn on_the_way(&self) {
         let most = *lock(&self.most_delay);
         let delay = ON_THE_WAY + most.mul_f64(fastrand::f64());
@@ -48,7 +48,7 @@ impl State {
     }
 }
 
-/// A test that failed while it held the lock must not make every other one fail.
+/// Locks a mutex, even if a test panicked while it held the lock, so that other tests do not fail.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,8 +18,8 @@ pub(crate) fn call(world: &mut World, action: &str, _form: &Form) -> Result<Xml,
     }
 }
 
-/// `AccessDenied`, in the words that IAM has for an identity without the permission. `GetCallerIdentity` needs
-/// none, so in life only a policy of the organization leads to this.
+/// `AccessDenied`, in IAM's wording for an explicit deny. `GetCallerIdentity` needs no permission, so in AWS only a
+/// policy of the organization causes this.
 pub(crate) fn denied(world: &World, action: &str) -> Refusal {
     Refusal::new(
         "AccessDenied",
@@ -34,7 +34,7 @@ pub(crate) fn denied(world: &World, action: &str) -> Refusal {
 fn get_caller_identity(world: &World) -> Xml {
     Xml::fragment(|xml| {
         xml.text("Arn", world.caller_arn());
-        // The role's id, and the name of the session.
+        // The role's id, and the session's name.
         xml.text("UserId", "AROA0123456789ABCDEFG:guard");
         xml.text("Account", &world.account);
     })

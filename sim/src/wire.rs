@@ -1,5 +1,4 @@
-//! The way from an SDK to a simulator of its own process: no socket, and whatever happens on the way takes the time that
-//! tokio's clock says.
+//! Connects an SDK with a simulator in the same process, without a socket. All delays follow tokio's clock.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,7 +23,7 @@ use hyper::{Request, Response, Uri};
 use crate::handler::{Closed, ReplyBody, handle};
 use crate::state::State;
 
-/// An HTTP client for which a simulator in this process answers.
+/// An HTTP client whose requests a simulator in this process answers.
 pub(crate) struct InProcess(pub(crate) Arc<State>);
 
 impl fmt::Debug for InProcess {
@@ -82,10 +81,10 @@ pub(crate) async fn exchange(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(ConnectorError::user)?;
     let mut request = Request::from_parts(head, Full::new(body.to_bytes()));
-    // What goes over a connection names the server in a header.
+    // On a connection, a header names the server, so the URI has only the path.
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-    // By itself, as a server goes on when its client hangs up.
+    // In a task of its own, because a server continues when its client disconnects.
     let answer = tokio::spawn(async move {
         state.on_the_way().await;
         let answer = handle(request, Arc::clone(&state)).await;
@@ -94,25 +93,26 @@ pub(crate) async fn exchange(
     });
     let answer = match answer.await {
         Ok(answer) => answer,
-        // A fault of the simulator's is none of the network's.
+        // A panic is a bug in the simulator, not a network error.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Closed),
     };
-    // What the SDK makes of a connection that hyper found closed.
+    // The SDK's error for a connection that hyper found closed.
     let answer = answer
         .map_err(|closed| ConnectorError::other(closed.into(), Some(ErrorKind::TransientError)))?;
     let answer = framed(answer);
     HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
 }
 
-/// The answer with a body that is as long as its head says, as on a connection.
+/// The answer with a body that is checked against its declared length, as on a connection.
 fn framed(answer: Response<ReplyBody>) -> Response<SdkBody> {
     let length = answer.headers().get(CONTENT_LENGTH);
     let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
     answer.map(|body| SdkBody::from_body_1_x(Framed(Mutex::new((body, left.unwrap_or(0))))))
 }
 
-/// The SDK wants bodies that threads may share, which nobody does.
+/// A response body with the number of bytes left. The SDK requires bodies that threads may share, so there is a mutex,
+/// but no other thread uses it.
 struct Framed(Mutex<(ReplyBody, u64)>);
 
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,9 @@
-//! An answer from which something is missing.
+//! Removes parts from an answer.
 
 use bytes::Bytes;
 use serde_json::Value as Json;
 
-/// The document without every element, or key, of this name, and whatever is in it.
+/// The document without any element or key of this name, and without its content.
 pub(crate) fn element(body: &Bytes, name: &str) -> Bytes {
     if let Ok(mut json) = serde_json::from_slice::<Json>(body) {
         remove_key(&mut json, name);
@@ -34,7 +34,7 @@ fn remove_key(json: &mut Json, name: &str) {
     }
 }
 
-/// Where the first element of this name begins.
+/// The start of the first element of this name.
 fn start_of(text: &str, name: &str) -> Option<usize> {
     let starts = text.match_indices('<');
     starts.map(|(at, _)| at).find(|at| {
@@ -43,7 +43,7 @@ fn start_of(text: &str, name: &str) -> Option<usize> {
     })
 }
 
-/// What comes after the element of this name with which the text begins.
+/// The text after the element of this name with which it begins.
 fn after<'t>(text: &'t str, name: &str) -> &'t str {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let Some((tag, mut rest)) = text.split_once('>') else {

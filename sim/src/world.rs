@@ -1,4 +1,4 @@
-//! What exists in the simulated account: a plain value, that tests may look at and change as they like.
+//! The simulated account: a plain value that tests may read and change.
 
 mod ebs;
 mod index;
@@ -17,73 +17,75 @@ pub use index::Index;
 pub use throttling::Throttling;
 pub(crate) use throttling::only_reads;
 
-/// The account that owns everything unless a test says otherwise.
+/// The account that owns everything unless a test sets another one.
 const ACCOUNT: &str = "123456789012";
 
-/// One account in one Region, and what it has [elsewhere](World::in_region).
+/// One account in one Region, and its resources [in other Regions](World::in_region).
 #[derive(Debug, Clone)]
 pub struct World {
     /// The account that makes the calls.
     pub account: String,
-    /// The Region they are made in.
+    /// The Region of the calls.
     pub region: String,
-    /// All Regions that there are, those that the account can not use among them.
+    /// All Regions that exist, including those that the account cannot use.
     pub regions: Vec<Region>,
-    /// What the account has in other Regions, by their names. In one that is not here it has nothing.
+    /// The account's resources in other Regions, by name. It has none in a Region that is not here.
     pub elsewhere: BTreeMap<String, World>,
-    /// Volumes by id. Those that are attached to an instance need not be here; for one that is, this says
-    /// all but how it is attached.
+    /// Volumes by id. A volume that is attached to an instance need not be here. If it is, this value describes
+    /// everything except the attachment.
     pub volumes: BTreeMap<String, Volume>,
     /// Snapshots by id.
     pub snapshots: BTreeMap<String, Snapshot>,
-    /// Images by id, disabled ones among them.
+    /// Images by id, including disabled ones.
     pub images: BTreeMap<String, Image>,
-    /// Images that were deregistered, by id, also those that went to the Recycle Bin.
+    /// Deregistered images by id, including those in the Recycle Bin.
     pub deregistered: BTreeMap<String, Deregistered>,
     /// Images in the Recycle Bin by id.
     pub recycle_bin: BTreeMap<String, BinnedImage>,
-    /// Which deregistered images the Recycle Bin keeps, and for how long.
+    /// Rules for which deregistered images the Recycle Bin keeps, and for how long.
     pub recycle_bin_rules: Vec<RecycleBinRule>,
-    /// Instances by id. Each counts as a reference to its image, a terminated one, too.
+    /// Instances by id. Each counts as a reference to its image, even if it is terminated.
     pub instances: BTreeMap<String, Instance>,
     /// The account's Reserved Instances by id.
     pub reserved_instances: BTreeMap<String, ReservedInstances>,
-    /// What else refers to an image, by image id: `DescribeImageReferences` answers from here.
+    /// Other references to images, by image id, for `DescribeImageReferences`.
     pub references: BTreeMap<String, Vec<Reference>>,
     /// SNS topics by ARN.
     pub topics: BTreeMap<String, Topic>,
-    /// All messages that were published, in order.
+    /// All published messages, in order.
     pub messages: Vec<Message>,
     /// SQS queues by URL.
     pub queues: BTreeMap<String, Queue>,
     /// DynamoDB tables by name.
     pub tables: BTreeMap<String, Table>,
-    /// So many items a `BatchGetItem` reads at most, as if the throughput were spent then; the keys of all others
-    /// it leaves unprocessed. `None`: as many as it may.
+    /// Maximum number of items that a `BatchGetItem` reads before the throughput counts as exhausted. It leaves the
+    /// other keys unprocessed. `None` means the service's own maximum.
     pub items_per_batch: Option<usize>,
-    /// When DynamoDB transactions took effect, and what they were asked to write, by their `ClientRequestToken`:
-    /// one that comes again within ten minutes does nothing again.
+    /// Times and writes of DynamoDB transactions that took effect, by `ClientRequestToken`. A transaction that is
+    /// repeated within ten minutes has no further effect.
     pub transactions: BTreeMap<String, (DateTime<Utc>, Vec<serde_json::Value>)>,
-    /// How often the account may call EC2 in this Region. Without limits unless a test sets some.
+    /// Call limits of the account for EC2 in this Region. There are none unless a test sets them.
     pub throttling: Throttling,
-    /// How the EBS direct APIs behave, by which the blocks of snapshots are read.
+    /// Behaviour of the EBS direct APIs, which read the blocks of snapshots.
     pub ebs: Ebs,
-    /// For how many `DescribeImages` calls an image registered from now on is not visible yet.
+    /// Number of `DescribeImages` calls for which a newly registered image is not visible.
     pub new_images_invisible_for: u32,
-    /// How `DescribeImages` speaks of an image deregistered from now on.
+    /// How `DescribeImages` shows a newly deregistered image.
     pub after_deregistration: Lingering,
-    /// The number behind the last generated id. Ids are the same in every run.
+    /// Number from which the last id was generated. Ids are the same in every run.
     pub ids: u64,
-    /// The server's own.
+    /// Internal to the server.
     pub index: Index,
 }
 
 impl Default for World {
-    /// Account 123456789012 in eu-west-1, with the topic
-    /// `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, that has one confirmed subscription,
-    /// the empty table `ami-billing-guard`, whose key is `id`, the queue [`Queue::URL`], and a Recycle Bin rule that keeps
-    /// images tagged `ami-billing-guard:discard` = `true` for 30 days. The account can also use us-east-1 and
-    /// eu-south-1, and not ap-east-1.
+    /// Account 123456789012 in eu-west-1. It can also use us-east-1 and eu-south-1, but not ap-east-1.
+    ///
+    /// It has:
+    /// - the topic `arn:aws:sns:eu-west-1:123456789012:ami-billing-guard`, with one confirmed subscription
+    /// - the empty table `ami-billing-guard`, with the key `id`
+    /// - the queue [`Queue::URL`]
+    /// - a Recycle Bin rule that keeps images with the tag `ami-billing-guard:discard` = `true` for 30 days
     fn default() -> World {
         World {
             account: ACCOUNT.into(),
@@ -127,10 +129,11 @@ impl Default for World {
 }
 
 impl World {
-    /// The default world with something in it to play with from a shell: snapshots that know what they
-    /// bill (`snap-0000000000000a001` Windows, `…a002` Red Hat Enterprise Linux), one that lost it
-    /// (`…a003`) and one whose images come out with no platform details at all (`…a004`), and a Windows
-    /// instance `i-0000000000000c001` with the root volume `vol-0000000000000b001`.
+    /// The default world with resources to try from a shell:
+    /// - snapshots with billing metadata: `snap-0000000000000a001` for Windows, `…a002` for Red Hat Enterprise Linux
+    /// - `…a003`, which lost its billing metadata
+    /// - `…a004`, whose images have no platform details at all
+    /// - the Windows instance `i-0000000000000c001` with the root volume `vol-0000000000000b001`
     pub fn example() -> World {
         let mut world = World::default();
         let known = |platform_details: &str, usage_operation: &str| SnapshotBilling::Known {
@@ -172,34 +175,35 @@ impl World {
         world
     }
 
-    /// Puts an image into the world.
+    /// Adds an image to the world.
     pub fn add_image(&mut self, image: Image) {
         self.images.insert(image.id.clone(), image);
     }
 
-    /// Puts a snapshot into the world.
+    /// Adds a snapshot to the world.
     pub fn add_snapshot(&mut self, snapshot: Snapshot) {
         self.snapshots.insert(snapshot.id.clone(), snapshot);
     }
 
-    /// Puts a volume into the world.
+    /// Adds a volume to the world.
     pub fn add_volume(&mut self, volume: Volume) {
         self.volumes.insert(volume.id.clone(), volume);
     }
 
-    /// Puts an instance into the world.
+    /// Adds an instance to the world.
     pub fn add_instance(&mut self, instance: Instance) {
         self.instances.insert(instance.id.clone(), instance);
     }
 
-    /// Puts Reserved Instances into the world.
+    /// Adds Reserved Instances to the world.
     pub fn add_reserved_instances(&mut self, reserved: ReservedInstances) {
         self.reserved_instances
             .insert(reserved.id.clone(), reserved);
     }
 
-    /// What the account has in a Region: this world itself, or one of [`World::elsewhere`]. At first there is
-    /// nothing, no topic, no queue, no table and no rule either, but the same limits of calls. A Region that is not on the list comes onto it.
+    /// The account's world in a Region: this one, or one of [`World::elsewhere`]. A new one is empty, also of topics,
+    /// queues, tables and rules, but has the same call limits. A Region that is not in the list of Regions is added to
+    /// it.
     pub fn in_region(&mut self, name: &str) -> &mut World {
         if name == self.region {
             return self;
@@ -218,13 +222,13 @@ impl World {
             ..World::default()
         };
         let world = self.elsewhere.entry(name.to_owned()).or_insert_with(empty);
-        // The list is one for all of them.
+        // All worlds share the list of Regions.
         world.regions.clone_from(&self.regions);
         world
     }
 
-    /// What a request that is signed for a Region is about. One that is signed for a Region that does not exist
-    /// is about this world: tests sign so, as in one process the SDK has one quota of retries for each Region.
+    /// The world for a request that is signed for a Region. A Region that does not exist gives this world. Tests sign
+    /// for such Regions, because in one process the SDK has one retry quota for each Region.
     pub(crate) fn signed_for(&mut self, region: &str) -> &mut World {
         if self.knows_region(region) {
             self.in_region(region)
@@ -237,8 +241,11 @@ impl World {
         self.regions.iter().any(|region| region.name == name)
     }
 
-    /// Makes the index. Images name their snapshots, snapshots their volumes, volumes their snapshots and the instances
-    /// that they are attached to, instances their images and volumes.
+    /// Builds the index of these references:
+    /// - images to their snapshots
+    /// - snapshots to their volumes
+    /// - volumes to their snapshots, and to the instances that they are attached to
+    /// - instances to their images and volumes
     pub(crate) fn make_index(&mut self) {
         let mut index = Index::begun();
         let mut note = |referrer: &str, referred: &str| index.note(referrer, referred);
@@ -266,7 +273,7 @@ impl World {
         self.index = index;
     }
 
-    /// To be called before anything is changed.
+    /// Discards the index. Must be called before anything is changed.
     pub(crate) fn forget_index(&mut self) {
         self.index = Index::default();
         self.elsewhere.values_mut().for_each(World::forget_index);
@@ -283,10 +290,10 @@ impl World {
         format!("arn:aws:sts::{}:assumed-role/guard/guard", self.account)
     }
 
-    /// A fresh id such as `ami-0…`, 17 digits as EC2 makes them.
+    /// A new id such as `ami-0…`, with 17 digits like EC2's.
     pub(crate) fn fresh_id(&mut self, prefix: &str) -> String {
         self.ids += 1;
-        // An odd factor makes different numbers differ in all digits, as real ids do.
+        // An odd factor makes different numbers differ in all digits, like real ids.
         let digits = self.ids.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         format!("{prefix}-0{digits:016x}")
     }
@@ -297,12 +304,13 @@ impl World {
 pub struct Region {
     /// Such as `eu-west-1`.
     pub name: String,
-    /// `opt-in-not-required`, `opted-in`, `not-opted-in`. The last one refuses all calls of the account.
+    /// `opt-in-not-required`, `opted-in`, `not-opted-in`. A Region that is not opted in refuses all calls of the
+    /// account.
     pub opt_in_status: String,
 }
 
 impl Region {
-    /// A Region of this name and opt-in status.
+    /// A Region with this name and opt-in status.
     pub fn new(name: impl Into<String>, opt_in_status: impl Into<String>) -> Region {
         Region {
             name: name.into(),
@@ -315,25 +323,24 @@ impl Region {
     }
 }
 
-/// What EC2 knows of the billing of a volume or snapshot.
+/// Billing metadata of a volume or snapshot, as EC2 has it.
 ///
-/// "The RegisterImage operation derives the correct billing information from the snapshot's metadata,
-/// but this requires the appropriate metadata to be present" (API reference of `RegisterImage`).
+/// "The RegisterImage operation derives the correct billing information from the snapshot's metadata, but this requires
+/// the appropriate metadata to be present" (API reference of `RegisterImage`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SnapshotBilling {
-    /// The metadata is there: an image registered from the snapshot bills this.
+    /// The metadata is present. An image that is registered from the snapshot is billed as this.
     Known {
         /// Such as `Windows`.
         platform_details: String,
         /// Such as `RunInstances:0002`.
         usage_operation: String,
     },
-    /// The metadata is missing: an image comes out as `Linux/UNIX` with `RunInstances`, as public
-    /// reports say is the rule (packer issue 4922, aminator issue 219). Right for plain Linux.
+    /// The metadata is missing, and an image becomes `Linux/UNIX` with `RunInstances`. Public reports call this the
+    /// usual case (packer issue 4922, aminator issue 219). It is right for plain Linux.
     #[default]
     Missing,
-    /// The metadata is missing, and an image comes out with neither field, the other case that the
-    /// reference of `RegisterImage` names.
+    /// The metadata is missing, and an image has neither field. The reference of `RegisterImage` names this case, too.
     Empty,
 }
 
@@ -354,41 +361,41 @@ impl SnapshotBilling {
     }
 }
 
-/// An EBS volume. `CreateVolume` makes one. Whether it is attached is its instance's to say.
+/// An EBS volume, as `CreateVolume` makes one. Its instance describes its attachment.
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// `vol-…`
     pub id: String,
-    /// The account that owns it, and alone sees it.
+    /// The owner, the only account that sees it.
     pub owner: String,
-    /// In GiB.
+    /// Size in GiB.
     pub size: u32,
-    /// What it was made from; `None` for one that began empty.
+    /// The snapshot that it was created from, or `None` for a volume that was created empty.
     pub snapshot_id: Option<String>,
-    /// The volume that it was copied from; such a one has no snapshot.
+    /// The volume that it was copied from. A copied volume has no snapshot.
     pub source_volume_id: Option<String>,
     /// Such as `eu-west-1a`.
     pub availability_zone: String,
     /// `gp2`, `gp3`, …
     pub volume_type: String,
-    /// When it was made.
+    /// Time of creation.
     pub create_time: DateTime<Utc>,
     /// Whether it, and so a snapshot of it, is encrypted.
     pub encrypted: bool,
-    /// The ARN of the KMS key that it is encrypted with, handed on to its snapshots.
+    /// The ARN of its KMS key, which its snapshots inherit.
     pub kms_key_id: Option<String>,
-    /// A raw image file of what is on it, handed on to its snapshots; `None`: nothing was ever written.
+    /// A raw image file with its content, which its snapshots inherit. `None` if nothing was ever written.
     pub disk: Option<PathBuf>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// Marketplace product codes, handed on to its snapshots.
+    /// Marketplace product codes, which its snapshots inherit.
     pub product_codes: Vec<String>,
-    /// Handed on to its snapshots.
+    /// Billing metadata, which its snapshots inherit.
     pub billing: SnapshotBilling,
 }
 
 impl Volume {
-    /// An empty gp2 volume of 8 GiB of the default account in eu-west-1a, an hour old, not encrypted.
+    /// An empty gp2 volume of 8 GiB of the default account in eu-west-1a, two hours old, not encrypted.
     pub fn new(id: impl Into<String>) -> Volume {
         Volume {
             id: id.into(),
@@ -411,7 +418,7 @@ impl Volume {
 
 pub(crate) type Tags = BTreeMap<String, String>;
 
-/// Tags are an account's own: the owner and any other account do not see each other's.
+/// Selects the tags that an account sees. The owner and any other account do not see each other's tags.
 fn whose<T>(owned: bool, owners: T, callers: T) -> T {
     if owned { owners } else { callers }
 }
@@ -421,9 +428,9 @@ fn whose<T>(owned: bool, owners: T, callers: T) -> T {
 pub struct Snapshot {
     /// `snap-…`
     pub id: String,
-    /// The account that owns it. Another account's snapshot is not visible unless it is public or shared.
+    /// The owner. Another account's snapshot is visible only if it is public or shared.
     pub owner: String,
-    /// Whether everybody may use it.
+    /// Whether all accounts may use it.
     pub public: bool,
     /// The accounts that may use it besides its owner.
     pub shared_with: BTreeSet<String>,
@@ -431,33 +438,32 @@ pub struct Snapshot {
     pub volume_id: String,
     /// Free text.
     pub description: String,
-    /// When it was begun.
+    /// Time at which it was started.
     pub start_time: DateTime<Utc>,
-    /// When it was completed; `None`: nobody says. EBS may not show it at once: see [`Ebs::shown_after`].
+    /// Time of completion, or `None` if unknown. EBS may show it later: see [`Ebs::shown_after`].
     pub completion_time: Option<DateTime<Utc>>,
     /// Whether it is in the archive tier.
     pub archived: bool,
-    /// The ARN of the Outpost that it is stored on, if it is.
+    /// The ARN of the Outpost that stores it, if any.
     pub outpost_arn: Option<String>,
     /// `pending`, `completed`, `error`.
     pub state: String,
-    /// In GiB.
+    /// Size in GiB.
     pub volume_size: u32,
-    /// Whether it is encrypted. One with a KMS key always is.
+    /// Whether it is encrypted. A snapshot with a KMS key always is.
     pub encrypted: bool,
-    /// The ARN of the KMS key that it is encrypted with. See also [`Ebs::denied_keys`].
+    /// The ARN of its KMS key. See also [`Ebs::denied_keys`].
     pub kms_key_id: Option<String>,
-    /// The raw image file of the volume that it was taken from, which may be sparse. Blocks of 512 KiB are read
-    /// from it as they are asked for; one that is all zeros, or beyond the file's end, was never written. `None`:
-    /// nothing was.
+    /// The raw image file of its volume, which may be sparse. Blocks of 512 KiB are read from it on request. A block of
+    /// zeros, or beyond the file's end, was never written. `None` if nothing was.
     pub disk: Option<PathBuf>,
-    /// Its owner's tags, that only its owner sees.
+    /// Its owner's tags, which only its owner sees.
     pub tags: BTreeMap<String, String>,
-    /// The tags that the calling account put on it without owning it.
+    /// The tags of the calling account on a snapshot that it does not own.
     pub callers_tags: BTreeMap<String, String>,
-    /// Marketplace product codes, handed on to the images that are registered from it.
+    /// Marketplace product codes, which images registered from it inherit.
     pub product_codes: Vec<String>,
-    /// What an image that is registered from it will bill. No API shows this.
+    /// Billing of an image that is registered from it. No API shows this.
     pub billing: SnapshotBilling,
 }
 
@@ -487,10 +493,10 @@ impl Snapshot {
         }
     }
 
-    /// A snapshot of a volume with this raw image file on it: as large as the file, rounded up to whole GiB.
+    /// A snapshot of a volume with the content of this raw image file. Its size is the file's, rounded up to whole GiB.
     ///
     /// # Errors
-    /// If there is no such file, or if it is larger than 4 EiB.
+    /// If the file does not exist, or is larger than 4 EiB.
     pub fn of_disk(id: impl Into<String>, image: impl Into<PathBuf>) -> io::Result<Snapshot> {
         let image = image.into();
         let gib = fs::metadata(&image)?.len().div_ceil(1 << 30).max(1);
@@ -532,52 +538,52 @@ pub struct Image {
     pub name: String,
     /// Free text.
     pub description: Option<String>,
-    /// The account that owns it. An empty text leaves the field out of the answer.
+    /// The owner. An empty text omits the field in the answer.
     pub owner: String,
     /// `amazon`, `aws-marketplace`, …: the `imageOwnerAlias`.
     pub owner_alias: Option<String>,
     /// `available`, `pending`, `failed`, `disabled`, `deregistered`, `invalid`, `transient`, `error`.
     pub state: String,
-    /// Why the state is what it is: a code and a sentence.
+    /// The reason for the state, as code and message.
     pub state_reason: Option<(String, String)>,
-    /// When it was registered.
+    /// Time of registration.
     pub creation_date: DateTime<Utc>,
     /// `x86_64`, `arm64`, …
     pub architecture: String,
-    /// The device whose snapshot is the root volume.
+    /// The device name of the root volume.
     pub root_device_name: Option<String>,
     /// `ebs` or `instance-store`.
     pub root_device_type: String,
-    /// All volumes of an instance that would be launched from it.
+    /// The volumes of an instance launched from it.
     pub block_devices: Vec<BlockDevice>,
     /// `windows` for Windows images, absent for all others.
     pub platform: Option<String>,
-    /// The billing field that people read.
+    /// The billing field for people.
     pub platform_details: Option<String>,
-    /// The billing field that bills.
+    /// The billing field that determines the billing.
     pub usage_operation: Option<String>,
-    /// Its owner's tags, that only its owner sees.
+    /// Its owner's tags, which only its owner sees.
     pub tags: BTreeMap<String, String>,
-    /// The tags that the calling account put on it without owning it.
+    /// The tags of the calling account on an image that it does not own.
     pub callers_tags: BTreeMap<String, String>,
-    /// Whether everybody may launch it.
+    /// Whether all accounts may launch it.
     pub public: bool,
     /// The accounts that may launch it besides its owner.
     pub shared_with: BTreeSet<String>,
-    /// The ARNs of the organizations and organizational units whose accounts may launch it. Which accounts
-    /// these are is not simulated.
+    /// The ARNs of the organizations and organizational units whose accounts may launch it. Their accounts are not
+    /// simulated.
     pub shared_with_organizations: BTreeSet<String>,
     /// Set by CreateImage only.
     pub source_instance_id: Option<String>,
-    /// Set by CopyImage and CreateRestoreImageTask (and by CreateImage) only.
+    /// Set only by CopyImage, CreateRestoreImageTask and CreateImage.
     pub source_image_id: Option<String>,
     /// The Region of `source_image_id`.
     pub source_image_region: Option<String>,
-    /// From when on it is deprecated: others than its owner then find it only by its id, or if they ask for
-    /// deprecated ones.
+    /// Time from which it is deprecated. Other accounts then find it only by its id, or if they request deprecated
+    /// images.
     pub deprecation_time: Option<DateTime<Utc>>,
-    /// `disabled`, `enabled-without-cooldown`, `enabled-with-cooldown`. Anything that begins with
-    /// `enabled` makes DeregisterImage refuse.
+    /// `disabled`, `enabled-without-cooldown`, `enabled-with-cooldown`. DeregisterImage refuses if it begins with
+    /// `enabled`.
     pub deregistration_protection: Option<String>,
     /// `hvm` or `paravirtual`.
     pub virtualization_type: String,
@@ -593,25 +599,27 @@ pub struct Image {
     pub tpm_support: Option<String>,
     /// The non-volatile UEFI variable store in base64. `DescribeImages` does not show it.
     pub uefi_data: Option<String>,
-    /// Of paravirtual images.
+    /// For paravirtual images.
     pub kernel_id: Option<String>,
-    /// Of paravirtual images.
+    /// For paravirtual images.
     pub ramdisk_id: Option<String>,
     /// Marketplace product codes.
     pub product_codes: Vec<String>,
     /// `ACCOUNT/NAME` for images that were registered from a snapshot.
     pub image_location: String,
-    /// So many `DescribeImages` calls that would show it answer as if it were not there: EC2 is
-    /// eventually consistent, and about one new image in ten is not found at first (aminator issue 73).
+    /// Number of `DescribeImages` calls that do not show the image although they match it. EC2 is eventually
+    /// consistent, and about one new image in ten is not found at first (aminator issue 73).
     pub invisible_for: u32,
-    /// How those calls answer when they name its id.
+    /// How those calls answer if they name its id.
     pub invisible_as: Invisible,
 }
 
 impl Image {
-    /// An available image of the default account, ten minutes old, x86_64, hvm, with one root volume
-    /// `/dev/xvda` whose snapshot has the same digits as the image (`ami-0…` has `snap-0…`; the snapshot
-    /// itself is not made). It bills as plain Linux, and its name is its id.
+    /// An available image of the default account, ten minutes old, x86_64, hvm. It is billed as plain Linux, and its
+    /// name is its id.
+    ///
+    /// Its only volume is the root volume `/dev/xvda`. The snapshot has the same digits as the image (`snap-0…` for
+    /// `ami-0…`), and is not created.
     pub fn new(id: impl Into<String>) -> Image {
         let id = id.into();
         let digits = id.strip_prefix("ami-").unwrap_or(&id);
@@ -688,13 +696,13 @@ impl Image {
     }
 }
 
-/// How `DescribeImages` answers when it is asked for an image by id that is not visible yet.
+/// Answer of `DescribeImages` to a request by id for an image that is not visible yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Invisible {
-    /// With the error `InvalidAMIID.NotFound`.
+    /// The error `InvalidAMIID.NotFound`.
     #[default]
     NotFound,
-    /// With no error and no image.
+    /// No error and no image.
     Empty,
 }
 
@@ -703,21 +711,22 @@ pub enum Invisible {
 pub struct BlockDevice {
     /// Such as `/dev/sda1`.
     pub device_name: String,
-    /// What the volume is made from; `None` for an empty one.
+    /// The snapshot that the volume is created from, or `None` for an empty one.
     pub snapshot_id: Option<String>,
-    /// In GiB.
+    /// Size in GiB.
     pub volume_size: u32,
     /// `gp2`, `gp3`, …
     pub volume_type: String,
     /// Provisioned operations per second.
     pub iops: Option<u32>,
-    /// In MiB per second.
+    /// Throughput in MiB per second.
     pub throughput: Option<u32>,
-    /// Whether the volume goes when its instance is terminated.
+    /// Whether the volume is deleted when its instance is terminated.
     pub delete_on_termination: bool,
     /// Whether it is encrypted.
     pub encrypted: bool,
-    /// `ephemeral0` and so on: an instance-store volume. All else but the device's name is void then.
+    /// Name of an instance-store volume, such as `ephemeral0`. The other fields then have no effect, except the device
+    /// name.
     pub virtual_name: Option<String>,
 }
 
@@ -738,35 +747,36 @@ impl BlockDevice {
     }
 }
 
-/// An image that was deregistered, and what `DescribeImages` still says of it.
+/// A deregistered image, and how `DescribeImages` still shows it.
 #[derive(Debug, Clone)]
 pub struct Deregistered {
-    /// The image as it last was.
+    /// The image in its last state.
     pub image: Image,
-    /// Counted down by the calls that name it.
+    /// Counted down by the calls that name the image.
     pub lingering: Lingering,
 }
 
-/// "Recently deregistered images appear in the returned results for a short interval and then return
-/// empty results", and eventually an error says that there is no such id (API reference of
-/// `DescribeImages`). All three phases here are counted in calls that name the image's id.
+/// Phases after a deregistration, counted in calls that name the image's id.
+///
+/// "Recently deregistered images appear in the returned results for a short interval and then return empty results",
+/// and eventually an error says that the id does not exist (API reference of `DescribeImages`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lingering {
-    /// So many calls still show the image as it was.
+    /// Number of calls that still show the image as before.
     pub listed_for: u32,
-    /// So many calls after those answer with no image and no error; then `InvalidAMIID.NotFound`.
-    /// `None`, the default: all of them.
+    /// Number of further calls that answer with no image and no error. After them, the answer is
+    /// `InvalidAMIID.NotFound`. `None`, the default, means all further calls.
     pub empty_for: Option<u32>,
 }
 
 /// An image in the Recycle Bin.
 #[derive(Debug, Clone)]
 pub struct BinnedImage {
-    /// As it was when it was deregistered.
+    /// The image when it was deregistered.
     pub image: Image,
-    /// When that was.
+    /// Time of the deregistration.
     pub entered: DateTime<Utc>,
-    /// When it is deleted for good.
+    /// Time at which it is deleted permanently.
     pub exits: DateTime<Utc>,
 }
 
@@ -775,21 +785,21 @@ pub struct BinnedImage {
 pub struct RecycleBinRule {
     /// Eleven letters and digits.
     pub id: String,
-    /// `available`, or `pending`: then it keeps nothing yet.
+    /// `available`, or `pending`. A pending rule keeps nothing yet.
     pub status: String,
     /// The tag's key.
     pub tag_key: String,
     /// The tag's value.
     pub tag_value: String,
-    /// How long an image is kept.
+    /// Retention period, in days.
     pub retention_days: u32,
 }
 
 impl RecycleBinRule {
-    /// The id of the rule of [`World::default`], and of every other one that a test gives no id of its own.
+    /// The id of the rule in [`World::default`], and of every other rule to which a test gives no other id.
     pub const ID: &str = "JSzDHyLPHm0";
 
-    /// An available rule that keeps images with this tag for so many days.
+    /// An available rule that keeps images with this tag for this many days.
     pub fn new(
         tag_key: impl Into<String>,
         tag_value: impl Into<String>,
@@ -814,9 +824,9 @@ impl RecycleBinRule {
 pub struct Instance {
     /// `i-…`
     pub id: String,
-    /// The account that owns it, and alone sees it.
+    /// The owner, the only account that sees it.
     pub owner: String,
-    /// What it was launched from.
+    /// The image that it was launched from.
     pub image_id: String,
     /// `pending`, `running`, `stopping`, `stopped`, `shutting-down`, `terminated`.
     pub state: String,
@@ -824,19 +834,19 @@ pub struct Instance {
     pub instance_type: String,
     /// `x86_64`, `arm64`, …
     pub architecture: String,
-    /// When it was launched.
+    /// Time of launch.
     pub launch_time: DateTime<Utc>,
     /// `windows` for Windows instances, absent for all others.
     pub platform: Option<String>,
-    /// The billing field that people read.
+    /// The billing field for people.
     pub platform_details: Option<String>,
-    /// The billing field that bills.
+    /// The billing field that determines the billing.
     pub usage_operation: Option<String>,
-    /// When the usage operation was last changed; `None`: when it was launched.
+    /// Time of the last change of the usage operation, or `None` for the time of launch.
     pub usage_operation_update_time: Option<DateTime<Utc>>,
-    /// The device of its root volume.
+    /// The device name of its root volume.
     pub root_device_name: Option<String>,
-    /// Its volumes. If it is terminated it has none any more, and those that go with it are gone.
+    /// Its volumes. A terminated instance has none attached, and its volumes with `delete_on_termination` do not exist.
     pub volumes: Vec<AttachedVolume>,
     /// Marketplace product codes.
     pub product_codes: Vec<String>,
@@ -845,8 +855,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// A running t3.micro of the default account, launched an hour ago from `image_id`, plain Linux,
-    /// root device `/dev/xvda`, no volume yet.
+    /// A running t3.micro of the default account, launched two hours ago from `image_id`. It is plain Linux, with the
+    /// root device `/dev/xvda` and no volume yet.
     pub fn new(id: impl Into<String>, image_id: impl Into<String>) -> Instance {
         Instance {
             id: id.into(),
@@ -855,7 +865,7 @@ impl Instance {
             state: "running".into(),
             instance_type: "t3.micro".into(),
             architecture: "x86_64".into(),
-            // Before any snapshot of its volumes, unless somebody says otherwise.
+            // By default, earlier than any snapshot of its volumes.
             launch_time: clock::now() - TimeDelta::hours(2),
             platform: None,
             platform_details: Some("Linux/UNIX".into()),
@@ -872,7 +882,7 @@ impl Instance {
         self.state == "terminated"
     }
 
-    /// The volumes that it has at present.
+    /// The volumes that are attached at present.
     pub(crate) fn attached(&self) -> &[AttachedVolume] {
         if self.is_terminated() {
             &[]
@@ -882,25 +892,25 @@ impl Instance {
     }
 }
 
-/// A volume of an instance. If [`World::volumes`] has the same id, its size and snapshot are said there.
+/// A volume of an instance. If [`World::volumes`] has the same id, its size and snapshot there count.
 #[derive(Debug, Clone)]
 pub struct AttachedVolume {
-    /// Such as `/dev/sda1`; it is the root volume if the instance's `root_device_name` says the same.
+    /// Such as `/dev/sda1`. It is the root volume if the instance's `root_device_name` is the same.
     pub device_name: String,
     /// `vol-…`
     pub volume_id: String,
-    /// In GiB.
+    /// Size in GiB.
     pub size: u32,
-    /// What it was made from; `None` for one that began empty.
+    /// The snapshot that it was created from, or `None` for a volume that was created empty.
     pub snapshot_id: Option<String>,
-    /// Since when it is attached.
+    /// Time of attachment.
     pub attach_time: DateTime<Utc>,
-    /// Whether it goes when its instance is terminated.
+    /// Whether it is deleted when its instance is terminated.
     pub delete_on_termination: bool,
 }
 
 impl AttachedVolume {
-    /// A volume of 8 GiB that began empty, attached an hour ago, that goes with its instance.
+    /// A volume of 8 GiB that was created empty, attached two hours ago, and deleted with its instance.
     pub fn new(device_name: impl Into<String>, volume_id: impl Into<String>) -> AttachedVolume {
         AttachedVolume {
             device_name: device_name.into(),
@@ -920,18 +930,18 @@ pub struct ReservedInstances {
     pub id: String,
     /// Such as `m5.large`.
     pub instance_type: String,
-    /// How many instances they are for.
+    /// Number of instances that they cover.
     pub instance_count: u32,
-    /// The platform: `Windows`, `Linux/UNIX`, `Red Hat Enterprise Linux`, …; for older accounts with
-    /// ` (Amazon VPC)` behind it.
+    /// The platform: `Windows`, `Linux/UNIX`, `Red Hat Enterprise Linux`, … Older accounts have the suffix ` (Amazon
+    /// VPC)`.
     pub product_description: String,
     /// `payment-pending`, `active`, `payment-failed`, `retired`, `queued`, `queued-deleted`.
     pub state: String,
-    /// The only zone in which they apply; `None`: their scope is the Region.
+    /// The only zone in which they apply, or `None` if their scope is the Region.
     pub availability_zone: Option<String>,
-    /// From when on they apply.
+    /// Time from which they apply.
     pub start: DateTime<Utc>,
-    /// Until when they do.
+    /// Time until which they apply.
     pub end: DateTime<Utc>,
     /// Their tags.
     pub tags: BTreeMap<String, String>,
@@ -959,29 +969,29 @@ impl ReservedInstances {
     }
 }
 
-/// Something that refers to an image.
+/// A reference to an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// `ec2:Instance`, `ec2:LaunchTemplate`, `ssm:Parameter`, `imagebuilder:ImageRecipe`,
     /// `imagebuilder:ContainerRecipe`.
     pub resource_type: String,
-    /// The ARN of what refers to it.
+    /// The ARN of the resource that refers to it.
     pub arn: String,
 }
 
 /// An SNS topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Topic {
-    /// Subscriptions that were confirmed: those that get messages.
+    /// Number of confirmed subscriptions, which receive messages.
     pub confirmed: u32,
-    /// Subscriptions that nobody has confirmed yet.
+    /// Number of subscriptions that are not confirmed yet.
     pub pending: u32,
 }
 
 /// An SQS queue. It holds no messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// Receipt handles, and for how many seconds `ChangeMessageVisibility` last hid their messages.
+    /// Receipt handles, with the seconds for which `ChangeMessageVisibility` last hid their messages.
     pub hidden: BTreeMap<String, u32>,
 }
 
@@ -990,7 +1000,7 @@ impl Queue {
     pub const URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/ami-billing-guard";
 }
 
-/// A message that was published.
+/// A published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Its id.
@@ -999,17 +1009,17 @@ pub struct Message {
     pub topic_arn: String,
     /// The subject of an e-mail.
     pub subject: Option<String>,
-    /// The parameter `Message` as it came.
+    /// The parameter `Message` as received.
     pub message: String,
-    /// `json`, if the message says something else to each protocol.
+    /// `json`, if the message differs between protocols.
     pub message_structure: Option<String>,
     /// Message attributes by name.
     pub attributes: BTreeMap<String, MessageAttribute>,
 }
 
 impl Message {
-    /// What a subscriber of this protocol (`email`, `sqs`, `https`, …) is sent: with the structure
-    /// `json` the text of that key, or of `default`, else the message itself.
+    /// The text for a subscriber with this protocol (`email`, `sqs`, `https`, …). With the structure `json`, the text
+    /// of that key, or of `default`. Otherwise the message itself.
     pub fn body(&self, protocol: &str) -> String {
         if self.message_structure.is_none() {
             return self.message.clone();
@@ -1051,6 +1061,6 @@ impl Table {
     }
 }
 
-/// An item of a table: its attributes by name, as DynamoDB's JSON has them, such as `{"S": "text"}`. A request
-/// writes texts, integers and sets of texts; a test may put anything here.
+/// An item of a table: its attributes by name, in DynamoDB's JSON, such as `{"S": "text"}`. A request writes texts,
+/// integers and sets of texts. A test may put any value here.
 pub type Item = BTreeMap<String, serde_json::Value>;

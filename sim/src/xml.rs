@@ -1,8 +1,8 @@
-//! Writing the answers.
+//! Writer for XML answers.
 
 use quick_xml::escape::escape;
 
-/// An XML document that grows. Element names are ours, so only text is escaped.
+/// An XML document under construction. Element names are constants, so only text is escaped.
 #[derive(Debug, Default)]
 pub(crate) struct Xml(String);
 
@@ -25,14 +25,14 @@ impl Xml {
         xml.0
     }
 
-    /// An element with elements in it.
+    /// Writes an element with child elements.
     pub(crate) fn element(&mut self, name: &str, content: impl FnOnce(&mut Xml)) {
         self.open(name);
         content(self);
         self.close(name);
     }
 
-    /// An element with text in it.
+    /// Writes an element with text.
     pub(crate) fn text(&mut self, name: &str, text: impl std::fmt::Display) {
         self.open(name);
         let text = text.to_string();
@@ -44,15 +44,15 @@ impl Xml {
         self.close(name);
     }
 
-    /// An element with text in it, or nothing at all if there is no text: to a client an empty
-    /// element is an empty text, and an absent one is absent.
+    /// Writes an element with text, or nothing at all if there is no text. Clients read an empty element as an empty
+    /// text, and an absent one as absent.
     pub(crate) fn optional(&mut self, name: &str, text: Option<impl std::fmt::Display>) {
         if let Some(text) = text {
             self.text(name, text);
         }
     }
 
-    /// `<NAME><item>…</item>…</NAME>`, as EC2 writes lists; written also if there are no items.
+    /// Writes a list as EC2 does, `<NAME><item>…</item>…</NAME>`, even if there are no items.
     pub(crate) fn list<T>(
         &mut self,
         name: &str,
@@ -66,14 +66,14 @@ impl Xml {
         });
     }
 
-    /// What `content` writes, without a root.
+    /// The output of `content`, without a root.
     pub(crate) fn fragment(content: impl FnOnce(&mut Xml)) -> Xml {
         let mut xml = Xml::default();
         content(&mut xml);
         xml
     }
 
-    /// Puts a fragment in.
+    /// Inserts a fragment.
     pub(crate) fn include(&mut self, fragment: &Xml) {
         self.0.push_str(&fragment.0);
     }
@@ -96,13 +96,13 @@ impl Xml {
     }
 }
 
-/// Whether a byte stands for itself; nearly all texts have no other.
+/// Whether a byte needs no escape. Nearly all texts have only such bytes.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"')
 }
 
-/// Text as XML 1.0 can carry it: a bare carriage return would be read as a line feed, and most control
-/// characters can not be written at all.
+/// Escapes text for XML 1.0. A bare carriage return would be read as a line feed, and most control characters cannot be
+/// written at all.
 fn escaped(text: &str) -> String {
     let representable: String = text
         .chars()

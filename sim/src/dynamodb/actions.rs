@@ -1,4 +1,4 @@
-//! The actions: reading one item or many, writing one or several together.
+//! The actions: reads of one or several items, and writes of one or several items.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,28 +13,27 @@ use crate::clock;
 use crate::refusal::Refusal;
 use crate::world::{Item, Table, World};
 
-/// "The maximum item size in DynamoDB is 400 KB, which includes both attribute name binary length (UTF-8
-/// length) and attribute value lengths" (Developer Guide, "Quotas").
+/// Maximum size of an item, in bytes. "The maximum item size in DynamoDB is 400 KB, which includes both attribute name
+/// binary length (UTF-8 length) and attribute value lengths" (Developer Guide, "Quotas").
 const LARGEST_ITEM: usize = 400 * 1024;
 
-/// "The partition key value can be up to 2048 bytes."
+/// Maximum length of a key, in bytes. "The partition key value can be up to 2048 bytes."
 const LONGEST_KEY: usize = 2048;
 
-/// "As many as 100 items" in a BatchGetItem, "up to 100 items" in a transaction.
+/// Maximum number of items: "As many as 100 items" in a BatchGetItem, "up to 100 items" in a transaction.
 const MOST_ITEMS: usize = 100;
 
-/// "A single operation can retrieve up to 16 MB of data."
+/// Maximum size of a batch, in bytes. "A single operation can retrieve up to 16 MB of data."
 const LARGEST_BATCH: usize = 16 << 20;
 
-/// How long a `ClientRequestToken` is remembered: "valid for 10 minutes after the first request that uses it is
-/// completed".
+/// How long a `ClientRequestToken` is kept: "valid for 10 minutes after the first request that uses it is completed".
 const TOKENS_LAST: TimeDelta = TimeDelta::minutes(10);
 
 type Key = BTreeMap<String, Value>;
 type Names = Option<BTreeMap<String, String>>;
 type Values = Option<BTreeMap<String, Value>>;
 
-/// Reads a request, or a part of one. A parameter that is not among those of `T` is refused.
+/// Parses a request, or a part of one. Refuses parameters that `T` does not have.
 fn read<T: DeserializeOwned>(json: Json) -> Result<T, Refusal> {
     serde_json::from_value(json).map_err(|error| unknown(format!("this request: {error}")))
 }
@@ -44,7 +43,7 @@ fn table<'w>(world: &'w World, name: &str) -> Result<&'w Table, Refusal> {
     table.ok_or_else(|| Refusal::new("ResourceNotFoundException", "Requested resource not found"))
 }
 
-/// The text of a key, which has to have the table's key attribute and nothing else.
+/// The value of a key, which must consist of the table's key attribute only.
 fn id<'k>(table: &Table, key: &'k Key) -> Result<&'k str, Refusal> {
     match key.get(&table.key) {
         Some(Value::Text(id)) if key.len() == 1 && (1..=LONGEST_KEY).contains(&id.len()) => Ok(id),
@@ -62,7 +61,7 @@ fn id<'k>(table: &Table, key: &'k Key) -> Result<&'k str, Refusal> {
 struct GetItem {
     table_name: String,
     key: Key,
-    // Every read is consistent.
+    // All reads are consistent.
     _consistent_read: Option<bool>,
 }
 
@@ -90,9 +89,10 @@ struct KeysAndAttributes {
     expression_attribute_names: Names,
 }
 
-/// The items come in the order of their keys; in DynamoDB they come in any. What could not be read for its size, or for
-/// [`World::items_per_batch`], comes back in `UnprocessedKeys` with the parameters that it came with. A key without an
-/// item is in neither.
+/// Returns the items in the order of their keys. DynamoDB returns them in any order.
+///
+/// `UnprocessedKeys` has the keys that exceed the size limit or [`World::items_per_batch`], with the request's other
+/// parameters. A key without an item is in neither list.
 pub(super) fn batch_get(world: &mut World, request: Json) -> Result<Json, Refusal> {
     let BatchGetItem { request_items } = read(request)?;
     let mut tables = request_items.into_iter();
@@ -153,7 +153,7 @@ fn check_number(items: usize) -> Result<(), Refusal> {
     )))
 }
 
-/// An update of one item: a request of its own, or an operation of a transaction.
+/// An update of one item: a separate request, or an operation of a transaction.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
 struct UpdateItem {
@@ -173,7 +173,7 @@ enum ReturnValues {
     AllNew,
 }
 
-/// An update whose expressions are read.
+/// An update with parsed expressions.
 struct Write {
     table: String,
     id: String,
@@ -208,7 +208,7 @@ impl Write {
         })
     }
 
-    /// The item as it will be. Nothing is changed yet.
+    /// The item after the update. Changes nothing yet.
     fn outcome(&self, world: &World) -> Result<Item, Refusal> {
         let table = table(world, &self.table)?;
         let before = table.items.get(&self.id);
@@ -221,7 +221,7 @@ impl Write {
             ));
         }
         if before.is_none() && self.update.only_removes() {
-            // DynamoDB makes no item then, which its documentation does not say.
+            // DynamoDB creates no item here, but its documentation does not say so.
             return Err(unknown("an update that only removes, of no item"));
         }
         let new = || Item::from([(table.key.clone(), json!({"S": self.id}))]);

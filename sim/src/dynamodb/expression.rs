@@ -1,4 +1,4 @@
-//! The values and the expressions of the ledger's requests. Each attribute has a `#name` in them, and each value a `:name`.
+//! Values and expressions of the ledger's requests. They use a `#name` for each attribute and a `:name` for each value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use super::refusals::{invalid, unknown};
 use crate::refusal::Refusal;
 use crate::world::Item;
 
-/// "The maximum length of any expression string is 4 KB."
+/// Maximum length of an expression, in bytes. "The maximum length of any expression string is 4 KB."
 const LONGEST: usize = 4096;
 
-/// Numbers have at most 38 significant digits.
+/// Upper bound of numbers, exclusive. They have at most 38 significant digits.
 const NUMBERS_END: u128 = 10_u128.pow(38);
 
-/// A value that a request may have. An item that a test put into the world may have others.
+/// A value that a request may have. Items that a test puts into the world may have others.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum Value {
     #[serde(rename = "S")]
@@ -50,7 +50,7 @@ fn texts<'de, D: Deserializer<'de>>(json: D) -> Result<BTreeSet<String>, D::Erro
     Ok(set)
 }
 
-/// Reads an attribute of an item. `None`: it has a type that no request has.
+/// Reads an attribute of an item, or `None` if it has a type that no request has.
 fn stored(attribute: &Json) -> Result<Option<Value>, Refusal> {
     let known = |kind: &&str| attribute.get(kind).is_some();
     if !["S", "N", "SS"].iter().any(known) {
@@ -62,32 +62,33 @@ fn stored(attribute: &Json) -> Result<Option<Value>, Refusal> {
         .map_err(|error| unknown(format!("{attribute}: {error}")))
 }
 
-/// The size of an item (Developer Guide, "DynamoDB item sizes and formats").
+/// The size of an item in bytes (Developer Guide, "DynamoDB item sizes and formats").
 pub(super) fn size(item: &Item) -> usize {
     let sizes = item.iter().map(|(name, attribute)| {
         name.len()
             + match stored(attribute) {
                 Ok(Some(Value::Text(text))) => text.len(),
-                // "Approximately (1 byte per two significant digits) + (1 byte)", one more if it is negative.
+                // "Approximately (1 byte per two significant digits) + (1 byte)", and one more if the number is
+                // negative.
                 Ok(Some(Value::Number(number))) => {
                     let digits = number.unsigned_abs().to_string();
                     let significant = digits.trim_end_matches('0').len();
                     significant.div_ceil(2) + 1 + usize::from(number < 0)
                 }
                 Ok(Some(Value::Texts(texts))) => texts.iter().map(String::len).sum(),
-                // Only tests write it, and none depends on its size.
+                // Only tests write such values, and no test depends on their size.
                 Ok(None) | Err(_) => attribute.to_string().len(),
             }
     });
     sizes.sum()
 }
 
-/// `ExpressionAttributeNames` and `ExpressionAttributeValues` of a request, and the rules that they are read with.
+/// `ExpressionAttributeNames` and `ExpressionAttributeValues` of a request, with the rules for their use.
 #[derive(Debug)]
 pub(super) struct Placeholders {
     names: BTreeMap<String, String>,
     values: BTreeMap<String, Value>,
-    /// Those that expressions have used.
+    /// The placeholders that expressions have used.
     used: BTreeSet<String>,
 }
 
@@ -109,7 +110,7 @@ impl Placeholders {
         })
     }
 
-    /// Refuses the request if there is one that no expression has used.
+    /// Refuses the request if any placeholder is unused.
     pub(super) fn check_all_used(&self) -> Result<(), Refusal> {
         let mut all = self.names.keys().chain(self.values.keys());
         match all.find(|key| !self.used.contains(*key)) {
@@ -118,7 +119,7 @@ impl Placeholders {
         }
     }
 
-    /// The attribute that a `#name` names.
+    /// The attribute that a `#name` stands for.
     fn name(&mut self, key: &str) -> Result<String, Refusal> {
         if !key.starts_with('#') {
             return Err(unknown(format!("the attribute {key} without a #name")));
@@ -165,7 +166,7 @@ fn not_the_ledgers(term: &[&str]) -> Refusal {
     unknown(format!("the expression \"{}\"", term.join(" ")))
 }
 
-/// Terms of which one has to hold.
+/// Terms of which at least one must hold.
 #[derive(Debug)]
 pub(super) struct Condition(Vec<(String, Test)>);
 
@@ -224,7 +225,7 @@ impl Condition {
     }
 }
 
-/// Changes, each of another attribute.
+/// Changes by attribute.
 #[derive(Debug)]
 pub(super) struct Update(BTreeMap<String, Change>);
 
@@ -277,7 +278,7 @@ impl Update {
         self.0.contains_key(name)
     }
 
-    /// Whether it takes away, and puts nothing anywhere.
+    /// Whether the update only removes values.
     pub(super) fn only_removes(&self) -> bool {
         let mut changes = self.0.values();
         changes.all(|change| matches!(change, Change::Remove | Change::Delete(_)))
@@ -299,7 +300,7 @@ impl Update {
                     Some(Value::Texts(&texts | more))
                 }
                 (Change::Delete(fewer), Some(Value::Texts(texts))) => {
-                    // There is no empty set.
+                    // DynamoDB has no empty sets.
                     Some(&texts - fewer)
                         .filter(|left| !left.is_empty())
                         .map(Value::Texts)

@@ -1,15 +1,15 @@
-//! How DynamoDB refuses.
+//! Errors of DynamoDB.
 
 use serde_json::{Value as Json, json};
 
 use crate::refusal::Refusal;
 
-/// DynamoDB does not take the request either.
+/// A request that DynamoDB refuses, too.
 pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("ValidationException", message)
 }
 
-/// DynamoDB may take the request, but nothing that sim is for sends it.
+/// A request that DynamoDB may accept but the simulator does not support, because the guard does not send it.
 pub(super) fn unknown(what: impl std::fmt::Display) -> Refusal {
     invalid(format!("sim does not know {what}."))
 }
@@ -23,13 +23,13 @@ pub(crate) fn throttled() -> Refusal {
     )
 }
 
-/// Something went wrong on the other side.
+/// An internal error of the service.
 pub(crate) fn failed() -> Refusal {
     Refusal::new("InternalServerError", "Internal server error").with_status(500)
 }
 
-/// A transaction is at work on an item: a transaction that wants the same one is cancelled because of its last write, and
-/// a single call is refused.
+/// Conflict with another transaction on an item. A transaction is cancelled, with the conflict as the reason of its
+/// last write. A single call is refused.
 pub(crate) fn conflicting(action: &str, body: &str) -> Refusal {
     let conflict = Refusal::new(
         "TransactionConflictException",
@@ -46,7 +46,7 @@ pub(crate) fn conflicting(action: &str, body: &str) -> Refusal {
     }
 }
 
-/// A transaction is cancelled: why each of its writes could not be done, or `None` if it could.
+/// A cancelled transaction. `writes` has the reason why each write failed, or `None` if it did not.
 pub(super) fn cancelled(writes: Vec<Option<&Refusal>>) -> Refusal {
     let code = |refusal: &Refusal| match refusal.code.as_str() {
         "ValidationException" => "ValidationError".to_owned(),

@@ -1,10 +1,10 @@
-//! Reading blocks from the image file of a snapshot.
+//! Reads blocks from the image file of a snapshot.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// EBS's blocks have 512 KiB.
+/// Block size of EBS: 512 KiB.
 pub(super) const BLOCK_SIZE: u64 = 512 << 10;
 
 const BLOCKS_PER_GIB: u64 = (1 << 30) / BLOCK_SIZE;
@@ -15,12 +15,12 @@ static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: File,
-    /// How many blocks the file has, those beyond the volume's end not counted.
+    /// Number of blocks in the file, up to the volume's end.
     blocks: u64,
 }
 
 impl Disk {
-    /// The image file of a volume of so many GiB.
+    /// Opens the image file of a volume of `volume_size` GiB.
     pub(super) fn open(path: &Path, volume_size: u32) -> io::Result<Disk> {
         let file = File::open(path)?;
         let blocks = file.metadata()?.len().div_ceil(BLOCK_SIZE);
@@ -34,7 +34,7 @@ impl Disk {
         self.blocks
     }
 
-    /// A whole block; what is beyond the file's end is zeros.
+    /// A whole block. Bytes beyond the file's end are zeros.
     pub(super) fn read(&mut self, index: u64) -> io::Result<Vec<u8>> {
         let mut block = Vec::with_capacity(ZEROS.len());
         self.file.seek(SeekFrom::Start(index * BLOCK_SIZE))?;
@@ -43,8 +43,7 @@ impl Disk {
         Ok(block)
     }
 
-    /// The first written block from `index` on and before `end`. A block that is all zeros counts as never
-    /// written.
+    /// The first written block from `index` and before `end`. A block of zeros counts as never written.
     pub(super) fn next_written(&mut self, mut index: u64, end: u64) -> io::Result<Option<u64>> {
         let end = end.min(self.blocks);
         while index < end {
@@ -60,8 +59,8 @@ impl Disk {
         Ok(None)
     }
 
-    /// The first block from `index` on that the file system keeps data of. Image files have large holes, and
-    /// reading them takes seconds.
+    /// The first block from `index` for which the file system stores data. Image files have large holes, which would
+    /// take seconds to read.
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     fn skip_hole(&self, index: u64) -> io::Result<Option<u64>> {
         use rustix::fs::{SeekFrom, seek};
@@ -70,7 +69,7 @@ impl Disk {
         match seek(&self.file, SeekFrom::Data(index * BLOCK_SIZE)) {
             Ok(offset) => Ok(Some(index.max(offset / BLOCK_SIZE))),
             Err(Errno::NXIO) => Ok(None),
-            // A file system that can not tell.
+            // The file system does not support this query.
             Err(Errno::INVAL) => Ok(Some(index)),
             Err(error) => Err(error.into()),
         }

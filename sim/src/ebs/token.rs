@@ -1,5 +1,5 @@
-//! Block tokens and page tokens. They are texts without a meaning to clients: here they hold all that they
-//! stand for, and a tag that no other token has.
+//! Block tokens and page tokens. They are opaque to clients. Here they contain all their data, and a tag that no other
+//! token has.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,23 +7,23 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 
-/// What a token is good for.
+/// Purpose of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    /// Reading the block of its index.
+    /// Reads the block of its index.
     Block,
-    /// Listing from its index on.
+    /// Continues a listing from its index.
     Page,
 }
 
-/// A token of one snapshot.
+/// A token for one snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) index: u64,
-    /// The number of the listing that gave it out.
+    /// Number of the listing that issued it.
     pub(super) listing: u64,
-    /// When that was, in milliseconds since 1970.
+    /// Time of issue, in milliseconds since 1970.
     listed: i64,
 }
 
@@ -37,12 +37,12 @@ impl Token {
         }
     }
 
-    /// When it was given out.
+    /// Time of issue.
     pub(super) fn listed(&self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.listed).unwrap_or(DateTime::<Utc>::MIN_UTC)
     }
 
-    /// In letters, digits and `+/=` alone, as EBS's are.
+    /// Encodes the token in letters, digits and `+/=`, like EBS's tokens.
     pub(super) fn write(&self, snapshot_id: &str) -> String {
         let parts = [
             self.index.to_be_bytes(),
@@ -53,7 +53,7 @@ impl Token {
         STANDARD.encode(parts.concat())
     }
 
-    /// The token of this kind and this snapshot that the text is; `None` if it is another one's or made up.
+    /// Decodes a token, or `None` if it is invalid, or of another kind or snapshot.
     pub(super) fn read(text: &str, kind: Kind, snapshot_id: &str) -> Option<Token> {
         let bytes = STANDARD.decode(text).ok()?;
         let (parts, []) = bytes.as_chunks::<8>() else {

@@ -1,10 +1,10 @@
-//! Elements that the answers of several actions have.
+//! Elements that several actions share.
 
 use chrono::{DateTime, Utc};
 
 use crate::xml::Xml;
 
-/// The answer of actions that have nothing to tell.
+/// The answer of actions without a result.
 pub(super) fn done() -> Xml {
     Xml::fragment(|xml| xml.text("return", true))
 }
@@ -13,7 +13,7 @@ pub(super) fn timestamp(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// Writes `productCodes`; all that are simulated are AWS Marketplace's.
+/// Writes `productCodes`. All simulated codes are from AWS Marketplace.
 pub(super) fn write_product_codes(xml: &mut Xml, codes: &[String]) {
     xml.list("productCodes", codes, |xml, code| {
         xml.text("productCode", code);

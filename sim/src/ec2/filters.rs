@@ -1,4 +1,4 @@
-//! The filters of the describing actions.
+//! Filters of the actions that describe resources.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use crate::form::Form;
 use crate::refusal::Refusal;
 use crate::world::{Tags, World};
 
-/// The filters on what other resources an item names.
+/// Filters on the other resources that an item refers to.
 pub(super) const REFERENCES: [&str; 6] = [
     "attachment.instance-id",
     "block-device-mapping.snapshot-id",
@@ -17,31 +17,31 @@ pub(super) const REFERENCES: [&str; 6] = [
     "volume-id",
 ];
 
-/// "You can specify up to 50 filters and up to 200 values per filter in a single request" (user guide, "Find your
-/// Amazon EC2 resources").
+/// Maximum number of filters. "You can specify up to 50 filters and up to 200 values per filter in a single request"
+/// (user guide, "Find your Amazon EC2 resources").
 const MOST_FILTERS: usize = 50;
 
-/// EC2's own words for the limit are of all values of a call, and so it is here.
+/// Maximum number of values in all filters of a call, according to EC2's error message.
 const MOST_VALUES: usize = 200;
 
-/// What of an item a filter looks at.
+/// The values of an item that a filter compares.
 pub(super) type Values<'w> = Vec<Cow<'w, str>>;
 
-/// `Filter.N.Name`, `Filter.N.Value.M`: an item must satisfy every filter, with any of its values.
+/// `Filter.N.Name`, `Filter.N.Value.M`. An item must match every filter, with any of its values.
 #[derive(Debug)]
 pub(super) struct Filters<'a>(Vec<Filter<'a>>);
 
 #[derive(Debug)]
 struct Filter<'a> {
     name: &'a str,
-    /// Values that stand for themselves.
+    /// Values without wildcards.
     exact: BTreeSet<&'a str>,
     /// Values with wildcards.
     patterns: Vec<&'a str>,
 }
 
 impl<'a> Filters<'a> {
-    /// The filters of a request; EC2 refuses those whose name is not `known`.
+    /// The filters of a request. Filters whose name is not `known` are refused, as in EC2.
     pub(super) fn of(
         form: &Form<'a>,
         known: impl Fn(&str) -> bool,
@@ -73,7 +73,7 @@ impl<'a> Filters<'a> {
         Ok(Filters(filters))
     }
 
-    /// Whether an item passes, of which `values` tells the values for the name of a filter.
+    /// Whether an item matches. `values` gives the item's values for a filter's name.
     pub(super) fn admit<'w>(&self, values: impl Fn(&str) -> Option<Values<'w>>) -> bool {
         self.0.iter().all(|filter| {
             let found = values(filter.name).unwrap_or_default();
@@ -81,14 +81,13 @@ impl<'a> Filters<'a> {
         })
     }
 
-    /// The ids of all items that can pass, if a filter of this name tells.
+    /// The ids of all items that can match, if there is a filter of this name without wildcards.
     pub(super) fn ids(&self, name: &str) -> Option<&BTreeSet<&'a str>> {
         let filter = self.0.iter().find(|filter| filter.name == name)?;
         filter.patterns.is_empty().then_some(&filter.exact)
     }
 
-    /// The ids of all items that can pass, if there is an index and a filter of this name that tells what they
-    /// refer to.
+    /// The ids of all items that can match, if there is an index, and a filter of this name on what they refer to.
     pub(super) fn referrers<'w>(&self, world: &'w World, name: &str) -> Option<BTreeSet<&'w str>> {
         world.index.referrers(self.ids(name)?)
     }
@@ -107,7 +106,7 @@ fn too_many(what: &str, most: usize) -> Refusal {
     )
 }
 
-/// The values for the filters on tags, that all describing actions have.
+/// The values for the filters on tags, which all these actions have.
 pub(super) fn tag_values<'w>(tags: &'w Tags, filter: &str) -> Option<Values<'w>> {
     if filter == "tag-key" {
         return Some(tags.keys().map(Cow::from).collect());
@@ -116,12 +115,12 @@ pub(super) fn tag_values<'w>(tags: &'w Tags, filter: &str) -> Option<Values<'w>>
     Some(optional(tags.get(key)))
 }
 
-/// The value for a filter on what an item may lack.
+/// The value for a filter on an optional property.
 pub(super) fn optional(value: Option<&String>) -> Values<'_> {
     value.map(Cow::from).into_iter().collect()
 }
 
-/// `*` stands for any text, `?` for any character, and a backslash takes the meaning of the next one away.
+/// Matches a pattern: `*` is any text, `?` any character, and a backslash escapes the next character.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut pattern = pattern.chars();
     match pattern.next() {

@@ -1,12 +1,12 @@
-//! The ids in a request: their form, and EC2's errors for those that do not exist.
+//! Ids in a request: their format, and EC2's errors for those that do not exist.
 
 use std::collections::BTreeSet;
 
 use crate::refusal::Refusal;
 use crate::world::{Snapshot, World};
 
-/// Refuses an id that is not `PREFIX-` and 8 or 17 hexadecimal digits; `noun` is EC2's word in the code
-/// of the error: `AMIID`, `SnapshotID`, …
+/// Refuses an id that is not `PREFIX-` and 8 or 17 hexadecimal digits. `noun` is EC2's term in the error code: `AMIID`,
+/// `SnapshotID`, …
 pub(super) fn check_id(id: &str, prefix: &str, noun: &str) -> Result<(), Refusal> {
     let well_formed = id
         .strip_prefix(prefix)
@@ -24,7 +24,7 @@ pub(super) fn check_id(id: &str, prefix: &str, noun: &str) -> Result<(), Refusal
     ))
 }
 
-/// The ids that a request names, if it names any.
+/// The ids in a request, or `None` if it has none.
 pub(super) fn named<'a>(ids: &[&'a str]) -> Option<BTreeSet<&'a str>> {
     (!ids.is_empty()).then(|| ids.iter().copied().collect())
 }
@@ -39,7 +39,7 @@ pub(super) fn find_snapshot<'w>(world: &'w World, id: &str) -> Result<&'w Snapsh
         .ok_or_else(|| snapshot_not_found(id))
 }
 
-/// EC2's words differ for one and for several.
+/// EC2's message differs between one id and several.
 pub(super) fn image_not_found(ids: &[&str]) -> Refusal {
     let message = match ids {
         [id] => format!("The image id '[{id}]' does not exist"),

@@ -1,4 +1,4 @@
-//! `DescribeImageAttribute` and `ModifyImageAttribute`: what of an image `DescribeImages` does not show.
+//! `DescribeImageAttribute` and `ModifyImageAttribute`, for attributes that `DescribeImages` does not show.
 
 use super::elements::done;
 use super::images::own_image;
@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use crate::world::{Image, World};
 use crate::xml::Xml;
 
-/// One attribute, which only the owner of the image may ask for.
+/// Returns one attribute. Only the image's owner may request it.
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let attribute = form.required("Attribute")?;
     let image = own_image(world, form)?;
@@ -51,7 +51,7 @@ fn write_launch_permissions(xml: &mut Xml, image: &Image) {
     });
 }
 
-/// Launch permissions to add and to remove; nothing else can be modified here.
+/// Adds and removes launch permissions. No other attribute can be modified here.
 pub(super) fn modify(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let image = own_image(world, form)?;
     let changes = form.structure("LaunchPermission");
@@ -88,7 +88,7 @@ pub(super) fn modify(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(done())
 }
 
-/// Who may launch an image.
+/// A launch permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Permission {
     Everybody,

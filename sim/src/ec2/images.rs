@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::world::{BinnedImage, BlockDevice, Deregistered, Image, Invisible, World};
 use crate::xml::Xml;
 
-/// A page of the actions here has 1 to 1,000 items.
+/// A page of these actions has 1 to 1,000 items.
 const PAGE: std::ops::RangeInclusive<usize> = 1..=1000;
 
 pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
@@ -30,7 +30,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         ));
     }
     if !form.list("BillingProduct").is_empty() {
-        // The code that EC2 has for an account without the right to set them is not known.
+        // EC2's error code for an account without this right is not known.
         return Err(Refusal::new(
             "AuthFailure",
             "Not authorized to set billing products.",
@@ -58,7 +58,7 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         description: text("Description"),
         owner: world.account.clone(),
         creation_date: clock::now(),
-        // The two defaults are the documented ones, old as they are.
+        // The two defaults are the documented ones, although they are outdated.
         architecture: form.get("Architecture").unwrap_or("i386").to_owned(),
         virtualization_type: form
             .get("VirtualizationType")
@@ -88,8 +88,8 @@ pub(super) fn register(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(Xml::fragment(|xml| xml.text("imageId", id)))
 }
 
-/// "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
-/// single quotes, at-signs, or underscores", and once in an account.
+/// Checks a name: "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
+/// single quotes, at-signs, or underscores", and unique in the account.
 fn check_name(world: &World, name: &str) -> Result<(), Refusal> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
     if !(3..=128).contains(&name.chars().count()) || !name.chars().all(allowed) {
@@ -120,8 +120,8 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
         None => None,
     };
     if snapshot.is_some() && ebs.get("Encrypted").is_some() {
-        // "You must omit this parameter. If you include this parameter, the request will fail, regardless
-        // of the value that you specify" (API reference of `EbsBlockDevice`).
+        // "You must omit this parameter. If you include this parameter, the request will fail, regardless of the value
+        // that you specify" (API reference of `EbsBlockDevice`).
         return Err(Refusal::new(
             "InvalidBlockDeviceMapping",
             format!(
@@ -162,9 +162,9 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
     })
 }
 
-/// Refuses `Iops` and `Throughput` for volume types that have none to set, and wants `Iops` for those that need it: "This
-/// parameter is required for io1 and io2 volumes", "valid only for gp3 volumes" (API reference of `EbsBlockDevice`). Code
-/// and words are those that CreateVolume has.
+/// Refuses `Iops` and `Throughput` for volume types without this setting, and requires `Iops` where it is mandatory:
+/// "This parameter is required for io1 and io2 volumes", "valid only for gp3 volumes" (API reference of
+/// `EbsBlockDevice`). Code and messages are those of CreateVolume.
 fn check_performance(ebs: &Form, volume_type: &str) -> Result<(), Refusal> {
     let wrong = |code: &str, message: String| Err(Refusal::new(code, message));
     let unsupported = |parameter: &str| {
@@ -189,8 +189,8 @@ fn check_performance(ebs: &Form, volume_type: &str) -> Result<(), Refusal> {
     }
 }
 
-/// "If any snapshots have AWS Marketplace product codes, they are copied to the new AMI" (API reference of
-/// `RegisterImage`).
+/// The product codes of the snapshots. "If any snapshots have AWS Marketplace product codes, they are copied to the new
+/// AMI" (API reference of `RegisterImage`).
 fn product_codes(world: &World, devices: &[BlockDevice]) -> Vec<String> {
     let codes: BTreeSet<&String> = devices
         .iter()
@@ -208,8 +208,8 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let owners = form.list("Owner");
     let executable_by = form.list("ExecutableBy");
     let include_disabled = form.flag("IncludeDisabled")?;
-    // "For AMI users, the deprecated AMI does not appear in DescribeImages API calls unless you specify
-    // its ID or specify that deprecated AMIs must appear." (User Guide, "Deprecate an AMI")
+    // "For AMI users, the deprecated AMI does not appear in DescribeImages API calls unless you specify its ID or
+    // specify that deprecated AMIs must appear." (User Guide, "Deprecate an AMI")
     let include_deprecated = form.flag("IncludeDeprecated")? || !ids.is_empty();
     let nothing = Image::new("");
     let filters = Filters::of(form, |name| values(&nothing, "", name).is_some())?;
@@ -242,7 +242,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
                     .iter()
                     .any(|by| is_shared_with(world, image, by)))
             && filters.admit(|name| values(image, account, name));
-        // Of those that are named this was counted already.
+        // Images that the call names were counted before.
         let shown = wanted && (named.is_some() || image.invisible_for == 0);
         if wanted && !shown {
             invisible.push(image.id.clone());
@@ -250,7 +250,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
         shown
     });
     let (found, token) = page.cut(found, |image| image.id.clone());
-    // What comes behind the page is the next one's.
+    // Images after this page are counted with the next page.
     let last = found.last().filter(|_| token.is_some());
     invisible.retain(|id| last.is_none_or(|last| *id < last.id));
     let answer = Xml::fragment(|xml| {
@@ -265,8 +265,8 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(answer)
 }
 
-/// Which of the named images to show. Asking is what makes time pass for images that are not visible
-/// yet or were deregistered, so this counts.
+/// The named images to show. Each call counts down the calls for which a new image is invisible and a deregistered one
+/// lingers.
 fn named(world: &mut World, ids: &[&str]) -> Result<BTreeSet<String>, Refusal> {
     let mut shown = BTreeSet::new();
     let mut missing = Vec::new();
@@ -328,8 +328,8 @@ fn is_shared_with(world: &World, image: &Image, by: &str) -> bool {
     }
 }
 
-/// The values for the name of a filter; all names are in the API reference of `DescribeImages`, where
-/// neither platform details nor usage operation is one.
+/// The values for a filter's name. The names are those of the API reference of `DescribeImages`, which has no filter
+/// for platform details or usage operation.
 fn values<'w>(image: &'w Image, account: &str, filter: &str) -> Option<Values<'w>> {
     let devices = || image.block_devices.iter();
     Some(match filter {
@@ -395,7 +395,7 @@ pub(super) fn deregister(world: &mut World, form: &Form) -> Result<Xml, Refusal>
         .as_deref()
         .is_some_and(|protection| protection.starts_with("enabled"))
     {
-        // That EC2 refuses is documented. Neither the code nor the words are: both are a guess.
+        // EC2's documentation says that it refuses. It states neither the code nor the message, so both are guesses.
         return Err(Refusal::new(
             "OperationNotPermitted",
             format!(
@@ -408,7 +408,7 @@ pub(super) fn deregister(world: &mut World, form: &Form) -> Result<Xml, Refusal>
     let kept_for = world
         .recycle_bin_rules
         .iter()
-        // What only a pending rule matches is deleted for good (Amazon EBS User Guide, "Recycle Bin").
+        // An image that only a pending rule matches is deleted permanently (Amazon EBS User Guide, "Recycle Bin").
         .filter(|rule| rule.is_available())
         .filter(|rule| image.tags.get(&rule.tag_key) == Some(&rule.tag_value))
         .map(|rule| rule.retention_days)
@@ -471,7 +471,7 @@ pub(super) fn disable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(done())
 }
 
-/// Launch permissions do not come back.
+/// Enables an image. Its launch permissions stay removed.
 pub(super) fn enable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let image = own_image(world, form)?;
     if image.state == "disabled" {
@@ -480,7 +480,7 @@ pub(super) fn enable(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(done())
 }
 
-/// An id that is not in the bin is left out: whether EC2 refuses instead is not known.
+/// Lists the Recycle Bin. An id that is not in it is omitted, because it is not known whether EC2 refuses instead.
 pub(super) fn list_in_recycle_bin(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("ImageId");
     for id in &ids {
@@ -505,7 +505,7 @@ pub(super) fn list_in_recycle_bin(world: &mut World, form: &Form) -> Result<Xml,
     }))
 }
 
-/// Only while its snapshots exist. The error codes here are a guess.
+/// Restores an image, if its snapshots still exist. The error codes here are guesses.
 pub(super) fn restore_from_recycle_bin(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let id = form.required("ImageId")?;
     check_id(id, "ami", "AMIID")?;
@@ -619,7 +619,7 @@ mod tests {
             ("BlockDeviceMapping.1.DeviceName", "/dev/sda1"),
             ("BlockDeviceMapping.1.Ebs.SnapshotId", snapshot),
         ];
-        // A parameter with an empty value takes one of these away.
+        // A parameter with an empty value removes the default one.
         parameters.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         parameters.extend(more.iter().filter(|(_, value)| !value.is_empty()));
         act(world, "RegisterImage", &parameters).map(|answer| texts(&answer, "imageId").remove(0))
@@ -662,7 +662,7 @@ mod tests {
             ("snap-0000000000000a004", None, None, None),
         ] {
             let mut world = World::example();
-            // A data volume of another platform says nothing.
+            // A data volume of another platform has no effect.
             let second = [
                 ("BlockDeviceMapping.2.DeviceName", "/dev/sdf"),
                 (

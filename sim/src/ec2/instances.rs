@@ -1,4 +1,4 @@
-//! Instances, and what else refers to an image.
+//! Instances, and other resources that refer to an image.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,10 @@ use crate::xml::Xml;
 /// A page of either action has 5 to 1,000 items.
 const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 
-/// Most ids that `DescribeImageReferences` takes.
+/// Maximum number of ids for `DescribeImageReferences`.
 const MOST_IMAGES: usize = 10;
 
-/// The types of resources that `DescribeImageReferences` knows.
+/// The resource types that `DescribeImageReferences` supports.
 const REFERENCING: [&str; 5] = [
     INSTANCE,
     "ec2:LaunchTemplate",
@@ -67,7 +67,7 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     }))
 }
 
-/// No account ever sees another's instances.
+/// An account never sees another account's instances.
 fn is_own(world: &World, instance: &Instance) -> bool {
     instance.owner == world.account
 }
@@ -129,7 +129,7 @@ fn write(xml: &mut Xml, instance: &Instance) {
     tags::write(xml, &instance.tags);
 }
 
-/// The numbers that EC2 has for the states.
+/// EC2's numbers for the states.
 fn state_code(state: &str) -> u16 {
     match state {
         "running" => 16,
@@ -195,12 +195,12 @@ pub(super) fn describe_image_references(world: &mut World, form: &Form) -> Resul
     }))
 }
 
-/// Which references `DescribeImageReferences` is asked for.
+/// The references that a `DescribeImageReferences` call requests.
 #[derive(Debug)]
 struct Wanted<'a> {
     all_types: bool,
     types: Vec<&'a str>,
-    /// Of instances; none means all, terminated ones as long as EC2 shows them among them: "Default: All
+    /// States of instances. Empty means all, including terminated instances while EC2 still shows them: "Default: All
     /// states" (API reference of `ResourceTypeOption`).
     states: Vec<&'a str>,
 }

@@ -1,4 +1,4 @@
-//! The pages of an answer, and their tokens.
+//! Pages of an answer, and their tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,15 +10,15 @@ use base64::engine::general_purpose::STANDARD;
 use crate::form::Form;
 use crate::refusal::Refusal;
 
-/// The parameter of a question whose page is to be empty. No client sends it.
+/// Parameter that marks a request whose page must be empty. Clients never send it.
 pub(crate) const EMPTY_PAGE: &str = "(empty page)";
 
-/// Which page of the items a request wants, `NextToken` and `MaxResults`. Without `MaxResults` there is one page.
+/// The page that a request asks for with `NextToken` and `MaxResults`. Without `MaxResults` there is only one page.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
-    /// Of each action tokens are others.
+    /// Tokens are valid only for this action.
     action: &'a str,
-    /// The key of the last item that was shown.
+    /// The key of the last item on the previous page.
     pub(super) after: Option<String>,
     most: Option<usize>,
 }
@@ -28,8 +28,8 @@ impl<'a> Page<'a> {
         let action = form.get("Action").unwrap_or_default();
         let after = match form.get("NextToken").filter(|token| !token.is_empty()) {
             None => None,
-            // The code is what others have seen (karpenter-provider-aws issue 6061, boto3 issue 2673), not the
-            // `InvalidPaginationToken` of the list of error codes.
+            // Others have seen this code (karpenter-provider-aws issue 6061, boto3 issue 2673). The list of error codes
+            // has `InvalidPaginationToken` instead.
             Some(token) => Some(
                 key_in(token, action)
                     .ok_or_else(|| Refusal::invalid("Unable to parse pagination token"))?,
@@ -51,7 +51,7 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// The keys of what this page and all later ones can show.
+    /// The keys of the items on this page and all later ones.
     pub(super) fn keys(&self) -> (Bound<&str>, Bound<&str>) {
         let after = self.after.as_deref();
         (
@@ -60,7 +60,7 @@ impl<'a> Page<'a> {
         )
     }
 
-    /// Those items of a map that this page and later ones can show, or those of them with these ids.
+    /// The items of a map on this page and later ones, or only those with these ids.
     pub(super) fn of_map<'i, T>(
         &'i self,
         map: &'i BTreeMap<String, T>,
@@ -75,8 +75,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The page, and the token of the next one. The items are those that [`Page::keys`] has, in the order of their
-    /// keys; no more of them are looked at than the page needs.
+    /// The page, and the token of the next one. The items must be those of [`Page::keys`], in the order of their keys.
+    /// Only as many items are read as the page needs.
     pub(super) fn cut<T>(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -93,12 +93,12 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A `NextToken`: a text without a meaning to clients. It has a tag before the key, that no other text has.
+/// A `NextToken`, opaque to clients. It has a tag before the key that no other token has.
 fn token(action: &str, key: &str) -> String {
     STANDARD.encode([&tag(action, key), key.as_bytes()].concat())
 }
 
-/// The key in a token that [`token`] made for the action.
+/// The key in a token that [`token`] made for this action.
 fn key_in(token: &str, action: &str) -> Option<String> {
     let bytes = STANDARD.decode(token).ok()?;
     let (tag_in, key) = bytes.split_first_chunk()?;

@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 use crate::world::{Region, World};
 use crate::xml::Xml;
 
-/// Those that the account can use; with `AllRegions` or by their names the others, too.
+/// Lists the Regions that the account can use. With `AllRegions` or by name, lists others, too.
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let names = form.list("RegionName");
     let unknown: Vec<&str> = names
@@ -46,7 +46,7 @@ fn endpoint(region: &Region) -> String {
     format!("ec2.{}.amazonaws.com", region.name)
 }
 
-/// The values for the name of a filter; all names are in the API reference of `DescribeRegions`.
+/// The values for a filter's name. The names are those of the API reference of `DescribeRegions`.
 fn values<'w>(region: &'w Region, filter: &str) -> Option<Values<'w>> {
     Some(vec![match filter {
         "endpoint" => endpoint(region).into(),

@@ -10,8 +10,8 @@ use crate::refusal::Refusal;
 use crate::world::{ReservedInstances, World};
 use crate::xml::Xml;
 
-/// All at once: this action has no pages. Prices and charges are not simulated, and neither are
-/// `OfferingClass` and `OfferingType`: all are standard ones.
+/// Lists Reserved Instances without pages, as this action does. Prices and charges are not simulated. Neither are
+/// `OfferingClass` and `OfferingType`, because all simulated ones are standard.
 pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let ids = form.list("ReservedInstancesId");
     for id in &ids {
@@ -40,13 +40,13 @@ fn scope(reserved: &ReservedInstances) -> &'static str {
     }
 }
 
-/// In seconds.
+/// The duration in seconds.
 fn duration(reserved: &ReservedInstances) -> i64 {
     (reserved.end - reserved.start).num_seconds()
 }
 
-/// The values for the name of a filter. Whether in EC2 `Windows` finds `Windows (Amazon VPC)` is not known
-/// (here: no).
+/// The values for a filter's name. It is not known whether in EC2 the value `Windows` finds `Windows (Amazon VPC)`.
+/// Here it does not.
 fn values<'w>(reserved: &'w ReservedInstances, filter: &str) -> Option<Values<'w>> {
     Some(vec![match filter {
         "availability-zone" => {

@@ -16,7 +16,7 @@ use crate::xml::Xml;
 /// A page of `DescribeSnapshots` has 5 to 1,000 items.
 const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 
-/// The snapshot knows what it bills if its volume does, and has its volume's product codes.
+/// Creates a snapshot with its volume's billing metadata and product codes.
 pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let volume_id = form.required("VolumeId")?;
     let tags = tags::specified(form, "snapshot")?;
@@ -72,13 +72,13 @@ pub(super) fn describe(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     }))
 }
 
-/// One attribute, which only the owner of the snapshot may ask for.
+/// Returns one attribute. Only the snapshot's owner may request it.
 pub(super) fn describe_attribute(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let id = form.required("SnapshotId")?;
     let attribute = form.required("Attribute")?;
     let snapshot = find_snapshot(world, id)?;
     if !snapshot.owned_by(&world.account) {
-        // Not documented. This is what DescribeImageAttribute says of another's image.
+        // Not documented. DescribeImageAttribute returns this for another account's image.
         return Err(Refusal::new(
             "AuthFailure",
             format!("Not authorized for snapshot:{id}"),

@@ -1,4 +1,4 @@
-//! `CreateTags`, `DeleteTags`, and the tags that come with the making of a resource.
+//! `CreateTags`, `DeleteTags`, and tags set while a resource is created.
 
 use super::elements::done;
 use super::ids::{check_id, image_not_found, instance_not_found, snapshot_not_found};
@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use crate::world::{Tags, World};
 use crate::xml::Xml;
 
-/// "Each resource can have a maximum of 50 tags"; those of AWS itself do not count.
+/// "Each resource can have a maximum of 50 tags". Tags of AWS itself do not count.
 const MOST_TAGS: usize = 50;
 
 pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
@@ -15,7 +15,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     if tags.is_empty() {
         form.required("Tag.1.Key")?;
     }
-    // All resources are looked at before the first is changed: the call is one step.
+    // All resources are checked before the first is changed, because the call is atomic.
     let resources = resources(form)?;
     for id in &resources {
         let mut result = tags_of(world, id)?.clone();
@@ -28,8 +28,8 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(done())
 }
 
-/// Without tags in the request all tags go but those of AWS itself; a tag with a value in the request
-/// goes only if it has that value.
+/// Deletes tags. Without tags in the request, deletes all except those of AWS itself. A tag with a value in the request
+/// is deleted only if it has that value.
 pub(super) fn delete(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let wanted = form
         .structures("Tag")
@@ -55,8 +55,8 @@ pub(super) fn delete(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(done())
 }
 
-/// The tags of `TagSpecification.N`. Making a resource with the specification of another kind fails
-/// (API reference of `RegisterImage`).
+/// The tags of `TagSpecification.N`. A specification for another resource type makes the call fail (API reference of
+/// `RegisterImage`).
 pub(super) fn specified(form: &Form, resource_type: &str) -> Result<Tags, Refusal> {
     let mut tags = Tags::new();
     for specification in form.structures("TagSpecification") {
@@ -72,7 +72,7 @@ pub(super) fn specified(form: &Form, resource_type: &str) -> Result<Tags, Refusa
     Ok(tags)
 }
 
-/// Writes `tagSet`, which EC2 leaves out if there are no tags.
+/// Writes `tagSet`, which EC2 omits if there are no tags.
 pub(super) fn write(xml: &mut Xml, tags: &Tags) {
     if tags.is_empty() {
         return;
@@ -143,7 +143,7 @@ fn check_number(tags: &Tags) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The tags that the account may change on a resource: its own, even if the resource is another's.
+/// The tags that the account may change on a resource: its own tags, even on another account's resource.
 fn tags_of<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Tags, Refusal> {
     let account = world.account.clone();
     match id.split_once('-') {

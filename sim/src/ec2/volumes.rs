@@ -1,4 +1,4 @@
-//! Volumes, whether they stand alone or belong to an instance.
+//! Volumes, attached or not.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::xml::Xml;
 /// A page of `DescribeVolumes` has 5 to 1,000 items.
 const PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 
-/// A volume, and what it is attached to.
+/// A volume, and its attachment.
 #[derive(Debug)]
 struct Found<'w> {
     volume: Cow<'w, Volume>,
@@ -36,7 +36,7 @@ impl Found<'_> {
     }
 }
 
-/// An empty volume, or one made from a snapshot, that then inherits what the snapshot bills.
+/// Creates an empty volume, or one from a snapshot, which inherits the snapshot's billing metadata.
 pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     let zone = form.required("AvailabilityZone")?;
     let size = form.parse::<u32>("Size")?;
@@ -73,7 +73,7 @@ pub(super) fn create(world: &mut World, form: &Form) -> Result<Xml, Refusal> {
     Ok(Xml::fragment(|xml| write(xml, &volume, "creating")))
 }
 
-/// The volume with all that it gets from a snapshot.
+/// The volume with everything that it inherits from a snapshot.
 fn made_from(snapshot: &Snapshot, volume: Volume) -> Volume {
     Volume {
         size: snapshot.volume_size,
@@ -149,7 +149,7 @@ pub(super) fn find(world: &World, id: &str) -> Result<Volume, Refusal> {
     }
 }
 
-/// What these volumes, or all, are attached to, or were when their instance was terminated, by their ids.
+/// The attachments by volume id, for these volumes or all. Includes attachments to instances that are terminated now.
 fn attachments<'w>(
     world: &'w World,
     ids: Option<&BTreeSet<&str>>,
@@ -161,7 +161,8 @@ fn attachments<'w>(
             .collect(),
         None => world.instances.values().collect(),
     };
-    // What a terminated instance left may be another's by now, so those that live come last.
+    // A volume that outlived a terminated instance may be attached to another one now. So instances that are not
+    // terminated come last, and take precedence.
     let (terminated, alive): (Vec<&Instance>, Vec<&Instance>) = instances
         .into_iter()
         .partition(|instance| instance.is_terminated());
@@ -177,7 +178,8 @@ fn attachments<'w>(
     attachments
 }
 
-/// The volume of this id, unless it is gone or another account's, whose volumes no account ever sees.
+/// The volume of this id, unless it is deleted or belongs to another account. An account never sees another account's
+/// volumes.
 fn own<'w>(
     world: &'w World,
     attachments: &BTreeMap<&str, Attachment<'w>>,
@@ -198,7 +200,7 @@ fn own<'w>(
     own.then_some(Found { volume, attachment })
 }
 
-/// An attached volume as the world describes it, or as much as its attachment tells.
+/// An attached volume as the world describes it. If it does not, the volume is derived from its attachment.
 fn volume_of<'w>(
     world: &'w World,
     instance: &Instance,
@@ -220,14 +222,13 @@ fn volume_of<'w>(
     };
     Cow::Owned(Volume {
         size: attached.size,
-        // Its snapshot may be gone, or another's.
+        // Its snapshot may be deleted, or belong to another account.
         snapshot_id: attached.snapshot_id.clone(),
         ..volume
     })
 }
 
-/// A root volume bills what its instance does, and has its product codes. No other volume gets anything
-/// from its instance.
+/// A root volume takes its billing and its product codes from its instance. Other volumes take nothing from it.
 fn with_root_of(instance: &Instance, attached: &AttachedVolume, volume: Volume) -> Volume {
     if instance.root_device_name.as_deref() != Some(&attached.device_name) {
         return volume;
@@ -251,7 +252,7 @@ fn with_root_of(instance: &Instance, attached: &AttachedVolume, volume: Volume) 
     }
 }
 
-/// The values for the name of a filter; all names are in the API reference of `DescribeVolumes`.
+/// The values for a filter's name. The names are those of the API reference of `DescribeVolumes`.
 fn values<'f>(found: &'f Found, filter: &str) -> Option<Values<'f>> {
     let Found { volume, attachment } = found;
     let attached = |value: fn(&Instance, &AttachedVolume) -> String| {
@@ -281,7 +282,7 @@ fn values<'f>(found: &'f Found, filter: &str) -> Option<Values<'f>> {
 fn write(xml: &mut Xml, volume: &Volume, status: &str) {
     xml.text("volumeId", &volume.id);
     xml.text("size", volume.size);
-    // An empty element, not an absent one, if the volume was made from nothing.
+    // Empty but not absent, if the volume was created without a snapshot.
     xml.text("snapshotId", volume.snapshot_id.as_deref().unwrap_or(""));
     xml.optional("sourceVolumeId", volume.source_volume_id.as_ref());
     xml.text("availabilityZone", &volume.availability_zone);
@@ -314,7 +315,7 @@ mod tests {
     const SECOND: &str = "vol-0000000000000000c";
     const SNAPSHOT: &str = "snap-0123456789abcdef0";
 
-    /// One volume alone, a root volume that is only attached, and a second one that is also described.
+    /// A volume without an attachment, a root volume that only its attachment describes, and a second volume with both.
     fn world() -> World {
         let mut world = World::default();
         world.add_volume(Volume {
@@ -345,7 +346,7 @@ mod tests {
     }
 
     fn describe(world: &mut World, parameters: &[(&str, &str)]) -> Result<Vec<String>, String> {
-        // The id of an attached volume comes twice: its own, and its attachment's.
+        // The id of an attached volume appears twice: its own, and its attachment's.
         act(world, "DescribeVolumes", parameters).map(|answer| {
             let mut ids = texts(&answer, "volumeId");
             ids.dedup();

@@ -1,4 +1,4 @@
-//! How the EBS direct APIs behave, and what they remember.
+//! Behaviour and state of the EBS direct APIs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,42 +9,41 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::limit::{Buckets, Limit};
 
-/// How the EBS direct APIs behave. All of it may be changed at any time.
+/// Behaviour of the EBS direct APIs. A test may change all of it at any time.
 #[derive(Debug, Clone)]
 pub struct Ebs {
-    /// How long a call takes at least, with what the disk takes. Calls do not wait for each other.
+    /// Minimum duration of a call, including its read from the disk. Calls do not wait for each other.
     pub latency: Duration,
-    /// For how long after `ListSnapshotBlocks` its block tokens are good. Zero: they are expired at once.
+    /// Validity of block tokens after `ListSnapshotBlocks`. Zero means that they expire at once.
     pub block_tokens_last: Duration,
-    /// After how many reads the block tokens of one answer of `ListSnapshotBlocks` expire; `None`: only with
-    /// time.
+    /// Number of reads after which the block tokens of one `ListSnapshotBlocks` answer expire. `None` means that they
+    /// expire only with time.
     pub reads_per_listing: Option<u64>,
-    /// For how long a page token is good. Zero: it is expired at once.
+    /// Validity of a page token. Zero means that it expires at once.
     pub page_tokens_last: Duration,
-    /// How many block indexes an answer of `ListSnapshotBlocks` covers at most. Where few of them are written
-    /// a page is short or empty, and there are more. `None`: a page has as many blocks as were asked for.
+    /// Maximum number of block indexes that one `ListSnapshotBlocks` answer covers. If few of them are written, the
+    /// pages are short or empty, and there are more of them. `None` means that a page has as many blocks as requested.
     pub indexes_per_page: Option<u64>,
-    /// For how long after a snapshot's completion the calls do not find it: up to two minutes were seen (coldsnap issues
+    /// Time after a snapshot's completion in which calls do not find it. Up to two minutes were seen (coldsnap issues
     /// 41, 56 and 141).
     pub shown_after: Duration,
-    /// The ARNs of the KMS keys that the account may not decrypt with.
+    /// The ARNs of the KMS keys with which the account may not decrypt.
     pub denied_keys: BTreeSet<String>,
-    /// How often the account may call an action; one that is not here, as often as it likes.
+    /// The account's call limits by action. An action that is not here has no limit.
     pub limits: BTreeMap<String, Limit>,
-    /// The number of the last listing. Each has other tokens.
+    /// Number of the last listing. Each listing has other tokens.
     listings: u64,
     /// Block tokens of this listing and of earlier ones are expired.
     expired: u64,
-    /// How many blocks were read with the tokens of a listing.
+    /// Number of blocks read with the tokens of each listing.
     reads: BTreeMap<u64, u64>,
     buckets: Buckets,
 }
 
 impl Default for Ebs {
-    /// As EBS is: block tokens are good for seven days and page tokens for 60 minutes (user guide, "Frequently
-    /// asked questions for EBS direct APIs"); an account may call `GetSnapshotBlock` 1,000 times a second and
-    /// `ListSnapshotBlocks` 50 times ("Amazon EBS endpoints and quotas"). Pages are full, and there is no
-    /// latency.
+    /// EBS's own values. Block tokens are valid for seven days and page tokens for 60 minutes (user guide, "Frequently
+    /// asked questions for EBS direct APIs"). An account may call `GetSnapshotBlock` 1,000 times a second and
+    /// `ListSnapshotBlocks` 50 times ("Amazon EBS endpoints and quotas"). Pages are full, and there is no latency.
     fn default() -> Ebs {
         Ebs {
             latency: Duration::ZERO,
@@ -67,7 +66,7 @@ impl Default for Ebs {
 }
 
 impl Ebs {
-    /// Lets all block tokens expire that were given out so far. A new `ListSnapshotBlocks` gives good ones.
+    /// Expires all block tokens that were issued so far. A new `ListSnapshotBlocks` issues valid ones.
     pub fn expire_block_tokens(&mut self) {
         self.expired = self.listings;
     }
@@ -78,7 +77,7 @@ impl Ebs {
         self.listings
     }
 
-    /// Whether a block token of this listing is still good; if so, this counts as a read with it.
+    /// Whether a block token of this listing is still valid. If so, counts a read with it.
     pub(crate) fn spend(
         &mut self,
         listing: u64,
@@ -96,14 +95,14 @@ impl Ebs {
         true
     }
 
-    /// Takes a token out of the bucket of the action, if there is one.
+    /// Takes a token from the action's bucket, and returns whether the call is within the limit.
     pub(crate) fn admit(&mut self, action: &str, now: Instant) -> bool {
         let limit = self.limits.get(action);
         limit.is_none_or(|limit| self.buckets.take(action, *limit, now))
     }
 }
 
-/// When what was given out then and lasts so long expires.
+/// The expiry of something issued at `given` with this validity.
 pub(crate) fn expiry(given: DateTime<Utc>, lasts: Duration) -> DateTime<Utc> {
     let lasts = TimeDelta::from_std(lasts).ok();
     let expiry = lasts.and_then(|lasts| given.checked_add_signed(lasts));
@@ -131,7 +130,7 @@ mod tests {
         let admitted = [0, 0, 0, 50, 100, 101, 10_000, 10_000, 10_000].map(&mut at);
         let expected = [true, true, false, false, true, false, true, true, false];
         assert_eq!(admitted, expected);
-        // Each action has its own, and one without a limit has none.
+        // Each action has its own bucket, and an action without a limit has none.
         assert!(ebs.admit("ListSnapshotBlocks", start));
         ebs.limits.clear();
         assert!(ebs.admit("GetSnapshotBlock", start));

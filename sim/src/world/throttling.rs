@@ -1,4 +1,4 @@
-//! How often EC2 lets an account call.
+//! EC2's call limits for an account.
 
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -6,28 +6,28 @@ use tokio::time::Instant;
 use crate::form::Form;
 use crate::limit::{Buckets, Limit};
 
-/// The actions that have a smaller bucket for calls that want everything at once.
+/// The actions with a smaller bucket for calls that request everything at once.
 const LARGE: [&str; 3] = ["DescribeInstances", "DescribeSnapshots", "DescribeVolumes"];
 
-/// How often the account may call the actions of EC2. Each action has a bucket of its own. All of it may be
-/// changed at any time; `None` is no limit.
+/// The account's call limits for EC2. Each action has its own bucket. A test may change all of it at any time. `None`
+/// means no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Throttling {
-    /// Of the actions that only read.
+    /// Limit of actions that only read.
     pub non_mutating: Option<Limit>,
-    /// Of `DescribeInstances`, `DescribeSnapshots` and `DescribeVolumes` without a filter and without
-    /// `MaxResults`. Whether naming ids is filtering is not documented (here: no).
+    /// Limit of `DescribeInstances`, `DescribeSnapshots` and `DescribeVolumes` without a filter and without
+    /// `MaxResults`. It is not documented whether ids count as a filter. Here they do not.
     pub unfiltered: Option<Limit>,
-    /// Of all other actions.
+    /// Limit of all other actions.
     pub mutating: Option<Limit>,
-    /// Of actions that differ from those.
+    /// Limits of single actions, which take precedence.
     pub actions: BTreeMap<String, Limit>,
     buckets: Buckets,
 }
 
 impl Throttling {
-    /// The buckets that EC2 has unless an account's limits were raised ("Request throttling for the Amazon EC2
-    /// API", developer guide).
+    /// EC2's own buckets, for an account whose limits were not raised ("Request throttling for the Amazon EC2 API",
+    /// developer guide).
     pub fn of_ec2() -> Throttling {
         let limit = |burst, per_second| Limit { burst, per_second };
         let actions = [
@@ -57,7 +57,7 @@ impl Throttling {
         }
     }
 
-    /// Takes a token out of the bucket of the call, if there is one.
+    /// Takes a token from the call's bucket, and returns whether the call is within the limit.
     pub(crate) fn admit(&mut self, action: &str, form: &Form, now: Instant) -> bool {
         let everything = LARGE.contains(&action)
             && form.get("MaxResults").is_none()
