@@ -106,11 +106,11 @@ build: $(VENV_READY)
 bench: build
 	$(VENV)/bin/python benches/start.py
 
-# The sweep of 100,000 simulated AMIs, and its report. Compiles the command line in release, for minutes.
-.PHONY: bench-sweep
-bench-sweep: $(VENV_READY)
+# The audit of 100,000 simulated AMIs, and its report. Compiles the command line in release, for minutes.
+.PHONY: bench-audit
+bench-audit: $(VENV_READY)
 	env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS cargo build --release --locked -p cli -p sim
-	$(VENV)/bin/python benches/sweep.py
+	$(VENV)/bin/python benches/audit.py
 
 $(VENV_READY): tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)

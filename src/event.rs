@@ -84,7 +84,7 @@ pub enum Incoming {
     /// The template's hourly rule: time for a digest.
     Digest(Digest),
     /// The template's schedule: time for an audit.
-    Sweep(Sweep),
+    Audit(Audit),
     /// Anything else.
     Ignored(Ignored),
 }
@@ -104,7 +104,7 @@ pub struct Digest {
 /// An event that requests an audit of all images. The template's schedule generates it. (EventBridge Scheduler User
 /// Guide, "Adding context attributes".)
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sweep {
+pub struct Audit {
     /// EventBridge Scheduler's id of its attempt to deliver the event.
     pub event_id: String,
     /// The account.
@@ -236,7 +236,7 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
         }
         Tells::OfTheSchedule => {
             let (event_id, account, region) = address(&event)?;
-            return Ok(Incoming::Sweep(Sweep {
+            return Ok(Incoming::Audit(Audit {
                 event_id,
                 account,
                 region,
@@ -297,7 +297,7 @@ fn tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
         ("aws.ec2", "AWS API Call via CloudTrail") => api_call_tells(event),
         ("aws.ec2", "EC2 AMI State Change") => state_change_tells(event),
         ("aws.events", "Scheduled Event") => Ok(Tells::OfTheHour),
-        ("ami-billing-guard", "Sweep") => Ok(Tells::OfTheSchedule),
+        ("ami-billing-guard", "Audit") => Ok(Tells::OfTheSchedule),
         (source, detail_type) => Ok(Tells::OfSomethingElse(format!(
             "the event is {} from {}, not a registration",
             quoted(detail_type),

@@ -141,7 +141,7 @@ impl Guard {
     ) -> Registration {
         let region = self.aws.region().unwrap_or_default();
         let time = created.unwrap_or(UNKNOWN);
-        Registration::without_event(id, account.clone(), region, "sweep", time)
+        Registration::without_event(id, account.clone(), region, "audit", time)
     }
 
     /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.

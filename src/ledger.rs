@@ -36,7 +36,7 @@ use crate::ids::AmiId;
 use crate::plan::CLOCKS_DIFFER;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
-pub(crate) use audit::SweepTurn;
+pub(crate) use audit::AuditTurn;
 pub(crate) use entry::Discard;
 use entry::{Entry, json};
 pub(crate) use item::item_of;

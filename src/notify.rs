@@ -1,4 +1,4 @@
-//! What people are told, and programs: a message of each record, of a digest, of a sweep.
+//! What people are told, and programs: a message of each record, of a digest, of an audit.
 //!
 //! Names, tags and ARNs come from outside: in the text each stands on one line, without control
 //! characters, and cut when long, so that none can forge a line or move a terminal's cursor.

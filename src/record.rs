@@ -356,13 +356,13 @@ impl Record {
         })
     }
 
-    /// The record of a sweep, that is no registration: what was done.
-    pub(crate) fn of_sweep(sweep: crate::event::Sweep, done: &str) -> Record {
+    /// The record of an audit, that is no registration: what was done.
+    pub(crate) fn of_audit(audit: crate::event::Audit, done: &str) -> Record {
         Record::ignored(Ignored {
-            event_id: Some(sweep.event_id),
-            account: Some(sweep.account.to_string()),
-            region: Some(sweep.region),
-            reason: format!("the event asks for a sweep: {done}"),
+            event_id: Some(audit.event_id),
+            account: Some(audit.account.to_string()),
+            region: Some(audit.region),
+            reason: format!("the event asks for an audit: {done}"),
         })
     }
 

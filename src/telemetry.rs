@@ -41,14 +41,14 @@ pub enum Line<'a> {
     /// A delivery that failed.
     Failure(Failure<'a>),
     /// The result of an audit.
-    Sweep(Sweep<'a>),
+    Audit(Audit<'a>),
     /// The number of an invocation's calls.
     Invocation(Tally),
 }
 
 /// The result of an audit, in numbers of images.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Sweep<'a> {
+pub struct Audit<'a> {
     /// Id of the event that requested it.
     pub event_id: &'a str,
     /// Images that it looked at.
@@ -162,12 +162,12 @@ impl Telemetry {
                 }];
                 self.whole(delivery, level, failure, metrics, now)
             }
-            Line::Sweep(sweep) => {
-                let level = match sweep.unheard {
+            Line::Audit(audit) => {
+                let level = match audit.unheard {
                     0 => Level::INFO,
                     _ => Level::WARN,
                 };
-                self.whole(delivery, level, sweep, of_sweep(sweep), now)
+                self.whole(delivery, level, audit, of_audit(audit), now)
             }
             Line::Invocation(tally) => {
                 let metrics = of_invocation(tally);
@@ -295,13 +295,13 @@ fn of_function(values: Vec<Metric>) -> Option<Metrics> {
     (!values.is_empty()).then_some(Metrics { by, values })
 }
 
-fn of_sweep(sweep: Sweep<'_>) -> Vec<Metrics> {
+fn of_audit(audit: Audit<'_>) -> Vec<Metrics> {
     counted(&[
-        ("SweptImages", sweep.looked_at as u64),
-        ("UnheardImages", sweep.unheard as u64),
-        ("SweepMismatches", sweep.mismatches as u64),
-        ("UnrecognisedBilling", sweep.unrecognised as u64),
-        ("SweepsUnfinished", u64::from(!sweep.complete)),
+        ("AuditedImages", audit.looked_at as u64),
+        ("UnheardImages", audit.unheard as u64),
+        ("AuditMismatches", audit.mismatches as u64),
+        ("UnrecognisedBilling", audit.unrecognised as u64),
+        ("AuditsUnfinished", u64::from(!audit.complete)),
     ])
 }
 
@@ -512,8 +512,8 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_says_what_it_came_to_and_is_a_warning_if_events_do_not_arrive() {
-        let mut sweep = Sweep {
+    fn an_audit_says_what_it_came_to_and_is_a_warning_if_events_do_not_arrive() {
+        let mut audit = Audit {
             event_id: "e-1",
             looked_at: 3_000,
             unchanged: 2_990,
@@ -522,27 +522,27 @@ mod tests {
             unrecognised: 0,
             complete: true,
         };
-        let calm = line(Line::Sweep(sweep)).unwrap();
+        let calm = line(Line::Audit(audit)).unwrap();
         assert_eq!(
             metrics(&calm),
             [
-                "function=guard SweptImages 3000 Count",
-                "function=guard SweepMismatches 7 Count"
+                "function=guard AuditedImages 3000 Count",
+                "function=guard AuditMismatches 7 Count"
             ]
         );
         assert_eq!(
             (&calm["level"], &calm["event_id"], &calm["unchanged"]),
             (&json!("INFO"), &json!("e-1"), &json!(2_990))
         );
-        (sweep.unheard, sweep.unrecognised, sweep.complete) = (2, 1, false);
-        let alarming = line(Line::Sweep(sweep)).unwrap();
+        (audit.unheard, audit.unrecognised, audit.complete) = (2, 1, false);
+        let alarming = line(Line::Audit(audit)).unwrap();
         assert_eq!(
             metrics(&alarming)[1..],
             [
                 "function=guard UnheardImages 2 Count",
-                "function=guard SweepMismatches 7 Count",
+                "function=guard AuditMismatches 7 Count",
                 "function=guard UnrecognisedBilling 1 Count",
-                "function=guard SweepsUnfinished 1 Count"
+                "function=guard AuditsUnfinished 1 Count"
             ]
         );
         assert_eq!(alarming["level"], "WARN");

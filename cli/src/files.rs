@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::outcome::Stop;
 
-/// Maximum number of bytes read of a first line. The first line of a sweep's state contains the policy.
+/// Maximum number of bytes read of a first line. The first line of an audit's state contains the policy.
 const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;
 
 /// A kind of file that this program writes, recognised by its first line.

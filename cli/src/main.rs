@@ -3,6 +3,7 @@
 //! Standard output carries only the result. Progress and errors go to standard error.
 
 mod account;
+mod audit;
 mod check;
 mod explain;
 mod files;
@@ -15,7 +16,6 @@ mod report;
 mod reserved;
 mod restore;
 mod show;
-mod sweep;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -107,7 +107,7 @@ enum Command {
     /// Bring a discarded AMI back
     Restore(restore::Arguments),
     /// Judge every AMI of the account
-    Sweep(sweep::Arguments),
+    Audit(audit::Arguments),
     /// Print what makes a shell complete this command line
     Completions {
         /// The shell
@@ -159,7 +159,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Policy(arguments) => policy::run(arguments, &mut out),
         Command::Replay(arguments) => replay::run(arguments, &mut out).await,
         Command::Restore(arguments) => restore::run(arguments, &mut out).await,
-        Command::Sweep(arguments) => sweep::run(arguments, &mut out).await,
+        Command::Audit(arguments) => audit::run(arguments, &mut out).await,
         Command::Completions { shell } => completions(shell, &mut out),
     };
     let outcome = match done {

@@ -40,7 +40,7 @@ const MOST_ROWS: u64 = 20_000;
 const NOBODY: &str = "(nobody says)";
 const NOTHING: &str = "(nothing)";
 
-/// Facts about the sweep that the report shows.
+/// Facts about the audit that the report shows.
 pub(crate) struct About {
     pub(crate) account: String,
     pub(crate) regions: Vec<String>,

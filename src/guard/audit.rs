@@ -36,7 +36,7 @@ pub struct Scope {
 
 /// A page of images that were judged.
 #[derive(Debug)]
-pub struct Swept {
+pub struct Audited {
     /// Their records. What a record says of a discard is what the guard would do now.
     pub records: Vec<Record>,
     /// How many could not be judged yet: they are pending.
@@ -94,12 +94,12 @@ impl Guard {
     /// Judges the account's images page by page, from `token` on: up to 500 in a page. Nothing is changed, and nobody
     /// told. After a page that could not be seen there is no other; what could not be found out of a single image is in
     /// its record.
-    pub fn sweep<'a>(
+    pub fn audit<'a>(
         &'a self,
         account: &'a AccountId,
         scope: Scope,
         token: Option<String>,
-    ) -> Pages<'a, Result<Swept, Error>> {
+    ) -> Pages<'a, Result<Audited, Error>> {
         let listed = list(self, token);
         Pages::new(
             listed.map(move |page| async move { judge_page(self, page?, account, scope).await }),
@@ -127,7 +127,7 @@ async fn judge_page(
     page: Page,
     account: &AccountId,
     scope: Scope,
-) -> Result<Swept, Error> {
+) -> Result<Audited, Error> {
     let mut listed = Vec::new();
     let mut underway = 0;
     for (id, described) in page.images {
@@ -175,7 +175,7 @@ async fn judge_page(
         record.registered_at = record.registered_at.filter(|at| *at != UNKNOWN);
         records.push(record);
     }
-    Ok(Swept {
+    Ok(Audited {
         records,
         underway,
         next: page.next,

@@ -339,11 +339,11 @@ async fn deal_with(
             };
             in_time(delivery, work, late).await
         }
-        Incoming::Sweep(sweep) => {
-            let span = tracing::error_span!("sweep", event_id = sweep.event_id);
-            let work = Box::pin(audit::daily::daily(guard, sweep, delivery).instrument(span));
+        Incoming::Audit(audit) => {
+            let span = tracing::error_span!("audit", event_id = audit.event_id);
+            let work = Box::pin(audit::daily::daily(guard, audit, delivery).instrument(span));
             let late = Error::OutOfTime {
-                image: "the sweep".into(),
+                image: "the audit".into(),
                 doing: "what it found may not have been told".into(),
             };
             in_time(delivery, work, late).await

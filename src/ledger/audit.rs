@@ -9,13 +9,13 @@ use super::item::{
 use super::store::Ledger;
 use crate::error::Error;
 use crate::escape::quoted;
-use crate::event::Sweep;
+use crate::event::Audit;
 use crate::ids::AmiId;
 use crate::plan::CLOCKS_DIFFER;
 
 /// Lease for auditing an account's images. One invocation has it at a time.
 #[derive(Debug)]
-pub(crate) struct SweepTurn {
+pub(crate) struct AuditTurn {
     id: String,
     token: String,
     /// When the first audit began. The guard should have received an event for every image that was registered since
@@ -36,14 +36,14 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::begin`].
-    pub(crate) async fn begin_sweep(
+    pub(crate) async fn begin_audit(
         &self,
-        sweep: &Sweep,
+        audit: &Audit,
         until: DateTime<Utc>,
-    ) -> Result<SweepTurn, Error> {
-        let place = of_place(sweep.account.as_str(), &sweep.region);
-        let id = format!("sweep#{place}");
-        let (token, item) = match self.take_turn(&id, "the sweep", until).await {
+    ) -> Result<AuditTurn, Error> {
+        let place = of_place(audit.account.as_str(), &audit.region);
+        let id = format!("audit#{place}");
+        let (token, item) = match self.take_turn(&id, "the audit", until).await {
             Err(busy @ Error::Busy { .. }) => {
                 self.try_to_repair(&id).await;
                 return Err(busy);
@@ -56,7 +56,7 @@ impl Ledger {
         };
         // If this time were in the future, no event would ever count as missed.
         let since = time(SINCE).filter(|since| *since <= self.clock.now() + CLOCKS_DIFFER);
-        let turn = SweepTurn {
+        let turn = AuditTurn {
             id,
             token,
             since: since.unwrap_or_else(|| self.clock.now()),
@@ -70,7 +70,7 @@ impl Ledger {
         };
         if since.is_none() {
             let changes = vec![Change::Set(SINCE, ms(turn.since))];
-            self.in_sweep(&turn, changes).await?;
+            self.in_audit(&turn, changes).await?;
         }
         Ok(turn)
     }
@@ -82,16 +82,16 @@ impl Ledger {
     /// [`Error`] if the note could not be written.
     pub(crate) async fn begin_with(
         &self,
-        turn: &SweepTurn,
+        turn: &AuditTurn,
         image: &AmiId,
         created: DateTime<Utc>,
     ) -> Result<(), Error> {
         let change = Change::Include(BEGUN_WITH, dated(created, image));
-        self.in_sweep(turn, vec![change]).await
+        self.in_audit(turn, vec![change]).await
     }
 
     /// Notes that an audit has finished an image, which it has yet to report.
-    pub(crate) async fn end_with(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
+    pub(crate) async fn end_with(&self, turn: &AuditTurn, image: &AmiId, created: DateTime<Utc>) {
         let changes = vec![
             Change::Exclude(BEGUN_WITH, [dated(created, image)].into()),
             Change::Include(ENDED_WITH, image.to_string()),
@@ -100,14 +100,14 @@ impl Ledger {
     }
 
     /// Notes that an audit leaves an image that it began to process to the listing of all images.
-    pub(crate) async fn leave(&self, turn: &SweepTurn, image: &AmiId, created: DateTime<Utc>) {
+    pub(crate) async fn leave(&self, turn: &AuditTurn, image: &AmiId, created: DateTime<Utc>) {
         let change = Change::Exclude(BEGUN_WITH, [dated(created, image)].into());
         self.no_more_with(turn, image, vec![change]).await;
     }
 
-    async fn no_more_with(&self, turn: &SweepTurn, image: &AmiId, changes: Vec<Change>) {
-        if let Err(error) = self.in_sweep(turn, changes).await {
-            tracing::warn!("the next sweep looks at {image} once more: {error}");
+    async fn no_more_with(&self, turn: &AuditTurn, image: &AmiId, changes: Vec<Change>) {
+        if let Err(error) = self.in_audit(turn, changes).await {
+            tracing::warn!("the next audit looks at {image} once more: {error}");
         }
     }
 
@@ -116,33 +116,33 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if this could not be written. The findings are then reported again.
-    pub(crate) async fn end_sweep(
+    pub(crate) async fn end_audit(
         &self,
-        turn: &SweepTurn,
-        sweep: &Sweep,
+        turn: &AuditTurn,
+        audit: &Audit,
         cursor: Option<&str>,
     ) -> Result<(), Error> {
         let changes = vec![
             Change::Set(TURN_UNTIL, Value::Number(0)),
-            Change::Set(TOLD_AT, ms(sweep.time)),
+            Change::Set(TOLD_AT, ms(audit.time)),
             Change::Remove(ENDED_WITH),
             match cursor {
                 Some(cursor) => Change::Set(CURSOR, cursor.into()),
                 None => Change::Remove(CURSOR),
             },
         ];
-        self.in_sweep(turn, changes).await
+        self.in_audit(turn, changes).await
     }
 
     /// Releases the lease of an audit that did not finish, or whose findings were already reported.
-    pub(crate) async fn give_back_sweep(&self, turn: &SweepTurn) {
+    pub(crate) async fn give_back_audit(&self, turn: &AuditTurn) {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
-        if let Err(error) = self.in_sweep(turn, changes).await {
-            tracing::warn!("the turn of the sweep ends by itself: {error}");
+        if let Err(error) = self.in_audit(turn, changes).await {
+            tracing::warn!("the turn of the audit ends by itself: {error}");
         }
     }
 
-    async fn in_sweep(&self, turn: &SweepTurn, changes: Vec<Change>) -> Result<(), Error> {
+    async fn in_audit(&self, turn: &AuditTurn, changes: Vec<Change>) -> Result<(), Error> {
         let written = self.write(Write {
             id: turn.id.clone(),
             if_any: vec![Condition::Is(TURN, turn.token.as_str().into())],
@@ -151,7 +151,7 @@ impl Ledger {
         match written.await? {
             Some(_) => Ok(()),
             None => Err(Error::Busy {
-                what: "the sweep".into(),
+                what: "the audit".into(),
             }),
         }
     }
@@ -168,7 +168,7 @@ fn followed<T>(item: &Item, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec
     for (text, member) in members {
         match member {
             Some(member) => followed.push(member),
-            None => tracing::warn!("the sweep's {name} in the ledger has {}", quoted(text)),
+            None => tracing::warn!("the audit's {name} in the ledger has {}", quoted(text)),
         }
     }
     followed

@@ -10,7 +10,7 @@ use super::quota::hour;
 use super::*;
 use crate::aws::Aws;
 use crate::clock::Clock;
-use crate::event::{Ignored, RegisteredBy, Registration, Sweep};
+use crate::event::{Audit, Ignored, RegisteredBy, Registration};
 use crate::ledger::item::BEGUN;
 use crate::plan::Action;
 
@@ -662,17 +662,17 @@ async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_sweep_began_is_known_until_it_ended_and_was_told_of() {
+async fn what_a_audit_began_is_known_until_it_ended_and_was_told_of() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
-        let sweep = Sweep {
+        let audit = Audit {
             event_id: "e".into(),
             account: "123456789012".parse().unwrap(),
             region: "eu-west-1".into(),
             time: noon(),
         };
         let begin = async || {
-            let turn = ledger.begin_sweep(&sweep, soon()).await.unwrap();
+            let turn = ledger.begin_audit(&audit, soon()).await.unwrap();
             (turn.begun_with.len(), turn.ended_with.len(), turn)
         };
         let ids = [1, 2, 3].map(|number| image(number).image_id);
@@ -683,7 +683,7 @@ async fn what_a_sweep_began_is_known_until_it_ended_and_was_told_of() {
             let created = noon() + TimeDelta::nanoseconds(1);
             ledger.begin_with(&turn, id, created).await.unwrap();
         }
-        ledger.give_back_sweep(&turn).await;
+        ledger.give_back_audit(&turn).await;
 
         let (begun, ended, turn) = begin().await;
         assert_eq!((begun, ended), (3, 0));
@@ -691,20 +691,20 @@ async fn what_a_sweep_began_is_known_until_it_ended_and_was_told_of() {
         assert_eq!(*of_first, (ids[0].clone(), noon()));
         ledger.end_with(&turn, &ids[0], noon()).await;
         ledger.leave(&turn, &ids[1], noon()).await;
-        ledger.give_back_sweep(&turn).await;
+        ledger.give_back_audit(&turn).await;
 
         let (begun, ended, turn) = begin().await;
         assert_eq!((begun, ended), (1, 1));
         ledger.end_with(&turn, &ids[2], noon()).await;
         ledger
-            .end_sweep(&turn, &sweep, Some("there"))
+            .end_audit(&turn, &audit, Some("there"))
             .await
             .unwrap();
 
         let (begun, ended, turn) = begin().await;
         assert_eq!((begun, ended, turn.last), (0, 0, Some(noon())));
         assert_eq!(turn.cursor.as_deref(), Some("there"));
-        let late = ledger.begin_sweep(&sweep, soon()).await;
+        let late = ledger.begin_audit(&audit, soon()).await;
         assert!(late.is_err(), "one at a time");
     }
 }

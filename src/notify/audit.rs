@@ -1,11 +1,11 @@
-//! The alert of a sweep: one for all that it found.
+//! The alert of an audit: one for all that it found.
 
 use serde_json::{Value, json};
 
 use super::chat;
 use super::message::{LONGEST_MESSAGE, Message, Text, attributes, bodies, cut};
 use crate::escape::plain;
-use crate::event::Sweep;
+use crate::event::Audit;
 use crate::expectation::EXPECT_TAG;
 use crate::findings::{FIRST, Finding, Findings, Group};
 use crate::record::SCHEMA;
@@ -13,11 +13,11 @@ use crate::record::SCHEMA;
 /// So many images of a group are shown in a chat.
 const FIRST_IN_CHAT: usize = 3;
 
-/// The message of a sweep: of each group the number and the first images, as many as fit into one message.
-pub(crate) fn summary(sweep: &Sweep, findings: &Findings) -> Message {
+/// The message of an audit: of each group the number and the first images, as many as fit into one message.
+pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
     let mut most = FIRST;
     loop {
-        let message = with(sweep, findings, most);
+        let message = with(audit, findings, most);
         if message.bodies.len() <= LONGEST_MESSAGE || most == 0 {
             return message;
         }
@@ -26,17 +26,19 @@ pub(crate) fn summary(sweep: &Sweep, findings: &Findings) -> Message {
 }
 
 /// With this many images of each group.
-fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
+fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
     let subject = match findings.number(Group::Unheard) {
         0 => format!(
-            "AMI billing: a sweep found AMIs to look at: {}",
+            "AMI billing: an audit found AMIs to look at: {}",
             findings.to_tell()
         ),
-        unheard => format!("AMI billing: events do not arrive: AMIs that a sweep found: {unheard}"),
+        unheard => {
+            format!("AMI billing: events do not arrive: AMIs that an audit found: {unheard}")
+        }
     };
     let mut text = Text::default();
     text.line(&extent(findings));
-    text.heading(&format!("In account {}, {}", sweep.account, sweep.region));
+    text.heading(&format!("In account {}, {}", audit.account, audit.region));
     for (group, found) in findings.groups() {
         text.heading(&heading(group, found.number));
         found
@@ -63,8 +65,8 @@ fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
     });
     let groups: serde_json::Map<String, Value> = groups.collect();
     let json = json!({
-        "schema": SCHEMA, "digest": "sweep", "event_id": sweep.event_id,
-        "account": sweep.account, "region": sweep.region,
+        "schema": SCHEMA, "digest": "audit", "event_id": audit.event_id,
+        "account": audit.account, "region": audit.region,
         "looked_at": findings.looked_at, "unchanged": findings.unchanged, "complete": findings.complete,
         "groups": groups,
     });
@@ -78,27 +80,27 @@ fn with(sweep: &Sweep, findings: &Findings, most: usize) -> Message {
     }
     Message {
         bodies: bodies(&text.0, &json),
-        chat: chat::of_sweep(sweep, &lines, &steps, &subject),
+        chat: chat::of_audit(audit, &lines, &steps, &subject),
         attributes: attributes(
-            "sweep",
+            "audit",
             None,
-            Some(sweep.account.as_str()),
-            Some(&sweep.region),
+            Some(audit.account.as_str()),
+            Some(&audit.region),
         ),
         subject,
     }
 }
 
-/// How far the sweep came.
+/// How far the audit came.
 fn extent(findings: &Findings) -> String {
     let from = match findings.resumed {
-        true => "It went on where the last sweep had stopped. ",
+        true => "It went on where the last audit had stopped. ",
         false => "",
     };
     let to = match (findings.resumed, findings.complete) {
         (false, true) => "These are all of them.",
         (true, true) => "These are the rest of them.",
-        (_, false) => "There was no time for the others: the next sweep goes on with them.",
+        (_, false) => "There was no time for the others: the next audit goes on with them.",
     };
     format!(
         "AMIs that were looked at: {}, of which known, good and unchanged: {}. {from}{to}",
@@ -164,8 +166,8 @@ fn steps(findings: &Findings) -> Vec<String> {
         );
     }
     steps.push(
-        "Of what an event told of, or is older than three days, a sweep discards nothing: decide, and make it right. \
-         The runbook says how (\"A summary of a sweep\")."
+        "Of what an event told of, or is older than three days, an audit discards nothing: decide, and make it right. \
+         The runbook says how (\"A summary of an audit\")."
             .to_owned(),
     );
     if findings.number(Group::Unverifiable) > 0 {
@@ -185,7 +187,7 @@ fn steps(findings: &Findings) -> Vec<String> {
             "No disk was read for this, but of what no event told of. Everything that is known of one AMI:",
             "ami-guard explain '<image>'",
             "All of them:",
-            "ami-guard sweep",
+            "ami-guard audit",
         ]
         .map(str::to_owned),
     );

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::message::{A_TEST, held_by};
 use super::wording::{deeds, done, more, subject};
 use crate::escape::{escaped_json, inert_markdown, plain};
-use crate::event::{Digest, Sweep};
+use crate::event::{Audit, Digest};
 use crate::plan::Action;
 use crate::record::remediation::{is_command, registers_again};
 use crate::record::{Actual, Record};
@@ -148,19 +148,19 @@ pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject:
     )
 }
 
-/// The notification of a sweep, of which `lines` says what it found; all of a Region make one thread.
-pub(super) fn of_sweep(sweep: &Sweep, lines: &[String], steps: &[String], subject: &str) -> String {
+/// The notification of an audit, of which `lines` says what it found; all of a Region make one thread.
+pub(super) fn of_audit(audit: &Audit, lines: &[String], steps: &[String], subject: &str) -> String {
     let mut facts = Facts::default();
-    facts.fact("in", Some(&format!("{}, {}", sweep.account, sweep.region)));
+    facts.fact("in", Some(&format!("{}, {}", audit.account, audit.region)));
     lines.iter().for_each(|line| facts.line(line));
     notification(
-        "ami-billing-guard: the sweep of all AMIs",
+        "ami-billing-guard: the audit of all AMIs",
         &facts.0,
         grouped(steps),
-        vec!["sweep".to_owned()],
-        &format!("ami-billing-guard-sweep-{}-{}", sweep.account, sweep.region),
+        vec!["audit".to_owned()],
+        &format!("ami-billing-guard-audit-{}-{}", audit.account, audit.region),
         subject,
-        json!({ "verdict": "sweep", "account": sweep.account, "region": sweep.region }),
+        json!({ "verdict": "audit", "account": audit.account, "region": audit.region }),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The scheduled sweep, in the function as it is deployed: what it finds, and the memory that it takes."""
+"""The scheduled audit, in the function as it is deployed: what it finds, and the memory that it takes."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from e2e.emulator import Emulator, metrics_of
 from e2e.test_disks import peak
-from e2e.world import LEDGER, World, batch, registration, sweep
+from e2e.world import LEDGER, World, batch, registration, audit
 
 # A function of 128 MB has this and more left for what Lambda counts besides.
 MOST_BYTES = 64_000_000
@@ -20,8 +20,8 @@ GROWTH_BYTES = 4_000_000
 
 
 @pytest.fixture
-def swept(world: World, start) -> Emulator:
-    """A guard that swept for the first time a week ago."""
+def audited(world: World, start) -> Emulator:
+    """A guard that audited for the first time a week ago."""
     world.make_ledger()
     world.swept_before()
     return start(GUARD_LEDGER_TABLE=LEDGER)
@@ -29,43 +29,43 @@ def swept(world: World, start) -> Emulator:
 
 def groups(summary: dict) -> dict[str, set[str]]:
     """The images of a summary, by their groups."""
-    assert summary["digest"] == "sweep"
+    assert summary["digest"] == "audit"
     return {name: {it["image_id"] for it in group["images"]} for name, group in summary["groups"].items()}
 
 
-def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(world: World, swept: Emulator):
+def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(world: World, audited: Emulator):
     known = world.image("Windows", expect="Windows", age=timedelta(hours=2))
     held = world.image(expect="Windows", deregistration_protection="enabled", age=timedelta(hours=2))
     for ami in (known, held):
-        swept.invoke(registration(ami))
+        audited.invoke(registration(ami))
     unheard = world.image(expect="Windows", age=timedelta(hours=2))
     old = world.image(expect="Windows", age=timedelta(days=30))
     unknown = world.image(age=timedelta(days=30))
     young = world.image(expect="Windows")
 
     # As the queue hands it over.
-    assert swept.invoke(batch([sweep()])) == {"batchItemFailures": []}
+    assert audited.invoke(batch([audit()])) == {"batchItemFailures": []}
 
     [of_held, own, summary] = world.alerts()
     found = {"unheard": {unheard}, "mismatch": {old}, "held": {held}, "unverifiable": {unknown}}
     assert groups(summary) == found
     assert (of_held["image_id"], own["image_id"], own["held_by"]) == (held, unheard, ["identity-unknown"])
     assert all(map(world.exists, [known, held, unheard, old, unknown, young]))
-    [line] = [line for line in swept.lines() if "looked_at" in line]
-    counted = {"SweptImages": 6, "UnheardImages": 1, "SweepMismatches": 2}
+    [line] = [line for line in audited.lines() if "looked_at" in line]
+    counted = {"AuditedImages": 6, "UnheardImages": 1, "AuditMismatches": 2}
     assert (line["level"], line["unchanged"], metrics_of(line)) == ("WARN", 1, counted)
 
     # The next day it is known, and held.
-    assert "that people were told of: 4" in swept.invoke(sweep(day=1))["reason"]
+    assert "that people were told of: 4" in audited.invoke(audit(day=1))["reason"]
     assert groups(world.alerts()[-1])["held"] == {held, unheard}
 
 
-def test_a_sweep_of_nothing_that_is_wrong_is_no_message(world: World, swept: Emulator):
-    event = sweep()
-    swept.invoke(registration(world.image("Windows", expect="Windows", age=timedelta(hours=2))))
+def test_a_audit_of_nothing_that_is_wrong_is_no_message(world: World, audited: Emulator):
+    event = audit()
+    audited.invoke(registration(world.image("Windows", expect="Windows", age=timedelta(hours=2))))
 
-    assert "looked at: 1, that people were told of: 0; these were the last" in swept.invoke(event)["reason"]
-    assert swept.invoke(event)["reason"] == "the event asks for a sweep: this one or a later one is done already"
+    assert "looked at: 1, that people were told of: 0; these were the last" in audited.invoke(event)["reason"]
+    assert audited.invoke(event)["reason"] == "the event asks for an audit: this one or a later one is done already"
     assert world.alerts() == []
 
 
@@ -82,7 +82,7 @@ def account(sim_binary: Path, images: int) -> Iterator[str]:
 
 
 @pytest.mark.sam_build
-def test_a_sweep_takes_no_more_memory_for_many_images_than_for_few(
+def test_a_audit_takes_no_more_memory_for_many_images_than_for_few(
     sim_binary: Path, sam_bootstrap: Path, environment: dict[str, str]
 ):
     peaks = {}
@@ -90,10 +90,10 @@ def test_a_sweep_takes_no_more_memory_for_many_images_than_for_few(
     for images in (4_000, 12_000):
         with account(sim_binary, images) as endpoint:
             settings = environment | {"AWS_ENDPOINT_URL": endpoint, "GUARD_LEDGER_TABLE": "ami-billing-guard"}
-            # The sweep would stop early, and be at fewer images, where a minute is not enough.
+            # The audit would stop early, and be at fewer images, where a minute is not enough.
             settings |= {"AWS_LAMBDA_FUNCTION_TIMEOUT": "240"}
             with Emulator(sam_bootstrap, settings) as function:
-                reason = function.invoke(sweep())["reason"]
+                reason = function.invoke(audit())["reason"]
                 assert f"images that were looked at: {images}, " in reason and "these were the last" in reason
                 peaks[images] = peak(function.bootstrap_pid())
     print(f"the most memory, by the number of images: {peaks}")

@@ -10,7 +10,7 @@ import pytest
 
 from e2e.emulator import Emulator
 from e2e.role import OTHERS, allowed_to_the_guard, called_by_the_guard, statements
-from e2e.world import LEDGER, RULE, World, registration, scheduled, sweep
+from e2e.world import LEDGER, RULE, World, registration, scheduled, audit
 
 
 @pytest.mark.one_hour
@@ -26,7 +26,7 @@ def test_the_role_allows_the_calls_that_the_guard_makes_and_no_others(world: Wor
 
 def make_every_call(world: World, start, policy) -> None:
     """An image is discarded by deregistering, one by disabling, one is left to the digest, one is too young, a disk is read,
-    and all are swept."""
+    and all are audited."""
     world.make_ledger()
     rule = policy("version = 1\n[discard]\nmax_per_hour = 1\n")
     guard = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule, GUARD_RECYCLE_BIN_RULE=RULE)
@@ -48,7 +48,7 @@ def make_every_call(world: World, start, policy) -> None:
     assert len(waits.invoke({"Records": world.receive(queue)})["batchItemFailures"]) == 1
     on_disk = world.register(world.snapshot_with_disk("debian12"))
     assert disables.invoke(registration(on_disk))["expected"]["source"] == "disk"
-    assert "images that were looked at" in disables.invoke(sweep())["reason"]
+    assert "images that were looked at" in disables.invoke(audit())["reason"]
 
 
 def test_what_the_role_allows_to_others_is_still_there(world: World):

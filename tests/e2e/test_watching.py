@@ -27,7 +27,7 @@ from e2e.world import (
     batch,
     registration,
     scheduled,
-    sweep,
+    audit,
     template,
     within_the_hour,
 )
@@ -131,7 +131,7 @@ def watched(moto, guard_binary, environment, tmp_path_factory) -> Iterator[tuple
         guard.invoke(scheduled())
         world.swept_before()
         world.image("Windows", expect="Windows", age=timedelta(hours=2))
-        guard.invoke(sweep())
+        guard.invoke(audit())
         yield world, guard
 
 
@@ -188,7 +188,7 @@ def test_the_metrics_of_every_line_are_valid_and_add_up_to_what_the_server_saw(w
     assert (total["Registrations"], total["Mismatches"]) == (10, 5)
     assert (total["Discards"], total["Holds"]) == (1, 3)
     assert (total["HeldByLimit"], total["HeldByProtected"]) == (2, 1)
-    # When it was registered, and by the sweep of the same images.
+    # When it was registered, and by the audit of the same images.
     assert total["UnrecognisedBilling"] == 2
     assert total["TimeToVerdict"] >= 8 * 360_000
 
@@ -229,9 +229,9 @@ def all_metrics() -> set[str]:
         "Holds",
         "Mismatches",
         "Registrations",
-        "SweepMismatches",
-        "SweepsUnfinished",
-        "SweptImages",
+        "AuditMismatches",
+        "AuditsUnfinished",
+        "AuditedImages",
         "Throttles",
         "TimeToVerdict",
         "UnheardImages",
@@ -243,7 +243,7 @@ def test_the_metrics_that_are_watched_are_those_that_are_written(watched, deploy
     _, guard = watched
     written = {name for line in guard.lines() for name in metrics_of(line)}
     # This takes hundreds of images: `tests/guard/daily.rs` sees to it.
-    written.add("SweepsUnfinished")
+    written.add("AuditsUnfinished")
     assert {name for name in all_metrics() if not name.startswith("HeldBy")} <= written <= all_metrics()
     named = {metric["name"] for metric in deployed.metrics if metric["namespace"] == "AmiBillingGuard"}
     # What an operator chose is no news, and a dashboard with more than 50 metrics costs something.
@@ -258,7 +258,7 @@ def test_the_dimensions_that_are_watched_are_those_that_are_written(watched, dep
             for metric in directive["Metrics"]:
                 written.setdefault(metric["Name"], set()).update(map(frozenset, directive["Dimensions"]))
     interlock = frozenset(["function"])
-    written["SweepsUnfinished"] = written["SweptImages"]
+    written["AuditsUnfinished"] = written["AuditedImages"]
     assert {by for name, all_by in written.items() if name.startswith("HeldBy") for by in all_by} == {interlock}
     for metric in deployed.metrics:
         if metric["namespace"] == "AmiBillingGuard":

@@ -386,9 +386,9 @@ class World:
         )
 
     def swept_before(self) -> None:
-        """Has the ledger remember that the first sweep was a week ago."""
+        """Has the ledger remember that the first audit was a week ago."""
         since = str(int((now() - timedelta(days=7)).timestamp() * 1000))
-        item = {"id": {"S": f"sweep#{ACCOUNT}#{REGION}"}, "since_ms": {"N": since}}
+        item = {"id": {"S": f"audit#{ACCOUNT}#{REGION}"}, "since_ms": {"N": since}}
         self.dynamodb.put_item(TableName=LEDGER, Item=item)
 
     def ledger(self) -> dict[str, dict[str, Any]]:
@@ -580,10 +580,10 @@ def scheduled() -> dict[str, Any]:
     }
 
 
-def sweep(day: int = 0) -> dict[str, Any]:
+def audit(day: int = 0) -> dict[str, Any]:
     """The event of the template's schedule, of today or of so many days later."""
     time = stamp(now() + timedelta(days=day))
-    return json.loads((ROOT / "events/sweep.json").read_text()) | {"id": uuid.uuid4().hex[:16], "time": time}
+    return json.loads((ROOT / "events/audit.json").read_text()) | {"id": uuid.uuid4().hex[:16], "time": time}
 
 
 def batch(events: list[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-//! The scheduled sweep, from the server's side: what no event told of is dealt with, everything else is only told of,
+//! The scheduled audit, from the server's side: what no event told of is dealt with, everything else is only told of,
 //! in one message, and however many images there are, each is looked at once.
 
 use super::alerts::{CHAT, compare, forms};
@@ -7,7 +7,7 @@ use super::ledger::{crash_at, turns_end};
 use super::*;
 
 const TABLE: &str = "ami-billing-guard";
-const SWEEPS: &str = "sweep#123456789012#eu-west-1";
+const AUDITS: &str = "audit#123456789012#eu-west-1";
 /// The image of number one.
 const AMI_1: &str = "ami-0a1b2c3d4e5f00001";
 
@@ -19,7 +19,7 @@ fn settings(policy: &str) -> Settings {
     }
 }
 
-/// A state change does not say who registered an image, and a sweep does not know it either: this policy does not ask.
+/// A state change does not say who registered an image, and an audit does not know it either: this policy does not ask.
 const NOBODY_ASKS: &str = "[discard]\nservice_registered = \"discard\"";
 
 /// An image of so many hours ago.
@@ -38,7 +38,7 @@ fn windows(image: Image) -> Image {
     billing(expects(image, "Windows"), "Windows", "RunInstances:0002")
 }
 
-/// A house whose guard swept for the first time a week ago.
+/// A house whose guard audited for the first time a week ago.
 async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
     swept_before(House::with_chat(world(images), settings).await)
 }
@@ -61,17 +61,17 @@ fn world(images: impl IntoIterator<Item = Image>) -> World {
 
 fn swept_before(house: House) -> House {
     let week = (now() - TimeDelta::days(7)).timestamp_millis();
-    remember(&house, "id", json!({ "S": SWEEPS }));
+    remember(&house, "id", json!({ "S": AUDITS }));
     remember(&house, "since_ms", json!({ "N": week.to_string() }));
     house
 }
 
-/// Has the ledger say this of the sweeps.
+/// Has the ledger say this of the audits.
 fn remember(house: &House, name: &str, value: Value) {
     let mut world = house.sim.world();
     let items = &mut world.tables.get_mut(TABLE).unwrap().items;
     items
-        .entry(SWEEPS.into())
+        .entry(AUDITS.into())
         .or_default()
         .insert(name.into(), value);
 }
@@ -79,7 +79,7 @@ fn remember(house: &House, name: &str, value: Value) {
 /// The schedule's event for the `n`th day.
 fn scheduled(n: u32) -> Value {
     json!({
-        "version": "0", "id": format!("d32c5kddcf5bb8c{n}"), "detail-type": "Sweep", "source": "ami-billing-guard",
+        "version": "0", "id": format!("d32c5kddcf5bb8c{n}"), "detail-type": "Audit", "source": "ami-billing-guard",
         "account": "123456789012", "region": "eu-west-1", "time": format!("2026-11-{:02}T04:00:00Z", n + 1),
         "resources": [], "detail": {}
     })
@@ -96,7 +96,7 @@ fn event_of(image: &Image) -> Value {
 /// The summaries that were published, as programs get them.
 fn summaries(house: &House) -> Vec<Value> {
     let mut alerts = house.alerts();
-    alerts.retain(|alert| alert["digest"] == "sweep");
+    alerts.retain(|alert| alert["digest"] == "audit");
     alerts
 }
 
@@ -158,7 +158,7 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
     assert_eq!(group(summary, "mismatch").0, 4);
     assert_eq!(summary["looked_at"], 6);
     assert_eq!(
-        house.swept(),
+        house.audited(),
         [json!({
             "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "unheard": 1, "mismatches": 4, "unrecognised": 0,
             "complete": true
@@ -228,7 +228,7 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn nothing_from_before_the_first_sweep_is_taken_for_one_that_was_not_heard_of() {
+async fn nothing_from_before_the_first_audit_is_taken_for_one_that_was_not_heard_of() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     house
         .sim
@@ -264,7 +264,7 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
         ["UpdateItem", "DescribeImages", "BatchGetItem", "UpdateItem"]
     );
     assert_eq!(house.alerts().len(), 0, "of nothing there is no message");
-    assert_eq!(house.swept()[0]["unchanged"], 2);
+    assert_eq!(house.audited()[0]["unchanged"], 2);
 
     house
         .sim
@@ -278,7 +278,7 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
     );
 }
 
-/// What a sweep by one policy makes of an image that was judged by another one: how many are unchanged, and the
+/// What an audit by one policy makes of an image that was judged by another one: how many are unchanged, and the
 /// groups of the summary.
 async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String>) {
     let known = house([image.clone()], settings(before)).await;
@@ -291,7 +291,7 @@ async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String
         .first()
         .map_or(json!({}), |it| it["groups"].clone());
     let groups = groups.as_object().unwrap().keys().cloned().collect();
-    (house.swept()[0]["unchanged"].as_u64().unwrap(), groups)
+    (house.audited()[0]["unchanged"].as_u64().unwrap(), groups)
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -311,7 +311,7 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
         expects(plain.clone(), "Linux"),
         expects(plain.clone(), "Windows"),
     );
-    // The image, the policy by which it was judged, the one by which it is swept, whether it is unchanged, and the
+    // The image, the policy by which it was judged, the one by which it is audited, whether it is unchanged, and the
     // group it is told of in.
     for (image, before, now, unchanged, told) in [
         (&plain, rule("Linux"), rule("Linux"), 1, None),
@@ -350,7 +350,7 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
             0,
             Some("mismatch"),
         ),
-        // Who registered it, no sweep knows.
+        // Who registered it, no audit knows.
         (&windows, by.clone(), by.clone(), 1, None),
         (&linux, none.clone(), by.clone(), 1, None),
         (&plain, expects_by.clone(), expects_by.clone(), 1, None),
@@ -409,7 +409,7 @@ async fn what_ec2_says_that_is_new_is_listed_each_day_with_the_image_also_if_the
         assert_eq!((number, listed.contains(&id)), (2, true), "{summary}");
         assert_eq!(group(&summary, "mismatch").0, 1);
         assert_eq!(group(&summary, "unverifiable").0, 0);
-        assert_eq!(house.swept().pop().unwrap()["unrecognised"], 3);
+        assert_eq!(house.audited().pop().unwrap()["unrecognised"], 3);
         let mail = house.published_on(TOPIC).pop().unwrap().body("email");
         for said in [
             "Windows 3000 (RunInstances:0002)",
@@ -500,11 +500,11 @@ async fn house_of_disk(image: &Image, policy: &str, before: Option<&House>) -> H
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn what_its_disk_told_of_an_image_stands_though_no_sweep_reads_disks() {
+async fn what_its_disk_told_of_an_image_stands_though_no_audit_reads_disks() {
     let red_hat = ("Red Hat Enterprise Linux", "RunInstances:0010");
     let default = "defaults.expect = \"Linux\"";
     let rule = "[[expect]]\nname = \"*\"\nplatform = \"Windows\"";
-    // What it bills and declares; its verdict; what the policy says by the time of the sweep; and where it is told of.
+    // What it bills and declares; its verdict; what the policy says by the time of the audit; and where it is told of.
     for (bills, declared, verdict, now, told) in [
         // The disk decided alone.
         (LINUX, None, "mismatch", "", Some("held")),
@@ -668,7 +668,7 @@ async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_second
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
+async fn an_audit_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
     let house = house((0..750).map(|n| aged(n, 100)), settings("")).await;
     house.inject(Fault::from_nth("DescribeImages", 2, FaultKind::Throttle));
     // Two seconds are kept back for the answer, ten to tell.
@@ -689,20 +689,20 @@ async fn a_sweep_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at
         .collect();
     assert_eq!(told, [(500, false), (250, true), (750, true)]);
     let unfinished: Vec<_> = house
-        .swept()
+        .audited()
         .iter()
         .map(|it| it["complete"] == false)
         .collect();
     assert_eq!(unfinished, [true, false, false]);
     let letter = house.sim.world().messages[0].body("email");
     assert!(
-        letter.contains("the next sweep goes on with them"),
+        letter.contains("the next audit goes on with them"),
         "{letter}"
     );
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_without_time_for_a_single_page_comes_again_and_tells_nothing() {
+async fn an_audit_without_time_for_a_single_page_comes_again_and_tells_nothing() {
     let house = house([aged(1, 100)], settings("")).await;
     house.inject(Fault::always(
         "DescribeImages",
@@ -732,14 +732,14 @@ async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_al
     let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
     assert_eq!(summaries(&house).len(), 0);
-    assert_eq!(house.swept()[0]["unheard"], 2);
+    assert_eq!(house.audited()[0]["unheard"], 2);
     house.sim.heal();
     // All others come first, and then what was begun with.
     house.give(scheduled(1)).await.unwrap_err();
     assert_eq!(group(&summaries(&house)[0], "unheard").0, 2);
-    assert_eq!(house.swept()[1]["unheard"], 2);
+    assert_eq!(house.audited()[1]["unheard"], 2);
     house.record(scheduled(1)).await;
-    assert_eq!((house.alerts().len(), house.swept().len()), (3, 2));
+    assert_eq!((house.alerts().len(), house.audited().len()), (3, 2));
     assert_eq!(begun_with(&house), [""; 0]);
 }
 
@@ -762,7 +762,7 @@ async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() 
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn the_same_sweep_twice_or_twice_at_once_is_told_of_once() {
+async fn the_same_audit_twice_or_twice_at_once_is_told_of_once() {
     let house = house([aged(1, 100)], settings("")).await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
@@ -778,11 +778,11 @@ async fn the_same_sweep_twice_or_twice_at_once_is_told_of_once() {
     let mut again = scheduled(1);
     again["id"] = "another".into();
     house.record(again).await;
-    assert_eq!((summaries(&house).len(), house.swept().len()), (1, 1));
+    assert_eq!((summaries(&house).len(), house.audited().len()), (1, 1));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_twice() {
+async fn an_audit_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_twice() {
     let house = house([expects(aged(1, 2), "Windows"), aged(2, 100)], settings("")).await;
     // The first is of the image's own alert.
     house.inject(Fault::from_nth("Publish", 3, FaultKind::AccessDenied));
@@ -798,7 +798,7 @@ async fn a_sweep_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_
         (1, 1)
     );
     assert_eq!((summaries(&house).len(), house.alerts().len()), (1, 2));
-    assert_eq!(house.swept().len(), 1);
+    assert_eq!(house.audited().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -821,17 +821,17 @@ async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_when_th
     assert_eq!(
         (
             summaries(&house).len(),
-            house.swept().len(),
+            house.audited().len(),
             house.alerts().len()
         ),
         (1, 1, 2)
     );
 }
 
-/// The images that sweeps began to deal with, and have not ended.
+/// The images that audits began to deal with, and have not ended.
 fn begun_with(house: &House) -> Vec<String> {
     let world = house.sim.world();
-    let begun = json!(world.tables[TABLE].items[SWEEPS].get("begun_with"));
+    let begun = json!(world.tables[TABLE].items[AUDITS].get("begun_with"));
     let begun = begun["SS"].as_array().cloned().unwrap_or_default();
     let image = |dated: Value| {
         dated
@@ -846,7 +846,7 @@ fn begun_with(house: &House) -> Vec<String> {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_known() {
+async fn what_became_of_a_discard_that_a_audit_began_is_looked_at_until_it_is_known() {
     let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // EC2 does it and does not answer; and then it says nothing of the image for two attempts.
     house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
@@ -875,7 +875,7 @@ async fn what_became_of_a_discard_that_a_sweep_began_is_looked_at_until_it_is_kn
     house.sim.forget_calls();
     house.record(scheduled(1)).await;
     assert_eq!(house.calls(), ["UpdateItem", "UpdateItem"]);
-    assert_eq!(house.swept().len(), 1);
+    assert_eq!(house.audited().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -917,7 +917,7 @@ async fn an_image_that_was_begun_with_is_left_to_the_list_once_it_is_old_or_its_
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn images_that_take_too_long_keep_no_sweep_from_the_others() {
+async fn images_that_take_too_long_keep_no_audit_from_the_others() {
     let images = (1..=3).map(|n| aged(n, 2));
     let images = images.chain([expects(aged(9, 100), "Windows")]);
     let policy = Policy {
@@ -959,7 +959,7 @@ async fn what_could_not_be_begun_with_is_so_when_the_event_comes_again() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn of_an_older_sweep_nobody_is_told_after_a_later_one() {
+async fn of_an_older_audit_nobody_is_told_after_a_later_one() {
     let house = house([aged(1, 100)], settings("")).await;
     for day in [1, 2, 1, 2] {
         house.record(scheduled(day)).await;
@@ -989,7 +989,7 @@ async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
+async fn an_audit_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
     let house = house([aged(1, 100)], settings("")).await;
     let mut event = scheduled(1);
     event["time"] = (now() + TimeDelta::days(365)).to_rfc3339().into();
@@ -999,7 +999,7 @@ async fn a_sweep_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn what_one_sweep_could_not_tell_of_no_older_one_forgets() {
+async fn what_one_audit_could_not_tell_of_no_older_one_forgets() {
     let house = house([aged(2, 100)], settings("")).await;
     house.record(scheduled(1)).await;
     house.sim.world().add_image(windows(aged(1, 2)));
@@ -1035,7 +1035,7 @@ async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_and_tells_of_it() {
+async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_and_tells_of_it() {
     let images = || [expects(aged(1, 2), "Windows"), aged(2, 100)];
     let settings = || Settings {
         // An image that stands after its discard counts as brought back at once.
@@ -1086,7 +1086,7 @@ async fn a_sweep_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_an
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_throttled_sweep_asks_again_and_looks_at_every_image() {
+async fn a_throttled_audit_asks_again_and_looks_at_every_image() {
     let images = (0..450).map(|n| aged(n, 100));
     let house = house(images, settings("")).await;
     house.sim.world().items_per_batch = Some(30);
@@ -1099,7 +1099,7 @@ async fn a_throttled_sweep_asks_again_and_looks_at_every_image() {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_sweep_comes_again() {
+async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_audit_comes_again() {
     for action in ["UpdateItem", "BatchGetItem"] {
         for fault in [FaultKind::AccessDenied, FaultKind::InternalError] {
             let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
@@ -1119,7 +1119,7 @@ async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_sweep
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn a_sweep_of_another_account_or_region_is_ignored_and_one_without_a_time_malformed() {
+async fn an_audit_of_another_account_or_region_is_ignored_and_one_without_a_time_malformed() {
     let house = house([aged(1, 100)], settings("")).await;
     for (key, value) in [("account", "210987654321"), ("region", "us-east-1")] {
         let mut event = scheduled(1);
@@ -1152,7 +1152,7 @@ async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_im
     house.record(scheduled(1)).await;
     let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
     let (alert, chat) = (alerts.last().unwrap(), chats.last().unwrap());
-    let fault = compare("sweep", &forms(alert, chat));
+    let fault = compare("audit", &forms(alert, chat));
     assert!(fault.is_none(), "{fault:?}");
 
     let hostile = |n: usize| {

@@ -56,8 +56,8 @@ struct House {
     sim: Sim,
     guard: Arc<Guard>,
     journal: Arc<Mutex<Vec<Value>>>,
-    /// What sweeps came to.
-    sweeps: Arc<Mutex<Vec<Value>>>,
+    /// What audits came to.
+    audits: Arc<Mutex<Vec<Value>>>,
     /// What each invocation sent.
     tallies: Arc<Mutex<Vec<Tally>>>,
 }
@@ -152,8 +152,8 @@ impl House {
         };
         let journal = Arc::new(Mutex::new(Vec::new()));
         let pages = Arc::clone(&journal);
-        let sweeps = Arc::new(Mutex::new(Vec::new()));
-        let swept = Arc::clone(&sweeps);
+        let audits = Arc::new(Mutex::new(Vec::new()));
+        let audited = Arc::clone(&audits);
         let tallies = Arc::new(Mutex::new(Vec::new()));
         let counted = Arc::clone(&tallies);
         let guard = Guard::new(
@@ -163,7 +163,7 @@ impl House {
             settings.reader,
             move |_, line| match line {
                 Line::Record(record) => pages.lock().unwrap().push(json!(record)),
-                Line::Sweep(sweep) => swept.lock().unwrap().push(json!(sweep)),
+                Line::Audit(audit) => audited.lock().unwrap().push(json!(audit)),
                 Line::Invocation(tally) => counted.lock().unwrap().push(tally),
                 Line::Failure(_) => {}
             },
@@ -172,7 +172,7 @@ impl House {
             sim,
             guard: Arc::new(guard),
             journal,
-            sweeps,
+            audits,
             tallies,
         }
     }
@@ -215,9 +215,9 @@ impl House {
             .collect()
     }
 
-    /// What sweeps came to, in order.
-    fn swept(&self) -> Vec<Value> {
-        self.sweeps.lock().unwrap().clone()
+    /// What audits came to, in order.
+    fn audited(&self) -> Vec<Value> {
+        self.audits.lock().unwrap().clone()
     }
 
     /// The outcomes that the alerts told of, in order.

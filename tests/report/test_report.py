@@ -1,4 +1,4 @@
-"""The report of `ami-guard sweep --html`, in a real browser: Chromium, without a window and without a network."""
+"""The report of `ami-guard audit --html`, in a real browser: Chromium, without a window and without a network."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def sweep(sim_binary: Path, cli_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A page about a simulated account, one of whose AMIs has a hostile tag, and what the sweep found as JSON."""
+def audit(sim_binary: Path, cli_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A page about a simulated account, one of whose AMIs has a hostile tag, and what the audit found as JSON."""
     folder = tmp_path_factory.mktemp("report")
     sim = subprocess.Popen([sim_binary, "--port", "0", "--images", str(AMIS)], stdout=subprocess.PIPE, text=True)
     try:
@@ -64,7 +64,7 @@ def sweep(sim_binary: Path, cli_binary: Path, tmp_path_factory: pytest.TempPathF
         )
         image = ec2.describe_images(Owners=["self"], MaxResults=10)["Images"][0]["ImageId"]
         ec2.create_tags(Resources=[image], Tags=[{"Key": "ami-billing-guard:expect", "Value": HOSTILE}])
-        arguments = ["sweep", "--json", "--state", folder / "state.jsonl", "--html", folder / "report.html"]
+        arguments = ["audit", "--json", "--state", folder / "state.jsonl", "--html", folder / "report.html"]
         environment = {
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": "eu-west-1",
@@ -82,15 +82,15 @@ def sweep(sim_binary: Path, cli_binary: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def rows(sweep: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (sweep / "rows.jsonl").read_text().splitlines()]
+def rows(audit: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (audit / "rows.jsonl").read_text().splitlines()]
 
 
 Open = Callable[..., Page]
 
 
 @pytest.fixture
-def report(browser: Browser, sweep: Path) -> Iterator[Open]:
+def report(browser: Browser, audit: Path) -> Iterator[Open]:
     """Opens the page. Whatever it asks of a network, and whatever its script complains of, fails the test."""
     contexts, complaints = [], []
 
@@ -100,7 +100,7 @@ def report(browser: Browser, sweep: Path) -> Iterator[Open]:
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        address = (sweep / "report.html").as_uri()
+        address = (audit / "report.html").as_uri()
         page.on("request", lambda request: request.url.split("#")[0] == address or complaints.append(request.url))
         page.goto(address + fragment)
         page.wait_for_selector("#amis tbody tr" if more.get("java_script_enabled", True) else "main")
@@ -258,8 +258,8 @@ def test_an_ami_opens_to_its_evidence_and_its_fix(report: Open, rows: list[dict[
     assert page.locator(".more").count() == 0
 
 
-def test_what_a_stranger_wrote_does_nothing(report: Open, sweep: Path) -> None:
-    page = report("#q=" + (sweep / "hostile").read_text())
+def test_what_a_stranger_wrote_does_nothing(report: Open, audit: Path) -> None:
+    page = report("#q=" + (audit / "hostile").read_text())
     page.locator(".open-row").click()
     more = page.locator(".more").inner_text()
     assert "</script><script>" in more and "\\u{2028}\\u{202e}<img" in more
@@ -268,12 +268,12 @@ def test_what_a_stranger_wrote_does_nothing(report: Open, sweep: Path) -> None:
     assert page.locator("img").count() == 0
 
 
-def test_nothing_runs_but_the_page_s_own_script_and_style(browser: Browser, sweep: Path) -> None:
-    text = (sweep / "report.html").read_text()
+def test_nothing_runs_but_the_page_s_own_script_and_style(browser: Browser, audit: Path) -> None:
+    text = (audit / "report.html").read_text()
     planted = """<script>document.title = 'taken'</script>
         <img src="nowhere" onerror="document.title = 'taken'"><a id="planted" href="javascript:document.title = 'taken'">a</a>
         <style>body { display: none }</style><p style="position: fixed">p</p></body>"""
-    altered = sweep / "altered.html"
+    altered = audit / "altered.html"
     altered.write_text(text.replace("</body>", planted))
     page = browser.new_page()
     refused: list[str] = []

@@ -51,7 +51,7 @@ MATCHES = {
     "state-change-deregistered": set(),
     "state-change-failed": set(),
     # Scheduler puts it on the queue itself.
-    "sweep": set(),
+    "audit": set(),
 }
 
 
@@ -97,7 +97,7 @@ def test_an_event_has_the_keys_of_a_real_one(name, event):
         ["version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"]
     )
     detail = event["detail"]
-    if event["detail-type"] == "Sweep":
+    if event["detail-type"] == "Audit":
         assert (event["resources"], detail) == ([], {})
         return
     if event["detail-type"] == "EC2 AMI State Change":
@@ -114,13 +114,13 @@ def test_an_event_has_the_keys_of_a_real_one(name, event):
         assert detail["responseElements"]["requestId"] == detail["requestID"]
 
 
-def test_the_event_of_a_sweep_is_what_the_schedule_sends():
-    schedule = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]["ScheduledSweep"]["Properties"]
+def test_the_event_of_a_audit_is_what_the_schedule_sends():
+    schedule = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]["ScheduledAudit"]["Properties"]
     sent = json.loads(schedule["Target"]["Input"]["Fn::Sub"])
     keywords = {"<aws.scheduler.execution-id>", "<aws.scheduler.scheduled-time>", "${AWS::AccountId}", "${AWS::Region}"}
     assert {value for value in sent.values() if isinstance(value, str) and value[0] in "<$"} == keywords
-    filled = {key: EVENTS["sweep"][key] if str(value) in keywords else value for key, value in sent.items()}
-    assert filled == EVENTS["sweep"]
+    filled = {key: EVENTS["audit"][key] if str(value) in keywords else value for key, value in sent.items()}
+    assert filled == EVENTS["audit"]
 
 
 def test_the_duplicate_is_the_very_same_event():

@@ -240,11 +240,11 @@ def statements_of_the_guard(created: Created) -> list[dict[str, Any]]:
     return [statement for statement in ast.literal_eval(policy)["Statement"] if statement]
 
 
-def test_without_chat_dashboard_sweep_and_rule_there_is_nothing_of_them():
+def test_without_chat_dashboard_audit_and_rule_there_is_nothing_of_them():
     with mock_aws():
-        created = Created(Chat="none", Dashboard="none", SweepSchedule="none", RecycleBinDays="0")
+        created = Created(Chat="none", Dashboard="none", AuditSchedule="none", RecycleBinDays="0")
         assert created.status == "CREATE_COMPLETE"
-        assert not {"ChatTopic", "GuardDashboard", "SweepRole"} & created.ids.keys()
+        assert not {"ChatTopic", "GuardDashboard", "AuditRole"} & created.ids.keys()
         assert not {"ChatTopicArn", "DashboardName"} & created.outputs.keys()
         [function] = client("lambda").list_functions()["Functions"]
         assert function["Environment"]["Variables"]["GUARD_CHAT_TOPIC_ARN"] == ""

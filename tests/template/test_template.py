@@ -155,7 +155,7 @@ def test_sam_adds_nothing_to_the_role():
     assert function["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
     assert "Policies" not in function
     assert "ManagedPolicyArns" not in RESOURCES["GuardRole"]["Properties"]
-    assert sorted(of_type("AWS::IAM::Role")) == ["GuardRole", "SweepRole"]
+    assert sorted(of_type("AWS::IAM::Role")) == ["GuardRole", "AuditRole"]
 
 
 def test_no_snapshot_can_be_deleted():
@@ -256,17 +256,17 @@ def test_the_digest_is_asked_for_once_an_hour_when_the_invocations_of_the_last_a
     assert "Condition" not in RESOURCES["DigestRule"]
 
 
-# --- The sweep ---------------------------------------------------------------------------------------
+# --- The audit ---------------------------------------------------------------------------------------
 
 
 def test_the_schedule_sends_to_the_event_queue_by_a_role_that_may_do_nothing_else():
-    schedule, role = RESOURCES["ScheduledSweep"], RESOURCES["SweepRole"]
-    assert schedule["Condition"] == role["Condition"] == "HasSweep"
+    schedule, role = RESOURCES["ScheduledAudit"], RESOURCES["AuditRole"]
+    assert schedule["Condition"] == role["Condition"] == "HasAudit"
     target = schedule["Properties"]["Target"]
     queues = [{"Fn::GetAtt": [queue, "Arn"]} for queue in ("EventQueue", "UndeliveredEventQueue")]
     assert [target["Arn"], target["DeadLetterConfig"]["Arn"]] == queues
-    assert target["RoleArn"] == {"Fn::GetAtt": ["SweepRole", "Arn"]}
-    assert schedule["Properties"]["ScheduleExpression"] == {"Ref": "SweepSchedule"}
+    assert target["RoleArn"] == {"Fn::GetAtt": ["AuditRole", "Arn"]}
+    assert schedule["Properties"]["ScheduleExpression"] == {"Ref": "AuditSchedule"}
     (policy,) = role["Properties"]["Policies"]
     assert policy["PolicyDocument"]["Statement"] == [
         {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queues}
@@ -279,21 +279,21 @@ def test_the_schedule_sends_to_the_event_queue_by_a_role_that_may_do_nothing_els
 @pytest.mark.parametrize(
     ("schedule", "accepted"),
     [
-        (PARAMETERS["SweepSchedule"]["Default"], True),
+        (PARAMETERS["AuditSchedule"]["Default"], True),
         ("rate(12 hours)", True),
         ("cron(0 4 * * ? *)", True),
         ("none", True),
         ("", True),
         ("rate(0 days)", False),
-        # A sweep takes up to a minute, and the others wait.
+        # An audit takes up to a minute, and the others wait.
         ("rate(1 minute)", False),
         ("at(2026-11-26T04:00:00)", False),
         ("daily", False),
         ("cron()", False),
     ],
 )
-def test_a_sweep_is_scheduled_by_a_rate_of_hours_or_days_or_by_a_cron_or_never(schedule, accepted):
-    assert bool(re.fullmatch(PARAMETERS["SweepSchedule"]["AllowedPattern"], schedule)) == accepted
+def test_a_audit_is_scheduled_by_a_rate_of_hours_or_days_or_by_a_cron_or_never(schedule, accepted):
+    assert bool(re.fullmatch(PARAMETERS["AuditSchedule"]["AllowedPattern"], schedule)) == accepted
 
 
 # --- The queues --------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def test_the_receives_outlast_the_recycle_bin_rule_of_a_new_stack(seconds):
 def test_an_event_is_lost_only_when_no_receive_is_left():
     queue = RESOURCES["EventQueue"]["Properties"]
     pauses = (queue["RedrivePolicy"]["maxReceiveCount"] - 1) * queue["VisibilityTimeout"]
-    [minutes] = re.findall(r"const LOST: TimeDelta = TimeDelta::minutes\((\d+)\)", (ROOT / "src/sweep/daily.rs").read_text())
+    [minutes] = re.findall(r"const LOST: TimeDelta = TimeDelta::minutes\((\d+)\)", (ROOT / "src/audit/daily.rs").read_text())
     assert int(minutes) * 60 > pauses
 
 

@@ -120,11 +120,11 @@ fn mode(path: impl AsRef<Path>) -> u32 {
     std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// A sweep with what is written elsewhere, so that one file alone is looked at.
-fn sweep<'a>(option: &'a str, path: &'a str, state: &'a str) -> Vec<&'a str> {
+/// An audit with what is written elsewhere, so that one file alone is looked at.
+fn audit<'a>(option: &'a str, path: &'a str, state: &'a str) -> Vec<&'a str> {
     match option {
-        "--html" => vec!["sweep", "--state", state, "--html", path],
-        _ => vec!["sweep", option, path],
+        "--html" => vec!["audit", "--state", state, "--html", path],
+        _ => vec!["audit", option, path],
     }
 }
 
@@ -138,13 +138,13 @@ async fn regression_a_file_of_another_program_is_refused_and_kept() {
             for content in [
                 "-----BEGIN PRIVATE KEY-----\nMIIEvQ\n",
                 "version = 1\n",
-                "{\"sweep\": \"of something else\"}\n",
+                "{\"audit\": \"of something else\"}\n",
                 "<!doctype html>\n<title>A page of another program</title>\n",
                 "\n",
             ] {
                 let path = folder.write("taken", content);
                 sim.forget_calls();
-                let output = folder.run(&sim, &sweep(option, &path, &state)).await;
+                let output = folder.run(&sim, &audit(option, &path, &state)).await;
                 assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{content}");
                 let errors = err(&output);
                 says(&errors, &format!("{option}: {path:?} is not a "));
@@ -197,7 +197,7 @@ async fn regression_what_is_no_ordinary_file_is_refused_and_kept() {
             let before = std::fs::symlink_metadata(&path).unwrap();
             for option in ["--state", "--html"] {
                 sim.forget_calls();
-                let output = folder.run(&sim, &sweep(option, &path, &state)).await;
+                let output = folder.run(&sim, &audit(option, &path, &state)).await;
                 assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{name}");
                 says(&err(&output), &format!("{option}: {path:?} {what}"));
                 let after = std::fs::symlink_metadata(&path).unwrap();
@@ -226,7 +226,7 @@ async fn regression_links_planted_at_a_temporary_name_lead_nowhere() {
         for name in ["report.html.part", "s.jsonl.part"] {
             symlink(&victim, folder.at(name)).unwrap();
         }
-        let arguments = ["sweep", "--state", &state, "--html", &page];
+        let arguments = ["audit", "--state", &state, "--html", &page];
         // The second time there are earlier ones.
         for _ in 0..2 {
             assert_eq!(code(&folder.run(&sim, &arguments).await), 1);
@@ -255,7 +255,7 @@ async fn regression_files_that_it_makes_are_their_owner_s_alone() {
         std::fs::set_permissions(&loose, Permissions::from_mode(0o666)).unwrap();
         // The default state, in a folder that does not exist yet.
         assert_eq!(
-            code(&folder.run(&sim, &["sweep", "--html", &page]).await),
+            code(&folder.run(&sim, &["audit", "--html", &page]).await),
             1
         );
         assert_eq!(mode(&page), 0o600);
@@ -266,11 +266,11 @@ async fn regression_files_that_it_makes_are_their_owner_s_alone() {
             panic!("{states:?}")
         };
         let name = state.file_name().into_string().unwrap();
-        assert!(name.starts_with("sweep-123456789012-") && name.ends_with(".jsonl"));
+        assert!(name.starts_with("audit-123456789012-") && name.ends_with(".jsonl"));
         assert_eq!(mode(state.path()), 0o600);
         // What was opened to others before it was used.
         std::fs::set_permissions(state.path(), Permissions::from_mode(0o644)).unwrap();
-        let resumed = ["sweep", "--resume", "--html", &loose];
+        let resumed = ["audit", "--resume", "--html", &loose];
         assert_eq!(code(&folder.run(&sim, &resumed).await), 1);
         assert_eq!((mode(&loose), mode(state.path())), (0o600, 0o600));
         assert_eq!(folder.names(), ["loose.html", "report.html", "state-home"]);
@@ -283,7 +283,7 @@ async fn a_report_of_its_own_and_an_empty_file_are_replaced() {
     for user in users() {
         let folder = Folder::new("own", user);
         let (state, page) = (folder.write("s.jsonl", ""), folder.write("page.html", ""));
-        let arguments = ["sweep", "--state", &state, "--html", &page];
+        let arguments = ["audit", "--state", &state, "--html", &page];
         for images in [4, 3] {
             assert_eq!(code(&folder.run(&sim, &arguments).await), 1);
             says(&read(&page), &format!("{images} AMIs"));
@@ -296,13 +296,13 @@ async fn a_report_of_its_own_and_an_empty_file_are_replaced() {
 }
 
 #[tokio::test]
-async fn regression_a_state_of_another_sweep_is_overwritten_only_by_force() {
+async fn regression_a_state_of_another_audit_is_overwritten_only_by_force() {
     let sim = simulated().await;
     for user in users() {
         let folder = Folder::new("force", user);
         let (state, page) = (folder.at("s.jsonl"), folder.at("page.html"));
         let policy = folder.write("policy.toml", "version = 1\n");
-        let begun = ["sweep", "--state", &state, "--policy", &policy];
+        let begun = ["audit", "--state", &state, "--policy", &policy];
         assert_eq!(code(&folder.run(&sim, &begun).await), 1);
         let kept = read(&state);
         let refused = async |more: &[&str], what: &str| {
@@ -332,7 +332,7 @@ async fn regression_a_state_of_another_sweep_is_overwritten_only_by_force() {
             .await;
         assert_eq!(code(&output), 2);
         assert_eq!(read(&state), kept);
-        // The same sweep begins anew as it likes, and another one by force; not another program's file.
+        // The same audit begins anew as it likes, and another one by force; not another program's file.
         sim.world().account = "123456789012".into();
         assert_eq!(code(&folder.run(&sim, &begun).await), 1);
         let force = [&begun[..], &["--force", "--since", "30d"]].concat();
@@ -340,39 +340,39 @@ async fn regression_a_state_of_another_sweep_is_overwritten_only_by_force() {
         says(&read(&state), "\"since_said\":\"30d\"");
         let key = folder.write("page.html", "-----BEGIN PRIVATE KEY-----\n");
         for option in ["--state", "--html"] {
-            let mut arguments = sweep(option, &page, &state);
+            let mut arguments = audit(option, &page, &state);
             arguments.extend(["--policy", &policy, "--force"]);
             assert_eq!(code(&folder.run(&sim, &arguments).await), 2);
             assert_eq!(read(&key), "-----BEGIN PRIVATE KEY-----\n");
         }
-        let both = ["sweep", "--force", "--resume", "--state", &state];
+        let both = ["audit", "--force", "--resume", "--state", &state];
         says(&err(&folder.run(&sim, &both).await), "cannot be used with");
     }
 }
 
 #[tokio::test]
-async fn sweeps_of_other_regions_have_other_default_states() {
+async fn audits_of_other_regions_have_other_default_states() {
     let sim = simulated().await;
     let folder = Folder::new("default", User::This);
     for region in ["eu-west-1", "us-east-1"] {
-        let output = folder.run(&sim, &["sweep", "--region", region]).await;
+        let output = folder.run(&sim, &["audit", "--region", region]).await;
         assert_ne!(code(&output), 2, "{}", err(&output));
     }
-    let resume = ["sweep", "--json", "--resume", "--region", "eu-west-1"];
+    let resume = ["audit", "--json", "--resume", "--region", "eu-west-1"];
     let output = folder.run(&sim, &resume).await;
     assert_eq!(lines(&output).len(), 4, "{}", err(&output));
 }
 
 #[tokio::test]
-async fn regression_an_earlier_sweep_survives_one_that_is_denied_at_its_first_page() {
+async fn regression_an_earlier_audit_survives_one_that_is_denied_at_its_first_page() {
     let sim = simulated().await;
     for user in users() {
         let folder = Folder::new("denied", user);
         let (state, regions) = (folder.at("s.jsonl"), folder.at("regions.jsonl"));
         let page = folder.at("page.html");
-        let one = ["sweep", "--json", "--html", &page, "--state", &state];
+        let one = ["audit", "--json", "--html", &page, "--state", &state];
         let all = [
-            "sweep",
+            "audit",
             "--json",
             "--html",
             &page,
@@ -390,7 +390,7 @@ async fn regression_an_earlier_sweep_survives_one_that_is_denied_at_its_first_pa
             assert_eq!(code(&output), 3);
             says(
                 &err(&output),
-                &format!("{path:?} still has the earlier sweep, unchanged"),
+                &format!("{path:?} still has the earlier audit, unchanged"),
             );
             assert!(!err(&output).contains("--resume"), "{}", err(&output));
             assert_eq!((read(path), read(&page)), (kept, report));
@@ -405,11 +405,11 @@ async fn regression_an_earlier_sweep_survives_one_that_is_denied_at_its_first_pa
 }
 
 #[tokio::test]
-async fn a_sweep_that_is_killed_at_its_first_page_leaves_the_earlier_one_and_nothing_else() {
+async fn an_audit_that_is_killed_at_its_first_page_leaves_the_earlier_one_and_nothing_else() {
     let sim = simulated().await;
     let folder = Folder::new("killed", User::This);
     let state = folder.at("s.jsonl");
-    let arguments = ["sweep", "--state", &state];
+    let arguments = ["audit", "--state", &state];
     assert_eq!(code(&folder.run(&sim, &arguments).await), 1);
     let kept = read(&state);
     sim.forget_calls();
@@ -425,7 +425,7 @@ async fn a_sweep_that_is_killed_at_its_first_page_leaves_the_earlier_one_and_not
     // The earlier one is not another's to begin anew.
     let other = folder.run(&sim, &arguments).await;
     assert_eq!(code(&other), 3);
-    says(&err(&other), "another sweep is writing there");
+    says(&err(&other), "another audit is writing there");
     child.kill().await.unwrap();
     assert_eq!(read(&state), kept);
     assert_eq!(folder.names(), ["s.jsonl"]);
@@ -440,7 +440,7 @@ async fn state_and_report_are_not_one_file_and_both_can_be_written() {
         let other = folder.at(&format!("../files-one-{user:?}/both"));
         for html in [&path, &other] {
             let output = folder
-                .run(&sim, &["sweep", "--state", &path, "--html", html])
+                .run(&sim, &["audit", "--state", &path, "--html", html])
                 .await;
             assert_eq!(code(&output), 2);
             says(&err(&output), "--state and --html name the same file");
@@ -460,7 +460,7 @@ async fn state_and_report_are_not_one_file_and_both_can_be_written() {
             for option in ["--state", "--html"] {
                 sim.forget_calls();
                 let state = folder.at("s.jsonl");
-                let output = folder.run(&sim, &sweep(option, &path, &state)).await;
+                let output = folder.run(&sim, &audit(option, &path, &state)).await;
                 assert_eq!(code(&output), 2, "{}", err(&output));
                 says(&err(&output), &format!("{option}: {what}"));
                 assert!(sim.calls().is_empty(), "AWS was asked");
@@ -481,7 +481,7 @@ async fn another_user_s_file_is_refused_even_if_it_is_empty() {
     chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
     for option in ["--state", "--html"] {
         let output = folder
-            .run(&sim, &sweep(option, &path, &folder.at("s.jsonl")))
+            .run(&sim, &audit(option, &path, &folder.at("s.jsonl")))
             .await;
         assert_eq!(code(&output), 2);
         says(
@@ -492,9 +492,9 @@ async fn another_user_s_file_is_refused_even_if_it_is_empty() {
     }
 }
 
-/// The report's place is looked at again when the sweep is done.
+/// The report's place is looked at again when the audit is done.
 #[tokio::test]
-async fn a_file_that_appears_while_a_sweep_goes_on_is_kept_and_the_verdict_is_told() {
+async fn a_file_that_appears_while_a_audit_goes_on_is_kept_and_the_verdict_is_told() {
     let sim = simulated().await;
     let folder = Folder::new("meanwhile", User::This);
     let (state, page) = (folder.at("s.jsonl"), folder.at("page.html"));
@@ -503,7 +503,7 @@ async fn a_file_that_appears_while_a_sweep_goes_on_is_kept_and_the_verdict_is_to
         1,
         FaultKind::Slow(std::time::Duration::from_millis(500)),
     ));
-    let arguments = ["sweep", "--json", "--state", &state, "--html", &page];
+    let arguments = ["audit", "--json", "--state", &state, "--html", &page];
     let mut command = folder.command(&sim, &arguments);
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());

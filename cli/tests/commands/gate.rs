@@ -90,9 +90,9 @@ async fn regression_a_mismatch_is_told_by_the_exit_code_whoever_reads() {
         &["explain", "--json", LOST],
         &["replay", &events],
         &["replay", "--json", &events],
-        &["sweep", "--state", &state],
-        &["sweep", "--json", "--state", &state],
-        &["sweep", "--json", "--resume", "--state", &state],
+        &["audit", "--state", &state],
+        &["audit", "--json", "--state", &state],
+        &["audit", "--json", "--resume", "--state", &state],
         &["policy", "check", &faulty],
         &["policy", "test", "policy/policy.toml", "--cases", &cases],
     ] {

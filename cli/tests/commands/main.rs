@@ -4,12 +4,12 @@
 // Clippy takes helpers of tests for no tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod audit;
 mod files;
 mod gate;
 mod inspect;
 mod replay;
 mod settings;
-mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -192,7 +192,7 @@ async fn each_command_has_help() {
         "policy test",
         "replay",
         "restore",
-        "sweep",
+        "audit",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
@@ -230,13 +230,13 @@ async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_wi
             vec!["replay", "--enforce", "events/register-image-iam-user.json"],
         ),
         ("restore", vec!["restore", "ami-1"]),
-        ("sweep", vec!["sweep", "--since", "yesterday"]),
+        ("audit", vec!["audit", "--since", "yesterday"]),
         (
-            "sweep-regions",
-            vec!["sweep", "--all-regions", "--region", "eu-west-1"],
+            "audit-regions",
+            vec!["audit", "--all-regions", "--region", "eu-west-1"],
         ),
-        ("sweep-enforce", vec!["sweep", "--enforce"]),
-        ("sweep-html", vec!["sweep", "--html", "nowhere/report.html"]),
+        ("audit-enforce", vec!["audit", "--enforce"]),
+        ("audit-html", vec!["audit", "--html", "nowhere/report.html"]),
         (
             "policy",
             vec!["check", "--policy", "examples/policy-cases.toml", GOOD],
@@ -812,6 +812,6 @@ async fn completions_are_for_the_shells_that_there_are() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(&["completions", shell]).await;
         assert_eq!(code(&output), 0);
-        assert!(out(&output).contains("sweep"), "{shell}");
+        assert!(out(&output).contains("audit"), "{shell}");
     }
 }

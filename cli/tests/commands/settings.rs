@@ -106,7 +106,7 @@ async fn regression_a_policy_that_is_no_regular_file_is_refused_at_once() {
             &["policy", "test", "policy/policy.toml", "--cases", file],
             &["check", "--policy", file, GOOD],
             &["explain", "--policy", file, GOOD],
-            &["sweep", "--policy", file],
+            &["audit", "--policy", file],
         ] {
             let mut program = program(arguments);
             program.kill_on_drop(true);

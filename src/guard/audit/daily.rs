@@ -1,4 +1,4 @@
-//! The scheduled sweep. What no event told of is dealt with as if one had; of everything else that is not as it
+//! The scheduled audit. What no event told of is dealt with as if one had; of everything else that is not as it
 //! should be people are told, in one summary, and nothing is done about it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,14 @@ use tokio::time::timeout_at;
 use crate::aws::{Described, Page};
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
-use crate::event::{Registration, Sweep};
+use crate::event::{Audit, Registration};
 use crate::expectation::{Evidence, Source};
 use crate::findings::{Finding, Findings, Group};
 use crate::guard::audit::Pages;
 use crate::guard::{Guard, audit, evaluation, registration};
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
-use crate::ledger::SweepTurn;
+use crate::ledger::AuditTurn;
 use crate::notify;
 use crate::record::Record;
 use crate::sources::batch::Ahead;
@@ -34,7 +34,7 @@ const LOST: TimeDelta = TimeDelta::minutes(45);
 /// What is older than this is not dealt with any more, only told of.
 const RECENT: TimeDelta = TimeDelta::days(3);
 
-/// What is kept back of a sweep's time to tell what it found: several times what it takes.
+/// What is kept back of an audit's time to tell what it found: several times what it takes.
 const TELLING: Duration = Duration::from_secs(10);
 
 /// A page of images that was looked at.
@@ -52,10 +52,10 @@ struct LookedAt {
     next: Option<String>,
 }
 
-/// A sweep under way.
+/// An audit under way.
 struct Round<'a> {
-    sweep: &'a Sweep,
-    turn: &'a SweepTurn,
+    audit: &'an Audit,
+    turn: &'an AuditTurn,
     delivery: Delivery,
 }
 
@@ -81,28 +81,28 @@ impl Round<'_> {
 }
 
 /// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
-/// next sweep goes on where this one stops.
+/// next audit goes on where this one stops.
 ///
 /// # Errors
 /// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
 /// image that no event had told of could not be dealt with to the end.
 pub(crate) async fn daily(
     guard: &Guard,
-    sweep: Sweep,
+    audit: Audit,
     delivery: &Delivery,
 ) -> Result<Record, Error> {
     let until = guard.ends(delivery.deadline);
-    let turn = guard.ledger.begin_sweep(&sweep, until).await?;
+    let turn = guard.ledger.begin_audit(&audit, until).await?;
     let round = Round {
-        sweep: &sweep,
+        audit: &audit,
         turn: &turn,
         delivery: delivery.clone(),
     };
-    let swept = sweep_once(guard, &round).await;
-    if swept.is_err() {
-        guard.ledger.give_back_sweep(&turn).await;
+    let audited = audit_once(guard, &round).await;
+    if audited.is_err() {
+        guard.ledger.give_back_audit(&turn).await;
     }
-    let done = match swept? {
+    let done = match audited? {
         None => "this one or a later one is done already".to_owned(),
         Some(findings) => format!(
             "images that were looked at: {}, that people were told of: {}; {}",
@@ -114,37 +114,37 @@ pub(crate) async fn daily(
             }
         ),
     };
-    Ok(guard.journal(delivery, Record::of_sweep(sweep, &done)))
+    Ok(guard.journal(delivery, Record::of_audit(audit, &done)))
 }
 
-/// Follows up what was begun before, and sweeps, unless people were told of this sweep or a later one. What it found.
-async fn sweep_once(guard: &Guard, round: &Round<'_>) -> Result<Option<Findings>, Error> {
-    let &Round { sweep, turn, .. } = round;
+/// Follows up what was begun before, and audits, unless people were told of this audit or a later one. What it found.
+async fn audit_once(guard: &Guard, round: &Round<'_>) -> Result<Option<Findings>, Error> {
+    let &Round { audit, turn, .. } = round;
     let mut findings = Findings::begin(turn.cursor.is_some());
-    // A time that somebody set wrong, and that is yet to come, keeps no other sweep from its work.
+    // A time that somebody set wrong, and that is yet to come, keeps no other audit from its work.
     let last = turn.last.filter(|last| *last <= guard.now());
-    let time = DateTime::from_timestamp_millis(sweep.time.timestamp_millis());
+    let time = DateTime::from_timestamp_millis(audit.time.timestamp_millis());
     let done_already = last.is_some() && last >= time;
     follow_up(guard, round, done_already, &mut findings).await?;
     if done_already {
-        guard.ledger.give_back_sweep(turn).await;
+        guard.ledger.give_back_audit(turn).await;
     } else {
-        let cursor = sweep_and_tell(guard, round, &mut findings).await?;
+        let cursor = audit_and_tell(guard, round, &mut findings).await?;
         guard
             .ledger
-            .end_sweep(turn, sweep, cursor.as_deref())
+            .end_audit(turn, audit, cursor.as_deref())
             .await?;
-        guard.write(&round.delivery, Line::Sweep(line(sweep, &findings)));
+        guard.write(&round.delivery, Line::Audit(line(audit, &findings)));
     }
     match findings.unended {
-        // An image that EC2 lists no longer is found by no other sweep.
+        // An image that EC2 lists no longer is found by no other audit.
         Some(error) => Err(error),
         None => Ok((!done_already).then_some(findings)),
     }
 }
 
 /// Follows up the images that were begun with and are not known to have ended, and finds those of which nobody was
-/// told. Before a sweep it is the unfinished discards alone, in half of the time: no image keeps a sweep from all
+/// told. Before an audit it is the unfinished discards alone, in half of the time: no image keeps an audit from all
 /// others. When the event comes again after that, it is all of them.
 async fn follow_up(
     guard: &Guard,
@@ -152,9 +152,9 @@ async fn follow_up(
     done_already: bool,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let &Round { sweep, turn, .. } = round;
+    let &Round { audit, turn, .. } = round;
     if !done_already {
-        let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+        let (account, region) = (audit.account.as_str(), audit.region.as_str());
         let ended = turn.ended_with.iter();
         let ended = guard.ledger.last_records::<Finding>(account, region, ended);
         for (id, finding) in ended.await? {
@@ -171,14 +171,14 @@ async fn follow_up(
         }
     });
     for (id, created) in &turn.begun_with {
-        let registration = registration(sweep, id, *created);
+        let registration = registration(audit, id, *created);
         let entry = guard.ledger.look(&registration).await?.entry;
         let is_discard = entry.unfinished().is_some();
         // One that can not be read is somebody else's.
         let last = entry.last();
         let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
         let of_event = last.as_ref().map(|last| last.event_id.as_deref());
-        let heard_of = of_event.is_some_and(|id| id != Some(&sweep.event_id));
+        let heard_of = of_event.is_some_and(|id| id != Some(&audit.event_id));
         // Somebody else dealt with it, or it is too late for that: it is one of the list's.
         if !is_discard && (heard_of || !is_recent(guard, *created)) {
             guard.ledger.leave(turn, id, *created).await;
@@ -211,13 +211,13 @@ async fn follow_up(
     Ok(())
 }
 
-/// Looks at page after page, while there is time, and tells people what was found. Where the next sweep begins.
-async fn sweep_and_tell(
+/// Looks at page after page, while there is time, and tells people what was found. Where the next audit begins.
+async fn audit_and_tell(
     guard: &Guard,
     round: &Round<'_>,
     findings: &mut Findings,
 ) -> Result<Option<String>, Error> {
-    let &Round { sweep, turn, .. } = round;
+    let &Round { audit, turn, .. } = round;
     let looking = &round.until(round.looking_until());
     let mut cursor = turn.cursor.clone();
     // Dealt with as unheard of: they are among the findings already.
@@ -226,7 +226,7 @@ async fn sweep_and_tell(
         let listed = audit::list(guard, from);
         let dealt_with = &dealt_with;
         Pages::new(listed.map(move |page| async move {
-            look_at_page(guard, sweep, turn, page?, dealt_with).await
+            look_at_page(guard, audit, turn, page?, dealt_with).await
         }))
     };
     let mut looked_at = pages(cursor.clone());
@@ -260,12 +260,12 @@ async fn sweep_and_tell(
             Err(error) if findings.pages == 0 => {
                 // The more events are lost, the longer a page takes: that they are is said all the same.
                 if findings.number(Group::Unheard) > 0 {
-                    guard.write(&looking.delivery, Line::Sweep(line(sweep, findings)));
+                    guard.write(&looking.delivery, Line::Audit(line(audit, findings)));
                 }
                 return Err(error);
             }
             Err(error) => {
-                tracing::warn!("the sweep stops, and the next one goes on: {error}");
+                tracing::warn!("the audit stops, and the next one goes on: {error}");
                 break;
             }
         }
@@ -274,7 +274,7 @@ async fn sweep_and_tell(
     if findings.to_tell() > 0 {
         guard
             .notifier
-            .send(&notify::summary(sweep, findings))
+            .send(&notify::summary(audit, findings))
             .await?;
     }
     Ok(cursor)
@@ -283,8 +283,8 @@ async fn sweep_and_tell(
 /// Looks at a page of images: judges those that are not as they were when they were judged last.
 async fn look_at_page(
     guard: &Guard,
-    sweep: &Sweep,
-    turn: &SweepTurn,
+    audit: &Audit,
+    turn: &AuditTurn,
     page: Page,
     dealt_with: &BTreeSet<AmiId>,
 ) -> Result<LookedAt, Error> {
@@ -300,7 +300,7 @@ async fn look_at_page(
             _ => None,
         })
         .collect();
-    let (account, region) = (sweep.account.as_str(), sweep.region.as_str());
+    let (account, region) = (audit.account.as_str(), audit.region.as_str());
     let ids = available.iter().map(|(id, _)| id);
     let mut known = guard
         .ledger
@@ -312,7 +312,7 @@ async fn look_at_page(
     let mut disks = BTreeMap::new();
     for (id, image) in available {
         let known = known.remove(&id);
-        let registration = guard.listed(id, &sweep.account, image.created);
+        let registration = guard.listed(id, &audit.account, image.created);
         let id = &registration.image_id;
         match (known, image.created) {
             _ if dealt_with.contains(id) => {}
@@ -405,7 +405,7 @@ fn add_disk(guard: &Guard, assessment: &mut Assessment, disk: Evidence) {
 }
 
 /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
-/// ago, since the guard began to sweep, and its event has had its time.
+/// ago, since the guard began to audit, and its event has had its time.
 fn is_unheard_of(
     guard: &Guard,
     image: &Image,
@@ -473,34 +473,34 @@ async fn deal_with_unheard(
     id: &AmiId,
     created: DateTime<Utc>,
 ) -> Result<Record, Error> {
-    let registration = registration(round.sweep, id, created);
+    let registration = registration(round.audit, id, created);
     let dealt = registration::registered(guard, &registration, None, &round.delivery).await;
     if let Err(error) = &dealt {
-        // The failure of the sweep says why its event comes again, this of which image.
+        // The failure of the audit says why its event comes again, this of which image.
         tracing::warn!("{id} was not dealt with to the end: {error}");
     }
     dealt
 }
 
-/// The registration of an image that no event told of. The sweep's stands for its event.
-fn registration(sweep: &Sweep, id: &AmiId, created: DateTime<Utc>) -> Registration {
-    let (account, by) = (sweep.account.clone(), &sweep.event_id);
-    Registration::without_event(id.clone(), account, &sweep.region, by, created)
+/// The registration of an image that no event told of. The audit's stands for its event.
+fn registration(audit: &Audit, id: &AmiId, created: DateTime<Utc>) -> Registration {
+    let (account, by) = (audit.account.clone(), &audit.event_id);
+    Registration::without_event(id.clone(), account, &audit.region, by, created)
 }
 
 const NO_PAGE: &str = "no page of images was looked at to its end";
 
 fn no_time(doing: &str) -> Error {
     Error::OutOfTime {
-        image: "the sweep".into(),
+        image: "the audit".into(),
         doing: doing.into(),
     }
 }
 
-/// What the log is told of a sweep.
-fn line<'a>(sweep: &'a Sweep, findings: &Findings) -> telemetry::Sweep<'a> {
-    telemetry::Sweep {
-        event_id: &sweep.event_id,
+/// What the log is told of an audit.
+fn line<'a>(audit: &'an Audit, findings: &Findings) -> telemetry::Audit<'a> {
+    telemetry::Audit {
+        event_id: &audit.event_id,
         looked_at: findings.looked_at,
         unchanged: findings.unchanged,
         unheard: findings.number(Group::Unheard),

@@ -1,9 +1,9 @@
-//! The state file of a sweep. It is written during the sweep, so that a sweep that stops for any reason can be resumed.
+//! The state file of an audit. It is written during the audit, so that an audit that stops for any reason can be resumed.
 //!
 //! The file contains lines of JSON: the header, then for each page its rows and the page's end. Rows without their
-//! page's end do not count, because the resumed sweep finds them again.
+//! page's end do not count, because the resumed audit finds them again.
 //!
-//! An earlier sweep's state stays in place until the new sweep has completed a page. So a sweep that is denied at once
+//! An earlier audit's state stays in place until the new audit has completed a page. So an audit that is denied at once
 //! loses nothing.
 
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ami_billing_guard::Clock;
-use ami_billing_guard::audit::Swept;
+use ami_billing_guard::audit::Audited;
 use chrono::{DateTime, Utc};
 use etcetera::BaseStrategy;
 use serde::de::DeserializeOwned;
@@ -25,31 +25,31 @@ use crate::files::{self, Existing, Kind};
 use crate::outcome::Stop;
 use crate::show;
 
-/// The state file of a sweep, recognised by its header.
+/// The state file of an audit, recognised by its header.
 pub(super) const STATE: Kind = Kind {
     option: "--state",
-    name: "a state that ami-guard sweep wrote",
-    has_first_line: |line| matches!(mark(line), Some(Mark::Sweep(_))),
+    name: "a state that ami-guard audit wrote",
+    has_first_line: |line| matches!(mark(line), Some(Mark::Audit(_))),
 };
 
 /// Purpose of opening a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Resume the sweep in the journal.
+    /// Resume the audit in the journal.
     Resume,
-    /// Begin a new sweep. It may replace an earlier state of the same sweep.
+    /// Begin a new audit. It may replace an earlier state of the same audit.
     Begin,
-    /// Begin a new sweep. It may replace an earlier state of any sweep.
+    /// Begin a new audit. It may replace an earlier state of any audit.
     BeginByForce,
 }
 
-/// The parameters of a sweep. A sweep can be resumed only with the same parameters.
+/// The parameters of an audit. An audit can be resumed only with the same parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) account: String,
     pub(super) regions: Vec<String>,
     pub(super) since: Option<DateTime<Utc>>,
-    /// The option's original text. A relative age gives another point in time when the sweep is resumed.
+    /// The option's original text. A relative age gives another point in time when the audit is resumed.
     pub(super) since_said: Option<String>,
     pub(super) disk: bool,
     pub(super) enforce: bool,
@@ -75,12 +75,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn of(region: &str, swept: &Swept) -> Page {
+    pub(super) fn of(region: &str, audited: &Audited) -> Page {
         Page {
             region: region.to_owned(),
             at: Clock::SYSTEM.now(),
-            next: swept.next.clone(),
-            underway: swept.underway,
+            next: audited.next.clone(),
+            underway: audited.underway,
             failed: None,
         }
     }
@@ -100,7 +100,7 @@ impl Page {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mark {
-    Sweep(Header),
+    Audit(Header),
     Page(Page),
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Journal {
     pub(super) header: Header,
     /// Number of rows.
     pub(super) rows: u64,
-    /// Whether an earlier sweep began the journal.
+    /// Whether an earlier audit began the journal.
     pub(super) resumed: bool,
     pages: Vec<Page>,
     path: PathBuf,
@@ -153,7 +153,7 @@ impl Journal {
             let earlier = earlier_header(&path, &found.file)?;
             if let Some(what) = header.differs(&earlier) {
                 return Err(Stop::Usage(format!(
-                    "--state: the sweep in {:?} was of another {what}, and was not changed. --force replaces it; another \
+                    "--state: the audit in {:?} was of another {what}, and was not changed. --force replaces it; another \
                      --state keeps both",
                     path.display().to_string()
                 )));
@@ -196,7 +196,7 @@ impl Journal {
 
     fn begin(path: PathBuf, header: Header, found: Option<Existing>) -> Result<Journal, Stop> {
         let failed = |error| unusable(&path, error);
-        let line = show::json(&Mark::Sweep(header.clone()))?;
+        let line = show::json(&Mark::Audit(header.clone()))?;
         let (file, place) = match found {
             Some(found) if !found.is_empty => {
                 let file = tempfile::tempfile_in(files::folder(&path)).map_err(failed)?;
@@ -254,7 +254,7 @@ impl Journal {
     }
 
     /// Reads the existing state. Returns the length in bytes up to the last page's end, and the rows after it that
-    /// record an action. A resumed sweep cannot find these rows again.
+    /// record an action. A resumed audit cannot find these rows again.
     fn read(&mut self, file: &mut File) -> std::io::Result<Result<(u64, Vec<String>), Stop>> {
         let mut lines = BufReader::new(file);
         let mut line = String::new();
@@ -263,10 +263,10 @@ impl Journal {
         while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
             at += line.len() as u64;
             match mark(&line) {
-                Some(Mark::Sweep(begun)) if whole == 0 => {
+                Some(Mark::Audit(begun)) if whole == 0 => {
                     if let Some(what) = self.header.differs(&begun) {
                         return Ok(Err(Stop::Usage(format!(
-                            "--resume: the sweep in {:?} was of another {what}, and was not changed",
+                            "--resume: the audit in {:?} was of another {what}, and was not changed",
                             self.path.display().to_string()
                         ))));
                     }
@@ -279,7 +279,7 @@ impl Journal {
                     (whole, rows) = (at, 0);
                     acts.clear();
                 }
-                Some(Mark::Sweep(_)) => break,
+                Some(Mark::Audit(_)) => break,
                 None => {
                     rows += 1;
                     if row::<Listed>(&line).is_ok_and(|row| row.outcome.is_some()) {
@@ -399,7 +399,7 @@ impl Journal {
 }
 
 impl Header {
-    /// The parameters in which an earlier sweep differs: `Region (eu-west-1 there, us-east-1 now)`.
+    /// The parameters in which an earlier audit differs: `Region (eu-west-1 there, us-east-1 now)`.
     fn differs(&self, earlier: &Header) -> Option<String> {
         let said = |since: &Option<String>| since.clone().unwrap_or_else(|| "not given".into());
         let given = |given: bool| if given { "given" } else { "not given" }.to_owned();
@@ -426,7 +426,7 @@ impl Header {
         (!differ.is_empty()).then(|| differ.join(", "))
     }
 
-    /// Code in the names of an account's default state files. Sweeps of other Regions or with other options get another
+    /// Code in the names of an account's default state files. Audits of other Regions or with other options get another
     /// file.
     fn code(&self) -> Result<String, Stop> {
         let options = (&self.regions, &self.since_said, self.disk, self.enforce);
@@ -459,13 +459,13 @@ impl Read for ReadAt<'_> {
     }
 }
 
-/// The file with the state's name, locked, so that no other sweep writes to it.
+/// The file with the state's name, locked, so that no other audit writes to it.
 fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
     let Some(found) = STATE.find(path)? else {
         return Ok(None);
     };
     let name = path.display().to_string();
-    let taken = || Stop::Unknown(format!("{name:?}: another sweep is writing there"));
+    let taken = || Stop::Unknown(format!("{name:?}: another audit is writing there"));
     match found.file.try_lock() {
         // Another process may have replaced the file before it was locked.
         Ok(()) if found.is_at(path) => Ok(Some(found)),
@@ -494,7 +494,7 @@ fn unusable(path: &Path, error: io::Error) -> Stop {
 fn nothing_to_resume(path: &Path) -> Stop {
     let name = path.display().to_string();
     Stop::Usage(format!(
-        "--resume: there is no sweep in {name:?} to go on with"
+        "--resume: there is no audit in {name:?} to go on with"
     ))
 }
 
@@ -505,7 +505,7 @@ fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
         .read_line(&mut line)
         .map_err(|error| unusable(path, error))?;
     match mark(&line) {
-        Some(Mark::Sweep(header)) => Ok(header),
+        Some(Mark::Audit(header)) => Ok(header),
         _ => Err(nothing_to_resume(path)),
     }
 }
@@ -521,7 +521,7 @@ fn unreadable(why: &str) -> Stop {
 
 fn mark(line: &str) -> Option<Mark> {
     // Avoids parsing the rows, which are many and long.
-    if !line.starts_with("{\"sweep\":") && !line.starts_with("{\"page\":") {
+    if !line.starts_with("{\"audit\":") && !line.starts_with("{\"page\":") {
         return None;
     }
     serde_json::from_str(line).ok()
@@ -545,5 +545,5 @@ fn default_path(header: &Header) -> Result<PathBuf, Stop> {
         ))
     })?;
     let (account, code) = (&header.account, header.code()?);
-    Ok(folder.join(format!("sweep-{account}-{code}.jsonl")))
+    Ok(folder.join(format!("audit-{account}-{code}.jsonl")))
 }

@@ -1,4 +1,4 @@
-//! A row of a sweep, read from the journal.
+//! A row of an audit, read from the journal.
 
 use ami_billing_guard::record::{Actual, Expected};
 use serde::Deserialize;

@@ -1,7 +1,7 @@
-"""`ami-guard sweep` of a large simulated account: time, peak memory and calls, and beside it, in the same run, the same
+"""`ami-guard audit` of a large simulated account: time, peak memory and calls, and beside it, in the same run, the same
 question put with the AWS command line and jq; throttled as EC2 throttles; and the report, in a browser.
 
-Needs release builds of `ami-guard` and `sim`, which `make bench-sweep` makes, and, for what they are for, `aws`, `jq` and
+Needs release builds of `ami-guard` and `sim`, which `make bench-audit` makes, and, for what they are for, `aws`, `jq` and
 Chromium: what is not there is left out. Everything stays on loopback."""
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def run(command: list[str | Path], environment: dict[str, str], folder: Path) ->
     return seconds, usage.ru_maxrss // 1024, said
 
 
-def sweep(sim: Simulator, folder: Path, policy: str, *more: str | Path) -> tuple[float, int, str]:
+def audit(sim: Simulator, folder: Path, policy: str, *more: str | Path) -> tuple[float, int, str]:
     (folder / "policy.toml").write_text(POLICIES[policy])
     program = ROOT / "target/release/ami-guard"
     options = ["--policy", folder / "policy.toml", "--state", folder / "state.jsonl", "--force", *more]
-    return run([program, "sweep", *options], sim.environment, folder)
+    return run([program, "audit", *options], sim.environment, folder)
 
 
 def requests(said: str) -> tuple[int, int]:
@@ -78,19 +78,19 @@ def main() -> None:
         for amis in [AMIS // 10, AMIS]:
             with Simulator("--images", str(amis)) as sim:
                 for policy in POLICIES:
-                    seconds, memory, said = sweep(sim, folder, policy)
+                    seconds, memory, said = audit(sim, folder, policy)
                     print(f"{amis} AMIs, lineage {policy}: {seconds:.1f} s, {memory} MiB, {requests(said)[0]} calls")
                 if amis == AMIS and shutil.which("aws") and shutil.which("jq"):
                     question = f"aws ec2 describe-images --owners self --page-size 1000 | jq -r '{JQ}'"
                     seconds, memory, _ = run(["bash", "-c", question], sim.environment, folder)
                     print(f"{amis} AMIs, aws | jq, tags alone: {seconds:.1f} s, {memory} MiB (the larger of the two)")
         with Simulator("--images", str(AMIS), "--throttled") as sim:
-            seconds, memory, said = sweep(sim, folder, "always")
+            seconds, memory, said = audit(sim, folder, "always")
             calls, throttled = requests(said)
             print(f"{AMIS} AMIs, throttled: {seconds:.1f} s, {memory} MiB, {calls} calls, {throttled} of them too many")
         with Simulator("--images", "5000") as sim:
             report = folder / "report.html"
-            sweep(sim, folder, "always", "--html", report)
+            audit(sim, folder, "always", "--html", report)
             print(f"report of 5000 AMIs: {report.stat().st_size / 1e6:.1f} MB")
             show(report)
 

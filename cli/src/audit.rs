@@ -1,4 +1,4 @@
-//! `ami-guard sweep`: judges every AMI of the account.
+//! `ami-guard audit`: judges every AMI of the account.
 
 mod journal;
 mod row;
@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ami_billing_guard::audit::{Scope, Swept};
+use ami_billing_guard::audit::{Audited, Scope};
 use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::{Clock, Deadline, Delivery, Error, Tally};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -27,7 +27,7 @@ use journal::{Header, Journal, Page, Purpose};
 use summary::Summary;
 
 const AFTER: &str = "\
-What is found is kept in a file as it is found, and --resume goes on where the last sweep of the account was stopped. \
+What is found is kept in a file as it is found, and --resume goes on where the last audit of the account was stopped. \
 Disks are not read without --disk. On a terminal, and elsewhere, the AMIs that need attention are listed; with --all, \
 every one.
 
@@ -39,7 +39,7 @@ Exit codes:
 
 Without --enforce nothing is changed, and nobody told.";
 
-/// What to sweep.
+/// What to audit.
 #[derive(Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Arguments {
@@ -54,13 +54,13 @@ pub(crate) struct Arguments {
     /// Read disks as well, where the policy has them read: a second or so each
     #[arg(long)]
     disk: bool,
-    /// Go on where the last sweep was stopped
+    /// Go on where the last audit was stopped
     #[arg(long)]
     resume: bool,
     /// Where to keep what is found; by default a file in your state folder, for the account, the Regions and the options
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Replace a state that is of another sweep: of another account, Region or policy, or with other options
+    /// Replace a state that is of another audit: of another account, Region or policy, or with other options
     #[arg(long, conflicts_with = "resume")]
     force: bool,
     /// Discard what the policy lets the deployed guard discard, as it does it: after an alert
@@ -116,7 +116,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
     })
 }
 
-/// Sweeps the account.
+/// Audits the account.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
@@ -154,12 +154,12 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     if arguments.resume && journal.is_complete() {
         let when = journal.ended().format("%Y-%m-%d %H:%M");
         let why = format!(
-            "the sweep was complete at {when} UTC, and nothing is looked at again; without --resume a new one begins"
+            "the audit was complete at {when} UTC, and nothing is looked at again; without --resume a new one begins"
         );
         note(&why);
     }
     let mut tally = session.aws.tally();
-    let swept = sweep(&arguments, &session, &mut journal, &bar, &mut tally).await;
+    let audited = audit(&arguments, &session, &mut journal, &bar, &mut tally).await;
     bar.finish_and_clear();
     let (calls, throttles) = (tally.calls, tally.throttles);
     note(&format!(
@@ -167,8 +167,8 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     ));
     let name = journal.path().display().to_string();
     let unchanged =
-        format!("no page was complete: {name:?} still has the earlier sweep, unchanged");
-    swept.map_err(|stop| match stop {
+        format!("no page was complete: {name:?} still has the earlier audit, unchanged");
+    audited.map_err(|stop| match stop {
         Stop::Unknown(why) if journal.is_in_place() => Stop::Unknown(format!(
             "{why}\nwhat was found so far is kept: add --resume to go on"
         )),
@@ -204,7 +204,7 @@ fn style() -> ProgressStyle {
 }
 
 /// Judges the AMIs that the journal does not have yet.
-async fn sweep(
+async fn audit(
     arguments: &Arguments,
     session: &Session,
     journal: &mut Journal,
@@ -230,18 +230,18 @@ async fn sweep(
             disks: arguments.disk,
         };
         let mut resumes_at_a_place = journal.resumed && token.is_some();
-        let mut pages = there.guard.sweep(&session.account, scope, token);
-        while let Some(swept) = pages.next().await {
-            let swept = match swept {
-                Ok(swept) => swept,
+        let mut pages = there.guard.audit(&session.account, scope, token);
+        while let Some(audited) = pages.next().await {
+            let audited = match audited {
+                Ok(audited) => audited,
                 // A pagination cursor may expire. The listing then starts again, without the images that the journal
                 // has.
                 Err(Error::Refused { .. }) if resumes_at_a_place => {
                     resumes_at_a_place = false;
-                    pages = there.guard.sweep(&session.account, scope, None);
+                    pages = there.guard.audit(&session.account, scope, None);
                     continue;
                 }
-                // With several Regions, one that is forbidden or unavailable does not stop the sweep.
+                // With several Regions, one that is forbidden or unavailable does not stop the audit.
                 Err(error) if arguments.all_regions => {
                     note(&format!("{region}: {error}"));
                     journal.end_page(&Page::failed(&region, &error.to_string()))?;
@@ -251,9 +251,9 @@ async fn sweep(
             };
             resumes_at_a_place = false;
             tally.add(there.aws.tally());
-            let page = Page::of(&region, &swept);
+            let page = Page::of(&region, &audited);
             let reserved = reserved.as_deref();
-            let kept = keep(arguments, &there, journal, swept, reserved, &seen);
+            let kept = keep(arguments, &there, journal, audited, reserved, &seen);
             pages.meanwhile(kept).await?;
             journal.end_page(&page)?;
             bar.set_position(journal.rows);
@@ -267,11 +267,11 @@ async fn keep(
     arguments: &Arguments,
     there: &Session,
     journal: &mut Journal,
-    swept: Swept,
+    audited: Audited,
     reserved: Option<&[ReservedInstances]>,
     seen: &HashSet<String>,
 ) -> Result<(), Stop> {
-    for mut record in swept.records {
+    for mut record in audited.records {
         let Some(id) = record.image_id.as_deref() else {
             continue;
         };
@@ -359,7 +359,7 @@ fn report(path: &Path, journal: &Journal) -> Result<(), String> {
         policy: header.policy_name.clone(),
         gaps: gaps.collect(),
     };
-    // Another file may have the name since the sweep began.
+    // Another file may have the name since the audit began.
     let found = report::REPORT.find(path).map_err(why)?;
     let new = report::REPORT.beside(path).map_err(unwritten)?;
     let mut out = BufWriter::new(new.as_file());

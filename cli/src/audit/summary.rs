@@ -1,4 +1,4 @@
-//! Result of a sweep for people: a table and its totals.
+//! Result of an audit for people: a table and its totals.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -166,7 +166,7 @@ impl Summary {
         Ok(())
     }
 
-    /// The exit code of the sweep. AMIs that are gone or failed do not count, because they cannot be launched.
+    /// The exit code of the audit. AMIs that are gone or failed do not count, because they cannot be launched.
     pub(super) fn outcome(&self) -> Outcome {
         let found = |prefix: &str| self.labels.keys().any(|label| label.starts_with(prefix));
         if found("mismatch") {

@@ -1,4 +1,4 @@
-//! `ami-guard sweep`: small accounts as people see them, larger ones by what is asked of EC2, and sweeps that are
+//! `ami-guard audit`: small accounts as people see them, larger ones by what is asked of EC2, and audits that are
 //! stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,14 +105,14 @@ fn found(rows: &[Value]) -> BTreeMap<String, Value> {
 async fn every_image_is_judged_and_those_that_need_attention_are_listed() {
     let sim = simulated().await;
     let small = state("small");
-    for (name, more) in [("sweep", vec![]), ("sweep-all", vec!["--all"])] {
-        let mut arguments = vec!["sweep", "--state", &small];
+    for (name, more) in [("audit", vec![]), ("audit-all", vec!["--all"])] {
+        let mut arguments = vec!["audit", "--state", &small];
         arguments.extend(more);
         let output = before(&sim, &arguments).await;
         pinned(name, &arguments, &output);
         assert_eq!(code(&output), 1);
     }
-    let output = before(&sim, &["sweep", "--json", "--state", &small]).await;
+    let output = before(&sim, &["audit", "--json", "--state", &small]).await;
     let verdicts: BTreeSet<_> = lines(&output)
         .iter()
         .map(|row| row["verdict"].to_string())
@@ -122,35 +122,35 @@ async fn every_image_is_judged_and_those_that_need_attention_are_listed() {
     assert_eq!(changes(&sim), Vec::<String>::new());
 
     sim.world().images.retain(|id, _| id == GOOD);
-    let arguments = ["sweep", "--state", &small];
+    let arguments = ["audit", "--state", &small];
     let output = before(&sim, &arguments).await;
-    pinned("sweep-verified", &arguments, &output);
+    pinned("audit-verified", &arguments, &output);
     assert_eq!(code(&output), 0);
     sim.inject(Fault::always("DescribeImages", FaultKind::AccessDenied));
     let output = before(&sim, &arguments).await;
-    pinned("sweep-denied", &arguments, &output);
+    pinned("audit-denied", &arguments, &output);
     assert_eq!(code(&output), 3);
 }
 
 #[tokio::test]
-async fn a_sweep_says_of_each_image_what_check_says_of_it_but_for_disks_that_no_verdict_needs() {
+async fn an_audit_says_of_each_image_what_check_says_of_it_but_for_disks_that_no_verdict_needs() {
     let sim = Sim::start(large(40)).await.unwrap();
-    let swept = before(
+    let audited = before(
         &sim,
-        &["sweep", "--json", "--disk", "--state", &state("as-check")],
+        &["audit", "--json", "--disk", "--state", &state("as-check")],
     )
     .await;
     let ids: Vec<String> = sim.world().images.keys().cloned().collect();
     let mut arguments = vec!["check", "--json"];
     arguments.extend(ids.iter().map(String::as_str));
     let checked = found(&lines(&before(&sim, &arguments).await));
-    for (id, mut row) in found(&lines(&swept)) {
+    for (id, mut row) in found(&lines(&audited)) {
         let mut checked = checked[&id].clone();
         let evidence = |row: &mut Value| row["evidence"].as_array_mut().unwrap().pop().unwrap();
-        let (of_sweep, of_check) = (evidence(&mut row), evidence(&mut checked));
-        assert_eq!(of_sweep["source"], "disk");
-        if of_sweep["state"] != "not-asked" {
-            assert_eq!(of_sweep, of_check, "{id}");
+        let (of_audit, of_check) = (evidence(&mut row), evidence(&mut checked));
+        assert_eq!(of_audit["source"], "disk");
+        if of_audit["state"] != "not-asked" {
+            assert_eq!(of_audit, of_check, "{id}");
         }
         for key in [
             "verdict", "kind", "reason", "actual", "expected", "evidence", "action", "fix",
@@ -165,7 +165,7 @@ async fn what_tags_decide_costs_no_call_and_the_rest_is_asked_for_two_hundred_at
     let sim = Sim::start(large(4000)).await.unwrap();
     let policy = when_needed();
     let arguments = [
-        "sweep",
+        "audit",
         "--json",
         "--policy",
         &policy,
@@ -228,7 +228,7 @@ async fn regression_images_are_looked_for_by_two_hundred_snapshots_in_a_call_and
         world.add_image(Image::new(id("ami")));
     }
     let sim = Sim::start(world).await.unwrap();
-    let output = before(&sim, &["sweep", "--json", "--state", &state("many")]).await;
+    let output = before(&sim, &["audit", "--json", "--state", &state("many")]).await;
     for row in lines(&output) {
         let evidence = row["evidence"].as_array().unwrap();
         let mut failed = evidence.iter().filter(|it| it["state"] == "failed");
@@ -242,7 +242,7 @@ async fn regression_images_are_looked_for_by_two_hundred_snapshots_in_a_call_and
 async fn a_call_that_many_images_wait_for_and_that_is_denied_leaves_them_unverifiable() {
     let sim = Sim::start(large(20)).await.unwrap();
     sim.inject(Fault::always("DescribeVolumes", FaultKind::AccessDenied));
-    let output = before(&sim, &["sweep", "--json", "--state", &state("denied")]).await;
+    let output = before(&sim, &["audit", "--json", "--state", &state("denied")]).await;
     assert_eq!(code(&output), 3);
     let rows = found(&lines(&output));
     let lineage = |row: &Value| {
@@ -277,9 +277,9 @@ async fn all_regions_are_swept_and_one_that_is_forbidden_does_not_stop_the_other
     };
     sim.world().in_region("us-east-1").add_image(elsewhere);
     let regions = state("regions");
-    let arguments = ["sweep", "--all-regions", "--state", &regions];
+    let arguments = ["audit", "--all-regions", "--state", &regions];
     let output = before(&sim, &arguments).await;
-    pinned("sweep-regions", &arguments, &output);
+    pinned("audit-regions", &arguments, &output);
     assert_eq!(code(&output), 1);
     // The first Region by name is eu-south-1.
     sim.inject(Fault::nth("DescribeImages", 1, FaultKind::AccessDenied));
@@ -294,16 +294,16 @@ async fn only_images_since_then_are_swept() {
     sim.world().images.get_mut(LOST).unwrap().creation_date =
         sim::clock::now() - TimeDelta::days(40);
     let since = state("since");
-    let swept = async |since_when: &str| {
-        let options = ["sweep", "--json", "--force", "--since", since_when];
+    let audited = async |since_when: &str| {
+        let options = ["audit", "--json", "--force", "--since", since_when];
         let arguments = [&options[..], &["--state", &since]].concat();
         found(&lines(&before(&sim, &arguments).await)).contains_key(LOST)
     };
-    assert!(!swept("30d").await && !swept("24h").await);
+    assert!(!audited("30d").await && !audited("24h").await);
     let day = (sim::clock::now() - TimeDelta::days(50))
         .format("%Y-%m-%d")
         .to_string();
-    assert!(swept("41d").await && swept(&day).await);
+    assert!(audited("41d").await && audited(&day).await);
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
     let sim = Sim::start(world).await.unwrap();
     let state = state("enforce");
     let deployed = [
-        "sweep",
+        "audit",
         "--enforce",
         "--topic",
         TOPIC,
@@ -330,7 +330,7 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
     // Nobody says who registered them.
     assert_eq!(code(&before(&sim, &deployed).await), 1);
     assert_eq!(changes(&sim), Vec::<String>::new());
-    let policy = temporary("sweep-discards.toml");
+    let policy = temporary("audit-discards.toml");
     std::fs::write(
         &policy,
         "version = 1\n[discard]\nservice_registered = 'discard'",
@@ -377,11 +377,11 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
 async fn what_was_stopped_goes_on_only_as_what_it_was() {
     let sim = simulated().await;
     let state = state("other");
-    let arguments = ["sweep", "--resume", "--state", &state];
+    let arguments = ["audit", "--resume", "--state", &state];
     let output = before(&sim, &arguments).await;
-    pinned("sweep-nothing-to-resume", &arguments, &output);
+    pinned("audit-nothing-to-resume", &arguments, &output);
     assert_eq!(code(&output), 2);
-    before(&sim, &["sweep", "--state", &state]).await;
+    before(&sim, &["audit", "--state", &state]).await;
     // All is known already.
     sim.forget_calls();
     let output = before(&sim, &arguments).await;
@@ -393,7 +393,7 @@ async fn what_was_stopped_goes_on_only_as_what_it_was() {
         ("--since=1d", "--since"),
         ("--all-regions", "Region"),
     ] {
-        let output = before(&sim, &["sweep", "--resume", "--state", &state, other]).await;
+        let output = before(&sim, &["audit", "--resume", "--state", &state, other]).await;
         assert_eq!(code(&output), 2);
         says(&err(&output), &format!("of another {what}"));
     }
@@ -406,8 +406,8 @@ async fn a_place_in_the_list_that_ec2_has_forgotten_is_found_again() {
     // Stopped after the first page.
     sim.inject(Fault::nth("DescribeImages", 3, FaultKind::AccessDenied));
     let policy = when_needed();
-    let sweep = ["sweep", "--json", "--policy", &policy, "--state", &state];
-    let output = before(&sim, &sweep).await;
+    let audit = ["audit", "--json", "--policy", &policy, "--state", &state];
+    let output = before(&sim, &audit).await;
     assert_eq!(code(&output), 3);
     says(&err(&output), "add --resume to go on");
     sim.heal();
@@ -415,7 +415,7 @@ async fn a_place_in_the_list_that_ec2_has_forgotten_is_found_again() {
     let forgotten = with_another_token(&kept);
     std::fs::write(&state, forgotten).unwrap();
     // Begun again from the first page, and stopped once more: the place is a new one now.
-    let resume = [&sweep[..], &["--resume"]].concat();
+    let resume = [&audit[..], &["--resume"]].concat();
     sim.forget_calls();
     sim.inject(Fault::nth("DescribeImages", 4, FaultKind::AccessDenied));
     let output = before(&sim, &resume).await;
@@ -434,19 +434,19 @@ async fn regression_the_report_is_written_whoever_reads_the_table_to_its_end() {
     let sim = Sim::start(large(2000)).await.unwrap();
     let page = temporary("cut.html");
     let _ = std::fs::remove_file(&page);
-    let mut sweep = program(&[
-        "sweep",
+    let mut audit = program(&[
+        "audit",
         "--all",
         "--html",
         page.to_str().unwrap(),
         "--state",
         &state("cut"),
     ]);
-    sweep
+    audit
         .env("AWS_ENDPOINT_URL", sim.endpoint())
         .env("AWS_REGION", "eu-west-1");
-    sweep.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = sweep.spawn().unwrap();
+    audit.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = audit.spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().await.unwrap().code(), Some(1));
     assert!(
@@ -469,7 +469,7 @@ async fn regression_a_discard_that_did_not_come_about_is_told() {
     .unwrap();
     let state = state("stuck");
     let arguments = [
-        "sweep",
+        "audit",
         "--enforce",
         "--topic",
         TOPIC,
@@ -501,37 +501,37 @@ fn with_another_token(journal: &str) -> String {
 
 /// Killed forty times, wherever it was, and begun again each time.
 #[tokio::test]
-async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_finds() {
+async fn an_audit_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_finds() {
     let sim = Sim::start(large(1100)).await.unwrap();
     let policy = when_needed();
     let begun = Instant::now();
     let whole = state("whole");
     let whole = before(
         &sim,
-        &["sweep", "--json", "--policy", &policy, "--state", &whole],
+        &["audit", "--json", "--policy", &policy, "--state", &whole],
     )
     .await;
     let mut takes = begun.elapsed();
     let whole = found(&lines(&whole));
     assert_eq!(whole.len(), 1100);
     let state = state("killed");
-    let sweep = ["sweep", "--json", "--policy", &policy, "--state", &state];
+    let audit = ["audit", "--json", "--policy", &policy, "--state", &state];
     let (mut killed, mut complete, mut random) = (0, 0, 12345_u64);
     let mut resume = false;
     while killed < 40 || complete == 0 {
-        let mut sweep = program(&sweep);
+        let mut audit = program(&audit);
         if resume {
-            sweep.arg("--resume");
+            audit.arg("--resume");
         }
-        sweep
+        audit
             .env("AWS_ENDPOINT_URL", sim.endpoint())
             .env("AWS_REGION", "eu-west-1");
-        sweep
+        audit
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let begun = Instant::now();
-        let mut child = sweep.spawn().unwrap();
+        let mut child = audit.spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let (mut written, mut said) = (Vec::new(), Vec::new());
@@ -576,18 +576,18 @@ async fn a_sweep_that_is_killed_anywhere_and_resumed_finds_what_one_that_is_not_
 }
 
 #[tokio::test]
-async fn a_sweep_that_is_throttled_waits_and_finds_the_same() {
+async fn an_audit_that_is_throttled_waits_and_finds_the_same() {
     let sim = Sim::start(large(3000)).await.unwrap();
     let policy = when_needed();
-    let sweep = async |name: &str| {
+    let audit = async |name: &str| {
         let state = state(name);
         before(
             &sim,
-            &["sweep", "--json", "--policy", &policy, "--state", &state],
+            &["audit", "--json", "--policy", &policy, "--state", &state],
         )
         .await
     };
-    let unthrottled = sweep("unthrottled").await;
+    let unthrottled = audit("unthrottled").await;
     let mut throttling = Throttling::of_ec2();
     throttling.non_mutating = Some(Limit {
         burst: 2,
@@ -600,7 +600,7 @@ async fn a_sweep_that_is_throttled_waits_and_finds_the_same() {
         2,
         sim::FaultKind::Throttle,
     ));
-    let throttled = sweep("throttled").await;
+    let throttled = audit("throttled").await;
     assert!(
         !err(&throttled).contains("took 0 for too many"),
         "{}",
