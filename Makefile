@@ -109,7 +109,7 @@ bench: build
 # The audit of 100,000 simulated AMIs, and its report. Compiles the command line in release, for minutes.
 .PHONY: bench-audit
 bench-audit: $(VENV_READY)
-	env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS cargo build --release --locked -p cli -p sim
+	env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS cargo build --release --locked -p ami-guard -p sim
 	$(VENV)/bin/python benches/audit.py
 
 $(VENV_READY): tests/requirements.txt

@@ -20,7 +20,7 @@ pub(crate) const FIRST: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
     /// The guard received no event for it, or could not process the event. The audit judged it.
-    Unheard,
+    Missed,
     /// It is not billed as expected, and no discard of it is on record.
     Mismatch,
     /// It is not billed as expected, and its discard was held.
@@ -37,7 +37,7 @@ impl Group {
     /// Name of the group for programs.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Group::Unheard => "unheard",
+            Group::Missed => "missed",
             Group::Mismatch => "mismatch",
             Group::Held => "held",
             Group::Conflict => "conflict",
@@ -156,7 +156,7 @@ impl Finding {
                     _ => None,
                 };
                 let detail = detail.map(str::to_owned);
-                matches!(state, "spoke" | "no-platform")
+                matches!(state, "found" | "invalid")
                     .then(|| (says.to_vec(), codes.clone(), detail))
             };
         let then = then.filter_map(|it| gist(&it.state, &it.says, &it.product_codes, &it.detail));
@@ -168,7 +168,7 @@ impl Finding {
 
     fn spoke(&self, source: Source) -> bool {
         let mut said = self.evidence.iter();
-        said.any(|it| it.source == source.name() && it.state == "spoke")
+        said.any(|it| it.source == source.name() && it.state == "found")
     }
 
     /// Whether there is nothing to report about the image.
@@ -184,7 +184,7 @@ impl Finding {
 
     /// What the disk said, if it named a platform. An audit does not read the disk again.
     pub(crate) fn disk(&self) -> Option<Evidence> {
-        let mut said = self.evidence.iter().filter(|it| it.state == "spoke");
+        let mut said = self.evidence.iter().filter(|it| it.state == "found");
         let said = said.find(|it| it.source == Source::Disk.name())?;
         let platforms = Platforms::parse(said.says.iter().map(String::as_str)).ok()?;
         Some(Evidence {

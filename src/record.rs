@@ -208,7 +208,7 @@ impl Expected {
 pub struct Statement {
     /// Who.
     pub source: Source,
-    /// `spoke`, `silent`, `not-asked`, `not-applicable`, `failed` or `no-platform`.
+    /// `found`, `none`, `skipped`, `not-applicable`, `failed` or `invalid`.
     pub state: &'static str,
     /// The platforms that it names.
     pub says: Vec<String>,
@@ -592,13 +592,13 @@ impl Statement {
 impl From<&Evidence> for Statement {
     fn from(evidence: &Evidence) -> Statement {
         let (state, says, why) = match &evidence.says {
-            Says::NotAsked => ("not-asked", Vec::new(), None),
+            Says::NotAsked => ("skipped", Vec::new(), None),
             Says::NotApplicable => ("not-applicable", Vec::new(), None),
-            Says::Silent => ("silent", Vec::new(), None),
+            Says::Silent => ("none", Vec::new(), None),
             Says::Failed(why) => ("failed", Vec::new(), Some(why)),
-            Says::NoPlatform(_) => ("no-platform", Vec::new(), None),
-            Says::Platforms(platforms) => ("spoke", platforms.names(), None),
-            Says::ProductCodes(_) => ("spoke", Vec::new(), None),
+            Says::NoPlatform(_) => ("invalid", Vec::new(), None),
+            Says::Platforms(platforms) => ("found", platforms.names(), None),
+            Says::ProductCodes(_) => ("found", Vec::new(), None),
         };
         Statement {
             source: evidence.source,

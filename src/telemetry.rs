@@ -56,7 +56,7 @@ pub struct Audit<'a> {
     /// Images that are right, and unchanged since they were judged.
     pub unchanged: usize,
     /// Images for which the guard received no event.
-    pub unheard: usize,
+    pub missed: usize,
     /// Other images that are not billed as expected.
     pub mismatches: usize,
     /// Images about which EC2 says something that this version does not know.
@@ -163,7 +163,7 @@ impl Telemetry {
                 self.whole(delivery, level, failure, metrics, now)
             }
             Line::Audit(audit) => {
-                let level = match audit.unheard {
+                let level = match audit.missed {
                     0 => Level::INFO,
                     _ => Level::WARN,
                 };
@@ -298,7 +298,7 @@ fn of_function(values: Vec<Metric>) -> Option<Metrics> {
 fn of_audit(audit: Audit<'_>) -> Vec<Metrics> {
     counted(&[
         ("AuditedImages", audit.looked_at as u64),
-        ("UnheardImages", audit.unheard as u64),
+        ("MissedImages", audit.missed as u64),
         ("AuditMismatches", audit.mismatches as u64),
         ("UnrecognisedBilling", audit.unrecognised as u64),
         ("AuditsUnfinished", u64::from(!audit.complete)),
@@ -517,7 +517,7 @@ mod tests {
             event_id: "e-1",
             looked_at: 3_000,
             unchanged: 2_990,
-            unheard: 0,
+            missed: 0,
             mismatches: 7,
             unrecognised: 0,
             complete: true,
@@ -534,12 +534,12 @@ mod tests {
             (&calm["level"], &calm["event_id"], &calm["unchanged"]),
             (&json!("INFO"), &json!("e-1"), &json!(2_990))
         );
-        (audit.unheard, audit.unrecognised, audit.complete) = (2, 1, false);
+        (audit.missed, audit.unrecognised, audit.complete) = (2, 1, false);
         let alarming = line(Line::Audit(audit)).unwrap();
         assert_eq!(
             metrics(&alarming)[1..],
             [
-                "function=guard UnheardImages 2 Count",
+                "function=guard MissedImages 2 Count",
                 "function=guard AuditMismatches 7 Count",
                 "function=guard UnrecognisedBilling 1 Count",
                 "function=guard AuditsUnfinished 1 Count"

@@ -77,7 +77,7 @@ fn tree(record: &Record, policy: &Policy) -> String {
         let spoke = |codes: bool| {
             record.evidence.iter().position(|statement| {
                 Some(statement.source) == decides
-                    && statement.state == "spoke"
+                    && statement.state == "found"
                     && statement.product_codes.is_some() == codes
             })
         };
@@ -123,7 +123,7 @@ fn tree(record: &Record, policy: &Policy) -> String {
 
 fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) -> Branch {
     let says = match statement.state {
-        "spoke" => shown(&statement.text()),
+        "found" => shown(&statement.text()),
         state => state.replace('-', " "),
     };
     let mark = if decides { "  ← decides" } else { "" };
@@ -134,7 +134,7 @@ fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) 
         Source::Disk => Some(("evidence.disk", policy.disk)),
         _ => None,
     };
-    if let ("not-asked", Some((key, asked))) = (statement.state, asked) {
+    if let ("skipped", Some((key, asked))) = (statement.state, asked) {
         branches.push(leaf(match asked {
             Asked::Never => format!("the policy's {key} is \"never\""),
             _ if decided => {

@@ -253,7 +253,7 @@ impl Entry {
                 then.get("source") == now.get("source") && then.get("says") == now.get("says")
             };
             statement.source != Source::Policy
-                && statement.state == "spoke"
+                && statement.state == "found"
                 && !said.iter().any(same)
         });
         let same = apart < ONE_REGISTRATION

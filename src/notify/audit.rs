@@ -27,13 +27,13 @@ pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
 
 /// With this many images of each group.
 fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
-    let subject = match findings.number(Group::Unheard) {
+    let subject = match findings.number(Group::Missed) {
         0 => format!(
             "AMI billing: an audit found AMIs to look at: {}",
             findings.to_tell()
         ),
-        unheard => {
-            format!("AMI billing: events do not arrive: AMIs that an audit found: {unheard}")
+        missed => {
+            format!("AMI billing: events do not arrive: AMIs that an audit found: {missed}")
         }
     };
     let mut text = Text::default();
@@ -110,7 +110,7 @@ fn extent(findings: &Findings) -> String {
 
 fn heading(group: Group, number: usize) -> String {
     match group {
-        Group::Unheard => format!(
+        Group::Missed => format!(
             "No event told of these, or it could not be dealt with. They were judged now: {number}"
         ),
         Group::Mismatch => {
@@ -157,7 +157,7 @@ fn line(finding: &Finding) -> String {
 
 fn steps(findings: &Findings) -> Vec<String> {
     let mut steps = Vec::new();
-    if findings.number(Group::Unheard) > 0 {
+    if findings.number(Group::Missed) > 0 {
         steps.push(
             "Find out why events do not arrive: does a trail log in this Region, are the rules enabled, is anything in \
              the queues of undelivered events and of dead letters? The runbook has it in order (\"An alarm says that \

@@ -228,7 +228,7 @@ fn text_of(draft: &Draft<'_>) -> String {
     );
     for statement in &record.evidence {
         let state = match statement.state {
-            "spoke" => format!("spoke {}", statement.text()),
+            "found" => format!("found {}", statement.text()),
             state => state.to_owned(),
         };
         let asked = format!(

@@ -482,7 +482,7 @@ pub(crate) mod tests {
             }),
             evidence: vec![Statement {
                 source: Source::ImageTag,
-                state: "spoke",
+                state: "found",
                 says: vec!["Windows".into()],
                 product_codes: None,
                 detail: "ami-billing-guard:expect=Windows".into(),

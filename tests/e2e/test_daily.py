@@ -38,7 +38,7 @@ def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(worl
     held = world.image(expect="Windows", deregistration_protection="enabled", age=timedelta(hours=2))
     for ami in (known, held):
         audited.invoke(registration(ami))
-    unheard = world.image(expect="Windows", age=timedelta(hours=2))
+    missed = world.image(expect="Windows", age=timedelta(hours=2))
     old = world.image(expect="Windows", age=timedelta(days=30))
     unknown = world.image(age=timedelta(days=30))
     young = world.image(expect="Windows")
@@ -47,17 +47,17 @@ def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(worl
     assert audited.invoke(batch([audit()])) == {"batchItemFailures": []}
 
     [of_held, own, summary] = world.alerts()
-    found = {"unheard": {unheard}, "mismatch": {old}, "held": {held}, "unverifiable": {unknown}}
+    found = {"missed": {missed}, "mismatch": {old}, "held": {held}, "unverifiable": {unknown}}
     assert groups(summary) == found
-    assert (of_held["image_id"], own["image_id"], own["held_by"]) == (held, unheard, ["identity-unknown"])
-    assert all(map(world.exists, [known, held, unheard, old, unknown, young]))
+    assert (of_held["image_id"], own["image_id"], own["held_by"]) == (held, missed, ["identity-unknown"])
+    assert all(map(world.exists, [known, held, missed, old, unknown, young]))
     [line] = [line for line in audited.lines() if "looked_at" in line]
-    counted = {"AuditedImages": 6, "UnheardImages": 1, "AuditMismatches": 2}
+    counted = {"AuditedImages": 6, "MissedImages": 1, "AuditMismatches": 2}
     assert (line["level"], line["unchanged"], metrics_of(line)) == ("WARN", 1, counted)
 
     # The next day it is known, and held.
     assert "that people were told of: 4" in audited.invoke(audit(day=1))["reason"]
-    assert groups(world.alerts()[-1])["held"] == {held, unheard}
+    assert groups(world.alerts()[-1])["held"] == {held, missed}
 
 
 def test_a_audit_of_nothing_that_is_wrong_is_no_message(world: World, audited: Emulator):

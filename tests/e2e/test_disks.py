@@ -48,7 +48,7 @@ def test_a_red_hat_disk_whose_image_bills_linux_is_held_and_told(world: World, g
     assert outcome(record) == "mismatch/wrong by disk: hold (inferred)"
     assert record["expected"] == {"platform": ["RedHat", "RedHatByol"], "source": "disk"}
     said, blocks = on_disk(record), blocks_read(world)
-    assert (said["state"], said["says"]) == ("spoke", ["RedHat", "RedHatByol"])
+    assert (said["state"], said["says"]) == ("found", ["RedHat", "RedHatByol"])
     certificate = "/etc/pki/rhui/product/content-rhel9.crt"
     for words in ("Red Hat Enterprise Linux 9", f"on {snapshot} (partition 4, xfs)", certificate):
         assert words in said["detail"]
@@ -107,7 +107,7 @@ def test_a_tag_does_not_talk_a_windows_disk_into_linux(world: World, guard: Emul
     when_needed = start(GUARD_POLICY_PATH=policy(evidence('disk = "when-needed"')))
     record = when_needed.invoke(registration(ami))
     assert outcome(record) == "verified by image-tag: none"
-    assert on_disk(record)["state"] == "not-asked" and not {*DISK} & {*world.actions()}
+    assert on_disk(record)["state"] == "skipped" and not {*DISK} & {*world.actions()}
 
     record = guard.invoke(registration(ami))
     assert outcome(record) == "conflict by image-tag: alert"
@@ -131,7 +131,7 @@ def test_what_the_lineage_says_is_enough_where_nothing_is_to_be_discarded(world:
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "verified by lineage: none"
-    assert on_disk(record)["state"] == "not-asked" and not {*DISK} & {*world.actions()}
+    assert on_disk(record)["state"] == "skipped" and not {*DISK} & {*world.actions()}
 
 
 def test_the_policy_can_leave_disks_unread(world: World, start, policy):
@@ -141,7 +141,7 @@ def test_the_policy_can_leave_disks_unread(world: World, start, policy):
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "unverifiable: none"
-    assert on_disk(record)["state"] == "not-asked" and not {*DISK} & {*world.actions()}
+    assert on_disk(record)["state"] == "skipped" and not {*DISK} & {*world.actions()}
 
 
 def assert_undetermined(record, *words: str):
@@ -290,7 +290,7 @@ def test_the_function_takes_less_than_64_mb_with_a_disk_that_it_reads(
         for name, image in zip(names, images, strict=True):
             with watching_readers(pid) as readers:
                 record = invoke_and_see_a_reader(world, function, registration(image), readers)
-            assert on_disk(record)["state"] == "spoke", record
+            assert on_disk(record)["state"] == "found", record
             [reader] = readers.values()
             print(f"{name}: the function {peak(pid)}, the reader {reader} bytes")
             assert peak(pid) + reader < MOST_BYTES

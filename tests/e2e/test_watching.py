@@ -234,7 +234,7 @@ def all_metrics() -> set[str]:
         "AuditedImages",
         "Throttles",
         "TimeToVerdict",
-        "UnheardImages",
+        "MissedImages",
         "UnrecognisedBilling",
     } | {f"HeldBy{name}" for name in names_of("Interlock", "src/discard.rs")}
 

@@ -120,7 +120,7 @@ fn stand(house: &House) -> usize {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_else_is() {
-    let unheard = expects(aged(1, 2), "Windows");
+    let missed = expects(aged(1, 2), "Windows");
     let others = [
         // Older than three days, and before the guard.
         expects(aged(2, 80), "Windows"),
@@ -138,8 +138,8 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
             copied
         },
     ];
-    let id = unheard.id.clone();
-    let house = house([unheard].into_iter().chain(others), settings(NOBODY_ASKS)).await;
+    let id = missed.id.clone();
+    let house = house([missed].into_iter().chain(others), settings(NOBODY_ASKS)).await;
     let record = house.record(scheduled(1)).await;
 
     assert_eq!(record["verdict"], "ignored");
@@ -153,14 +153,14 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
     let [summary] = &summaries(&house)[..] else {
         panic!()
     };
-    assert_eq!(group(summary, "unheard"), (1, vec![id]));
-    assert_eq!(summary["groups"]["unheard"]["images"][0]["outcome"], "done");
+    assert_eq!(group(summary, "missed"), (1, vec![id]));
+    assert_eq!(summary["groups"]["missed"]["images"][0]["outcome"], "done");
     assert_eq!(group(summary, "mismatch").0, 4);
     assert_eq!(summary["looked_at"], 6);
     assert_eq!(
         house.audited(),
         [json!({
-            "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "unheard": 1, "mismatches": 4, "unrecognised": 0,
+            "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "missed": 1, "mismatches": 4, "unrecognised": 0,
             "complete": true
         })]
     );
@@ -189,7 +189,7 @@ async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
             panic!()
         };
         let case = format!("{age_minutes} of {settle_minutes}");
-        assert_eq!(group(summary, "unheard").0, lost, "{case}");
+        assert_eq!(group(summary, "missed").0, lost, "{case}");
         assert_eq!(group(summary, "mismatch").0, 1, "{case}");
         assert_eq!(stand(&house), 2 - lost as usize, "{case}");
     }
@@ -209,7 +209,7 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
         house.record(scheduled(1)).await;
         assert_eq!(stand(&house), 1);
         let summary = summaries(&house).remove(0);
-        let image = &summary["groups"]["unheard"]["images"][0];
+        let image = &summary["groups"]["missed"]["images"][0];
         assert!(
             image["held_by"]
                 .as_array()
@@ -220,7 +220,7 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
         house.record(scheduled(2)).await;
         let summary = summaries(&house).remove(1);
         assert_eq!(
-            (group(&summary, "unheard").0, group(&summary, "held").0),
+            (group(&summary, "missed").0, group(&summary, "held").0),
             (0, 1)
         );
         assert_eq!(house.alerts().len(), 3, "its own, and two summaries");
@@ -243,7 +243,7 @@ async fn nothing_from_before_the_first_audit_is_taken_for_one_that_was_not_heard
     assert_eq!(stand(&house), 1);
     for summary in summaries(&house) {
         assert_eq!(
-            (group(&summary, "unheard").0, group(&summary, "mismatch").0),
+            (group(&summary, "missed").0, group(&summary, "mismatch").0),
             (0, 1)
         );
     }
@@ -454,7 +454,7 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
             "{name}"
         );
     }
-    assert_eq!(group(&summary, "unheard").0, 0);
+    assert_eq!(group(&summary, "missed").0, 0);
     assert_eq!(
         summary["groups"]["held"]["images"][0]["held_by"],
         json!(["in-use"])
@@ -732,12 +732,12 @@ async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_al
     let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
     assert_eq!(summaries(&house).len(), 0);
-    assert_eq!(house.audited()[0]["unheard"], 2);
+    assert_eq!(house.audited()[0]["missed"], 2);
     house.sim.heal();
     // All others come first, and then what was begun with.
     house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!(group(&summaries(&house)[0], "unheard").0, 2);
-    assert_eq!(house.audited()[1]["unheard"], 2);
+    assert_eq!(group(&summaries(&house)[0], "missed").0, 2);
+    assert_eq!(house.audited()[1]["missed"], 2);
     house.record(scheduled(1)).await;
     assert_eq!((house.alerts().len(), house.audited().len()), (3, 2));
     assert_eq!(begun_with(&house), [""; 0]);
@@ -792,7 +792,7 @@ async fn an_audit_that_could_not_tell_tells_all_the_next_time_and_judges_nothing
     let summary = summaries(&house).remove(0);
     assert_eq!(
         (
-            group(&summary, "unheard").0,
+            group(&summary, "missed").0,
             group(&summary, "unverifiable").0
         ),
         (1, 1)
@@ -809,7 +809,7 @@ async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_when_th
     house.inject(Fault::nth("DescribeImages", 2, FaultKind::AccessDenied));
     house.give(scheduled(1)).await.unwrap_err();
     let summary = summaries(&house).remove(0);
-    let image = &summary["groups"]["unheard"]["images"][0];
+    let image = &summary["groups"]["missed"]["images"][0];
     assert!(
         image["reason"].as_str().unwrap().contains("access denied"),
         "{image}"
@@ -859,7 +859,7 @@ async fn what_became_of_a_discard_that_a_audit_began_is_looked_at_until_it_is_kn
         house.told(),
         [json!("planned"), json!("failed"), Value::Null]
     );
-    assert_eq!(group(&summaries(&house)[0], "unheard").0, 1);
+    assert_eq!(group(&summaries(&house)[0], "missed").0, 1);
     house.inject(Fault::always("DescribeImages", FaultKind::InternalError));
     house.give(scheduled(1)).await.unwrap_err();
     assert_eq!(house.alerts().len(), 3);
@@ -983,7 +983,7 @@ async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
     let [summary] = &summaries(&house)[..] else {
         panic!()
     };
-    assert_eq!(group(summary, "unheard").0, 2);
+    assert_eq!(group(summary, "missed").0, 2);
     house.record(scheduled(2)).await;
     assert_eq!(summaries(&house).len(), 1);
 }
@@ -1009,7 +1009,7 @@ async fn what_one_audit_could_not_tell_of_no_older_one_forgets() {
     house.record(scheduled(1)).await;
     house.record(scheduled(2)).await;
     let summary = summaries(&house).pop().unwrap();
-    assert_eq!(group(&summary, "unheard"), (1, vec![AMI_1.to_owned()]));
+    assert_eq!(group(&summary, "missed"), (1, vec![AMI_1.to_owned()]));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1073,7 +1073,7 @@ async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_a
         let summary = summaries.last().unwrap();
         assert_eq!(
             (
-                group(summary, "unheard").0,
+                group(summary, "missed").0,
                 group(summary, "unverifiable").0
             ),
             (1, 1),

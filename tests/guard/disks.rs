@@ -199,7 +199,7 @@ async fn the_scenarios() {
 async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
     let house = house(world("rhel9-rhui", LINUX), "").await;
     let record = house.record(registered()).await;
-    assert_eq!(said(&record, "disk"), ["spoke RedHat|RedHatByol"]);
+    assert_eq!(said(&record, "disk"), ["found RedHat|RedHatByol"]);
     let blocks = blocks_read(&house).len();
     let detail = detail(&record, "disk");
     assert!(detail.starts_with("Red Hat Enterprise Linux 9"), "{detail}");
@@ -231,7 +231,7 @@ async fn the_disk_is_not_read_where_the_lineage_has_spoken_and_nothing_is_to_be_
     let record = house.record(registered()).await;
     assert_eq!(outcome(&record), "verified by lineage: none");
     assert!(!asked_for_blocks(&house));
-    assert_eq!(said(&record, "disk"), ["not-asked"]);
+    assert_eq!(said(&record, "disk"), ["skipped"]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]

@@ -527,7 +527,7 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     let (_, record) = given().taken_of_root_of("Windows").run("").await;
     assert_eq!(
         states(&record),
-        ["silent", "silent", "silent", "spoke Windows", "not-asked"]
+        ["none", "none", "none", "found Windows", "skipped"]
     );
 
     let when_needed = "[evidence]\nlineage = 'when-needed'";
@@ -535,18 +535,18 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     assert_eq!(
         states(&record),
         [
-            "spoke Linux",
-            "not-asked",
-            "silent",
-            "not-asked",
-            "not-asked"
+            "found Linux",
+            "skipped",
+            "none",
+            "skipped",
+            "skipped"
         ]
     );
 
     let (_, record) = given().failing("DescribeSnapshots").run(RULE).await;
     assert_eq!(
         states(&record),
-        ["silent", "failed", "spoke Windows", "failed", "not-asked"]
+        ["none", "failed", "found Windows", "failed", "skipped"]
     );
     for source in ["snapshot-tag", "lineage"] {
         let detail = detail(&record, source);
@@ -560,9 +560,9 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     assert_eq!(
         states(&record),
         [
-            "no-platform",
+            "invalid",
             "not-applicable",
-            "silent",
+            "none",
             "not-applicable",
             "not-applicable"
         ]
@@ -1071,10 +1071,10 @@ async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
     let (house, _) = given().taken_of_root_of("Windows").run(RULE).await;
     let letter = house.sim.world().messages[0].body("email");
     for line in [
-        "  asked        image-tag: silent (ami-billing-guard:expect)",
-        "  asked        policy: spoke Windows (policy.toml:2 (name = \"*\"))",
+        "  asked        image-tag: none (ami-billing-guard:expect)",
+        "  asked        policy: found Windows (policy.toml:2 (name = \"*\"))",
         &format!(
-            "  asked        lineage: spoke Windows ({VOLUME} is the root volume of {INSTANCE}, which bills `Windows`)"
+            "  asked        lineage: found Windows ({VOLUME} is the root volume of {INSTANCE}, which bills `Windows`)"
         ),
     ] {
         assert!(
@@ -1219,12 +1219,12 @@ proptest! {
         let expected = platforms(&record["expected"]["platform"]);
         let evidence = record["evidence"].as_array().unwrap();
         let deciding = evidence.iter().position(|statement| {
-            statement["source"] == record["expected"]["source"] && statement["state"] == "spoke"
+            statement["source"] == record["expected"]["source"] && statement["state"] == "found"
         });
         let stronger = &evidence[..deciding.unwrap()];
         prop_assert!(stronger.iter().all(|statement| statement["state"] != "failed"), "{}", record);
         for statement in evidence {
-            if statement["source"] == "lineage" && statement["state"] == "spoke" {
+            if statement["source"] == "lineage" && statement["state"] == "found" {
                 prop_assert!(expected.share_os(&platforms(&statement["says"])), "{}", record);
             }
         }

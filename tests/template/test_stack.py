@@ -132,7 +132,7 @@ def is_unknown(resource: dict[str, Any]) -> bool:
 @pytest.fixture
 def created() -> Iterator[Created]:
     with mock_aws():
-        yield Created(Chat="topic", Trigger="both", AlertEmail="you@example.com")
+        yield Created(ChatNotifications="on", Trigger="both", AlertEmail="you@example.com")
 
 
 def test_moto_creates_the_stack_but_for_what_it_does_not_know(created: Created):
@@ -242,7 +242,7 @@ def statements_of_the_guard(created: Created) -> list[dict[str, Any]]:
 
 def test_without_chat_dashboard_audit_and_rule_there_is_nothing_of_them():
     with mock_aws():
-        created = Created(Chat="none", Dashboard="none", AuditSchedule="none", RecycleBinDays="0")
+        created = Created(ChatNotifications="off", Dashboard="none", AuditSchedule="none", RecycleBinDays="0")
         assert created.status == "CREATE_COMPLETE"
         assert not {"ChatTopic", "GuardDashboard", "AuditRole"} & created.ids.keys()
         assert not {"ChatTopicArn", "DashboardName"} & created.outputs.keys()

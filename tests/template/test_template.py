@@ -213,7 +213,7 @@ def test_alerts_go_to_the_one_topic_and_to_that_of_chat_if_there_is_one():
     assert statement_for("sns:Publish")["Resource"] == [{"Ref": "AlertTopic"}, chat]
     assert list(of_type("AWS::SNS::Topic")) == ["AlertTopic", "ChatTopic"]
     assert RESOURCES["ChatTopic"]["Condition"] == "HasChatTopic"
-    assert PARAMETERS["Chat"]["Default"] == "none"
+    assert PARAMETERS["ChatNotifications"]["Default"] == "off"
 
 
 @pytest.mark.parametrize("action", ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"])

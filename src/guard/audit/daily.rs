@@ -45,7 +45,7 @@ struct LookedAt {
     /// How many of them are as they were when they were judged, and good.
     unchanged: usize,
     /// Those that no event told of, and when they were created.
-    unheard: Vec<(AmiId, Box<Image>, DateTime<Utc>)>,
+    missed: Vec<(AmiId, Box<Image>, DateTime<Utc>)>,
     /// What was found of the others.
     judged: Vec<Finding>,
     /// Where the next page begins, if there is one.
@@ -158,7 +158,7 @@ async fn follow_up(
         let ended = turn.ended_with.iter();
         let ended = guard.ledger.last_records::<Finding>(account, region, ended);
         for (id, finding) in ended.await? {
-            findings.add(Group::Unheard, finding);
+            findings.add(Group::Missed, finding);
             findings.dealt_with.insert(id);
         }
     }
@@ -185,7 +185,7 @@ async fn follow_up(
             continue;
         }
         let finding = if round.time_is_left() && (is_discard || done_already) {
-            match deal_with_unheard(guard, round, id, *created).await {
+            match deal_with_missed(guard, round, id, *created).await {
                 Ok(record) => {
                     match done_already {
                         true => guard.ledger.leave(turn, id, *created).await,
@@ -205,7 +205,7 @@ async fn follow_up(
             findings.unended.get_or_insert(later);
             last.unwrap_or(failed)
         };
-        findings.add(Group::Unheard, finding);
+        findings.add(Group::Missed, finding);
         findings.dealt_with.insert(id.clone());
     }
     Ok(())
@@ -220,7 +220,7 @@ async fn audit_and_tell(
     let &Round { audit, turn, .. } = round;
     let looking = &round.until(round.looking_until());
     let mut cursor = turn.cursor.clone();
-    // Dealt with as unheard of: they are among the findings already.
+    // Dealt with as missed of: they are among the findings already.
     let dealt_with = findings.dealt_with.clone();
     let pages = |from| {
         let listed = audit::list(guard, from);
@@ -259,7 +259,7 @@ async fn audit_and_tell(
             }
             Err(error) if findings.pages == 0 => {
                 // The more events are lost, the longer a page takes: that they are is said all the same.
-                if findings.number(Group::Unheard) > 0 {
+                if findings.number(Group::Missed) > 0 {
                     guard.write(&looking.delivery, Line::Audit(line(audit, findings)));
                 }
                 return Err(error);
@@ -316,8 +316,8 @@ async fn look_at_page(
         let id = &registration.image_id;
         match (known, image.created) {
             _ if dealt_with.contains(id) => {}
-            (None, Some(created)) if is_unheard_of(guard, &image, created, turn.since) => {
-                looked_at.unheard.push((id.clone(), image, created));
+            (None, Some(created)) if is_missed_of(guard, &image, created, turn.since) => {
+                looked_at.missed.push((id.clone(), image, created));
             }
             // Its event has its time yet.
             (None, Some(created)) if !is_lost(guard, created) => {}
@@ -372,9 +372,9 @@ async fn deal_with_page(
     page: LookedAt,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    for (id, image, created) in page.unheard {
+    for (id, image, created) in page.missed {
         let finding = make_up(guard, round, &id, &image, created, findings).await?;
-        findings.add(Group::Unheard, finding);
+        findings.add(Group::Missed, finding);
     }
     for finding in page.judged {
         if let Some(group) = finding.group() {
@@ -406,7 +406,7 @@ fn add_disk(guard: &Guard, assessment: &mut Assessment, disk: Evidence) {
 
 /// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
 /// ago, since the guard began to audit, and its event has had its time.
-fn is_unheard_of(
+fn is_missed_of(
     guard: &Guard,
     image: &Image,
     created: DateTime<Utc>,
@@ -446,7 +446,7 @@ async fn make_up(
     guard.ledger.begin_with(round.turn, id, created).await?;
     let first = findings.made_up == 0;
     findings.made_up += 1;
-    match deal_with_unheard(guard, round, id, created).await {
+    match deal_with_missed(guard, round, id, created).await {
         Ok(record) => {
             guard.ledger.end_with(round.turn, id, created).await;
             Ok(Finding::of(&record))
@@ -457,7 +457,7 @@ async fn make_up(
             match error {
                 // With all the time of another attempt there may be enough of it; unless this was the first one.
                 Error::OutOfTime { .. } if !first => {
-                    findings.add(Group::Unheard, failed);
+                    findings.add(Group::Missed, failed);
                     Err(error)
                 }
                 _ => Ok(failed),
@@ -467,7 +467,7 @@ async fn make_up(
 }
 
 /// Deals with an image that no event told of, and that the ledger has among those that were begun with.
-async fn deal_with_unheard(
+async fn deal_with_missed(
     guard: &Guard,
     round: &Round<'_>,
     id: &AmiId,
@@ -503,7 +503,7 @@ fn line<'a>(audit: &'an Audit, findings: &Findings) -> telemetry::Audit<'a> {
         event_id: &audit.event_id,
         looked_at: findings.looked_at,
         unchanged: findings.unchanged,
-        unheard: findings.number(Group::Unheard),
+        missed: findings.number(Group::Missed),
         mismatches: findings.number(Group::Mismatch) + findings.number(Group::Held),
         unrecognised: findings.unrecognised,
         complete: findings.complete,
