@@ -156,8 +156,7 @@ impl Finding {
                     _ => None,
                 };
                 let detail = detail.map(str::to_owned);
-                matches!(state, "found" | "invalid")
-                    .then(|| (says.to_vec(), codes.clone(), detail))
+                matches!(state, "found" | "invalid").then(|| (says.to_vec(), codes.clone(), detail))
             };
         let then = then.filter_map(|it| gist(&it.state, &it.says, &it.product_codes, &it.detail));
         let said = now

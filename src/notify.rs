@@ -99,13 +99,13 @@ mod tests {
     fn a_person_reads_what_was_registered_what_it_bills_what_is_done_and_what_to_do() {
         let text = text(&with_fix(record()));
         for part in [
-            "ami-0a1b2c3d4e5f60001 is being deregistered: image-tag says Windows, but the image bills `Linux/UNIX`.",
+            "ami-0a1b2c3d4e5f60001 is being deregistered: image-tag says Windows, but the image is billed as `Linux/UNIX`.",
             "  name         win2022-golden",
             "  by           arn:aws:sts::123456789012:assumed-role/pipeline/4711",
             "  snapshot     snap-0a1b2c3d4e5f60001",
-            "  bills        Linux/UNIX",
-            "  should bill  Windows",
-            "  who says so  image-tag",
+            "  billed as    Linux/UNIX",
+            "  expected     Windows",
+            "  source       image-tag",
             "\naws ec2 create-image --region eu-west-1 --instance-id '<the instance>' --name 'win2022-golden'\n",
             "a Reserved Instance for that platform does not apply",
             "aws ec2 restore-image-from-recycle-bin --image-id ami-0a1b2c3d4e5f60001",

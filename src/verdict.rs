@@ -233,7 +233,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
             return (
                 Verdict::Unverifiable,
                 format!(
-                    "the image bills {bills}, as {source} says{aside}; but which product codes it should have is not known: \
+                    "the image is billed as {bills}, as {source} says{aside}; but which product codes it should have is not known: \
                      {why}"
                 ),
             );
@@ -241,7 +241,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         Difference::None => {
             return (
                 Verdict::Verified,
-                format!("the image bills {bills}, as {source} says{aside}"),
+                format!("the image is billed as {bills}, as {source} says{aside}"),
             );
         }
         Difference::Extra => Mismatch::Extra,
@@ -261,9 +261,11 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
     };
     let reason = match lacks {
         Some(what) => {
-            format!("{source} says {says}: {what} is missing; the image bills {bills}{aside}")
+            format!(
+                "{source} says {says}: {what} is missing; the image is billed as {bills}{aside}"
+            )
         }
-        None => format!("{source} says {says}, but the image bills {bills}{aside}"),
+        None => format!("{source} says {says}, but the image is billed as {bills}{aside}"),
     };
     (Verdict::Mismatch(verdict), reason)
 }
@@ -856,7 +858,7 @@ mod tests {
         let missing = judged("", "image-tag: Linux", "code").reason;
         assert_eq!(
             missing,
-            "policy says product code code, but the image bills `Linux/UNIX` with no product code"
+            "policy says product code code, but the image is billed as `Linux/UNIX` with no product code"
         );
     }
 
@@ -870,7 +872,7 @@ mod tests {
         );
         assert_eq!(
             judgement.reason,
-            "disk says Linux with a product code: a product code is missing; the image bills `Linux/UNIX`"
+            "disk says Linux with a product code: a product code is missing; the image is billed as `Linux/UNIX`"
         );
     }
 

@@ -110,12 +110,12 @@ fn text(row: &Row<'_>) -> String {
     let mut text = format!("{}\n", headline(record));
     let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<13}{value}\n"));
     if let Some(actual) = &record.actual {
-        line("bills", &bills(actual));
+        line("billed as", &bills(actual));
     }
     if let Some(expected) = &record.expected {
         let source = expected.source.name();
         let what = shown(&expected.text());
-        line("should bill", &format!("{what}, says {source}"));
+        line("expected", &format!("{what}, source {source}"));
     }
     line("why", &shown(&record.reason));
     for (number, statement) in record.evidence.iter().enumerate() {

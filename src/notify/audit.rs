@@ -133,7 +133,7 @@ fn line(finding: &Finding) -> String {
     let word = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
     let mut line = format!("{} {}", word(&finding.image_id), word(&finding.name));
     if let Some(actual) = &finding.actual {
-        line.push_str(&format!(", bills {}", plain(&actual.text())));
+        line.push_str(&format!(", is billed as {}", plain(&actual.text())));
         if let (Some(operation), false) =
             (&actual.usage_operation, actual.unrecognised().is_empty())
         {
@@ -141,7 +141,7 @@ fn line(finding: &Finding) -> String {
         }
     }
     if let Some(expected) = &finding.expected {
-        line.push_str(&format!(", should bill {}", plain(&expected.text())));
+        line.push_str(&format!(", expected is {}", plain(&expected.text())));
     }
     // What could be done about it is the same for many.
     let why = finding.reason.split(';').next().unwrap_or_default();

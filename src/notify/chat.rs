@@ -43,12 +43,12 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
         Some(&place.map(|part| part.unwrap_or("-")).join(", ")),
     );
     let actual = record.actual.as_ref();
-    facts.fact("bills", actual.map(Actual::text).as_deref());
+    facts.fact("billed as", actual.map(Actual::text).as_deref());
     let expected = record
         .expected
         .as_ref()
-        .map(|it| format!("{} ({} says so)", it.text(), it.source.name()));
-    facts.fact("should bill", expected.as_deref());
+        .map(|it| format!("{} (source: {})", it.text(), it.source.name()));
+    facts.fact("expected", expected.as_deref());
     facts.fact("why", Some(&record.reason));
     for arn in record.references.iter().take(MOST) {
         facts.fact("used by", Some(arn));

@@ -210,7 +210,7 @@ fn text_of(draft: &Draft<'_>) -> String {
     text.heading("Billing");
     let actual = record.actual.as_ref();
     text.field(
-        "bills",
+        "billed as",
         &actual.and_then(|actual| actual.platform_details.clone()),
     );
     text.field(
@@ -221,9 +221,9 @@ fn text_of(draft: &Draft<'_>) -> String {
         text.field("sold as", &Some(product_codes(&actual.product_codes)));
     }
     let expected = record.expected.as_ref();
-    text.field("should bill", &expected.map(Expected::text));
+    text.field("expected", &expected.map(Expected::text));
     text.field(
-        "who says so",
+        "source",
         &expected.map(|expected| expected.source.name().to_owned()),
     );
     for statement in &record.evidence {

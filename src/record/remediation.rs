@@ -223,7 +223,7 @@ fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
         match anew {
             None => "1. Is there an instance whose root volume the snapshot was taken from? Then go to 4 with it. Else:".into(),
             Some(Anew { origin, .. }) => format!(
-                "1. {}, whose root volume the snapshot was taken from, bills `{}`: it will not do. So:",
+                "1. {}, whose root volume the snapshot was taken from, is billed as `{}`: it will not do. So:",
                 origin.instance, origin.bills
             ),
         },
@@ -469,7 +469,7 @@ pub(crate) mod tests {
             snapshot_id: Some("snap-0a1b2c3d4e5f60001".into()),
             verdict: Verdict::Mismatch(Mismatch::Wrong),
             kind: Some(Mismatch::Wrong),
-            reason: "image-tag says Windows, but the image bills `Linux/UNIX`".into(),
+            reason: "image-tag says Windows, but the image is billed as `Linux/UNIX`".into(),
             actual: Some(Actual {
                 platform_details: Some("Linux/UNIX".into()),
                 usage_operation: Some("RunInstances".into()),

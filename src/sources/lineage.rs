@@ -230,7 +230,7 @@ impl Trail {
     fn met_instance(&mut self, what: &str, instance: &Instance) {
         match proven(instance.billed_as()) {
             Ok((billing, by)) => {
-                let detail = format!("{what} bills `{billing}`");
+                let detail = format!("{what} is billed as `{billing}`");
                 let detail = self.by(by, detail, instance.platform_details.as_deref());
                 self.found.push((Platforms::from(billing), detail));
                 self.origin = Some(Origin {
@@ -278,7 +278,7 @@ impl Trail {
         match proven(image.billed_as()) {
             Ok((billing, by)) => {
                 let platforms = Platforms::with_either_licence(billing);
-                let detail = format!("{what} bills `{billing}`");
+                let detail = format!("{what} is billed as `{billing}`");
                 let detail = self.by(by, detail, image.platform_details.as_deref());
                 self.found.push((platforms, detail));
             }

@@ -58,7 +58,7 @@ def test_an_image_of_a_windows_root_volume_that_bills_linux_is_held_and_told(wor
     assert record["expected"] == {"platform": ["Windows"], "source": "lineage"}
     assert lineage(record) == (
         ["found Windows"],
-        f"{volume} is the root volume of {instance}, which bills `Windows`",
+        f"{volume} is the root volume of {instance}, which is billed as `Windows`",
     )
     assert world.exists(ami) and world.tags(ami) == {"Team": "images"}
     assert world.looks_and_deeds() == ([*LOOKS_TO_INSTANCE, *AROUND], ["Publish"])
@@ -228,7 +228,7 @@ def test_a_detached_root_volume_leads_to_the_image_that_it_was_made_from(world: 
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
-    assert lineage(record)[1] == f"{parent}, whose root snapshot the volume was made from, bills `Windows`"
+    assert lineage(record)[1] == f"{parent}, whose root snapshot the volume was made from, is billed as `Windows`"
     assert world.looks_and_deeds() == ([*LOOKS, *AROUND], ["Publish"])
     # The volume is in no instance that an image could be created from.
     assert instance not in json.dumps(record["fix"])
@@ -244,7 +244,7 @@ def test_a_volume_made_from_another_images_snapshot_leads_to_that_image(world: W
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
     assert lineage(record) == (
         ["found SUSE"],
-        f"{parent}, whose root snapshot the volume was made from, bills `SUSE Linux`",
+        f"{parent}, whose root snapshot the volume was made from, is billed as `SUSE Linux`",
     )
 
 
@@ -284,7 +284,7 @@ def test_another_image_on_the_same_root_snapshot_speaks(world: World, guard: Emu
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "mismatch/wrong by lineage: hold (inferred)"
-    assert lineage(record) == (["found Windows WindowsByol"], f"{twin}, on the same root snapshot, bills `Windows`")
+    assert lineage(record) == (["found Windows WindowsByol"], f"{twin}, on the same root snapshot, is billed as `Windows`")
     assert world.exists(ami)
 
 

@@ -1072,10 +1072,7 @@ async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_a
         let summaries = summaries(&house);
         let summary = summaries.last().unwrap();
         assert_eq!(
-            (
-                group(summary, "missed").0,
-                group(summary, "unverifiable").0
-            ),
+            (group(summary, "missed").0, group(summary, "unverifiable").0),
             (1, 1),
             "{step}"
         );

@@ -29,7 +29,7 @@ const DEFAULT: &str = "[defaults]\nexpect = 'Windows'\n";
 const ALL_MAY: &str = "[discard]\nfrom = ['declared', 'lineage', 'disk']\n";
 const LINEAGE_MAY: &str = "[discard]\nfrom = ['declared', 'lineage']\n";
 
-/// A world around one registration: an image of this account that bills `Linux/UNIX`, six minutes
+/// A world around one registration: an image of this account that is billed as `Linux/UNIX`, six minutes
 /// old, on a snapshot that comes from nowhere.
 #[derive(Clone, Debug)]
 pub(super) struct Given {
@@ -534,13 +534,7 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     let (_, record) = given().tag("Linux").run(when_needed).await;
     assert_eq!(
         states(&record),
-        [
-            "found Linux",
-            "skipped",
-            "none",
-            "skipped",
-            "skipped"
-        ]
+        ["found Linux", "skipped", "none", "skipped", "skipped"]
     );
 
     let (_, record) = given().failing("DescribeSnapshots").run(RULE).await;
@@ -581,7 +575,7 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
     for (given, words) in [
         (
             given().taken_of_root_of("Windows"),
-            format!("{VOLUME} is the root volume of {INSTANCE}, which bills `Windows`"),
+            format!("{VOLUME} is the root volume of {INSTANCE}, which is billed as `Windows`"),
         ),
         (
             given()
@@ -601,7 +595,7 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
         ),
         (
             given().other_image(SNAPSHOT, "SUSE Linux", |_| ()),
-            format!("{OTHER_AMI}, on the same root snapshot, bills `SUSE Linux`"),
+            format!("{OTHER_AMI}, on the same root snapshot, is billed as `SUSE Linux`"),
         ),
         (
             given()
@@ -1055,7 +1049,7 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
         fix.contains("run-instances") && !fix.contains("--instance-id i-"),
         "{fix}"
     );
-    let words = "i-0123456789abcdef0, whose root volume the snapshot was taken from, bills `Windows`: it will not do";
+    let words = "i-0123456789abcdef0, whose root volume the snapshot was taken from, is billed as `Windows`: it will not do";
     assert!(fix.contains(words), "{fix}");
     // But an empty field is made right by whatever the instance bills.
     let (_, record) = super::expectations::given()
@@ -1074,7 +1068,7 @@ async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
         "  asked        image-tag: none (ami-billing-guard:expect)",
         "  asked        policy: found Windows (policy.toml:2 (name = \"*\"))",
         &format!(
-            "  asked        lineage: found Windows ({VOLUME} is the root volume of {INSTANCE}, which bills `Windows`)"
+            "  asked        lineage: found Windows ({VOLUME} is the root volume of {INSTANCE}, which is billed as `Windows`)"
         ),
     ] {
         assert!(

@@ -106,7 +106,7 @@
     add("Why", plain(row.reason));
     if (row.actual) {
       const operation = row.actual.usage_operation;
-      add("Bills", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + plain(row.sold));
+      add("Billed as", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + plain(row.sold));
     }
     add("Should bill", plain(row.should) + (row.expected ? `, says ${plain(row.expected.source)}` : ""));
     const named = (it) => it.says.length ? it.says.join(" or ") : it.product_codes ? sold(it.product_codes) : "";

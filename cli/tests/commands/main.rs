@@ -500,7 +500,7 @@ async fn product_codes_are_shown_with_what_an_image_is_billed_as() {
         &out(&output),
         &format!("Red Hat Enterprise Linux (RunInstances:0010), product code {code_of_it}"),
     );
-    says(&out(&output), "RedHat, no product code, says policy");
+    says(&out(&output), "RedHat, no product code, source policy");
     let output = before(&sim, &arguments("explain")).await;
     says(&out(&output), &format!("product code {code_of_it}"));
     says(&out(&output), "policy: no product code  ← decides\n");

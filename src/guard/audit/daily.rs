@@ -54,8 +54,8 @@ struct LookedAt {
 
 /// An audit under way.
 struct Round<'a> {
-    audit: &'an Audit,
-    turn: &'an AuditTurn,
+    audit: &'a Audit,
+    turn: &'a AuditTurn,
     delivery: Delivery,
 }
 
@@ -498,7 +498,7 @@ fn no_time(doing: &str) -> Error {
 }
 
 /// What the log is told of an audit.
-fn line<'a>(audit: &'an Audit, findings: &Findings) -> telemetry::Audit<'a> {
+fn line<'a>(audit: &'a Audit, findings: &Findings) -> telemetry::Audit<'a> {
     telemetry::Audit {
         event_id: &audit.event_id,
         looked_at: findings.looked_at,
