@@ -18,14 +18,14 @@ mod recycle_bin;
 mod sns;
 
 pub use account::BroughtBack;
-pub(crate) use account::{Page, patiently};
+pub(crate) use account::{Page, retry};
 pub(crate) use calls::{MOST_VALUES, SLOW};
 pub use connect::Aws;
 pub(crate) use convert::Described;
 pub(crate) use dry_run::{ON_AN_IMAGE, Tried};
 pub(crate) use ebs::{KMS, SnapshotBlocks};
-pub(crate) use errors::{NotTaken, classify, lacking, no_answer_in};
+pub(crate) use errors::{CallFailure, classify, lacking, no_answer_in};
 pub(crate) use images::{ImageName, ImagesBy};
-pub use interceptors::Tally;
-pub(crate) use interceptors::Whole;
+pub use interceptors::CallStats;
+pub(crate) use interceptors::TruncationCheck;
 pub(crate) use recycle_bin::RuleStatus;

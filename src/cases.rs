@@ -13,9 +13,9 @@ use crate::config::Mode;
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::escape::quoted;
 use crate::event::{RegisteredBy, Registration};
-use crate::expectation::{Evidence, Expectation, Look, Says, Source, Subject, declared};
+use crate::expectation::{Evidence, Expectation, Lookup, Says, Source, Subject, declared};
 use crate::ids::{AccountId, AmiId};
-use crate::plan::{Action, Circumstances, History, Interlock, Surroundings, plan};
+use crate::plan::{Action, History, Interlock, PlanInput, SafetyChecks, plan};
 use crate::policy::{Asked, PRODUCT_CODES, Policy, is_product_code};
 use crate::sources::is_asked;
 use crate::verdict::{Mismatch, judge};
@@ -233,7 +233,7 @@ impl Case {
         let subject = Subject {
             registration: &registration,
             image: &image,
-            snapshot: &Look::Seen(snapshot),
+            snapshot: &Lookup::Seen(snapshot),
         };
         let mut expectation = declared(subject, policy).expectation;
         let observation = Observation::Available(Box::new(image.clone()));
@@ -248,23 +248,23 @@ impl Case {
             expectation.evidence.sort_by_key(|evidence| evidence.source);
         }
         let judgement = judge(&observation, &expectation);
-        let mut surroundings = Surroundings::clear();
+        let mut safety = SafetyChecks::clear();
         if self.image.in_use {
-            surroundings.references = Ok(vec!["what the case describes".into()]);
+            safety.references = Ok(vec!["what the case describes".into()]);
         }
         if self.image.shared {
-            surroundings.launch_permissions = Ok(vec![serde_json::json!({ "Group": "all" })]);
+            safety.launch_permissions = Ok(vec![serde_json::json!({ "Group": "all" })]);
         }
-        let circumstances = Circumstances {
+        let input = PlanInput {
             mode: Mode::Enforce,
             now,
             registration: &registration,
             observation: &observation,
             expectation: &expectation,
-            surroundings: Some(&surroundings),
+            safety: Some(&safety),
             past: Some(&History::default()),
         };
-        let plan = plan(judgement.verdict, &circumstances, policy);
+        let plan = plan(judgement.verdict, &input, policy);
         Tried {
             verdict: judgement.verdict.name(),
             kind: judgement.verdict.kind(),

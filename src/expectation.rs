@@ -168,7 +168,7 @@ pub struct Expectation {
     /// The instance that the image could be created from.
     pub origin: Option<Origin>,
     /// Whether a query failed that may succeed on a retry, for example because of throttling or a lost connection.
-    pub may_pass: bool,
+    pub is_transient: bool,
     /// Whether a long search has no result, or EC2's data about a witness contradicts itself or is incomplete. The
     /// event is retried for that only if a discard is due.
     pub is_late: bool,
@@ -375,7 +375,7 @@ impl Expectation {
 
 /// Result of looking at something that a source needs.
 #[derive(Clone, Debug)]
-pub(crate) enum Look<T> {
+pub(crate) enum Lookup<T> {
     /// It was not looked at yet.
     NotYet,
     /// There is no such thing to look at. The text says why.
@@ -391,7 +391,7 @@ pub(crate) enum Look<T> {
 pub(crate) struct Subject<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) image: &'a Image,
-    pub(crate) snapshot: &'a Look<Snapshot>,
+    pub(crate) snapshot: &'a Lookup<Snapshot>,
 }
 
 /// What people declared about an image with exemptions, tags and rules.
@@ -441,7 +441,7 @@ pub(crate) fn declared(subject: Subject<'_>, policy: &Policy) -> Declared {
             detail: "defaults.expect of the policy".into(),
         });
     }
-    let not_seen = matches!(subject.snapshot, Look::NotYet);
+    let not_seen = matches!(subject.snapshot, Lookup::NotYet);
     Declared {
         expectation: Expectation {
             open_exemption: open,
@@ -499,9 +499,9 @@ mod tests {
         }
     }
 
-    fn snapshot(owner: &str, expect: Option<&str>) -> Look<Snapshot> {
+    fn snapshot(owner: &str, expect: Option<&str>) -> Lookup<Snapshot> {
         let tag = expect.map(|value| (EXPECT_TAG.to_owned(), value.to_owned()));
-        Look::Seen(Snapshot {
+        Lookup::Seen(Snapshot {
             owner: Some(owner.into()),
             description: Some("nightly backup".into()),
             tags: tag.into_iter().collect(),
@@ -516,7 +516,7 @@ mod tests {
     fn declared_of(
         image: &Image,
         registration: &Registration,
-        snapshot: &Look<Snapshot>,
+        snapshot: &Lookup<Snapshot>,
         policy: &Policy,
     ) -> Declared {
         let subject = Subject {
@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_s_tag_counts_only_on_a_snapshot_of_this_account_that_could_be_seen() {
-        let says = |look: Look<Snapshot>| {
+        let says = |look: Lookup<Snapshot>| {
             let declared = declared_of(&image(), &registration(), &look, &Policy::default());
             statement(&declared, Source::SnapshotTag).says.clone()
         };
@@ -578,14 +578,14 @@ mod tests {
             Says::Silent
         );
         assert_eq!(
-            says(Look::Failed("throttled".into())),
+            says(Lookup::Failed("throttled".into())),
             Says::Failed("throttled".into())
         );
         assert_eq!(
-            says(Look::NotApplicable("none".into())),
+            says(Lookup::NotApplicable("none".into())),
             Says::NotApplicable
         );
-        assert_eq!(says(Look::NotYet), Says::NotAsked);
+        assert_eq!(says(Lookup::NotYet), Says::NotAsked);
     }
 
     /// Each match key, and whether it matches the image above.
@@ -634,7 +634,7 @@ mod tests {
             caller: "arn".into(),
             service: None,
         };
-        let undescribed = Look::Seen(Snapshot::default());
+        let undescribed = Lookup::Seen(Snapshot::default());
         for key in [
             "name",
             "description",
@@ -668,7 +668,7 @@ mod tests {
             "[[exempt]]\ntag = { Team = 'data/*' }\nreason = 'on purpose'\n\
              [[expect]]\nname = '*'\nplatform = 'Windows'",
         );
-        let declared = declared_of(&image(), &registration(), &Look::NotYet, &policy);
+        let declared = declared_of(&image(), &registration(), &Lookup::NotYet, &policy);
         assert_eq!(
             declared.expectation.exemption.as_deref(),
             Some("on purpose [policy.toml:2 (tag \"Team\" = \"data/*\")]")
@@ -699,7 +699,7 @@ mod tests {
             (tagged("Windows"), &format!("{no_tags}\n{expect}"), true),
         ] {
             let policy = policy(rules);
-            let declared = declared_of(&image, &registration(), &Look::NotYet, &policy);
+            let declared = declared_of(&image, &registration(), &Lookup::NotYet, &policy);
             assert_eq!(declared.needs_snapshot, needed, "{:?} {rules}", image.tags);
         }
     }
@@ -709,7 +709,7 @@ mod tests {
         let mut registration = registration();
         registration.registered_by = RegisteredBy::Unknown;
         let seen = snapshot(ACCOUNT, None);
-        let failed = Look::Failed("throttled".into());
+        let failed = Lookup::Failed("throttled".into());
         let by_whom = "registered_by = '*'";
         let described = "snapshot_description = '*'";
 

@@ -147,7 +147,7 @@ impl Finding {
             .map(Statement::from)
             .collect();
         let then = self.evidence.iter().filter(|it| it.source == source.name());
-        let gist =
+        let dedup_key =
             |state: &str, says: &[String], codes: &Option<BTreeSet<String>>, detail: &str| {
                 // A rule may move within the policy.
                 let detail = match source {
@@ -158,10 +158,11 @@ impl Finding {
                 let detail = detail.map(str::to_owned);
                 matches!(state, "found" | "invalid").then(|| (says.to_vec(), codes.clone(), detail))
             };
-        let then = then.filter_map(|it| gist(&it.state, &it.says, &it.product_codes, &it.detail));
+        let then =
+            then.filter_map(|it| dedup_key(&it.state, &it.says, &it.product_codes, &it.detail));
         let said = now
             .iter()
-            .filter_map(|it| gist(it.state, &it.says, &it.product_codes, &it.detail));
+            .filter_map(|it| dedup_key(it.state, &it.says, &it.product_codes, &it.detail));
         now.iter().any(|it| it.state == "failed") || said.eq(then)
     }
 

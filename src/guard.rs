@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery};
-use crate::ledger::{Ledger, Turn};
+use crate::ledger::{Lease, Ledger};
 use crate::notify::Notifier;
 use crate::policy::{DiscardAction, Policy};
 use crate::record::Record;
@@ -52,11 +52,11 @@ pub struct Guard {
 }
 
 /// A registration that is being dealt with.
-pub(crate) struct Case<'a> {
+pub(crate) struct RegistrationContext<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) delivery: &'a Delivery,
     /// The right to deal with it, and what the ledger knows; or why the ledger could not be reached.
-    pub(crate) turn: Result<Turn, Error>,
+    pub(crate) lease: Result<Lease, Error>,
 }
 
 impl Guard {

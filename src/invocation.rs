@@ -50,16 +50,16 @@ pub(crate) async fn in_time<T>(
 
 /// Retry budget of one event while AWS does not show the current state yet. It is `GUARD_WAIT_SECONDS` in total, in
 /// pauses that double, with jitter.
-pub(crate) struct Patience {
+pub(crate) struct RetryBudget {
     left: Duration,
     next: Duration,
     /// When the invocation ends.
     pub(crate) deadline: Deadline,
 }
 
-impl Patience {
-    pub(crate) fn new(left: Duration, deadline: Deadline) -> Patience {
-        Patience {
+impl RetryBudget {
+    pub(crate) fn new(left: Duration, deadline: Deadline) -> RetryBudget {
+        RetryBudget {
             left,
             next: Duration::from_millis(200),
             deadline,

@@ -36,7 +36,7 @@ use crate::ids::AmiId;
 use crate::plan::CLOCKS_DIFFER;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
-pub(crate) use audit::AuditTurn;
+pub(crate) use audit::AuditLease;
 pub(crate) use entry::Discard;
 use entry::{Entry, json};
 pub(crate) use item::item_of;
@@ -45,9 +45,9 @@ use item::{
     TOLD_AT, TURN_UNTIL, Value, WAITS, Write, Written, dated, ms, of_place, read_dated, texts,
     unreadable,
 };
-pub(crate) use lease::Turn;
+pub(crate) use lease::Lease;
 use lease::busy;
-pub(crate) use quota::{Hour, Place};
+pub(crate) use quota::{Hour, Reservation};
 pub(crate) use store::Ledger;
 
 /// What the ledger notes about a discard that is about to be carried out.
@@ -61,7 +61,7 @@ pub(crate) struct Note<'a> {
 
 /// Notification state that the ledger keeps about an image.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum NotificationState {
     /// An alert with this deduplication key was sent just now.
     Now(String),
     /// The next digest reports the image, with this deduplication key.
@@ -78,24 +78,28 @@ impl Ledger {
     /// # Errors
     /// [`Error`] if the ledger cannot be reached or has no room for more. [`Error::Busy`] if another invocation has the
     /// lease or writes at the same time.
-    pub(crate) async fn leave_to_digest(&self, turn: &Turn, record: &Record) -> Result<(), Error> {
-        let told = Told::InDigest(record.gist());
+    pub(crate) async fn leave_to_digest(
+        &self,
+        lease: &Lease,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let told = NotificationState::InDigest(record.dedup_key());
         let both = [
-            self.lasting(self.of_turn(turn, closing(turn, record, told, self.clock.now()))),
+            self.lasting(self.of_lease(lease, closing(lease, record, told, self.clock.now()))),
             self.lasting(Write {
-                id: held_in(&turn.place),
+                id: held_in(&lease.place),
                 if_any: Vec::new(),
-                changes: vec![Change::Include(HELD, waiting_in(turn))],
+                changes: vec![Change::Include(HELD, waiting_in(lease))],
             }),
         ];
         let token = self.clock.token();
-        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
+        let written = self.retry(|| self.store.write_both(both.clone(), &token));
         match written.await? {
             Written::Yes(_) => {
-                turn.ended.store(true, Ordering::Relaxed);
+                lease.ended.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Written::No(_) | Written::Contended => Err(busy(&turn.image)),
+            Written::No(_) | Written::Contended => Err(busy(&lease.image)),
         }
     }
 
@@ -105,21 +109,21 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if the note could not be written. The caller must then not discard the image.
-    pub(crate) async fn attempt(
+    pub(crate) async fn record_attempt(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         note: &Note<'_>,
         record: &Record,
     ) -> Result<(), Error> {
         if let Some(write) = of_source(
-            turn,
+            lease,
             note,
-            Change::Include(DISCARDS, dated(note.at, &turn.image)),
+            Change::Include(DISCARDS, dated(note.at, &lease.image)),
         ) {
             self.write(write).await?;
         }
-        self.in_turn(
-            turn,
+        self.in_lease(
+            lease,
             vec![
                 Change::Set(ATTEMPTED_AT, ms(note.at)),
                 Change::Set(DISCARD, json(record)),
@@ -139,23 +143,23 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if the note could not be written. The image then counts as one that may have been discarded.
-    pub(crate) async fn doubt(
+    pub(crate) async fn mark_uncertain(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         note: &Note<'_>,
         stands: bool,
     ) -> Result<(), Error> {
         if !stands {
             let changes = vec![Change::Set(DOUBTED, Value::Number(1))];
-            return self.in_turn(turn, changes).await;
+            return self.in_lease(lease, changes).await;
         }
-        let own = [dated(note.at, &turn.image)].into();
-        if let Some(mut write) = of_source(turn, note, Change::Exclude(DISCARDS, own)) {
+        let own = [dated(note.at, &lease.image)].into();
+        if let Some(mut write) = of_source(lease, note, Change::Exclude(DISCARDS, own)) {
             write.changes.push(Change::Set(EMPTIED, Value::Number(1)));
             self.write(write).await?;
         }
         let changes = vec![Change::Remove(ATTEMPTED_AT), Change::Remove(COMPLETED)];
-        self.in_turn(turn, changes).await
+        self.in_lease(lease, changes).await
     }
 
     /// Time of the first certain or possible discard of an image that was registered from the same source. Ignores the
@@ -165,10 +169,10 @@ impl Ledger {
     /// [`Error`] if the ledger cannot be reached. [`Error::NotPossible`] if its item cannot be read.
     pub(crate) async fn first_discard_of(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         source: &str,
     ) -> Result<Option<DateTime<Utc>>, Error> {
-        let id = format!("{}#{source}", turn.place);
+        let id = format!("{}#{source}", lease.place);
         let item = self.store.read(&id).await?;
         if !item.is_empty() && !item.contains_key(DISCARDS) && !item.contains_key(EMPTIED) {
             return Err(unreadable(&id, "discards is missing"));
@@ -181,7 +185,7 @@ impl Ledger {
                     let what = format!("discards has {}, which lies in the future", quoted(text));
                     return Err(unreadable(&id, &what));
                 }
-                Some((image, _)) if image == turn.image => {}
+                Some((image, _)) if image == lease.image => {}
                 Some((_, at)) => first = Some(first.map_or(at, |first| at.min(first))),
                 None => {
                     let what = format!(
@@ -199,9 +203,14 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if this could not be written. The lease then ends when its time is over.
-    pub(crate) async fn end(&self, turn: &Turn, record: &Record, told: Told) -> Result<(), Error> {
-        turn.ended.store(true, Ordering::Relaxed);
-        self.in_turn(turn, closing(turn, record, told, self.clock.now()))
+    pub(crate) async fn end(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        told: NotificationState,
+    ) -> Result<(), Error> {
+        lease.ended.store(true, Ordering::Relaxed);
+        self.in_lease(lease, closing(lease, record, told, self.clock.now()))
             .await
     }
 
@@ -293,24 +302,29 @@ fn held_in(place: &str) -> String {
 
 /// The changes that end a lease. An unreadable attribute stays as it is. It may be the only sign of a discard, and a
 /// later version may be able to read it.
-fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<Change> {
+fn closing(
+    lease: &Lease,
+    record: &Record,
+    told: NotificationState,
+    now: DateTime<Utc>,
+) -> Vec<Change> {
     let mut changes = vec![
         Change::Set(RECORD, json(record)),
         Change::Set(TURN_UNTIL, Value::Number(0)),
     ];
     match told {
-        Told::Now(gist) => changes.extend([
-            Change::Set(TOLD, Value::Text(gist)),
+        NotificationState::Now(dedup_key) => changes.extend([
+            Change::Set(TOLD, Value::Text(dedup_key)),
             Change::Set(TOLD_AT, ms(now)),
             Change::Remove(WAITS),
         ]),
-        Told::InDigest(gist) => changes.extend([
-            Change::Set(TOLD, Value::Text(gist)),
+        NotificationState::InDigest(dedup_key) => changes.extend([
+            Change::Set(TOLD, Value::Text(dedup_key)),
             Change::Set(TOLD_AT, ms(now)),
             Change::Set(WAITS, Value::Number(1)),
         ]),
-        Told::AsBefore => {}
-        Told::Nothing => changes.extend([
+        NotificationState::AsBefore => {}
+        NotificationState::Nothing => changes.extend([
             Change::Remove(TOLD),
             Change::Remove(TOLD_AT),
             Change::Remove(WAITS),
@@ -326,20 +340,20 @@ fn closing(turn: &Turn, record: &Record, told: Told, now: DateTime<Utc>) -> Vec<
             changes.push(Change::Set(DISCARD, json(record)));
         }
     }
-    changes.retain(|change| !turn.entry.unreadable.contains_key(change.name()));
+    changes.retain(|change| !lease.entry.unreadable.contains_key(change.name()));
     changes
 }
 
 /// A write to the item of the source that an image was registered from. `None` if the source is unknown.
-fn of_source(turn: &Turn, note: &Note<'_>, change: Change) -> Option<Write> {
+fn of_source(lease: &Lease, note: &Note<'_>, change: Change) -> Option<Write> {
     Some(Write {
-        id: format!("{}#{}", turn.place, note.source?),
+        id: format!("{}#{}", lease.place, note.source?),
         if_any: Vec::new(),
         changes: vec![change],
     })
 }
 
 /// The note by which the holder of a lease leaves an image to the digest.
-fn waiting_in(turn: &Turn) -> String {
-    format!("{} {}", turn.image, turn.token)
+fn waiting_in(lease: &Lease) -> String {
+    format!("{} {}", lease.image, lease.token)
 }

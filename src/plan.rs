@@ -49,7 +49,7 @@ impl Action {
 
 /// Everything on which [`plan`] depends, besides verdict and policy.
 #[derive(Clone, Copy, Debug)]
-pub struct Circumstances<'a> {
+pub struct PlanInput<'a> {
     /// Whether the guard discards at all.
     pub mode: Mode,
     /// The current time.
@@ -61,7 +61,7 @@ pub struct Circumstances<'a> {
     /// What the image is expected to be billed as.
     pub expectation: &'a Expectation,
     /// Results of the safety checks, which are made if a discard is due. A discard without them is held.
-    pub surroundings: Option<&'a Surroundings>,
+    pub safety: Option<&'a SafetyChecks>,
     /// What the ledger knows about the image. `None` if the ledger could not be reached.
     pub past: Option<&'a History>,
 }
@@ -79,7 +79,7 @@ pub struct History {
 
 /// Results of the safety checks for an image that is due for a discard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct SafetyChecks {
     /// ARNs of what refers to the image, or why they are unknown.
     pub references: Result<Vec<String>, String>,
     /// Number of confirmed subscriptions of the alert topic, or why it is unknown.
@@ -90,20 +90,20 @@ pub struct Surroundings {
     /// unknown.
     pub discarded_sibling: Result<Option<DateTime<Utc>>, String>,
     /// Interlocks that hold only because an answer is missing that may arrive on a retry.
-    pub may_pass: Vec<Interlock>,
+    pub transient: Vec<Interlock>,
     /// Launch permissions of the image, each in the form that ModifyImageAttribute accepts, or why they are unknown.
     pub launch_permissions: Result<Vec<serde_json::Value>, String>,
 }
 
-impl Surroundings {
+impl SafetyChecks {
     /// Results that hold no discard.
-    pub fn clear() -> Surroundings {
-        Surroundings {
+    pub fn clear() -> SafetyChecks {
+        SafetyChecks {
             references: Ok(Vec::new()),
             listeners: Ok(1),
             way_back: Ok(()),
             discarded_sibling: Ok(None),
-            may_pass: Vec::new(),
+            transient: Vec::new(),
             launch_permissions: Ok(Vec::new()),
         }
     }
@@ -131,8 +131,8 @@ pub struct Plan {
 
 /// Chooses what to do about a verdict. Pure. A discard follows only from a mismatch of the kinds empty, missing and
 /// wrong, and only if no interlock holds it.
-pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy) -> Plan {
-    let mistyped = circumstances.expectation.mistyped().is_some();
+pub fn plan(verdict: Verdict, input: &PlanInput<'_>, policy: &Policy) -> Plan {
+    let mistyped = input.expectation.mistyped().is_some();
     let tell = match verdict {
         // A mistyped tag must not lead to fewer alerts than no tag.
         Verdict::Verified | Verdict::Mismatch(_) | Verdict::Conflict | Verdict::Unverifiable
@@ -152,7 +152,7 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
     let (
         Verdict::Mismatch(kind @ (Mismatch::Empty | Mismatch::Missing | Mismatch::Wrong)),
         Observation::Available(image),
-    ) = (verdict, circumstances.observation)
+    ) = (verdict, input.observation)
     else {
         return Plan {
             action: if tell { Action::Alert } else { Action::None },
@@ -160,7 +160,7 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
             held_by: Vec::new(),
         };
     };
-    let held_by = interlocks(kind, image, circumstances, policy);
+    let held_by = interlocks(kind, image, input, policy);
     let action = match policy.action {
         _ if !held_by.is_empty() => Action::Hold,
         DiscardAction::Deregister => Action::Deregister,
@@ -179,24 +179,24 @@ pub fn plan(verdict: Verdict, circumstances: &Circumstances<'_>, policy: &Policy
 fn interlocks(
     kind: Mismatch,
     image: &Image,
-    circumstances: &Circumstances<'_>,
+    input: &PlanInput<'_>,
     policy: &Policy,
 ) -> Vec<Interlock> {
-    let Circumstances {
+    let PlanInput {
         mode,
         now,
         registration,
         expectation,
-        surroundings,
+        safety,
         past,
         ..
-    } = circumstances;
-    let unused = surroundings
-        .is_some_and(|around| matches!(&around.references, Ok(arns) if arns.is_empty()));
-    let heard = surroundings.is_some_and(|around| matches!(around.listeners, Ok(1..)));
-    let restorable = surroundings.is_some_and(|around| around.way_back.is_ok());
-    let remembered = surroundings.is_some_and(|around| around.discarded_sibling.is_ok());
-    let reregistered = surroundings
+    } = input;
+    let unused =
+        safety.is_some_and(|around| matches!(&around.references, Ok(arns) if arns.is_empty()));
+    let heard = safety.is_some_and(|around| matches!(around.listeners, Ok(1..)));
+    let restorable = safety.is_some_and(|around| around.way_back.is_ok());
+    let remembered = safety.is_some_and(|around| around.discarded_sibling.is_ok());
+    let reregistered = safety
         .and_then(|around| around.discarded_sibling.as_ref().ok().copied().flatten())
         .is_some_and(|discarded| match image.created {
             Some(created) => discarded - created < CLOCKS_DIFFER,
@@ -206,7 +206,7 @@ fn interlocks(
     let marked = is_marked(image);
     let brought_back = past.is_some_and(|past| past.attempted || (marked && !past.begun));
     let readable = past.is_some_and(|past| past.unreadable.is_none());
-    let captured = surroundings.is_some_and(|around| around.launch_permissions.is_ok());
+    let captured = safety.is_some_and(|around| around.launch_permissions.is_ok());
     let billed_as = image.billed_as();
     let known_by = match billed_as {
         BilledAs::Known { by, .. } => Some(by),
@@ -239,7 +239,7 @@ fn interlocks(
                 || expectation.open_exemption
                 // A weaker observed source may still contradict the deciding one. An image without platform details
                 // needs no source.
-                || (kind != Mismatch::Empty && (expectation.may_pass || expectation.is_late)),
+                || (kind != Mismatch::Empty && (expectation.is_transient || expectation.is_late)),
         ),
         (
             Interlock::Unconfirmed,
@@ -272,7 +272,7 @@ fn interlocks(
         (
             Interlock::Shared,
             policy.shared == HoldOrDiscard::Hold
-                && surroundings.is_some_and(|around| {
+                && safety.is_some_and(|around| {
                     !around.shared_with(registration.account.as_str()).is_empty()
                 }),
         ),
@@ -438,7 +438,7 @@ mod tests {
         image: Image,
         registration: Registration,
         evidence: Vec<Evidence>,
-        surroundings: Surroundings,
+        safety: SafetyChecks,
         past: Option<History>,
         policy: Policy,
     }
@@ -491,12 +491,12 @@ mod tests {
                     by_packer: false,
                 },
                 evidence: vec![spoke(Source::ImageTag, "Windows")],
-                surroundings: Surroundings {
+                safety: SafetyChecks {
                     references: Ok(Vec::new()),
                     listeners: Ok(1),
                     way_back: Ok(()),
                     discarded_sibling: Ok(None),
-                    may_pass: Vec::new(),
+                    transient: Vec::new(),
                     launch_permissions: Ok(Vec::new()),
                 },
                 past: Some(History::default()),
@@ -517,16 +517,16 @@ mod tests {
                 evidence: self.evidence.clone(),
                 ..Expectation::default()
             };
-            let circumstances = Circumstances {
+            let input = PlanInput {
                 mode: self.mode,
                 now: now(),
                 registration: &self.registration,
                 observation: &observation,
                 expectation: &expectation,
-                surroundings: Some(&self.surroundings),
+                safety: Some(&self.safety),
                 past: self.past.as_ref(),
             };
-            plan(self.verdict, &circumstances, &self.policy)
+            plan(self.verdict, &input, &self.policy)
         }
     }
 
@@ -542,7 +542,7 @@ mod tests {
 
     /// A six-minute-old image. Another image was registered from its snapshot and discarded.
     fn sibling(discarded: DateTime<Utc>) -> Case {
-        case(|case| case.surroundings.discarded_sibling = Ok(Some(discarded)))
+        case(|case| case.safety.discarded_sibling = Ok(Some(discarded)))
     }
 
     /// The whole matrix: what differs from a clean discard → the interlocks that hold it.
@@ -824,13 +824,13 @@ mod tests {
             ),
             (
                 "something refers to it",
-                case(|c| c.surroundings.references = Ok(vec!["arn:instance".into()])),
+                case(|c| c.safety.references = Ok(vec!["arn:instance".into()])),
                 vec![InUse],
             ),
             (
                 "something refers to it, and the policy does not mind",
                 case(|c| {
-                    c.surroundings.references = Ok(vec!["arn:instance".into()]);
+                    c.safety.references = Ok(vec!["arn:instance".into()]);
                     c.policy.in_use = HoldOrDiscard::Discard;
                 }),
                 vec![],
@@ -839,7 +839,7 @@ mod tests {
                 "it is shared",
                 case(|c| {
                     let permission = serde_json::json!({ "UserId": "210987654321" });
-                    c.surroundings.launch_permissions = Ok(vec![permission]);
+                    c.safety.launch_permissions = Ok(vec![permission]);
                 }),
                 vec![Shared],
             ),
@@ -847,50 +847,49 @@ mod tests {
                 "it is shared with its own account",
                 case(|c| {
                     let permission = serde_json::json!({ "UserId": "123456789012" });
-                    c.surroundings.launch_permissions = Ok(vec![permission]);
+                    c.safety.launch_permissions = Ok(vec![permission]);
                 }),
                 vec![],
             ),
             (
                 "it is shared, and the policy does not mind",
                 case(|c| {
-                    c.surroundings.launch_permissions =
-                        Ok(vec![serde_json::json!({ "Group": "all" })]);
+                    c.safety.launch_permissions = Ok(vec![serde_json::json!({ "Group": "all" })]);
                     c.policy.shared = HoldOrDiscard::Discard;
                 }),
                 vec![],
             ),
             (
                 "nobody knows what refers to it",
-                case(|c| c.surroundings.references = Err("denied".into())),
+                case(|c| c.safety.references = Err("denied".into())),
                 vec![InUse],
             ),
             (
                 "nobody knows what refers to it, and the policy does not mind",
                 case(|c| {
-                    c.surroundings.references = Err("denied".into());
+                    c.safety.references = Err("denied".into());
                     c.policy.in_use = HoldOrDiscard::Discard;
                 }),
                 vec![],
             ),
             (
                 "the Recycle Bin rule is not active, or could not be asked",
-                case(|c| c.surroundings.way_back = Err("pending".into())),
+                case(|c| c.safety.way_back = Err("pending".into())),
                 vec![NoWayBack],
             ),
             (
                 "nobody listens",
-                case(|c| c.surroundings.listeners = Ok(0)),
+                case(|c| c.safety.listeners = Ok(0)),
                 vec![NobodyListening],
             ),
             (
                 "nobody knows whether anybody listens",
-                case(|c| c.surroundings.listeners = Err("denied".into())),
+                case(|c| c.safety.listeners = Err("denied".into())),
                 vec![NobodyListening],
             ),
             (
                 "who may launch from it is not known",
-                case(|c| c.surroundings.launch_permissions = Err("denied".into())),
+                case(|c| c.safety.launch_permissions = Err("denied".into())),
                 vec![Uncaptured],
             ),
             (
@@ -925,7 +924,7 @@ mod tests {
             ),
             (
                 "nobody knows whether one like it was discarded",
-                case(|c| c.surroundings.discarded_sibling = Err("throttled".into())),
+                case(|c| c.safety.discarded_sibling = Err("throttled".into())),
                 vec![LedgerUnavailable],
             ),
             (
@@ -973,9 +972,9 @@ mod tests {
                     c.mode = Mode::Observe;
                     c.image.owner = None;
                     c.image.created = None;
-                    c.surroundings.references = Ok(vec!["arn:instance".into()]);
-                    c.surroundings.listeners = Ok(0);
-                    c.surroundings.way_back = Err("pending".into());
+                    c.safety.references = Ok(vec!["arn:instance".into()]);
+                    c.safety.listeners = Ok(0);
+                    c.safety.way_back = Err("pending".into());
                 }),
                 vec![
                     ObserveMode,
@@ -1011,16 +1010,16 @@ mod tests {
             evidence: case.evidence.clone(),
             ..Expectation::default()
         };
-        let circumstances = Circumstances {
+        let input = PlanInput {
             mode: Mode::Enforce,
             now: now(),
             registration: &case.registration,
             observation: &observation,
             expectation: &expectation,
-            surroundings: None,
+            safety: None,
             past: case.past.as_ref(),
         };
-        let plan = plan(case.verdict, &circumstances, &case.policy);
+        let plan = plan(case.verdict, &input, &case.policy);
         let held_by = [
             Interlock::InUse,
             Interlock::NoWayBack,
@@ -1035,7 +1034,7 @@ mod tests {
     fn an_image_that_is_disabled_needs_no_recycle_bin() {
         let disabled = case(|case| {
             case.policy.action = DiscardAction::Disable;
-            case.surroundings.way_back = Err("pending".into());
+            case.safety.way_back = Err("pending".into());
         });
         assert_eq!(disabled.plan().action, Action::Disable);
     }

@@ -16,7 +16,7 @@ use crate::escape::plain;
 use crate::event::{Ignored, RegisteredBy, Registration};
 use crate::expectation::{Evidence, Expectation, Says, Source, product_codes};
 use crate::marks::is_of_people;
-use crate::plan::{self, Action, Interlock, Plan, Surroundings};
+use crate::plan::{self, Action, Interlock, Plan, SafetyChecks};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 
 /// The version of the record's keys. New keys may come; those that are there do not change.
@@ -82,7 +82,7 @@ pub struct Record {
     /// Until when a deregistered image can be restored.
     pub recoverable_until: Option<DateTime<Utc>>,
     /// What the look after a discard showed.
-    pub looked_again: Option<LookedAgain>,
+    pub looked_again: Option<PostCheck>,
     /// Whether a deregistered image is in the Recycle Bin.
     pub recycle_bin: Option<RecycleBin>,
     /// The command that takes a discard back.
@@ -305,7 +305,7 @@ impl Rebuild {
 /// What the look after a discard showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LookedAgain {
+pub enum PostCheck {
     /// The image is not there any more.
     Gone,
     /// EC2 lists it yet, as it does for a short while.
@@ -399,7 +399,7 @@ impl Record {
 
     /// What people are told, in short: what was told a short while ago is not told again. Who registered an
     /// image is an event's to know, and does not make another thing of it.
-    pub(crate) fn gist(&self) -> String {
+    pub(crate) fn dedup_key(&self) -> String {
         let others = self
             .held_by
             .iter()
@@ -473,13 +473,13 @@ impl Record {
         why.unwrap_or(self.reason)
     }
 
-    /// Whether a [gist](Record::gist) is about the same verdict of the same billing.
-    pub(crate) fn is_about_the_same(&self, gist: &str) -> bool {
-        let about = |gist: &str| {
-            let gist: Value = serde_json::from_str(gist).unwrap_or_default();
-            [0, 1, 3].map(|at| gist.get(at).cloned())
+    /// Whether a [dedup_key](Record::dedup_key) is about the same verdict of the same billing.
+    pub(crate) fn is_about_the_same(&self, dedup_key: &str) -> bool {
+        let about = |dedup_key: &str| {
+            let dedup_key: Value = serde_json::from_str(dedup_key).unwrap_or_default();
+            [0, 1, 3].map(|at| dedup_key.get(at).cloned())
         };
-        about(&self.gist()) == about(gist)
+        about(&self.dedup_key()) == about(dedup_key)
     }
 
     fn observe(&mut self, image: &Image) {
@@ -490,9 +490,9 @@ impl Record {
     }
 
     /// Takes note of what is around the image; what could not be found out is an error.
-    pub(crate) fn look_around(&mut self, surroundings: &Surroundings) {
+    pub(crate) fn check_safety(&mut self, safety: &SafetyChecks) {
         let mut unknown = Vec::new();
-        match &surroundings.references {
+        match &safety.references {
             Ok(arns) => {
                 let mut arns = arns.clone();
                 if let Some(more) = arns
@@ -511,28 +511,28 @@ impl Record {
             }
             Err(_) => {}
         }
-        if let Err(why) = &surroundings.listeners {
+        if let Err(why) = &safety.listeners {
             unknown.push(format!("whether anybody listens is not known: {why}"));
         }
         // A complete sentence. What holds nothing is no error.
-        if let Err(why) = &surroundings.way_back
+        if let Err(why) = &safety.way_back
             && self.held_by.contains(&Interlock::NoWayBack)
         {
             unknown.push(why.clone());
         }
-        if let Err(why) = &surroundings.discarded_sibling {
+        if let Err(why) = &safety.discarded_sibling {
             unknown.push(format!(
                 "whether one like it was discarded before is not known: {why}"
             ));
         }
         let account = self.account.clone().unwrap_or_default();
-        let others = surroundings.shared_with(&account);
+        let others = safety.shared_with(&account);
         let named = others.iter().take(MOST_SHARED).map(|it| (*it).to_owned());
         self.shared_with = named.collect();
         if let Some(more @ 1..) = others.len().checked_sub(MOST_SHARED) {
             self.shared_with.push(format!("and {more} more"));
         }
-        if let Err(why) = &surroundings.launch_permissions {
+        if let Err(why) = &safety.launch_permissions {
             unknown.push(format!("who may launch from the image is not known: {why}"));
         }
         if !unknown.is_empty() {

@@ -14,7 +14,7 @@ use self::disk::{Disk, ROOT_SNAPSHOT};
 use self::lineage::{Lineage, ORIGIN};
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
-use crate::expectation::{self, Declared, Evidence, Expectation, Look, Says, Source, Subject};
+use crate::expectation::{self, Declared, Evidence, Expectation, Lookup, Says, Source, Subject};
 use crate::policy::{Asked, Policy};
 use crate::sources::batch::Lookups;
 use crate::verdict::{Judgement, Verdict, judge};
@@ -25,34 +25,34 @@ const TURN: Duration = Duration::from_secs(20);
 
 /// Cache of what was looked up for an image, kept within an invocation.
 #[derive(Debug)]
-pub(crate) struct Traces {
-    snapshot: Look<Snapshot>,
+pub(crate) struct EvidenceCache {
+    snapshot: Lookup<Snapshot>,
     lineage: Option<Lineage>,
     disk: Option<Disk>,
     /// Whether the look-up of the snapshot failed and a retry may succeed.
-    may_pass: bool,
+    is_transient: bool,
     /// Whether product codes were compared.
     compared: bool,
     /// Whether the look-ups were just made, so that tags are not read again.
     just_now: bool,
 }
 
-impl Traces {
+impl EvidenceCache {
     /// An empty cache.
-    fn none(image: &Image) -> Traces {
-        Traces {
+    fn none(image: &Image) -> EvidenceCache {
+        EvidenceCache {
             snapshot: nothing_seen(image),
             lineage: None,
             disk: None,
-            may_pass: lacks_root_snapshot(image),
+            is_transient: lacks_root_snapshot(image),
             compared: false,
             just_now: false,
         }
     }
 
     /// The same cache, marked as just filled, for the first verdict of this invocation.
-    pub(crate) fn of_a_moment_ago(self) -> Traces {
-        Traces {
+    pub(crate) fn of_a_moment_ago(self) -> EvidenceCache {
+        EvidenceCache {
             just_now: true,
             ..self
         }
@@ -65,7 +65,7 @@ pub(crate) struct Assessment {
     pub(crate) expectation: Expectation,
     pub(crate) judgement: Judgement,
     /// The look-ups behind it. `None` if the image is not available.
-    pub(crate) traces: Option<Traces>,
+    pub(crate) cache: Option<EvidenceCache>,
 }
 
 /// Queries the sources.
@@ -89,13 +89,13 @@ impl Collector<'_> {
         &self,
         registration: &Registration,
         observation: Observation,
-        before: Option<Traces>,
+        before: Option<EvidenceCache>,
     ) -> Assessment {
-        let (expectation, traces) = match &observation {
+        let (expectation, cache) = match &observation {
             Observation::Available(image) => {
                 let inquiry = self.inquire(registration, image, &observation, before);
-                let (expectation, traces) = inquiry.await;
-                (expectation, Some(traces))
+                let (expectation, cache) = inquiry.await;
+                (expectation, Some(cache))
             }
             Observation::Gone { .. } | Observation::Failed { .. } => (Expectation::default(), None),
         };
@@ -103,7 +103,7 @@ impl Collector<'_> {
             judgement: judge(&observation, &expectation),
             observation,
             expectation,
-            traces,
+            cache,
         }
     }
 
@@ -114,19 +114,19 @@ impl Collector<'_> {
         registration: &Registration,
         image: &Image,
         observation: &Observation,
-        before: Option<Traces>,
-    ) -> (Expectation, Traces) {
+        before: Option<EvidenceCache>,
+    ) -> (Expectation, EvidenceCache) {
         let declare =
-            |snapshot: &Look<Snapshot>| declare(self.policy, registration, image, snapshot);
+            |snapshot: &Lookup<Snapshot>| declare(self.policy, registration, image, snapshot);
         let mut snapshot = nothing_seen(image);
         let mut declared = declare(&snapshot);
-        let before = before.unwrap_or_else(|| Traces::none(image));
-        let mut may_pass = before.may_pass;
+        let before = before.unwrap_or_else(|| EvidenceCache::none(image));
+        let mut is_transient = before.is_transient;
         // Look-ups that failed a moment ago are retried.
         let known = before.lineage.filter(|lineage| !lineage.failed());
-        let read = before.disk.filter(|disk| !disk.may_pass);
+        let read = before.disk.filter(|disk| !disk.is_transient);
         if declared.expectation.exemption.is_none()
-            && let Look::NotYet = snapshot
+            && let Lookup::NotYet = snapshot
         {
             let asks = |asked: Asked, known: bool| {
                 !known && is_asked(asked, Source::Lineage, observation, &declared.expectation)
@@ -134,10 +134,10 @@ impl Collector<'_> {
             let observes =
                 asks(self.policy.lineage, known.is_some()) || asks(self.disk, read.is_some());
             snapshot = match before.snapshot {
-                seen @ Look::Seen(_) if before.just_now => seen,
+                seen @ Lookup::Seen(_) if before.just_now => seen,
                 _ if declared.needs_snapshot || observes => {
                     let look;
-                    (look, may_pass) = self.look_at_root_snapshot(image).await;
+                    (look, is_transient) = self.look_at_root_snapshot(image).await;
                     look
                 }
                 seen => seen,
@@ -145,20 +145,20 @@ impl Collector<'_> {
             declared = declare(&snapshot);
         }
         let mut expectation = declared.expectation;
-        let mut traces = Traces {
+        let mut cache = EvidenceCache {
             snapshot,
             lineage: known,
             disk: read,
-            may_pass,
+            is_transient,
             compared: before.compared,
             just_now: false,
         };
         if expectation.exemption.is_some() {
-            return (expectation, traces);
+            return (expectation, cache);
         }
-        let snapshot = &traces.snapshot;
+        let snapshot = &cache.snapshot;
 
-        if traces.lineage.is_none()
+        if cache.lineage.is_none()
             && is_asked(
                 self.policy.lineage,
                 Source::Lineage,
@@ -166,29 +166,29 @@ impl Collector<'_> {
                 &expectation,
             )
         {
-            traces.lineage = Some(self.walk(registration, image, snapshot).await);
+            cache.lineage = Some(self.walk(registration, image, snapshot).await);
         }
-        let said = traces.lineage.clone();
+        let said = cache.lineage.clone();
         let said = said.unwrap_or_else(|| not_asked(snapshot));
         expectation.origin = said.origin;
         expectation.unrecognised_witness = said.unrecognised;
         expectation.is_late = said.late.is_some() || said.is_odd;
         expectation.evidence.extend(said.evidence);
 
-        if traces.disk.is_none() && is_asked(self.disk, Source::Disk, observation, &expectation) {
-            traces.disk = Some(self.read_disk(registration, image, snapshot).await);
+        if cache.disk.is_none() && is_asked(self.disk, Source::Disk, observation, &expectation) {
+            cache.disk = Some(self.read_disk(registration, image, snapshot).await);
         }
-        let found = traces.disk.clone().unwrap_or_else(|| not_read(snapshot));
-        expectation.may_pass = may_pass || said.may_pass || found.may_pass;
+        let found = cache.disk.clone().unwrap_or_else(|| not_read(snapshot));
+        expectation.is_transient = is_transient || said.is_transient || found.is_transient;
         expectation.evidence.push(found.evidence);
         expectation.evidence.sort_by_key(|evidence| evidence.source);
 
         // Product codes decide nothing, and no call returns those of many snapshots. They are therefore compared only
         // if something is wrong with the image.
         let verdict = judge(observation, &expectation).verdict;
-        if let (Some(lineage), Look::Seen(snapshot)) = (&mut traces.lineage, &traces.snapshot)
+        if let (Some(lineage), Lookup::Seen(snapshot)) = (&mut cache.lineage, &cache.snapshot)
             && matches!(verdict, Verdict::Mismatch(_) | Verdict::Conflict)
-            && !traces.compared
+            && !cache.compared
             && !self.lookups.are_together()
         {
             let differ =
@@ -201,29 +201,29 @@ impl Collector<'_> {
                     statement.detail = format!("{}; {differ}", statement.detail);
                 }
             }
-            traces.compared = true;
+            cache.compared = true;
         }
-        (expectation, traces)
+        (expectation, cache)
     }
 
     /// Looks up the root snapshot. Also returns whether a failed look-up may succeed on a retry.
-    async fn look_at_root_snapshot(&self, image: &Image) -> (Look<Snapshot>, bool) {
+    async fn look_at_root_snapshot(&self, image: &Image) -> (Lookup<Snapshot>, bool) {
         let Some(id) = &image.root_snapshot else {
             return (nothing_seen(image), lacks_root_snapshot(image));
         };
         match self.lookups.snapshot(id).await {
             Ok(Some(snapshot)) => match snapshot.lacks {
-                None => (Look::Seen(snapshot), false),
+                None => (Lookup::Seen(snapshot), false),
                 Some(what) => (
-                    Look::Failed(format!("EC2's answer on {id} lacks {what}")),
+                    Lookup::Failed(format!("EC2's answer on {id} lacks {what}")),
                     true,
                 ),
             },
             Ok(None) => {
                 let why = format!("EC2 shows no snapshot {id} to this account");
-                (Look::Failed(why), false)
+                (Lookup::Failed(why), false)
             }
-            Err(error) => (Look::Failed(error.to_string()), !error.needs_a_person()),
+            Err(error) => (Lookup::Failed(error.to_string()), !error.needs_a_person()),
         }
     }
 
@@ -232,14 +232,14 @@ impl Collector<'_> {
         &self,
         registration: &Registration,
         image: &Image,
-        snapshot: &Look<Snapshot>,
+        snapshot: &Lookup<Snapshot>,
     ) -> Lineage {
         let mut lineage = match snapshot {
-            Look::Seen(snapshot) => {
+            Lookup::Seen(snapshot) => {
                 lineage::walk(&self.lookups, registration, image, snapshot).await
             }
-            Look::Failed(why) => Lineage::mute(Says::Failed(why.clone()), ORIGIN),
-            Look::NotYet | Look::NotApplicable(_) => not_asked(snapshot),
+            Lookup::Failed(why) => Lineage::mute(Says::Failed(why.clone()), ORIGIN),
+            Lookup::NotYet | Lookup::NotApplicable(_) => not_asked(snapshot),
         };
         lineage.evidence.extend(lineage::requested(registration));
         lineage
@@ -251,16 +251,16 @@ impl Collector<'_> {
         &self,
         registration: &Registration,
         image: &Image,
-        snapshot: &Look<Snapshot>,
+        snapshot: &Lookup<Snapshot>,
     ) -> Disk {
         let snapshot = match snapshot {
-            Look::Seen(snapshot) => snapshot,
-            Look::Failed(why) => return Disk::mute(Says::Failed(why.clone()), ROOT_SNAPSHOT),
-            Look::NotYet | Look::NotApplicable(_) => return not_read(snapshot),
+            Lookup::Seen(snapshot) => snapshot,
+            Lookup::Failed(why) => return Disk::mute(Says::Failed(why.clone()), ROOT_SNAPSHOT),
+            Lookup::NotYet | Lookup::NotApplicable(_) => return not_read(snapshot),
         };
         let Ok(_turn) = tokio::time::timeout(TURN, self.disk_turn.lock()).await else {
             return Disk {
-                may_pass: true,
+                is_transient: true,
                 ..Disk::undetermined(
                     "no time was left after other disks of this batch",
                     ROOT_SNAPSHOT,
@@ -290,7 +290,7 @@ fn declare(
     policy: &Policy,
     registration: &Registration,
     image: &Image,
-    snapshot: &Look<Snapshot>,
+    snapshot: &Lookup<Snapshot>,
 ) -> Declared {
     let subject = Subject {
         registration,
@@ -324,27 +324,27 @@ fn lacks_root_snapshot(image: &Image) -> bool {
     image.root_snapshot.is_none() && !image.is_instance_store_backed()
 }
 
-fn nothing_seen(image: &Image) -> Look<Snapshot> {
+fn nothing_seen(image: &Image) -> Lookup<Snapshot> {
     if image.is_instance_store_backed() {
-        Look::NotApplicable("the image is instance-store-backed: it has no root snapshot".into())
+        Lookup::NotApplicable("the image is instance-store-backed: it has no root snapshot".into())
     } else if image.root_snapshot.is_none() {
         // The snapshot exists, and may well have a tag.
-        Look::Failed("EC2 names no snapshot of the root device".into())
+        Lookup::Failed("EC2 names no snapshot of the root device".into())
     } else {
-        Look::NotYet
+        Lookup::NotYet
     }
 }
 
-fn not_asked(snapshot: &Look<Snapshot>) -> Lineage {
+fn not_asked(snapshot: &Lookup<Snapshot>) -> Lineage {
     match snapshot {
-        Look::NotApplicable(why) => Lineage::mute(Says::NotApplicable, why),
+        Lookup::NotApplicable(why) => Lineage::mute(Says::NotApplicable, why),
         _ => Lineage::mute(Says::NotAsked, ORIGIN),
     }
 }
 
-fn not_read(snapshot: &Look<Snapshot>) -> Disk {
+fn not_read(snapshot: &Lookup<Snapshot>) -> Disk {
     match snapshot {
-        Look::NotApplicable(why) => Disk::mute(Says::NotApplicable, why),
+        Lookup::NotApplicable(why) => Disk::mute(Says::NotApplicable, why),
         _ => Disk::mute(Says::NotAsked, ROOT_SNAPSHOT),
     }
 }

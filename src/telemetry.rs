@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::aws::Tally;
+use crate::aws::CallStats;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::escape::InertJson;
@@ -43,7 +43,7 @@ pub enum Line<'a> {
     /// The result of an audit.
     Audit(Audit<'a>),
     /// The number of an invocation's calls.
-    Invocation(Tally),
+    Invocation(CallStats),
 }
 
 /// The result of an audit, in numbers of images.
@@ -305,7 +305,7 @@ fn of_audit(audit: Audit<'_>) -> Vec<Metrics> {
     ])
 }
 
-fn of_invocation(tally: Tally) -> Vec<Metrics> {
+fn of_invocation(tally: CallStats) -> Vec<Metrics> {
     counted(&[
         ("ApiCalls", tally.calls),
         ("Throttles", tally.throttles),
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn an_invocation_says_what_went_out_and_nothing_if_nothing_did() {
-        let tally = Tally {
+        let tally = CallStats {
             calls: 12,
             throttles: 0,
             alerts: 1,
@@ -508,7 +508,7 @@ mod tests {
                 "function=guard Alerts 1 Count"
             ]
         );
-        assert_eq!(line(Line::Invocation(Tally::default())), None);
+        assert_eq!(line(Line::Invocation(CallStats::default())), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ami_billing_guard::{Aws, Guard};
 use clap::Args;
 use disk::contained::Reader;
 
-use crate::outcome::Stop;
+use crate::outcome::CliError;
 
 /// Whose credentials, and where.
 #[derive(Args)]
@@ -29,13 +29,13 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Creates clients for the Region.
-    pub(crate) async fn connect(&self) -> Result<Aws, Stop> {
+    pub(crate) async fn connect(&self) -> Result<Aws, CliError> {
         let aws = Aws::connect_as(self.profile.as_deref(), self.region.as_deref())
             .await
-            .map_err(|error| Stop::Usage(error.to_string()))?;
+            .map_err(|error| CliError::Usage(error.to_string()))?;
         match aws.region() {
             Some(_) => Ok(aws),
-            None => Err(Stop::Unknown(
+            None => Err(CliError::Unknown(
                 "no Region is known: say --region, or set AWS_REGION".into(),
             )),
         }
@@ -44,7 +44,7 @@ impl Credentials {
 
 /// By what the guard judges.
 #[derive(Args)]
-pub(crate) struct Guarding {
+pub(crate) struct GuardArgs {
     #[command(flatten)]
     pub(crate) credentials: Credentials,
     /// The policy file; by default the built-in policy
@@ -99,9 +99,9 @@ impl Session {
     }
 }
 
-impl Guarding {
+impl GuardArgs {
     /// The settings, as the function would read them. `wait` is how long to wait for an AMI to become visible.
-    fn config(&self, wait: Duration) -> Result<Config, Stop> {
+    fn config(&self, wait: Duration) -> Result<Config, CliError> {
         // Uses the function's own checks.
         let variable = |name: &str| match name {
             // The function requires a topic, but the command line does not.
@@ -113,7 +113,8 @@ impl Guarding {
             "GUARD_MODE" => Some(Mode::Enforce.word().into()),
             _ => None,
         };
-        let mut config = Config::read(variable).map_err(|error| Stop::Usage(error.to_string()))?;
+        let mut config =
+            Config::read(variable).map_err(|error| CliError::Usage(error.to_string()))?;
         config.alert_topic = self.topic().map(str::to_owned);
         config.wait = wait;
         Ok(config)
@@ -143,10 +144,10 @@ impl Guarding {
 
     /// Checks that discards are possible. The topic carries the alert, which must precede a discard. The ledger
     /// prevents a second discard, and counts discards for the hourly limit.
-    pub(crate) fn may_enforce(&self) -> Result<(), Stop> {
+    pub(crate) fn may_enforce(&self) -> Result<(), CliError> {
         match (self.topic(), self.ledger()) {
             (Some(_), Some(_)) => Ok(()),
-            _ => Err(Stop::Usage(
+            _ => Err(CliError::Usage(
                 "--enforce needs --topic and --ledger, those of the deployed guard: nothing is discarded without an \
                  alert, nor beyond the hourly limit that its ledger counts"
                     .into(),
@@ -155,12 +156,12 @@ impl Guarding {
     }
 
     /// Reads the policy and connects to the account.
-    pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, Stop> {
+    pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, CliError> {
         let config = self.config(wait)?;
         let policy = match self.policy() {
             Some(path) => {
                 let (name, text) = (path.display().to_string(), read(path)?);
-                Policy::parse(&name, &text).map_err(|error| Stop::Usage(error.to_string()))?
+                Policy::parse(&name, &text).map_err(|error| CliError::Usage(error.to_string()))?
             }
             None => Policy::default(),
         };
@@ -175,7 +176,7 @@ impl Guarding {
         policy: Policy,
         aws: Aws,
         account: AccountId,
-    ) -> Result<Session, Stop> {
+    ) -> Result<Session, CliError> {
         config.scope = Scope {
             account: Some(account.clone()),
             region: aws.region().map(str::to_owned),
@@ -190,7 +191,7 @@ impl Guarding {
     }
 
     /// The same session in another Region.
-    pub(crate) fn elsewhere(&self, session: &Session, region: &str) -> Result<Session, Stop> {
+    pub(crate) fn elsewhere(&self, session: &Session, region: &str) -> Result<Session, CliError> {
         let config = self.config(Duration::ZERO)?;
         let aws = session.aws.in_region(region);
         self.session(config, session.policy.clone(), aws, session.account.clone())
@@ -201,7 +202,7 @@ impl Guarding {
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Reads a text file that the command line names.
-pub(crate) fn read(path: &Path) -> Result<String, Stop> {
+pub(crate) fn read(path: &Path) -> Result<String, CliError> {
     config::read_file(path, MOST_BYTES).map_err(|error| {
         let name = path.display().to_string();
         let instead = match error.kind() {
@@ -210,7 +211,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Stop> {
             }
             _ => "",
         };
-        Stop::Usage(format!("{name:?} can not be read: {error}{instead}"))
+        CliError::Usage(format!("{name:?} can not be read: {error}{instead}"))
     })
 }
 
@@ -220,10 +221,10 @@ const NO_TOPIC: &str = "arn:aws:sns:::none";
 /// The reader of disks: this program, as a child process.
 ///
 /// # Errors
-/// [`Stop::Unknown`], if the path of this program cannot be determined.
-pub(crate) fn reader() -> Result<Reader, Stop> {
+/// [`CliError::Unknown`], if the path of this program cannot be determined.
+pub(crate) fn reader() -> Result<Reader, CliError> {
     let program = std::env::current_exe().map_err(|error| {
-        Stop::Unknown(format!("the program does not know where it is: {error}"))
+        CliError::Unknown(format!("the program does not know where it is: {error}"))
     })?;
     Ok(Reader::Child(program))
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use ami_billing_guard::audit::{Audited, Scope};
 use ami_billing_guard::ec2::ReservedInstances;
-use ami_billing_guard::{Clock, Deadline, Delivery, Error, Tally};
+use ami_billing_guard::{CallStats, Clock, Deadline, Delivery, Error};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::account::{Guarding, Session};
+use crate::account::{GuardArgs, Session};
 use crate::check::{Row, reserved};
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::report::{self, About};
 use crate::reserved::unapplied;
 use crate::show::{note, tell};
@@ -44,7 +44,7 @@ Without --enforce nothing is changed, and nobody told.";
 #[command(after_help = AFTER)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    guarding: Guarding,
+    guarding: GuardArgs,
     /// All Regions that the account has enabled
     #[arg(long, conflicts_with = "region")]
     all_regions: bool,
@@ -117,7 +117,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// Audits the account.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
     }
@@ -169,10 +169,10 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let unchanged =
         format!("no page was complete: {name:?} still has the earlier audit, unchanged");
     audited.map_err(|stop| match stop {
-        Stop::Unknown(why) if journal.is_in_place() => Stop::Unknown(format!(
+        CliError::Unknown(why) if journal.is_in_place() => CliError::Unknown(format!(
             "{why}\nwhat was found so far is kept: add --resume to go on"
         )),
-        Stop::Unknown(why) => Stop::Unknown(format!("{why}\n{unchanged}")),
+        CliError::Unknown(why) => CliError::Unknown(format!("{why}\n{unchanged}")),
         stop => stop,
     })?;
     if !journal.is_in_place() {
@@ -182,12 +182,14 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
 }
 
 /// Checks that the files named on the command line can be written, so that a failure shows before AWS is called.
-fn may_write(arguments: &Arguments) -> Result<(), Stop> {
+fn may_write(arguments: &Arguments) -> Result<(), CliError> {
     let (state, html) = (arguments.state.as_deref(), arguments.html.as_deref());
     if let (Some(state), Some(html)) = (state, html)
         && files::are_same(state, html)
     {
-        return Err(Stop::Usage("--state and --html name the same file".into()));
+        return Err(CliError::Usage(
+            "--state and --html name the same file".into(),
+        ));
     }
     for (path, kind) in [(html, report::REPORT), (state, journal::STATE)] {
         if let Some(path) = path {
@@ -209,8 +211,8 @@ async fn audit(
     session: &Session,
     journal: &mut Journal,
     bar: &ProgressBar,
-    tally: &mut Tally,
-) -> Result<(), Stop> {
+    tally: &mut CallStats,
+) -> Result<(), CliError> {
     bar.set_position(journal.rows);
     for region in journal.header.regions.clone() {
         let Some(token) = journal.place(&region) else {
@@ -270,7 +272,7 @@ async fn keep(
     audited: Audited,
     reserved: Option<&[ReservedInstances]>,
     seen: &HashSet<String>,
-) -> Result<(), Stop> {
+) -> Result<(), CliError> {
     for mut record in audited.records {
         let Some(id) = record.image_id.as_deref() else {
             continue;
@@ -285,7 +287,7 @@ async fn keep(
             let delivery = Delivery::from(Deadline::now() + AMI);
             let made_up = there
                 .guard
-                .make_up_for(&image, &there.account, created, &delivery);
+                .process_missed(&image, &there.account, created, &delivery);
             match Box::pin(made_up).await {
                 Ok(done) => record = done,
                 Err(error) => {
@@ -311,7 +313,11 @@ async fn keep(
 }
 
 /// Writes the report and prints the journal's content.
-fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Result<Outcome, Stop> {
+fn present(
+    arguments: &Arguments,
+    journal: &Journal,
+    out: &mut dyn Write,
+) -> Result<Outcome, CliError> {
     // The report comes first, so that it exists even if the reader closes the output early.
     let report = match &arguments.html {
         // Without a result, an earlier report is not replaced.
@@ -341,9 +347,9 @@ fn present(arguments: &Arguments, journal: &Journal, out: &mut dyn Write) -> Res
 fn report(path: &Path, journal: &Journal) -> Result<(), String> {
     let shown = path.display().to_string();
     let unwritten = |error: io::Error| format!("{shown:?} cannot be written: {error}");
-    let why = |stop: Stop| match stop {
-        Stop::Usage(why) | Stop::Unknown(why) => why,
-        Stop::Output(error) => unwritten(error),
+    let why = |stop: CliError| match stop {
+        CliError::Usage(why) | CliError::Unknown(why) => why,
+        CliError::Output(error) => unwritten(error),
     };
     let header = &journal.header;
     let gaps = journal.pages().filter_map(|page| {

@@ -11,8 +11,8 @@ use ami_billing_guard::record::remediation::is_command;
 use clap::{Args, value_parser};
 use serde::Serialize;
 
-use crate::account::{Guarding, Session};
-use crate::outcome::{Outcome, Stop};
+use crate::account::{GuardArgs, Session};
+use crate::outcome::{CliError, Outcome};
 use crate::reserved::{Unapplied, unapplied};
 use crate::show::{bills, headline, json, note, shown, tell, would_do};
 
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(required = true, value_name = "AMI")]
     images: Vec<AmiId>,
     #[command(flatten)]
-    guarding: Guarding,
+    guarding: GuardArgs,
     /// How long to wait for an AMI that was registered just now to be available
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u32).range(0..=3600))]
     wait: u32,
@@ -53,7 +53,7 @@ pub(crate) struct Row<'a> {
 }
 
 /// Checks AMIs, one after the other.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let wait = Duration::from_secs(arguments.wait.into());
     let session = arguments.guarding.begin(wait).await?;
     let reserved = reserved(&session).await;

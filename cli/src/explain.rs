@@ -10,9 +10,9 @@ use ami_billing_guard::record::why_held;
 use ami_billing_guard::record::{Record, Statement};
 use clap::Args;
 
-use crate::account::Guarding;
+use crate::account::GuardArgs;
 use crate::check::consider;
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::show::{bills, headline, json, shown, would_do};
 
 const AFTER: &str = "\
@@ -32,14 +32,14 @@ pub(crate) struct Arguments {
     #[arg(value_name = "AMI")]
     image: AmiId,
     #[command(flatten)]
-    guarding: Guarding,
+    guarding: GuardArgs,
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
 }
 
 /// Explains the verdict on an AMI.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     let record = match consider(&session, &arguments.image).await {
         Ok(record) => record,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
-use crate::outcome::Stop;
+use crate::outcome::CliError;
 
 /// Maximum number of bytes read of a first line. The first line of an audit's state contains the policy.
 const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;
@@ -50,12 +50,12 @@ impl Kind {
     /// a FIFO.
     ///
     /// # Errors
-    /// [`Stop::Usage`] with the obstacle: not an ordinary file, another program's or user's file, or a missing folder.
-    pub(crate) fn find(&self, path: &Path) -> Result<Option<Existing>, Stop> {
+    /// [`CliError::Usage`] with the obstacle: not an ordinary file, another program's or user's file, or a missing folder.
+    pub(crate) fn find(&self, path: &Path) -> Result<Option<Existing>, CliError> {
         let folder = folder(path);
         if !folder.is_dir() {
             let (option, folder) = (self.option, folder.display().to_string());
-            return Err(Stop::Usage(format!(
+            return Err(CliError::Usage(format!(
                 "{option}: there is no folder {folder:?}"
             )));
         }
@@ -94,7 +94,7 @@ impl Kind {
         }))
     }
 
-    fn is_ordinary(&self, path: &Path, there: std::fs::FileType) -> Result<(), Stop> {
+    fn is_ordinary(&self, path: &Path, there: std::fs::FileType) -> Result<(), CliError> {
         let what = if there.is_file() {
             return Ok(());
         } else if there.is_symlink() {
@@ -111,9 +111,9 @@ impl Kind {
         Err(self.in_the_way(path, what))
     }
 
-    fn in_the_way(&self, path: &Path, what: &str) -> Stop {
+    fn in_the_way(&self, path: &Path, what: &str) -> CliError {
         let (option, name, path) = (self.option, self.name, path.display().to_string());
-        Stop::Usage(format!(
+        CliError::Usage(format!(
             "{option}: {path:?} {what}, and was not changed. Accepted are a name that does not exist yet, an empty file, \
              and {name}"
         ))
@@ -134,21 +134,21 @@ impl Kind {
     /// Renames a new file to its final name, in place of `found`. The file is complete and synced to the disk.
     ///
     /// # Errors
-    /// [`Stop::Unknown`], if another file has the name by now, or the file cannot be written. The existing file is then
+    /// [`CliError::Unknown`], if another file has the name by now, or the file cannot be written. The existing file is then
     /// unchanged.
     pub(crate) fn put(
         &self,
         new: NamedTempFile,
         path: &Path,
         found: Option<&Existing>,
-    ) -> Result<File, Stop> {
+    ) -> Result<File, CliError> {
         let shown = path.display().to_string();
         let unwritten =
-            |error: io::Error| Stop::Unknown(format!("{shown:?} cannot be written: {error}"));
+            |error: io::Error| CliError::Unknown(format!("{shown:?} cannot be written: {error}"));
         new.as_file().sync_all().map_err(unwritten)?;
         let put = match found {
             Some(found) if !found.is_at(path) => {
-                return Err(Stop::Unknown(format!(
+                return Err(CliError::Unknown(format!(
                     "{shown:?} was replaced by another program meanwhile, and was not changed"
                 )));
             }
@@ -163,12 +163,12 @@ impl Kind {
 /// Checks that a file can be created in the same folder, so that a failure shows now and not after minutes.
 ///
 /// # Errors
-/// [`Stop::Usage`] with the reason.
-pub(crate) fn can_write_beside(option: &str, path: &Path) -> Result<(), Stop> {
+/// [`CliError::Usage`] with the reason.
+pub(crate) fn can_write_beside(option: &str, path: &Path) -> Result<(), CliError> {
     let folder = folder(path);
     match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Stop::Usage(format!(
+        Err(error) => Err(CliError::Usage(format!(
             "{option}: no file can be created in {:?}: {error}",
             folder.display().to_string()
         ))),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::account::reader;
 use crate::formats::Sample;
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::show::shown;
 
 const EXIT_CODES: &str = "\
@@ -73,9 +73,9 @@ struct Report {
 /// Inspects a disk.
 ///
 /// # Errors
-/// [`Stop::Unknown`], if the disk could not be read at all or in time. With `--json`, the output contains that reason
+/// [`CliError::Unknown`], if the disk could not be read at all or in time. With `--json`, the output contains that reason
 /// instead.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let begun = Instant::now();
     let reader = reader()?;
     let limits = Limits {
@@ -98,7 +98,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
             blocks_read: bar.position(),
             result: Err(why),
         },
-        Err(why) => return Err(Stop::Unknown(why)),
+        Err(why) => return Err(CliError::Unknown(why)),
     };
     let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let report = Report::of(inspection, elapsed_ms);
@@ -107,7 +107,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         Some(_) => Outcome::Unknown,
     };
     let text = match arguments.json {
-        true => report.json().map_err(Stop::Unknown)?,
+        true => report.json().map_err(CliError::Unknown)?,
         false => report.text(),
     };
     out.write_all(text.as_bytes())?;

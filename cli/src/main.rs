@@ -28,7 +28,7 @@ use disk::contained;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use outcome::{Outcome, Stop};
+use outcome::{CliError, Outcome};
 use show::{note, tell};
 
 /// Standard output. After a write error, the rest of the result is dropped and the command continues. Its exit code
@@ -164,9 +164,9 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match done {
         Ok(outcome) => outcome,
-        Err(Stop::Usage(why)) => tell(&why, Outcome::Usage),
-        Err(Stop::Unknown(why)) => tell(&why, Outcome::Unknown),
-        Err(Stop::Output(error)) => {
+        Err(CliError::Usage(why)) => tell(&why, Outcome::Usage),
+        Err(CliError::Unknown(why)) => tell(&why, Outcome::Unknown),
+        Err(CliError::Output(error)) => {
             let why = format!("the result cannot be written: {error}");
             tell(&why, Outcome::Unknown)
         }
@@ -196,7 +196,7 @@ fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Stri
     }
 }
 
-fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, Stop> {
+fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), "ami-guard", &mut script);
     out.write_all(&script)?;

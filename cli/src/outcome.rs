@@ -41,7 +41,7 @@ impl Outcome {
 
 /// The reason why a command stopped early.
 #[derive(Debug)]
-pub(crate) enum Stop {
+pub(crate) enum CliError {
     /// The command line, or a file that it names, is invalid.
     Usage(String),
     /// Something could not be determined.
@@ -50,14 +50,14 @@ pub(crate) enum Stop {
     Output(io::Error),
 }
 
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Stop {
-        Stop::Output(error)
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> CliError {
+        CliError::Output(error)
     }
 }
 
-impl From<ami_billing_guard::Error> for Stop {
-    fn from(error: ami_billing_guard::Error) -> Stop {
-        Stop::Unknown(error.to_string())
+impl From<ami_billing_guard::Error> for CliError {
+    fn from(error: ami_billing_guard::Error) -> CliError {
+        CliError::Unknown(error.to_string())
     }
 }

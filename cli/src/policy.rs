@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::account::read;
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::show::{json, lines, shown};
 
 /// What to do with a policy.
@@ -58,14 +58,14 @@ Exit codes:
 
 No account is asked, and no AMI needed.";
 
-pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     match arguments.command {
         Command::Check { file, json } => check(&file, json, out),
         Command::Test { file, cases, json } => test(&file, &cases, json, out),
     }
 }
 
-fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Stop> {
+fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let name = file.display().to_string();
     let faults = match Policy::parse(&name, &read(file)?) {
         Ok(_) => Vec::new(),
@@ -85,11 +85,16 @@ fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Sto
     })
 }
 
-fn test(file: &Path, cases: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Stop> {
+fn test(
+    file: &Path,
+    cases: &Path,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, CliError> {
     let policy = Policy::parse(&file.display().to_string(), &read(file)?);
-    let policy = policy.map_err(|error| Stop::Usage(error.to_string()))?;
+    let policy = policy.map_err(|error| CliError::Usage(error.to_string()))?;
     let cases = Case::parse_all(&cases.display().to_string(), &read(cases)?);
-    let cases = cases.map_err(Stop::Usage)?;
+    let cases = cases.map_err(CliError::Usage)?;
     let mut failed = 0;
     for case in &cases {
         let tried = case.judge(&policy);

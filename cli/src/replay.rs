@@ -12,8 +12,8 @@ use clap::Args;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
-use crate::account::{Guarding, Session};
-use crate::outcome::{Outcome, Stop};
+use crate::account::{GuardArgs, Session};
+use crate::outcome::{CliError, Outcome};
 use crate::show::{self, headline, shown, tell, would_do};
 
 const AFTER: &str = "\
@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]
-    guarding: Guarding,
+    guarding: GuardArgs,
     /// Act as the deployed guard does: tell people, and discard what the policy lets it discard
     #[arg(long)]
     enforce: bool,
@@ -64,14 +64,14 @@ const MOST_BYTES: u64 = 256 * 1024 * 1024;
 const EVENT: Duration = Duration::from_secs(60);
 
 /// Judges the events in the files, in order.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     if arguments.enforce {
         arguments.guarding.may_enforce()?;
     }
     // Unreadable files are reported before anything is done.
     let mut events = Vec::new();
     for file in &arguments.files {
-        let found = read(file).map_err(|why| Stop::Usage(format!("{file:?}: {why}")))?;
+        let found = read(file).map_err(|why| CliError::Usage(format!("{file:?}: {why}")))?;
         let found = found.into_iter().enumerate();
         events.extend(found.map(|(at, event)| (place(file, at + 1, event.as_ref().ok()), event)));
     }
@@ -130,8 +130,8 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
 /// Regions.
 ///
 /// # Errors
-/// [`Stop::Usage`] with the first invalid event, and the number of further ones.
-fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result<(), Stop> {
+/// [`CliError::Usage`] with the first invalid event, and the number of further ones.
+fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result<(), CliError> {
     let mut faults = events.iter().filter_map(|(place, event)| {
         let why = match event {
             Ok(event) => event::parse(event.clone(), scope).err()?,
@@ -146,7 +146,7 @@ fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result
         0 => String::new(),
         more => format!("{more} more events are not understood\n"),
     };
-    Err(Stop::Usage(format!(
+    Err(CliError::Usage(format!(
         "{first}\n{more}--strict: nothing was judged"
     )))
 }

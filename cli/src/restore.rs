@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::account::Credentials;
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::show;
 
 const AFTER: &str = "\
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 /// Restores an AMI.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, Stop> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let aws = arguments.credentials.connect().await?;
     let image = &arguments.image;
     let done = aws.bring_back(image, arguments.dry_run).await?;

@@ -10,7 +10,7 @@ use ami_billing_guard::verdict::Verdict;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 
 /// Escapes untrusted text to one line. Quotes stay as they are.
 pub(crate) fn shown(text: &str) -> String {
@@ -40,8 +40,9 @@ pub(crate) fn note(what: &str) {
 }
 
 /// A line of JSON, in ASCII only, because a terminal may show it.
-pub(crate) fn json(value: &impl Serialize) -> Result<String, Stop> {
-    let json = serde_json::to_string(value).map_err(|error| Stop::Unknown(error.to_string()))?;
+pub(crate) fn json(value: &impl Serialize) -> Result<String, CliError> {
+    let json =
+        serde_json::to_string(value).map_err(|error| CliError::Unknown(error.to_string()))?;
     Ok(json_without(&json, |letter| !matches!(letter, ' '..='~')) + "\n")
 }
 

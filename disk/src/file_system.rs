@@ -17,21 +17,21 @@ const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// Human-readable reason why a result stays undetermined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trouble(pub(crate) String);
+pub(crate) struct ReadError(pub(crate) String);
 
-impl Trouble {
-    pub(crate) fn new(why: impl Into<String>) -> Trouble {
-        Trouble(why.into())
+impl ReadError {
+    pub(crate) fn new(why: impl Into<String>) -> ReadError {
+        ReadError(why.into())
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for ReadError {}
 
 /// Type of the object at a path. Links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,26 +60,26 @@ const LONGEST_LINK: u64 = 4096;
 /// An open file system. Paths begin with `/`, and none of their components is `.`, `..` or a link.
 pub(crate) trait FileSystem {
     /// The type of the object at `path`, or `None` if the path does not exist.
-    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble>;
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError>;
 
     /// The target of the link at `path`.
-    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble>;
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, ReadError>;
 
     /// Reads a file from `offset` into `buffer`, and returns the number of bytes. They are fewer than fit only at its
     /// end.
-    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble>;
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError>;
 
     /// The names in a directory, without `.` and `..`. Names that are not UTF-8 are omitted, because the reader needs
     /// none.
-    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble>;
+    fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError>;
 }
 
 /// Fills `buffer` with repeated calls of `some`, which reads a file into the rest of it and returns 0 at the file's
 /// end. Returns the number of bytes read.
 fn fill(
     buffer: &mut [u8],
-    mut some: impl FnMut(&mut [u8]) -> Result<usize, Trouble>,
-) -> Result<usize, Trouble> {
+    mut some: impl FnMut(&mut [u8]) -> Result<usize, ReadError>,
+) -> Result<usize, ReadError> {
     let mut read = 0;
     while let Some(rest) = buffer.get_mut(read..)
         && !rest.is_empty()
@@ -106,10 +106,10 @@ pub(crate) enum Content {
 /// has a format of its own.
 ///
 /// # Errors
-/// [`Trouble`], if there is a file system that should be readable but is not.
-pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, Trouble> {
+/// [`ReadError`], if there is a file system that should be readable but is not.
+pub(crate) fn open(region: &Region, is_boot_code: bool) -> Result<Content, ReadError> {
     // All signatures are in the first 512 KiB of the partition.
-    let magic = |offset: u64, bytes: &[u8]| -> Result<bool, Trouble> {
+    let magic = |offset: u64, bytes: &[u8]| -> Result<bool, ReadError> {
         if offset.saturating_add(bytes.len() as u64) > region.length() {
             return Ok(false);
         }
@@ -224,17 +224,17 @@ impl Region {
     /// Fills `buffer` with the bytes from `offset`, relative to the region.
     ///
     /// # Errors
-    /// [`Trouble`], if they are not all within the region, or the disk cannot be read.
-    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+    /// [`ReadError`], if they are not all within the region, or the disk cannot be read.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let end = offset.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > self.length) {
             let length = buffer.len();
-            return Err(Trouble(format!(
+            return Err(ReadError(format!(
                 "{length} bytes at byte {offset} are beyond the partition's end"
             )));
         }
         let at = self.offset.saturating_add(offset);
-        self.volume.read_at(at, buffer).map_err(Trouble)
+        self.volume.read_at(at, buffer).map_err(ReadError)
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Changes that are only in the hive's log are ignored, because the values that the guard needs were written at setup.
 
-use crate::file_system::Trouble;
+use crate::file_system::ReadError;
 use crate::numbers::{u16_at, u32_at};
 use crate::tree::OpenFile;
 
@@ -44,11 +44,13 @@ impl<'a> Hive<'a> {
     /// Opens a file as a hive.
     ///
     /// # Errors
-    /// [`Trouble`], if the file is not a hive or cannot be read.
-    pub(crate) fn open(mut file: OpenFile<'a>) -> Result<Hive<'a>, Trouble> {
+    /// [`ReadError`], if the file is not a hive or cannot be read.
+    pub(crate) fn open(mut file: OpenFile<'a>) -> Result<Hive<'a>, ReadError> {
         let base = file.beginning(512)?;
         if !base.starts_with(b"regf") {
-            return Err(Trouble::new("the registry can not be read: it is no hive"));
+            return Err(ReadError::new(
+                "the registry can not be read: it is no hive",
+            ));
         }
         let root = u32_at(&base, 0x24).ok_or_else(damaged)?;
         Ok(Hive { file, root })
@@ -57,8 +59,8 @@ impl<'a> Hive<'a> {
     /// The key at a path such as `Microsoft\Windows NT`, ignoring case, or `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Trouble`], if the hive is damaged or cannot be read.
-    pub(crate) fn key(&mut self, path: &str) -> Result<Option<Key>, Trouble> {
+    /// [`ReadError`], if the hive is damaged or cannot be read.
+    pub(crate) fn key(&mut self, path: &str) -> Result<Option<Key>, ReadError> {
         let mut key = self.node(self.root)?;
         for name in path.split('\\') {
             match self.subkey(&key, name)? {
@@ -73,7 +75,7 @@ impl<'a> Hive<'a> {
     ///
     /// # Errors
     /// Those of [`Hive::key`].
-    pub(crate) fn texts(&mut self, key: &Key) -> Result<Vec<String>, Trouble> {
+    pub(crate) fn texts(&mut self, key: &Key) -> Result<Vec<String>, ReadError> {
         let mut texts = Vec::new();
         for value in self.values(key)? {
             let value = self.value(value)?;
@@ -87,7 +89,7 @@ impl<'a> Hive<'a> {
     ///
     /// # Errors
     /// Those of [`Hive::key`].
-    pub(crate) fn text_of(&mut self, key: &Key, name: &str) -> Result<Option<String>, Trouble> {
+    pub(crate) fn text_of(&mut self, key: &Key, name: &str) -> Result<Option<String>, ReadError> {
         for value in self.values(key)? {
             let value = self.value(value)?;
             if value.name()?.eq_ignore_ascii_case(name) {
@@ -98,7 +100,7 @@ impl<'a> Hive<'a> {
     }
 
     /// Cell offsets of a key's values.
-    fn values(&mut self, key: &Key) -> Result<Vec<u32>, Trouble> {
+    fn values(&mut self, key: &Key) -> Result<Vec<u32>, ReadError> {
         let count = u32_at(&key.node, 0x24).ok_or_else(damaged)?;
         let list = u32_at(&key.node, 0x28).ok_or_else(damaged)?;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -113,7 +115,7 @@ impl<'a> Hive<'a> {
     }
 
     /// The content of a cell, at most `most` bytes of it.
-    fn cell(&mut self, offset: u32, most: usize) -> Result<Vec<u8>, Trouble> {
+    fn cell(&mut self, offset: u32, most: usize) -> Result<Vec<u8>, ReadError> {
         let at = BASE_BLOCK + u64::from(offset);
         let mut size = [0; 4];
         if self.file.read_at(at, &mut size)? != size.len() {
@@ -128,7 +130,7 @@ impl<'a> Hive<'a> {
         Ok(bytes)
     }
 
-    fn node(&mut self, offset: u32) -> Result<Key, Trouble> {
+    fn node(&mut self, offset: u32) -> Result<Key, ReadError> {
         let node = self.cell(offset, KEY_BYTES)?;
         match node.starts_with(b"nk") {
             true => Ok(Key { node }),
@@ -136,7 +138,7 @@ impl<'a> Hive<'a> {
         }
     }
 
-    fn subkey(&mut self, key: &Key, name: &str) -> Result<Option<Key>, Trouble> {
+    fn subkey(&mut self, key: &Key, name: &str) -> Result<Option<Key>, ReadError> {
         let list = u32_at(&key.node, 0x1c).ok_or_else(damaged)?;
         match (u32_at(&key.node, 0x14), list) {
             (Some(0), _) | (_, NO_CELL) => return Ok(None),
@@ -164,7 +166,7 @@ impl<'a> Hive<'a> {
 
     /// Finds a key in a list. Each key may be in a block of its own, so few must be read. Lists are sorted by name in
     /// upper case, which allows a binary search. An `lh` list has hashes instead.
-    fn subkey_in(&mut self, list: &[u8], name: &str) -> Result<Option<Key>, Trouble> {
+    fn subkey_in(&mut self, list: &[u8], name: &str) -> Result<Option<Key>, ReadError> {
         let entry_bytes = match list.get(..2) {
             // A hash, or the first letters, follow each offset.
             Some(b"lh" | b"lf") => 8,
@@ -196,7 +198,7 @@ impl<'a> Hive<'a> {
         Ok(None)
     }
 
-    fn value(&mut self, offset: u32) -> Result<Value, Trouble> {
+    fn value(&mut self, offset: u32) -> Result<Value, ReadError> {
         let cell = self.cell(offset, VALUE_BYTES)?;
         match cell.starts_with(b"vk") {
             true => Ok(Value { cell }),
@@ -205,7 +207,7 @@ impl<'a> Hive<'a> {
     }
 
     /// The text of a value, or `None` if it is not a text.
-    fn text(&mut self, value: &Value) -> Result<Option<String>, Trouble> {
+    fn text(&mut self, value: &Value) -> Result<Option<String>, ReadError> {
         let number = |at: usize| u32_at(&value.cell, at).ok_or_else(damaged);
         // REG_SZ and REG_EXPAND_SZ.
         if !matches!(number(0xc)?, 1 | 2) {
@@ -235,7 +237,7 @@ struct Value {
 }
 
 impl Value {
-    fn name(&self) -> Result<String, Trouble> {
+    fn name(&self) -> Result<String, ReadError> {
         let length = u16_at(&self.cell, 2).ok_or_else(damaged)?.into();
         let is_narrow = u16_at(&self.cell, 0x10).is_some_and(|flags| flags & 1 != 0);
         let name = self.cell.get(0x14..).unwrap_or_default();
@@ -258,7 +260,7 @@ impl Key {
 }
 
 /// Number of entries in a list.
-fn count(list: &[u8]) -> Result<usize, Trouble> {
+fn count(list: &[u8]) -> Result<usize, ReadError> {
     u16_at(list, 2).map(usize::from).ok_or_else(damaged)
 }
 
@@ -285,6 +287,6 @@ fn text(bytes: &[u8], length: usize, is_narrow: bool) -> String {
         .collect()
 }
 
-fn damaged() -> Trouble {
-    Trouble::new("the registry can not be read: it is damaged")
+fn damaged() -> ReadError {
+    ReadError::new("the registry can not be read: it is damaged")
 }

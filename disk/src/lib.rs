@@ -26,7 +26,7 @@ mod volume;
 pub use findings::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
 pub use volume::{BLOCK_BYTES, BlockSource, ImageFile};
 
-use file_system::Trouble;
+use file_system::ReadError;
 use volume::Volume;
 
 /// Detects what is on a disk, in this process. Fetches at most `most_blocks` blocks of 512 KiB.
@@ -40,7 +40,7 @@ pub fn inspect(source: impl BlockSource + 'static, most_blocks: u64) -> Inspecti
         result: match volume.stopped() {
             // The reader did not see everything it requested, so its result does not count.
             Some(why) => Err(why),
-            None => result.map_err(|Trouble(why)| why),
+            None => result.map_err(|ReadError(why)| why),
         },
     }
 }

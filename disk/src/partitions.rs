@@ -7,7 +7,7 @@ use gpt_disk_io::gpt_disk_types::{
 };
 use gpt_disk_io::{BlockIo, Disk, DiskError};
 
-use crate::file_system::{Region, Trouble};
+use crate::file_system::{ReadError, Region};
 use crate::numbers::u32_at;
 use crate::volume::Volume;
 
@@ -58,10 +58,10 @@ impl fmt::Display for Partition {
 /// The partitions of a disk by number, or the whole disk if it has no table.
 ///
 /// # Errors
-/// [`Trouble`], if there is a table that cannot be read.
-pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
+/// [`ReadError`], if there is a table that cannot be read.
+pub(crate) fn partitions(volume: &Volume) -> Result<Vec<Partition>, ReadError> {
     if volume.size() < SECTOR {
-        return Err(Trouble::new("the disk is empty"));
+        return Err(ReadError::new("the disk is empty"));
     }
     let whole = Region::new(volume, 0, volume.size());
     let mut boot = [0; SECTOR as usize];
@@ -133,14 +133,14 @@ fn entries(sector: &[u8; SECTOR as usize]) -> Option<Vec<Entry>> {
 /// Makes a partition, from its first sector and its number of sectors.
 ///
 /// # Errors
-/// [`Trouble`], if part of it is beyond the disk's end, because the missing part may be the decisive one.
+/// [`ReadError`], if part of it is beyond the disk's end, because the missing part may be the decisive one.
 fn partition(
     volume: &Volume,
     number: u32,
     first: u64,
     sectors: u64,
     is_boot_code: bool,
-) -> Result<Partition, Trouble> {
+) -> Result<Partition, ReadError> {
     let end = first.checked_add(sectors);
     match end.and_then(|end| end.checked_mul(SECTOR)) {
         Some(end) if end <= volume.size() => Ok(Partition {
@@ -148,7 +148,7 @@ fn partition(
             region: Region::new(volume, first * SECTOR, sectors * SECTOR),
             is_boot_code,
         }),
-        _ => Err(Trouble(format!(
+        _ => Err(ReadError(format!(
             "partition {number} goes beyond the disk's end"
         ))),
     }
@@ -156,7 +156,7 @@ fn partition(
 
 /// Adds the logical partitions of an extended partition to `found`, numbered from 5. They form a chain of boot records.
 /// A record gives one partition, relative to itself, and the next record, relative to the first.
-fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Result<(), Trouble> {
+fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Result<(), ReadError> {
     let mut record = extended.first;
     // The number of records is limited like that of partitions, because records without a partition may also form a
     // loop.
@@ -167,7 +167,7 @@ fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Resu
         let mut sector = [0; SECTOR as usize];
         whole.read_at(record.saturating_mul(SECTOR), &mut sector)?;
         let Some(entries) = entries(&sector) else {
-            return Err(Trouble::new("a logical partition's record is damaged"));
+            return Err(ReadError::new("a logical partition's record is damaged"));
         };
         let mut next = None;
         for entry in &entries {
@@ -189,12 +189,14 @@ fn logical(whole: &Region, extended: &Entry, found: &mut Vec<Partition>) -> Resu
             None => return Ok(()),
         }
     }
-    Err(Trouble::new("the chain of logical partitions does not end"))
+    Err(ReadError::new(
+        "the chain of logical partitions does not end",
+    ))
 }
 
 /// The partitions of a GPT. Uses the table at the disk's beginning, or the one at its end if the first is damaged, as
 /// firmware and Linux do. (UEFI specification, "GPT overview".)
-fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
+fn gpt(volume: &Volume) -> Result<Vec<Partition>, ReadError> {
     let last = (volume.size() / SECTOR).saturating_sub(1);
     let entries = match table(volume, 1) {
         Err(first) => table(volume, last).map_err(|_| first)?,
@@ -211,7 +213,7 @@ fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
         let is_boot_code = BOOT_CODE.contains(&kind.0);
         found.push(partition(volume, number, first, sectors, is_boot_code)?);
         if found.len() > MOST {
-            return Err(Trouble::new(format!(
+            return Err(ReadError::new(format!(
                 "there are more than {MOST} partitions"
             )));
         }
@@ -220,10 +222,10 @@ fn gpt(volume: &Volume) -> Result<Vec<Partition>, Trouble> {
 }
 
 /// The entries of the GPT whose header is in this sector, if the checksums of both are valid.
-fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble> {
-    let unread = |error: DiskError<Trouble>| match error {
+fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, ReadError> {
+    let unread = |error: DiskError<ReadError>| match error {
         DiskError::Io(trouble) => trouble,
-        error => Trouble::new(format!("the GPT is damaged: {error}")),
+        error => ReadError::new(format!("the GPT is damaged: {error}")),
     };
     let mut disk = Disk::new(Sectors(volume.clone())).map_err(unread)?;
     let mut block = [0; SECTOR as usize];
@@ -234,18 +236,20 @@ fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble
         && header.my_lba.to_u64() == sector;
     let layout = header.get_partition_entry_array_layout();
     let (true, Ok(layout)) = (is_sound, layout) else {
-        return Err(Trouble::new("the GPT is damaged: its header is not sound"));
+        return Err(ReadError::new(
+            "the GPT is damaged: its header is not sound",
+        ));
     };
     let bytes = layout.num_bytes_rounded_to_block_as_usize(BlockSize::BS_512);
     // A table usually has 128 entries of 128 bytes.
     let Some(bytes) = bytes.filter(|bytes| *bytes <= MOST_TABLE) else {
-        return Err(Trouble::new("the GPT is damaged: its table is too long"));
+        return Err(ReadError::new("the GPT is damaged: its table is too long"));
     };
     let mut storage = vec![0; bytes];
     let array = disk.read_gpt_partition_entry_array(layout, &mut storage);
     let array = array.map_err(unread)?;
     if array.calculate_crc32() != header.partition_entry_array_crc32 {
-        return Err(Trouble::new("the GPT is damaged: its table is not sound"));
+        return Err(ReadError::new("the GPT is damaged: its table is not sound"));
     }
     let entry = |index| array.get_partition_entry(index).copied();
     Ok((0..layout.num_entries).map_while(entry).collect())
@@ -255,26 +259,26 @@ fn table(volume: &Volume, sector: u64) -> Result<Vec<GptPartitionEntry>, Trouble
 struct Sectors(Volume);
 
 impl BlockIo for Sectors {
-    type Error = Trouble;
+    type Error = ReadError;
 
     fn block_size(&self) -> BlockSize {
         BlockSize::BS_512
     }
 
-    fn num_blocks(&mut self) -> Result<u64, Trouble> {
+    fn num_blocks(&mut self) -> Result<u64, ReadError> {
         Ok(self.0.size() / SECTOR)
     }
 
-    fn read_blocks(&mut self, start_lba: Lba, buffer: &mut [u8]) -> Result<(), Trouble> {
+    fn read_blocks(&mut self, start_lba: Lba, buffer: &mut [u8]) -> Result<(), ReadError> {
         let offset = start_lba.to_u64().saturating_mul(SECTOR);
-        self.0.read_at(offset, buffer).map_err(Trouble)
+        self.0.read_at(offset, buffer).map_err(ReadError)
     }
 
-    fn write_blocks(&mut self, _: Lba, _: &[u8]) -> Result<(), Trouble> {
-        Err(Trouble::new("a disk is never written"))
+    fn write_blocks(&mut self, _: Lba, _: &[u8]) -> Result<(), ReadError> {
+        Err(ReadError::new("a disk is never written"))
     }
 
-    fn flush(&mut self) -> Result<(), Trouble> {
+    fn flush(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
 }

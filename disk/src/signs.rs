@@ -4,7 +4,7 @@
 mod linux;
 mod windows;
 
-use crate::file_system::{self, Content, Trouble};
+use crate::file_system::{self, Content, ReadError};
 use crate::findings::{Findings, SqlServer, System};
 use crate::partitions;
 use crate::tree::{Root, Tree};
@@ -38,8 +38,8 @@ const MOST_DEPLOYMENTS: usize = 8;
 /// The deployments on a file system. Fedora CoreOS, RHEL CoreOS and image mode for RHEL keep their whole system in one.
 ///
 /// # Errors
-/// [`Trouble`], if there are more than are read, because the one that boots may be among the others.
-fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
+/// [`ReadError`], if there are more than are read, because the one that boots may be among the others.
+fn deployments(tree: &mut Tree) -> Result<Vec<Root>, ReadError> {
     let mut roots = Vec::new();
     for name in tree.names(OSTREE)? {
         let deployed = format!("{OSTREE}/{name}/deploy");
@@ -49,7 +49,7 @@ fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
                 continue;
             }
             if roots.len() == MOST_DEPLOYMENTS {
-                return Err(Trouble::new("OSTree has too many deployments"));
+                return Err(ReadError::new("OSTree has too many deployments"));
             }
             roots.push(Root {
                 directory,
@@ -62,7 +62,7 @@ fn deployments(tree: &mut Tree) -> Result<Vec<Root>, Trouble> {
 
 /// Finds the only operating system. With two systems, the reader cannot know which one boots. So everything that may
 /// hold a system must be readable, or the result stays undetermined.
-pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
+pub(crate) fn find(volume: &Volume) -> Result<Findings, ReadError> {
     let mut roots = Vec::new();
     let mut closed = Vec::new();
     let mut others = Vec::new();
@@ -110,7 +110,7 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
             Err(trouble) => closed.push(format!("{trouble} ({partition})")),
         }
         if let Some(why) = volume.stopped() {
-            return Err(Trouble(why));
+            return Err(ReadError(why));
         }
     }
     if !closed.is_empty() {
@@ -118,19 +118,19 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, Trouble> {
             None => String::new(),
             Some(root) => format!(", beside what is on {}", root.place),
         };
-        return Err(Trouble(format!("{}{also}", closed.join("; "))));
+        return Err(ReadError(format!("{}{also}", closed.join("; "))));
     }
     let mut roots = roots.into_iter();
     match (roots.next(), roots.next()) {
         (Some(root), None) => told(root, sql_server_beside),
-        (Some(one), Some(other)) => Err(Trouble(format!(
+        (Some(one), Some(other)) => Err(ReadError(format!(
             "there is more than one operating system, on {} and on {}",
             one.place, other.place
         ))),
-        (None, _) if others.is_empty() => Err(Trouble::new(
+        (None, _) if others.is_empty() => Err(ReadError::new(
             "there is no file system that an operating system could be on",
         )),
-        (None, _) => Err(Trouble(format!(
+        (None, _) => Err(ReadError(format!(
             "no operating system was found on {}",
             others.join(", ")
         ))),
@@ -148,15 +148,15 @@ enum Family {
 /// expected only on NTFS, and NTFS may hold only Windows, because either could hold files that look like the other's.
 ///
 /// # Errors
-/// [`Trouble`], if the tree looks like an operating system but does not identify itself. It must not pass for none.
-fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, Trouble> {
+/// [`ReadError`], if the tree looks like an operating system but does not identify itself. It must not pass for none.
+fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, ReadError> {
     let nameless = |sign: &str| {
-        Err(Trouble(format!(
+        Err(ReadError(format!(
             "it looks like an operating system ({sign}) that does not say which"
         )))
     };
     if !tree.has_root()? {
-        return Err(Trouble::new("its root is no directory"));
+        return Err(ReadError::new("its root is no directory"));
     }
     if file_system == "ntfs" {
         return match tree.is_directory(windows::CONFIGURATION)? {
@@ -178,7 +178,7 @@ fn family(tree: &mut Tree, file_system: &str) -> Result<Option<Family>, Trouble>
     Ok(None)
 }
 
-fn told(found: Found, sql_server_beside: bool) -> Result<Findings, Trouble> {
+fn told(found: Found, sql_server_beside: bool) -> Result<Findings, ReadError> {
     let Found {
         family,
         mut tree,
@@ -198,14 +198,14 @@ fn told(found: Found, sql_server_beside: bool) -> Result<Findings, Trouble> {
                 if (&first.system, &first.sql_server) == (&told.system, &told.sql_server) => {}
             // The boot loader's entries tell which deployment boots, but they may be elsewhere.
             Some(first) => {
-                return Err(Trouble(format!(
+                return Err(ReadError(format!(
                     "OSTree's deployments hold different systems: {} and {}",
                     first.name, told.name
                 )));
             }
         }
     }
-    let told = first.ok_or_else(|| Trouble::new("there is no root directory"))?;
+    let told = first.ok_or_else(|| ReadError::new("there is no root directory"))?;
     Ok(Findings {
         system: told.system,
         name: told.name,

@@ -1,6 +1,6 @@
 //! Files below a root directory. Links are followed within the image.
 
-use crate::file_system::{FileSystem, Kind, Trouble};
+use crate::file_system::{FileSystem, Kind, ReadError};
 
 /// Maximum number of links on one path, as in Linux (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
@@ -53,7 +53,7 @@ impl Tree {
     }
 
     /// Whether the root is a directory, as it must be.
-    pub(crate) fn has_root(&mut self) -> Result<bool, Trouble> {
+    pub(crate) fn has_root(&mut self) -> Result<bool, ReadError> {
         Ok(self.file_system.kind(&self.real(""))? == Some(Kind::Directory))
     }
 
@@ -71,17 +71,17 @@ impl Tree {
     }
 
     /// Whether a path leads to a file.
-    pub(crate) fn is_file(&mut self, path: &str) -> Result<bool, Trouble> {
+    pub(crate) fn is_file(&mut self, path: &str) -> Result<bool, ReadError> {
         Ok(matches!(self.follow(path)?, Some((_, Kind::File))))
     }
 
     /// Whether a path leads to a directory.
-    pub(crate) fn is_directory(&mut self, path: &str) -> Result<bool, Trouble> {
+    pub(crate) fn is_directory(&mut self, path: &str) -> Result<bool, ReadError> {
         Ok(matches!(self.follow(path)?, Some((_, Kind::Directory))))
     }
 
     /// Whether a path exists, even as a dangling link. Records an existing path as evidence.
-    pub(crate) fn has(&mut self, path: &str) -> Result<bool, Trouble> {
+    pub(crate) fn has(&mut self, path: &str) -> Result<bool, ReadError> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((directory, Kind::Directory)) = self.follow(directory)? else {
             return Ok(false);
@@ -95,7 +95,7 @@ impl Tree {
     }
 
     /// The names in a directory; none if it does not exist.
-    pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+    pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
         match self.follow(path)? {
             Some((path, Kind::Directory)) => self.file_system.names(&self.real(&path)),
             _ => Ok(Vec::new()),
@@ -103,7 +103,7 @@ impl Tree {
     }
 
     /// The target of a link, or `None` if there is no link at the path.
-    pub(crate) fn link(&mut self, path: &str) -> Result<Option<String>, Trouble> {
+    pub(crate) fn link(&mut self, path: &str) -> Result<Option<String>, ReadError> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((directory, Kind::Directory)) = self.follow(directory)? else {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Tree {
     }
 
     /// Opens a file, or `None` if it does not exist.
-    pub(crate) fn file(&mut self, path: &str) -> Result<Option<OpenFile<'_>>, Trouble> {
+    pub(crate) fn file(&mut self, path: &str) -> Result<Option<OpenFile<'_>>, ReadError> {
         Ok(match self.follow(path)? {
             Some((path, Kind::File)) => Some(OpenFile {
                 path: self.real(&path),
@@ -127,7 +127,7 @@ impl Tree {
     }
 
     /// Resolves a path through all links, and returns the final path and its type. The root is the empty path.
-    fn follow(&mut self, path: &str) -> Result<Option<(String, Kind)>, Trouble> {
+    fn follow(&mut self, path: &str) -> Result<Option<(String, Kind)>, ReadError> {
         let mut ahead: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
         let mut here: Vec<String> = Vec::new();
         let mut kind = Kind::Directory;
@@ -183,12 +183,12 @@ pub(crate) struct OpenFile<'a> {
 impl OpenFile<'_> {
     /// Reads from `offset` into `buffer`, and returns the number of bytes. They are fewer than fit only at the file's
     /// end.
-    pub(crate) fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    pub(crate) fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
         self.file_system.read_at(&self.path, offset, buffer)
     }
 
     /// The first bytes of the file, at most `most`.
-    pub(crate) fn beginning(&mut self, most: usize) -> Result<Vec<u8>, Trouble> {
+    pub(crate) fn beginning(&mut self, most: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; most];
         let read = self.read_at(0, &mut bytes)?;
         bytes.truncate(read);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     impl FileSystem for Made {
-        fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+        fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError> {
             Ok(self.at(path).map(|what| match what {
                 "/" => Kind::Directory,
                 what if what.starts_with("-> ") => Kind::Link,
@@ -221,18 +221,18 @@ mod tests {
             }))
         }
 
-        fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+        fn link(&mut self, path: &str) -> Result<Vec<u8>, ReadError> {
             Ok(self.at(path).unwrap()[3..].into())
         }
 
-        fn read_at(&mut self, path: &str, at: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+        fn read_at(&mut self, path: &str, at: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
             let bytes = &self.at(path).unwrap().as_bytes()[at as usize..];
             let length = bytes.len().min(buffer.len());
             buffer[..length].copy_from_slice(&bytes[..length]);
             Ok(length)
         }
 
-        fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+        fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
             let below = format!("{}/", path.trim_end_matches('/'));
             let names = self.0.iter().filter_map(|(p, _)| p.strip_prefix(&below));
             Ok(names

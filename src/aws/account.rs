@@ -170,7 +170,7 @@ impl Aws {
 
 /// Retries a call on transient errors, with jittered back-off for at most a minute. A throttled request is no reason to
 /// give up work that takes minutes.
-pub(crate) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+pub(crate) async fn retry<T, F: Future<Output = Result<T, Error>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let until = Instant::now() + PATIENCE;

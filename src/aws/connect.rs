@@ -13,9 +13,9 @@ use aws_sdk_ec2::config::Credentials;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::interceptors::{Counters, Counting, Whole, is_whole_document};
+use super::interceptors::{Counters, Counting, TruncationCheck, is_whole_document};
 use super::{connections, endpoints};
-use crate::Tally;
+use crate::CallStats;
 use crate::clock::Clock;
 use crate::config::{ConfigError, check_variables};
 
@@ -136,7 +136,7 @@ impl Aws {
     pub(super) fn of(config: &SdkConfig, clock: Clock) -> Aws {
         let counters = Arc::new(Counters::default());
         let ec2 = aws_sdk_ec2::config::Builder::from(config)
-            .interceptor(Whole(is_whole_document))
+            .interceptor(TruncationCheck(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let ebs = aws_sdk_ebs::config::Builder::from(config)
@@ -148,7 +148,7 @@ impl Aws {
         let sns = aws_sdk_sns::config::Builder::from(config)
             // With a connection of its own, an alert is sent twice only if the SDK makes a second attempt.
             .interceptor(connections::OnItsOwn)
-            .interceptor(Whole(is_whole_document))
+            .interceptor(TruncationCheck(is_whole_document))
             .interceptor(Counting(Arc::clone(&counters)))
             .build();
         let sqs = aws_sdk_sqs::config::Builder::from(config)
@@ -177,9 +177,9 @@ impl Aws {
     }
 
     /// Calls since the last time this was read. Resets the counters.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CallStats {
         let taken = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        Tally {
+        CallStats {
             calls: taken(&self.counters.calls),
             throttles: taken(&self.counters.throttles),
             alerts: taken(&self.counters.alerts),

@@ -36,7 +36,7 @@ pub(super) const TRANSIENT: [&str; 4] = [
 
 /// Why an image was not deregistered or disabled, as far as the guard knows.
 #[derive(Debug)]
-pub(crate) struct NotTaken {
+pub(crate) struct CallFailure {
     /// What went wrong.
     pub(crate) error: Error,
     /// Whether EC2 may have carried out the call nevertheless.

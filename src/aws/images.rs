@@ -14,7 +14,7 @@ use super::connect::Aws;
 use super::convert::{
     Described, described, filter, identified, non_empty, observed, present, present_list, strings,
 };
-use super::errors::{NotTaken, classify, is_one_of, lacking, no_answer_in};
+use super::errors::{CallFailure, classify, is_one_of, lacking, no_answer_in};
 use crate::ec2::{Image, PUBLISHERS};
 use crate::error::Error;
 use crate::event::Registration;
@@ -418,8 +418,8 @@ impl Aws {
     /// DeregisterImage, in a single attempt. Keeps the image's snapshots.
     ///
     /// # Errors
-    /// [`NotTaken`], which says whether the image may have been deregistered nevertheless.
-    pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), NotTaken> {
+    /// [`CallFailure`], which says whether the image may have been deregistered nevertheless.
+    pub(crate) async fn deregister_image(&self, image: &ImageName<'_>) -> Result<(), CallFailure> {
         let answer = self
             .ec2
             .deregister_image()
@@ -438,7 +438,7 @@ impl Aws {
     ///
     /// # Errors
     /// As [`Aws::deregister_image`].
-    pub(crate) async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), NotTaken> {
+    pub(crate) async fn disable_image(&self, image: &ImageName<'_>) -> Result<(), CallFailure> {
         let answer = self
             .ec2
             .disable_image()
@@ -457,20 +457,20 @@ fn taken<E: ProvideErrorMetadata>(
     call: &'static str,
     image: &ImageName<'_>,
     answer: Result<Option<bool>, SdkError<E, HttpResponse>>,
-) -> Result<(), NotTaken> {
+) -> Result<(), CallFailure> {
     let said = match answer {
         Ok(Some(true)) => return Ok(()),
         Ok(Some(false)) => "EC2 answers that it did not do it",
         Ok(None) => "the answer lacks whether it was done",
         Err(error) => {
-            return Err(NotTaken {
+            return Err(CallFailure {
                 may_have_acted: may_have_acted(&error),
                 error: classify(call, image.arn(), &error),
             });
         }
     };
     // Only another look at the image shows whether this is true.
-    Err(NotTaken {
+    Err(CallFailure {
         error: Error::Unavailable {
             call,
             resource: image.arn(),

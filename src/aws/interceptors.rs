@@ -16,7 +16,7 @@ use super::errors::THROTTLED;
 
 /// Number of calls to AWS since the last count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CallStats {
     /// Requests, including retries.
     pub calls: u64,
     /// Answers that reported throttling.
@@ -25,9 +25,9 @@ pub struct Tally {
     pub alerts: u64,
 }
 
-impl Tally {
+impl CallStats {
     /// Adds another count to this one.
-    pub fn add(&mut self, other: Tally) {
+    pub fn add(&mut self, other: CallStats) {
         self.calls += other.calls;
         self.throttles += other.throttles;
         self.alerts += other.alerts;
@@ -46,11 +46,11 @@ pub(super) struct Counters {
 /// The SDK parses a truncated body as far as it can, and treats the result as complete. An image whose platform
 /// details, tags or protection did not arrive would then look like an image that has none.
 #[derive(Debug)]
-pub(crate) struct Whole(pub(crate) fn(&[u8]) -> bool);
+pub(crate) struct TruncationCheck(pub(crate) fn(&[u8]) -> bool);
 
-impl Intercept for Whole {
+impl Intercept for TruncationCheck {
     fn name(&self) -> &'static str {
-        "Whole"
+        "TruncationCheck"
     }
 
     fn read_after_deserialization(

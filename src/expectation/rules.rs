@@ -2,7 +2,7 @@
 //! image, and the description of its snapshot, are not always known.
 
 use super::{
-    DISK_MAY_HOLD, Evidence, Look, OPEN_EXEMPTION, PRODUCT_CODES_IN_DOUBT, Says, Source, Subject,
+    DISK_MAY_HOLD, Evidence, Lookup, OPEN_EXEMPTION, PRODUCT_CODES_IN_DOUBT, Says, Source, Subject,
 };
 use crate::event::RegisteredBy;
 use crate::policy::{Attribute, Condition, Matched, Requirement, Rule};
@@ -165,16 +165,16 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
         Matched::SnapshotTag(key) => match snapshot {
             // A snapshot that is shared with this account has its owner's tags, and its owner may not speak for this
             // account.
-            Look::Seen(seen) if seen.owner.as_deref() == Some(registration.account.as_str()) => {
+            Lookup::Seen(seen) if seen.owner.as_deref() == Some(registration.account.as_str()) => {
                 seen.tags.get(key).map(String::as_str)
             }
-            Look::Seen(seen) if seen.owner.is_none() => {
+            Lookup::Seen(seen) if seen.owner.is_none() => {
                 let why = format!("EC2 does not say whose {} is", seen.id);
                 return Matching::Unknown(Unknown::SnapshotFailed(why));
             }
-            Look::Seen(_) | Look::NotApplicable(_) => None,
-            Look::NotYet => return Matching::Unknown(Unknown::Snapshot),
-            Look::Failed(why) => {
+            Lookup::Seen(_) | Lookup::NotApplicable(_) => None,
+            Lookup::NotYet => return Matching::Unknown(Unknown::Snapshot),
+            Lookup::Failed(why) => {
                 return Matching::Unknown(Unknown::SnapshotFailed(why.clone()));
             }
         },
@@ -198,14 +198,14 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
             (Attribute::RegisteredBy | Attribute::InvokedBy, RegisteredBy::Unknown, _) => {
                 return Matching::Unknown(Unknown::Identity);
             }
-            (Attribute::SnapshotDescription, _, Look::Seen(snapshot)) => {
+            (Attribute::SnapshotDescription, _, Lookup::Seen(snapshot)) => {
                 snapshot.description.as_deref()
             }
-            (Attribute::SnapshotDescription, _, Look::NotApplicable(_)) => None,
-            (Attribute::SnapshotDescription, _, Look::NotYet) => {
+            (Attribute::SnapshotDescription, _, Lookup::NotApplicable(_)) => None,
+            (Attribute::SnapshotDescription, _, Lookup::NotYet) => {
                 return Matching::Unknown(Unknown::Snapshot);
             }
-            (Attribute::SnapshotDescription, _, Look::Failed(why)) => {
+            (Attribute::SnapshotDescription, _, Lookup::Failed(why)) => {
                 return Matching::Unknown(Unknown::SnapshotFailed(why.clone()));
             }
         },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EXPECT_TAG, Evidence, Look, Says, Source, Subject};
+use super::{EXPECT_TAG, Evidence, Lookup, Says, Source, Subject};
 use crate::billing::Platforms;
 use crate::ec2::Image;
 use crate::policy::Policy;
@@ -24,15 +24,15 @@ pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
         detail: detail.to_owned(),
     };
     match subject.snapshot {
-        Look::NotYet => not_asked(Source::SnapshotTag),
-        Look::NotApplicable(why) => says(Says::NotApplicable, why),
-        Look::Failed(why) => says(Says::Failed(why.clone()), EXPECT_TAG),
-        Look::Seen(snapshot) if snapshot.owner.is_none() => {
+        Lookup::NotYet => not_asked(Source::SnapshotTag),
+        Lookup::NotApplicable(why) => says(Says::NotApplicable, why),
+        Lookup::Failed(why) => says(Says::Failed(why.clone()), EXPECT_TAG),
+        Lookup::Seen(snapshot) if snapshot.owner.is_none() => {
             let why = format!("EC2 does not say whose {} is", snapshot.id);
             says(Says::Failed(why), EXPECT_TAG)
         }
         // Only people who may speak for the account can declare something with a tag.
-        Look::Seen(snapshot)
+        Lookup::Seen(snapshot)
             if snapshot.owner.as_deref() != Some(subject.registration.account.as_str()) =>
         {
             says(
@@ -40,7 +40,7 @@ pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
                 "the root snapshot does not belong to this account",
             )
         }
-        Look::Seen(snapshot) => read(Source::SnapshotTag, &snapshot.tags),
+        Lookup::Seen(snapshot) => read(Source::SnapshotTag, &snapshot.tags),
     }
 }
 

@@ -9,17 +9,17 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 
-use crate::aws::{Described, Page, patiently};
+use crate::aws::{Described, Page, retry};
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::evaluation::{Planned, observed};
 use crate::guard::{Guard, UNKNOWN, preview};
 use crate::ids::AccountId;
-use crate::plan::{Action, Circumstances, History, Surroundings, plan};
+use crate::plan::{Action, History, PlanInput, SafetyChecks, plan};
 use crate::policy::Asked;
 use crate::record::Record;
-use crate::sources::batch::{Ahead, Lookups};
+use crate::sources::batch::{BatchLoader, Lookups};
 use crate::sources::{Assessment, Collector};
 
 /// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
@@ -115,7 +115,7 @@ pub(super) fn list(
     stream::try_unfold(Some(token), move |at| async move {
         let Some(token) = at else { return Ok(None) };
         let page = || Box::pin(guard.aws.list_images(PAGE, token.as_deref()));
-        let page = patiently(page).await?;
+        let page = retry(page).await?;
         let next = page.next.clone().map(Some);
         Ok(Some((page, next)))
     })
@@ -145,7 +145,7 @@ async fn judge_page(
         }
     }
     let mut assessed = Vec::new();
-    let asked = Arc::new(Ahead::default());
+    let asked = Arc::new(BatchLoader::default());
     assess_all(guard, listed, &asked, true, |registration, assessment| {
         assessed.push((registration, assessment));
     })
@@ -164,7 +164,7 @@ async fn judge_page(
         // These are few: to look around every image would be thousands of calls.
         let mut record = planned.record(&registration);
         if record.action.is_discard() {
-            match patiently(|| Box::pin(preview::reconsider(guard, &registration))).await {
+            match retry(|| Box::pin(preview::reconsider(guard, &registration))).await {
                 Ok(considered) => record = considered,
                 Err(error) => {
                     record.action = Action::Hold;
@@ -188,7 +188,7 @@ async fn judge_page(
 pub(crate) async fn assess_all(
     guard: &Guard,
     listed: Vec<(Registration, Observation)>,
-    asked: &Arc<Ahead>,
+    asked: &Arc<BatchLoader>,
     again: bool,
     mut done: impl FnMut(Registration, Assessment),
 ) {
@@ -209,8 +209,8 @@ pub(crate) async fn assess_all(
 }
 
 /// What asks the sources of many images together, and the disk of each as told.
-pub(super) fn asking<'a>(guard: &'a Guard, ahead: &Arc<Ahead>, disk: Asked) -> Collector<'a> {
-    let lookups = Lookups::together(guard.aws.clone(), Arc::clone(ahead));
+pub(super) fn asking<'a>(guard: &'a Guard, batch: &Arc<BatchLoader>, disk: Asked) -> Collector<'a> {
+    let lookups = Lookups::together(guard.aws.clone(), Arc::clone(batch));
     Collector {
         lookups,
         disk,
@@ -224,21 +224,21 @@ pub(crate) fn plan_unhindered(
     registration: &Registration,
     assessment: Assessment,
 ) -> Planned {
-    let surroundings = Surroundings::clear();
-    let circumstances = Circumstances {
+    let safety = SafetyChecks::clear();
+    let input = PlanInput {
         mode: guard.config.mode,
         now: guard.now(),
         registration,
         observation: &assessment.observation,
         expectation: &assessment.expectation,
-        surroundings: Some(&surroundings),
+        safety: Some(&safety),
         past: Some(&History::default()),
     };
     let verdict = assessment.judgement.verdict;
     Planned {
-        plan: plan(verdict, &circumstances, &guard.policy),
+        plan: plan(verdict, &input, &guard.policy),
         assessment,
-        surroundings: None,
+        safety: None,
         before: None,
         doubts: Vec::new(),
     }

@@ -11,21 +11,21 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::aws::{Described, NotTaken};
+use crate::aws::{CallFailure, Described};
 use crate::config::Mode;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::evaluation::{Planned, not_visible};
-use crate::guard::{Case, Guard, closing, evaluation};
-use crate::invocation::Patience;
-use crate::ledger::{Hour, Note, Place, Told, Turn};
+use crate::guard::{Guard, RegistrationContext, closing, evaluation};
+use crate::invocation::RetryBudget;
+use crate::ledger::{Hour, Lease, Note, NotificationState, Reservation};
 use crate::marks::{
     DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG, WITHDRAWN_VALUE, is_marked,
 };
 use crate::plan::{Action, Interlock, Plan};
 use crate::record::remediation::undo;
-use crate::record::{Expected, LookedAgain, Outcome, Record, RecycleBin, Refusal};
+use crate::record::{Expected, Outcome, PostCheck, Record, RecycleBin, Refusal};
 use crate::sources::Assessment;
 
 /// With less time than this left in an invocation, a discard is not begun. Its calls take a
@@ -47,7 +47,7 @@ const ATTEMPTS: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(300);
 
 /// What is left of an image that EC2 was asked to take away.
-enum Left {
+enum Remaining {
     /// It is gone, in the way that was asked for.
     Nothing,
     /// It is gone in another way than it was to go: somebody else was at it.
@@ -59,7 +59,7 @@ enum Left {
 }
 
 /// Why a discard did not come about.
-struct NotDiscarded {
+struct DiscardError {
     error: Error,
     /// Whether the image was seen to stand, or EC2 was not even asked.
     stands: bool,
@@ -72,13 +72,13 @@ struct NotDiscarded {
 /// [`Error`], if the event must come again; the image then stands, or is discarded and told of.
 pub(crate) async fn discard(
     guard: &Guard,
-    case: &Case<'_>,
-    turn: &Turn,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
     planned: Planned,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<Record, Error> {
-    let id = &case.registration.image_id;
-    let deadline = patience.deadline;
+    let id = &context.registration.image_id;
+    let deadline = budget.deadline;
     let enough = |needed: Duration| match Instant::now() + needed > deadline {
         true => Err(Error::OutOfTime {
             image: id.to_string(),
@@ -87,26 +87,35 @@ pub(crate) async fn discard(
         false => Ok(()),
     };
     enough(ENOUGH)?;
-    let draft = draft(&planned, case);
-    if turn.entry.was_refused(&draft, guard.now()) {
-        return Ok(leave_refused(guard, case, turn, draft).await);
+    let draft = draft(&planned, context);
+    if lease.entry.was_refused(&draft, guard.now()) {
+        return Ok(leave_refused(guard, context, lease, draft).await);
     }
     match guard
         .ledger
-        .reserve(turn, guard.policy.max_per_hour, &draft, guard.now())
+        .reserve(lease, guard.policy.max_per_hour, &draft, guard.now())
         .await
     {
-        Ok(Place::Kept) => {}
-        Ok(Place::Full(hour)) => return hold_over_limit(guard, case, turn, planned, &hour).await,
+        Ok(Reservation::Kept) => {}
+        Ok(Reservation::Full(hour)) => {
+            return hold_over_limit(guard, context, lease, planned, &hour).await;
+        }
         Err(busy @ Error::Busy { .. }) => return Err(busy),
         Err(error) => {
-            hold(guard, case, planned, Interlock::LedgerUnavailable, &error).await?;
+            hold(
+                guard,
+                context,
+                planned,
+                Interlock::LedgerUnavailable,
+                &error,
+            )
+            .await?;
             return Err(error);
         }
     }
 
-    let image = guard.name(case.registration);
-    let marks = marks(case.registration, &planned.assessment, DISCARD_VALUE);
+    let image = guard.name(context.registration);
+    let marks = marks(context.registration, &planned.assessment, DISCARD_VALUE);
     match guard.aws.tag_image(&image, &marks).await {
         Ok(()) => {}
         // Nothing to tag: what became of the image shows when the event comes again.
@@ -114,21 +123,21 @@ pub(crate) async fn discard(
             return Err(not_visible(id, format!("CreateTags says {code}")));
         }
         Err(refusal @ (Error::Refused { .. } | Error::AccessDenied { .. })) => {
-            return hold(guard, case, planned, Interlock::Untaggable, &refusal).await;
+            return hold(guard, context, planned, Interlock::Untaggable, &refusal).await;
         }
         Err(error) => return Err(error),
     }
 
     // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
-    let observation = marked(guard, case.registration, patience).await?;
-    let traces = planned.assessment.traces;
+    let observation = marked(guard, context.registration, budget).await?;
+    let cache = planned.assessment.cache;
     let assessment = guard
         .collector()
-        .assess(case.registration, observation, traces)
+        .assess(context.registration, observation, cache)
         .await;
-    let planned = evaluation::plan(guard, case, assessment, None).await;
+    let planned = evaluation::plan(guard, context, assessment, None).await;
     if !planned.plan.action.is_discard() {
-        return leave(guard, case, planned).await;
+        return leave(guard, context, planned).await;
     }
     enough(ENOUGH_TO_ACT)?;
     let source = match &planned.assessment.observation {
@@ -139,37 +148,37 @@ pub(crate) async fn discard(
         source: source.as_deref(),
         at: guard.now(),
     };
-    let mut record = self::draft(&planned, case);
+    let mut record = self::draft(&planned, context);
     if let Err(error) = closing::publish(guard, &record).await {
         record.outcome = Some(Outcome::Failed);
-        return Err(closing::close_with(guard, case, record, error).await);
+        return Err(closing::close_with(guard, context, record, error).await);
     }
 
     // From here on the image may be gone: whatever happens, there is a record of it, and people
     // are told.
-    let cut_off = patience.answer_by() - TO_TELL;
+    let cut_off = budget.answer_by() - TO_TELL;
     let mut may_have_acted = false;
-    let deed = take_away(
+    let action_taken = take_away(
         guard,
-        case,
-        turn,
+        context,
+        lease,
         &note,
         &mut record,
         &mut may_have_acted,
-        patience,
+        budget,
     );
-    let not_discarded = match tokio::time::timeout_at(cut_off, deed).await {
-        Ok(Ok(())) => return close_done(guard, case, record).await,
+    let not_discarded = match tokio::time::timeout_at(cut_off, action_taken).await {
+        Ok(Ok(())) => return close_done(guard, context, record).await,
         Ok(Err(not_discarded)) => not_discarded,
         Err(_) if record.outcome == Some(Outcome::Done) => {
             record.error = Some("no time was left to look at what came of it".into());
-            record.looked_again.get_or_insert(LookedAgain::Unknown);
+            record.looked_again.get_or_insert(PostCheck::Unknown);
             if record.action == Action::Deregister {
                 record.recycle_bin.get_or_insert(RecycleBin::Unknown);
             }
-            return close_done(guard, case, record).await;
+            return close_done(guard, context, record).await;
         }
-        Err(_) => NotDiscarded {
+        Err(_) => DiscardError {
             error: Error::OutOfTime {
                 image: id.to_string(),
                 doing: match may_have_acted {
@@ -181,31 +190,40 @@ pub(crate) async fn discard(
             refusal: None,
         },
     };
-    close_not_discarded(guard, case, turn, &note, record, not_discarded).await
+    close_not_discarded(guard, context, lease, &note, record, not_discarded).await
 }
 
 /// Leaves an image whose discard EC2 refused a short while ago: people know.
-async fn leave_refused(guard: &Guard, case: &Case<'_>, turn: &Turn, mut record: Record) -> Record {
-    record.refusal = turn.entry.refusal();
+async fn leave_refused(
+    guard: &Guard,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
+    mut record: Record,
+) -> Record {
+    record.refusal = lease.entry.refusal();
     record.outcome = Some(Outcome::Refused);
     record.undo = None;
     record.error =
         Some("EC2 refused this a short while ago: it was not asked again, and people know".into());
-    closing::close(guard, case, record, Told::AsBefore).await
+    closing::close(guard, context, record, NotificationState::AsBefore).await
 }
 
 /// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
 /// then the event comes again for that.
-async fn close_done(guard: &Guard, case: &Case<'_>, mut record: Record) -> Result<Record, Error> {
+async fn close_done(
+    guard: &Guard,
+    context: &RegistrationContext<'_>,
+    mut record: Record,
+) -> Result<Record, Error> {
     if record.recycle_bin == Some(RecycleBin::Absent)
         && record.undo.is_some()
         && let Err(silence) = tell_of_no_way_back(guard, &mut record).await
     {
         record.error = Some(silence.to_string());
-        guard.journal(case.delivery, record);
+        guard.journal(context.delivery, record);
         return Err(silence);
     }
-    Ok(closing::close(guard, case, record, Told::Nothing).await)
+    Ok(closing::close(guard, context, record, NotificationState::Nothing).await)
 }
 
 /// The alert promised a way back, and there is none.
@@ -222,25 +240,25 @@ async fn tell_of_no_way_back(guard: &Guard, record: &mut Record) -> Result<(), E
 /// of later ones in a digest.
 async fn hold_over_limit(
     guard: &Guard,
-    case: &Case<'_>,
-    turn: &Turn,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
     mut planned: Planned,
     hour: &Hour,
 ) -> Result<Record, Error> {
     planned.plan = held(Interlock::Limit);
-    let record = planned.record(case.registration);
-    let id = &case.registration.image_id;
-    if turn.entry.was_told(&record.gist(), guard.now()) {
-        return closing::tell_at_once(guard, case, record, true).await;
+    let record = planned.record(context.registration);
+    let id = &context.registration.image_id;
+    if lease.entry.was_told(&record.dedup_key(), guard.now()) {
+        return closing::tell_at_once(guard, context, record, true).await;
     }
-    match guard.ledger.is_first_over_limit(turn, hour).await {
-        Ok(false) => closing::leave_to_digest(guard, case, turn, record).await,
-        Ok(true) => closing::tell_at_once(guard, case, record, true).await,
+    match guard.ledger.is_first_over_limit(lease, hour).await {
+        Ok(false) => closing::leave_to_digest(guard, context, lease, record).await,
+        Ok(true) => closing::tell_at_once(guard, context, record, true).await,
         Err(busy @ Error::Busy { .. }) => Err(busy),
         // One message more is better than one image that nobody hears of.
         Err(error) => {
             tracing::warn!("whether {id} is the first over the limit is not known: {error}");
-            closing::tell_at_once(guard, case, record, true).await
+            closing::tell_at_once(guard, context, record, true).await
         }
     }
 }
@@ -248,30 +266,30 @@ async fn hold_over_limit(
 /// Holds a discard that was about to begin, and reports that.
 pub(super) async fn hold(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     mut planned: Planned,
     interlock: Interlock,
     why: &Error,
 ) -> Result<Record, Error> {
     planned.plan = held(interlock);
-    let mut record = planned.record(case.registration);
+    let mut record = planned.record(context.registration);
     record.error = Some(why.to_string());
-    closing::tell(guard, case, record, true).await
+    closing::tell(guard, context, record, true).await
 }
 
 /// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
 /// brought back, and that it did succeed, if people were told that it may not have.
 pub(crate) async fn complete(
     guard: &Guard,
-    case: &Case<'_>,
-    turn: &Turn,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
     planned: Planned,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<Record, Error> {
-    let Some(discard) = turn.entry.unfinished() else {
-        return leave(guard, case, planned).await;
+    let Some(discard) = lease.entry.unfinished() else {
+        return leave(guard, context, planned).await;
     };
-    let mut record = planned.record(case.registration);
+    let mut record = planned.record(context.registration);
     // What the image was, and why it was discarded, nothing but the ledger knows any more.
     let kept = &discard.record;
     let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
@@ -283,7 +301,7 @@ pub(crate) async fn complete(
     record.expected = of_kept(kept, "expected");
     record.rebuild = of_kept(kept, "rebuild");
     record.fix = of_kept(kept, "fix").unwrap_or_default();
-    record.action = discard.deed();
+    record.action = discard.action();
     record.discarded_as = text("verdict").map(|verdict| match text("kind") {
         Some(kind) => format!("{verdict}/{kind}"),
         None => verdict,
@@ -295,9 +313,9 @@ pub(crate) async fn complete(
         text("reason").unwrap_or_else(|| "its record in the log says".into())
     );
     record.outcome = Some(Outcome::Done);
-    record.looked_again = Some(LookedAgain::Gone);
+    record.looked_again = Some(PostCheck::Gone);
     if record.action == Action::Deregister {
-        look_into_recycle_bin(guard, case.registration, &mut record, patience).await;
+        look_into_recycle_bin(guard, context.registration, &mut record, budget).await;
     }
     let no_way_back = record.recycle_bin == Some(RecycleBin::Absent) && record.undo.is_some();
     if discard.doubted
@@ -305,25 +323,25 @@ pub(crate) async fn complete(
         && let Err(silence) = closing::publish(guard, &record).await
     {
         record.error = Some(silence.to_string());
-        guard.journal(case.delivery, record);
+        guard.journal(context.delivery, record);
         return Err(silence);
     }
-    close_done(guard, case, record).await
+    close_done(guard, context, record).await
 }
 
 /// Looks at the image again, until the mark can be read on it.
 pub(super) async fn marked(
     guard: &Guard,
     registration: &Registration,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<Observation, Error> {
     loop {
-        let observation = evaluation::observe(guard, registration, patience).await?;
+        let observation = evaluation::observe(guard, registration, budget).await?;
         match &observation {
             Observation::Available(image) if !is_marked(image) => {}
             _ => return Ok(observation),
         }
-        if !patience.pause().await {
+        if !budget.pause().await {
             return Err(not_visible(
                 &registration.image_id,
                 format!("the tag {DISCARD_TAG} was written and does not show"),
@@ -336,35 +354,35 @@ pub(super) async fn marked(
 /// that stands afterwards may have been brought back. `may_have_acted`: whether EC2 may have done it.
 async fn take_away(
     guard: &Guard,
-    case: &Case<'_>,
-    turn: &Turn,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
     note: &Note<'_>,
     record: &mut Record,
     may_have_acted: &mut bool,
-    patience: &mut Patience,
-) -> Result<(), NotDiscarded> {
-    if let Err(error) = guard.ledger.attempt(turn, note, record).await {
-        return Err(NotDiscarded {
+    budget: &mut RetryBudget,
+) -> Result<(), DiscardError> {
+    if let Err(error) = guard.ledger.record_attempt(lease, note, record).await {
+        return Err(DiscardError {
             error: passing(error),
             stands: true,
             refusal: None,
         });
     }
-    let answer = ask_ec2(guard, case, record.action, may_have_acted, patience).await;
+    let answer = ask_ec2(guard, context, record.action, may_have_acted, budget).await;
     if answer.is_ok() {
         // Said at once: no look that is slow or cut off changes it.
         record.outcome = Some(Outcome::Done);
     }
     let done = answer.is_ok();
     let in_doubt = *may_have_acted && !done;
-    let left = look_for(guard, case, record.action, done, in_doubt, patience).await;
+    let left = look_for(guard, context, record.action, done, in_doubt, budget).await;
     let look = match (answer, left) {
-        (_, Left::Nothing) | (Ok(()), Left::OthersDeed) => LookedAgain::Gone,
-        (Ok(()), Left::Unknown) => LookedAgain::Unknown,
-        (Ok(()), Left::Image(_)) => LookedAgain::StillListed,
-        (Err(error), left @ (Left::Image(_) | Left::Unknown)) if !in_doubt => {
-            let protected = matches!(left, Left::Image(Some(image)) if image.is_protected());
-            return Err(NotDiscarded {
+        (_, Remaining::Nothing) | (Ok(()), Remaining::OthersDeed) => PostCheck::Gone,
+        (Ok(()), Remaining::Unknown) => PostCheck::Unknown,
+        (Ok(()), Remaining::Image(_)) => PostCheck::StillListed,
+        (Err(error), left @ (Remaining::Image(_) | Remaining::Unknown)) if !in_doubt => {
+            let protected = matches!(left, Remaining::Image(Some(image)) if image.is_protected());
+            return Err(DiscardError {
                 refusal: refusal(&error, protected),
                 error,
                 stands: true,
@@ -381,10 +399,10 @@ async fn take_away(
                 Error::Unavailable { message, .. } => message,
                 error => error.to_string(),
             };
-            return Err(NotDiscarded {
+            return Err(DiscardError {
                 error: Error::Unavailable {
                     call,
-                    resource: case.registration.image_id.to_string(),
+                    resource: context.registration.image_id.to_string(),
                     message: format!("{message}; whether it was done all the same is not known"),
                 },
                 stands: false,
@@ -395,7 +413,7 @@ async fn take_away(
     record.outcome = Some(Outcome::Done);
     record.looked_again = Some(look);
     if record.action == Action::Deregister {
-        look_into_recycle_bin(guard, case.registration, record, patience).await;
+        look_into_recycle_bin(guard, context.registration, record, budget).await;
     }
     Ok(())
 }
@@ -404,12 +422,12 @@ async fn take_away(
 /// EC2 may have done it, whatever the answer.
 async fn ask_ec2(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     action: Action,
     may_have_acted: &mut bool,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<(), Error> {
-    let image = guard.name(case.registration);
+    let image = guard.name(context.registration);
     let mut attempts = ATTEMPTS;
     loop {
         let before = *may_have_acted;
@@ -419,7 +437,7 @@ async fn ask_ec2(
             Action::Disable => guard.aws.disable_image(&image).await,
             _ => guard.aws.deregister_image(&image).await,
         };
-        let NotTaken {
+        let CallFailure {
             error,
             may_have_acted: acted,
         } = match answer {
@@ -438,7 +456,7 @@ async fn ask_ec2(
             }
             // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
             // once nobody promises.
-            Error::AccessDenied { .. } if patience.pause().await => attempts += 1,
+            Error::AccessDenied { .. } if budget.pause().await => attempts += 1,
             Error::Unavailable { .. } if attempts > 0 => {
                 let pause = BACKOFF * (ATTEMPTS - attempts);
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -453,34 +471,36 @@ async fn ask_ec2(
 /// deregistered: EC2 lists such an image for a short while yet.
 async fn look_for(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     action: Action,
     done: bool,
     in_doubt: bool,
-    patience: &mut Patience,
-) -> Left {
-    let id = &case.registration.image_id;
+    budget: &mut RetryBudget,
+) -> Remaining {
+    let id = &context.registration.image_id;
     let left = loop {
         let left = match (guard.aws.describe_image(id).await, action) {
             (Ok(Described::Disabled), Action::Disable)
-            | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => Left::Nothing,
-            (Ok(Described::Gone(_) | Described::NoImage), _) => Left::OthersDeed,
-            (Ok(Described::Available(image)), _) => Left::Image(Some(image)),
-            (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
-                Left::Image(None)
+            | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => {
+                Remaining::Nothing
             }
-            (Ok(Described::NotFound), _) if done => Left::Nothing,
+            (Ok(Described::Gone(_) | Described::NoImage), _) => Remaining::OthersDeed,
+            (Ok(Described::Available(image)), _) => Remaining::Image(Some(image)),
+            (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
+                Remaining::Image(None)
+            }
+            (Ok(Described::NotFound), _) if done => Remaining::Nothing,
             // Said of an image that was seen a moment ago, it proves nothing.
-            (Ok(Described::NotFound) | Err(_), _) => Left::Unknown,
+            (Ok(Described::NotFound) | Err(_), _) => Remaining::Unknown,
         };
-        if !in_doubt || matches!(left, Left::Nothing) || !patience.pause().await {
+        if !in_doubt || matches!(left, Remaining::Nothing) || !budget.pause().await {
             break left;
         }
     };
     match left {
-        Left::Nothing => Left::Nothing,
+        Remaining::Nothing => Remaining::Nothing,
         left if in_doubt && action == Action::Deregister => match guard.aws.recycle_bin(id).await {
-            Ok(Some(_)) => Left::Nothing,
+            Ok(Some(_)) => Remaining::Nothing,
             Ok(None) | Err(_) => left,
         },
         left => left,
@@ -491,13 +511,13 @@ async fn look_for(
 /// error, to be tried again.
 async fn close_not_discarded(
     guard: &Guard,
-    case: &Case<'_>,
-    turn: &Turn,
+    context: &RegistrationContext<'_>,
+    lease: &Lease,
     note: &Note<'_>,
     mut record: Record,
-    not_discarded: NotDiscarded,
+    not_discarded: DiscardError,
 ) -> Result<Record, Error> {
-    let NotDiscarded {
+    let DiscardError {
         error,
         stands,
         refusal,
@@ -510,21 +530,21 @@ async fn close_not_discarded(
     record.error = Some(error.to_string());
     record.undo = None;
     // On record first, and side by side: time may be short, and neither waits for the other.
-    let record = guard.journal(case.delivery, record);
+    let record = guard.journal(context.delivery, record);
     let (published, noted) = tokio::join!(
         Box::pin(closing::publish(guard, &record)),
-        Box::pin(guard.ledger.doubt(turn, note, stands))
+        Box::pin(guard.ledger.mark_uncertain(lease, note, stands))
     );
     // What was refused is not tried again by itself, if people know.
     let told = match (refusal, &published) {
-        (Some(_), Ok(())) => Told::Now(record.gist()),
-        _ => Told::Nothing,
+        (Some(_), Ok(())) => NotificationState::Now(record.dedup_key()),
+        _ => NotificationState::Nothing,
     };
     if let Err(unnoted) = noted {
         // If it stands, it will be held the next time, as if somebody had brought it back.
         tracing::error!("that it was not discarded could not be noted: {unnoted}");
     }
-    closing::keep(guard, case, &record, told).await;
+    closing::keep(guard, context, &record, told).await;
     match (published, refusal) {
         (Ok(()), Some(_)) => Ok(record),
         (Ok(()), None) => Err(error),
@@ -542,13 +562,13 @@ async fn look_into_recycle_bin(
     guard: &Guard,
     registration: &Registration,
     record: &mut Record,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) {
     let (state, until): (_, Option<DateTime<Utc>>) = loop {
         match guard.aws.recycle_bin(&registration.image_id).await {
             Ok(Some(until)) => break (RecycleBin::In, until),
             // It may take a moment to get there.
-            Ok(None) if record.undo.is_some() && patience.pause().await => {}
+            Ok(None) if record.undo.is_some() && budget.pause().await => {}
             Ok(None) => break (RecycleBin::Absent, None),
             Err(error) => {
                 let why = "whether the image is in the Recycle Bin is not known";
@@ -569,10 +589,10 @@ async fn look_into_recycle_bin(
 /// [`Error`], if nobody could be told, or if a discard is held only by what may be found out the next time.
 pub(crate) async fn leave(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     planned: Planned,
 ) -> Result<Record, Error> {
-    let registration = case.registration;
+    let registration = context.registration;
     if let Observation::Available(image) = &planned.assessment.observation
         && guard.config.mode == Mode::Enforce
         && planned.plan.action != Action::Hold
@@ -587,12 +607,12 @@ pub(crate) async fn leave(
     }
     let mut record = planned.record(registration);
     if record.held_by.contains(&Interlock::LedgerUnavailable)
-        && let Err(unreachable) = &case.turn
+        && let Err(unreachable) = &context.lease
     {
         record.error = Some(unreachable.to_string());
     }
-    let record = closing::tell(guard, case, record, planned.plan.tell).await?;
-    match planned.may_pass(evaluation::is_worth_another_look(guard, case, &planned)) {
+    let record = closing::tell(guard, context, record, planned.plan.tell).await?;
+    match planned.is_transient(evaluation::is_worth_another_look(guard, context, &planned)) {
         true => Err(Error::NotFoundOut {
             image: registration.image_id.to_string(),
             why: record.unknown(),
@@ -602,8 +622,8 @@ pub(crate) async fn leave(
 }
 
 /// The record of a discard before it is carried out.
-fn draft(planned: &Planned, case: &Case<'_>) -> Record {
-    let mut record = planned.record(case.registration);
+fn draft(planned: &Planned, context: &RegistrationContext<'_>) -> Record {
+    let mut record = planned.record(context.registration);
     record.undo = undo(&record);
     record.outcome = Some(Outcome::Planned);
     record

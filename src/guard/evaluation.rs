@@ -8,12 +8,12 @@ use crate::billing::Difference;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::Case;
+use crate::guard::RegistrationContext;
 use crate::ids::AmiId;
-use crate::invocation::Patience;
+use crate::invocation::RetryBudget;
 use crate::ledger::Discard;
-use crate::plan::{Action, Circumstances, Interlock, Plan, Surroundings, wrong_clock};
-use crate::record::remediation::Anew;
+use crate::plan::{Action, Interlock, Plan, PlanInput, SafetyChecks, wrong_clock};
+use crate::record::remediation::RecreateFrom;
 use crate::record::{Rebuild, Record, remediation};
 use crate::sources::Assessment;
 use crate::verdict::Verdict;
@@ -38,7 +38,7 @@ const AHEAD: TimeDelta = TimeDelta::hours(1);
 pub(crate) struct Planned {
     pub(crate) assessment: Assessment,
     /// What is around the image, if a discard is due.
-    pub(crate) surroundings: Option<Surroundings>,
+    pub(crate) safety: Option<SafetyChecks>,
     pub(crate) plan: Plan,
     /// What is known of a discard before, if the plan minds one.
     pub(crate) before: Option<String>,
@@ -50,7 +50,7 @@ pub(crate) struct Planned {
 pub(crate) async fn observe(
     guard: &Guard,
     registration: &Registration,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<Observation, Error> {
     let id = &registration.image_id;
     let old = is_old(registration, guard.now());
@@ -58,8 +58,8 @@ pub(crate) async fn observe(
     loop {
         let why = match observed(guard.aws.describe_image(id).await?) {
             Ok(observation) => return Ok(observation),
-            Err(Unseen::There(why)) => why,
-            Err(Unseen::Unknown(_)) if old => {
+            Err(NotReady::There(why)) => why,
+            Err(NotReady::Unknown(_)) if old => {
                 let why = "EC2 knows no such image, more than ten minutes after the event".into();
                 return Ok(Observation::Gone {
                     why,
@@ -67,12 +67,12 @@ pub(crate) async fn observe(
                 });
             }
             // What the guard took away itself does not appear any more.
-            Err(Unseen::Unknown(why)) => match took_away(guard, registration, &mut asked).await {
+            Err(NotReady::Unknown(why)) => match took_away(guard, registration, &mut asked).await {
                 Some(gone) => return Ok(gone),
                 None => why,
             },
         };
-        if !patience.pause().await {
+        if !budget.pause().await {
             return Err(not_visible(id, why));
         }
     }
@@ -88,10 +88,10 @@ async fn took_away(
         return None;
     }
     // A ledger that can not be reached says nothing: then it is waited for as for any other image.
-    let turn = guard.ledger.look(registration).await.ok()?;
-    let at = turn.entry.attempted?;
+    let lease = guard.ledger.look(registration).await.ok()?;
+    let at = lease.entry.attempted?;
     let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let why = match turn.entry.unfinished() {
+    let why = match lease.entry.unfinished() {
         None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
         // It may not have been carried out, and EC2 may not show the image for a moment.
         Some(_) => {
@@ -140,37 +140,41 @@ pub(super) fn settled(
 /// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
 pub(crate) async fn plan(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     assessment: Assessment,
-    around: Option<Surroundings>,
+    around: Option<SafetyChecks>,
 ) -> Planned {
     let verdict = assessment.judgement.verdict;
-    let surroundings = match (&assessment.observation, around) {
+    let safety = match (&assessment.observation, around) {
         (_, Some(around)) => Some(around),
         (Observation::Available(image), None) if verdict.calls_for_discard() => {
-            Some(look_around(guard, case, image).await)
+            Some(check_safety(guard, context, image).await)
         }
         _ => None,
     };
-    let past = case.turn.as_ref().ok().map(|turn| turn.entry.history());
-    let circumstances = Circumstances {
+    let past = context
+        .lease
+        .as_ref()
+        .ok()
+        .map(|lease| lease.entry.history());
+    let input = PlanInput {
         mode: guard.config.mode,
         now: guard.now(),
-        registration: case.registration,
+        registration: context.registration,
         observation: &assessment.observation,
         expectation: &assessment.expectation,
-        surroundings: surroundings.as_ref(),
+        safety: safety.as_ref(),
         past: past.as_ref(),
     };
-    let plan = crate::plan::plan(verdict, &circumstances, &guard.policy);
-    let doubts = doubts(&circumstances, &plan);
+    let plan = crate::plan::plan(verdict, &input, &guard.policy);
+    let doubts = doubts(&input, &plan);
     let before = match plan.held_by.contains(&Interlock::DiscardedBefore) {
-        true => Some(what_was_before(case, surroundings.as_ref())),
+        true => Some(what_was_before(context, safety.as_ref())),
         false => None,
     };
     Planned {
         assessment,
-        surroundings,
+        safety,
         plan,
         before,
         doubts,
@@ -178,18 +182,22 @@ pub(crate) async fn plan(
 }
 
 /// Looks at what a discard depends on besides the image.
-pub(super) async fn look_around(guard: &Guard, case: &Case<'_>, image: &Image) -> Surroundings {
-    let name = guard.name(case.registration);
+pub(super) async fn check_safety(
+    guard: &Guard,
+    context: &RegistrationContext<'_>,
+    image: &Image,
+) -> SafetyChecks {
+    let name = guard.name(context.registration);
     let discarded_sibling = async {
-        match (&case.turn, image.registered_from()) {
-            (Ok(turn), Some(source)) => guard.ledger.first_discard_of(turn, source).await,
+        match (&context.lease, image.registered_from()) {
+            (Ok(lease), Some(source)) => guard.ledger.first_discard_of(lease, source).await,
             // That the ledger can not be reached is known already.
             (Err(_), _) | (_, None) => Ok(None),
         }
     };
     let launch_permissions = async {
         // Others' images do not say, and are not discarded anyway.
-        match image.owner.as_deref() == Some(case.registration.account.as_str()) {
+        match image.owner.as_deref() == Some(context.registration.account.as_str()) {
             true => guard.aws.launch_permissions(&name).await,
             false => Ok(Vec::new()),
         }
@@ -215,7 +223,7 @@ pub(super) async fn look_around(guard: &Guard, case: &Case<'_>, image: &Image) -
         Box::pin(launch_permissions),
         Box::pin(discarded_sibling),
     );
-    let may_pass = [
+    let transient = [
         (Interlock::InUse, references.as_ref().err()),
         (Interlock::NobodyListening, listeners.as_ref().err()),
         (Interlock::Uncaptured, launch_permissions.as_ref().err()),
@@ -223,11 +231,11 @@ pub(super) async fn look_around(guard: &Guard, case: &Case<'_>, image: &Image) -
             Interlock::LedgerUnavailable,
             discarded_sibling.as_ref().err(),
         ),
-        (Interlock::LedgerUnavailable, case.turn.as_ref().err()),
+        (Interlock::LedgerUnavailable, context.lease.as_ref().err()),
     ];
     let not_yet = way_back.as_ref().is_err_and(|hindrance| hindrance.passes);
-    Surroundings {
-        may_pass: may_pass
+    SafetyChecks {
+        transient: transient
             .into_iter()
             .filter(|(interlock, error)| {
                 let of_ledger = *interlock == Interlock::LedgerUnavailable;
@@ -249,10 +257,14 @@ pub(super) async fn look_around(guard: &Guard, case: &Case<'_>, image: &Image) -
 }
 
 /// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
-pub(crate) fn is_worth_another_look(guard: &Guard, case: &Case<'_>, planned: &Planned) -> bool {
+pub(crate) fn is_worth_another_look(
+    guard: &Guard,
+    context: &RegistrationContext<'_>,
+    planned: &Planned,
+) -> bool {
     let image = planned.assessment.observation.image();
     let created = image.and_then(|image| image.created);
-    let settled = settled_since(guard, created.unwrap_or(case.registration.time));
+    let settled = settled_since(guard, created.unwrap_or(context.registration.time));
     settled.is_none_or(|settled| settled < ANOTHER_LOOK)
 }
 
@@ -270,7 +282,7 @@ pub(super) fn no_other_event_may_come(guard: &Guard, registration: &Registration
 }
 
 /// Why what EC2 says of an image is nothing to judge by.
-pub(crate) enum Unseen {
+pub(crate) enum NotReady {
     /// The image is there, in a state that passes.
     There(String),
     /// EC2 shows no such image.
@@ -278,16 +290,16 @@ pub(crate) enum Unseen {
 }
 
 /// What EC2's answer says of an image.
-pub(crate) fn observed(described: Described) -> Result<Observation, Unseen> {
+pub(crate) fn observed(described: Described) -> Result<Observation, NotReady> {
     let gone = |why: String, disabled| Ok(Observation::Gone { why, disabled });
     match described {
         Described::Available(image) => Ok(Observation::Available(image)),
         Described::Disabled => gone("the image is disabled".into(), true),
         Described::Gone(why) => gone(why, false),
         Described::Failed(why) => Ok(Observation::Failed { why }),
-        Described::Underway(why) => Err(Unseen::There(why)),
-        Described::NoImage => Err(Unseen::Unknown("EC2 shows no such image".into())),
-        Described::NotFound => Err(Unseen::Unknown("EC2 says InvalidAMIID.NotFound".into())),
+        Described::Underway(why) => Err(NotReady::There(why)),
+        Described::NoImage => Err(NotReady::Unknown("EC2 shows no such image".into())),
+        Described::NotFound => Err(NotReady::Unknown("EC2 says InvalidAMIID.NotFound".into())),
     }
 }
 
@@ -297,7 +309,7 @@ fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
 }
 
 /// What an image could be created from anew: the instance that lineage found.
-fn anew(assessment: &Assessment) -> Option<Anew> {
+fn recreation_source(assessment: &Assessment) -> Option<RecreateFrom> {
     let expectation = &assessment.expectation;
     let origin = expectation.origin.as_ref()?;
     let image = assessment.observation.image()?;
@@ -306,7 +318,7 @@ fn anew(assessment: &Assessment) -> Option<Anew> {
         Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
         None => expectation.decisive().is_none(),
     };
-    Some(Anew {
+    Some(RecreateFrom {
         origin: origin.clone(),
         right,
         tags: image.tags.clone(),
@@ -318,7 +330,7 @@ impl Planned {
     pub(super) fn is_gone_by(&self, discard: Option<&Discard>) -> bool {
         match (&self.assessment.observation, discard) {
             (Observation::Gone { disabled, .. }, Some(discard)) => {
-                *disabled == (discard.deed() == Action::Disable)
+                *disabled == (discard.action() == Action::Disable)
             }
             _ => false,
         }
@@ -335,20 +347,20 @@ impl Planned {
     /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
     /// now, and may be the next time. `is_worth_it`: whether a verified image is looked at once more, since a source that the
     /// policy wants asked of every image could not be.
-    pub(crate) fn may_pass(&self, is_worth_it: bool) -> bool {
+    pub(crate) fn is_transient(&self, is_worth_it: bool) -> bool {
         let expectation = &self.assessment.expectation;
         match self.assessment.judgement.verdict {
-            Verdict::Unverifiable => return expectation.may_pass,
-            Verdict::Verified => return expectation.may_pass && is_worth_it,
+            Verdict::Unverifiable => return expectation.is_transient,
+            Verdict::Verified => return expectation.is_transient && is_worth_it,
             _ => {}
         }
         // What may take long is waited for only where a discard is due.
-        let asked = expectation.may_pass || expectation.is_late;
+        let asked = expectation.is_transient || expectation.is_late;
         let held_by = &self.plan.held_by;
-        let around = self.surroundings.as_ref();
+        let around = self.safety.as_ref();
         let passes = |it: &Interlock| {
             (asked && *it == Interlock::SourceFailed)
-                || around.is_some_and(|around| around.may_pass.contains(it))
+                || around.is_some_and(|around| around.transient.contains(it))
         };
         !held_by.is_empty() && held_by.iter().all(passes)
     }
@@ -368,12 +380,12 @@ impl Planned {
             judgement,
             &self.plan,
         );
-        if let Some(surroundings) = &self.surroundings {
-            record.look_around(surroundings);
+        if let Some(safety) = &self.safety {
+            record.check_safety(safety);
             if let (true, Observation::Available(image), Ok(permissions)) = (
                 self.plan.action.is_discard(),
                 observation,
-                &surroundings.launch_permissions,
+                &safety.launch_permissions,
             ) {
                 record.rebuild = Some(Rebuild::of(registration, image, permissions.clone()));
             }
@@ -384,7 +396,7 @@ impl Planned {
             let all: Vec<String> = known.chain(self.doubts.iter().cloned()).collect();
             record.error = Some(all.join("; "));
         }
-        record.fix = remediation::fix(&record, anew(&self.assessment).as_ref());
+        record.fix = remediation::fix(&record, recreation_source(&self.assessment).as_ref());
         if registration.by_packer && matches!(record.verdict, Verdict::Mismatch(_)) {
             record.fix.push(remediation::AT_PACKER.into());
         }
@@ -393,14 +405,14 @@ impl Planned {
 }
 
 /// What cannot be right, if it holds a discard.
-fn doubts(circumstances: &Circumstances<'_>, plan: &Plan) -> Vec<String> {
-    let Circumstances {
+fn doubts(input: &PlanInput<'_>, plan: &Plan) -> Vec<String> {
+    let PlanInput {
         now,
         registration,
         observation,
         past,
         ..
-    } = circumstances;
+    } = input;
     let unreadable = past.and_then(|past| past.unreadable.as_deref());
     let unreadable = unreadable.map(|what| {
         format!(
@@ -418,16 +430,16 @@ fn doubts(circumstances: &Circumstances<'_>, plan: &Plan) -> Vec<String> {
 }
 
 /// What is known of a discard before, of an image that is held for one.
-fn what_was_before(case: &Case<'_>, surroundings: Option<&Surroundings>) -> String {
+fn what_was_before(context: &RegistrationContext<'_>, safety: Option<&SafetyChecks>) -> String {
     let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let entry = case.turn.as_ref().ok().map(|turn| &turn.entry);
+    let entry = context.lease.as_ref().ok().map(|lease| &lease.entry);
     let own = entry.and_then(|entry| entry.attempted);
     let undated = entry.is_some_and(|entry| entry.undated);
     // The end of it is known: EC2 said that it did it, or the image was seen to be gone.
     let completed = entry
         .and_then(|entry| entry.discard.as_ref())
         .is_some_and(|discard| discard.completed);
-    let sibling = surroundings.and_then(|around| around.discarded_sibling.clone().ok().flatten());
+    let sibling = safety.and_then(|around| around.discarded_sibling.clone().ok().flatten());
     match (own, sibling) {
         (Some(own), _) if completed => format!(
             "it was discarded at {}, and somebody brought it back since",

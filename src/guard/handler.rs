@@ -23,8 +23,8 @@ use crate::guard::{audit, digest, registration, self_test, settling};
 use crate::ids::AmiId;
 use crate::invocation::{Delivery, in_time};
 use crate::record::Record;
-use crate::sources::Traces;
-use crate::sources::batch::Ahead;
+use crate::sources::EvidenceCache;
+use crate::sources::batch::BatchLoader;
 use crate::telemetry::{Failure, Line};
 
 /// The most messages of a batch: more than these SQS gives to no function (Lambda Developer Guide, "Batching behavior").
@@ -241,16 +241,16 @@ async fn find_out(
         if let Some(observation) = observations.remove(&registration.image_id) {
             let own = Known {
                 observation: observation.clone(),
-                traces: None,
+                cache: None,
             };
             known.insert(registration.image_id.clone(), own);
             seen.push((registration, observation));
         }
     }
-    let asked = Arc::new(Ahead::default());
+    let asked = Arc::new(BatchLoader::default());
     audit::assess_all(guard, seen, &asked, false, |registration, assessment| {
         if let Some(known) = known.get_mut(&registration.image_id) {
-            known.traces = assessment.traces.map(Traces::of_a_moment_ago);
+            known.cache = assessment.cache.map(EvidenceCache::of_a_moment_ago);
         }
     })
     .await;
@@ -312,7 +312,7 @@ async fn process(guard: &Guard, arrival: Arrival, delivery: &Delivery) -> Result
     let image_id = arrival.image().map(|id| id.to_string());
     let event_id = arrival.event_id;
     let dealt = match arrival.incoming {
-        Ok(incoming) => deal_with(guard, incoming, arrival.known, delivery).await,
+        Ok(incoming) => dispatch(guard, incoming, arrival.known, delivery).await,
         Err(error) => Err(error),
     };
     if let Err(error) = &dealt {
@@ -321,7 +321,7 @@ async fn process(guard: &Guard, arrival: Arrival, delivery: &Delivery) -> Result
     dealt.map_err(|error| guard.failed(delivery, event_id.as_deref(), image_id.as_deref(), error))
 }
 
-async fn deal_with(
+async fn dispatch(
     guard: &Guard,
     incoming: Incoming,
     known: Option<Known>,

@@ -9,9 +9,9 @@ use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event;
 use crate::event::{Incoming, RegisteredBy, Registration};
-use crate::guard::{Case, evaluation};
+use crate::guard::{RegistrationContext, evaluation};
 use crate::ids::{AccountId, AmiId};
-use crate::invocation::{Deadline, Delivery, Patience};
+use crate::invocation::{Deadline, Delivery, RetryBudget};
 use crate::record::Record;
 
 /// How long it may take to say what would be made of an image: many times what it takes.
@@ -48,8 +48,8 @@ pub(crate) async fn reconsider(
     registration: &Registration,
 ) -> Result<Record, Error> {
     let delivery = Delivery::from(Deadline::now() + REHEARSAL);
-    let mut patience = Patience::new(guard.config.wait, delivery.deadline);
-    let observation = evaluation::observe(guard, registration, &mut patience).await?;
+    let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
+    let observation = evaluation::observe(guard, registration, &mut budget).await?;
     let mut registration = registration.clone();
     if let (RegisteredBy::Unknown, Observation::Available(image)) =
         (&registration.registered_by, &observation)
@@ -61,11 +61,11 @@ pub(crate) async fn reconsider(
         .collector()
         .assess(&registration, observation, None)
         .await;
-    let case = Case {
+    let context = RegistrationContext {
         registration: &registration,
         delivery: &delivery,
-        turn: guard.ledger.look(&registration).await,
+        lease: guard.ledger.look(&registration).await,
     };
-    let planned = Box::pin(evaluation::plan(guard, &case, assessment, None)).await;
+    let planned = Box::pin(evaluation::plan(guard, &context, assessment, None)).await;
     Ok(planned.record(&registration))
 }

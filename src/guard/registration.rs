@@ -10,13 +10,13 @@ use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::{RegisteredBy, Registration};
 use crate::guard::evaluation::{Planned, not_visible};
-use crate::guard::{Case, discard, evaluation};
+use crate::guard::{RegistrationContext, discard, evaluation};
 use crate::ids::{AccountId, AmiId};
-use crate::invocation::{Delivery, Patience, in_time};
-use crate::ledger::Turn;
-use crate::plan::{Interlock, Surroundings};
+use crate::invocation::{Delivery, RetryBudget, in_time};
+use crate::ledger::Lease;
+use crate::plan::{Interlock, SafetyChecks};
 use crate::record::Record;
-use crate::sources::{Assessment, Traces};
+use crate::sources::{Assessment, EvidenceCache};
 use crate::verdict::Verdict;
 
 /// For so long after its discard, and no longer than an image takes to settle, an image that is there may be one that
@@ -28,7 +28,7 @@ const LINGERS: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(super) observation: Observation,
-    pub(super) traces: Option<Traces>,
+    pub(super) cache: Option<EvidenceCache>,
 }
 
 impl Guard {
@@ -36,7 +36,7 @@ impl Guard {
     ///
     /// # Errors
     /// As [`Guard::handle`], of a bare event.
-    pub async fn make_up_for(
+    pub async fn process_missed(
         &self,
         image: &AmiId,
         account: &AccountId,
@@ -75,42 +75,42 @@ pub(super) async fn follow(
     known: Option<Known>,
     delivery: &Delivery,
 ) -> Result<Record, Error> {
-    let mut patience = Patience::new(guard.config.wait, delivery.deadline);
-    let mut looked = Some(look_at(guard, registration, known, delivery, &mut patience).await?);
+    let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
+    let mut looked = Some(look_at(guard, registration, known, delivery, &mut budget).await?);
     // From here on people are told and the image may be discarded: by one invocation at a time.
     let ends = guard.ends(delivery.deadline);
-    let turn = loop {
+    let lease = loop {
         match guard.ledger.begin(registration, ends).await {
-            // Whoever has its turn may leave it as it was not.
-            Err(busy @ Error::Busy { .. }) => match patience.pause().await {
+            // Whoever has its lease may leave it as it was not.
+            Err(busy @ Error::Busy { .. }) => match budget.pause().await {
                 true => looked = None,
                 false => {
-                    guard.ledger.repair_turn(registration).await;
+                    guard.ledger.repair_lease_of(registration).await;
                     return Err(busy);
                 }
             },
-            turn => break turn,
+            lease => break lease,
         }
     };
-    let case = Case {
+    let context = RegistrationContext {
         registration,
         delivery,
-        turn,
+        lease,
     };
-    // What was waited for a turn is not taken from what AWS may need.
-    let mut patience = Patience::new(guard.config.wait, delivery.deadline);
+    // What was waited for a lease is not taken from what AWS may need.
+    let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
     let result = async {
         let (assessment, around) = match looked {
             Some(looked) => looked,
-            None => look_at(guard, registration, None, delivery, &mut patience).await?,
+            None => look_at(guard, registration, None, delivery, &mut budget).await?,
         };
-        deal(guard, &case, assessment, around, &mut patience).await
+        process(guard, &context, assessment, around, &mut budget).await
     };
     let result = result.await;
-    if let Ok(turn) = &case.turn {
-        guard.ledger.give_back(turn).await;
+    if let Ok(lease) = &context.lease {
+        guard.ledger.release(lease).await;
     }
-    match (result, case.turn) {
+    match (result, context.lease) {
         // Whether this is the end of a discard, only the ledger can tell.
         (
             Ok(Record {
@@ -130,18 +130,18 @@ pub(super) async fn look_at(
     registration: &Registration,
     known: Option<Known>,
     delivery: &Delivery,
-    patience: &mut Patience,
-) -> Result<(Assessment, Option<Surroundings>), Error> {
-    let (observation, traces) = match known {
-        Some(known) => (known.observation, known.traces),
+    budget: &mut RetryBudget,
+) -> Result<(Assessment, Option<SafetyChecks>), Error> {
+    let (observation, cache) = match known {
+        Some(known) => (known.observation, known.cache),
         None => (
-            evaluation::observe(guard, registration, patience).await?,
+            evaluation::observe(guard, registration, budget).await?,
             None,
         ),
     };
     let assessment = guard
         .collector()
-        .assess(registration, observation, traces)
+        .assess(registration, observation, cache)
         .await;
     evaluation::settled(guard, registration, &assessment)?;
     Box::pin(unless_identity_may_come(
@@ -154,14 +154,14 @@ pub(super) async fn look_at(
 }
 
 /// Hands the assessment back, with what is around the image if it looked, unless another event of the same registration,
-/// which is on its way, says who registered the image, and that counts. Found without a turn, so that this event is not
+/// which is on its way, says who registered the image, and that counts. Found without a lease, so that this event is not
 /// in the way of that one.
 async fn unless_identity_may_come(
     guard: &Guard,
     registration: &Registration,
     delivery: &Delivery,
     assessment: Assessment,
-) -> Result<(Assessment, Option<Surroundings>), Error> {
+) -> Result<(Assessment, Option<SafetyChecks>), Error> {
     let cleared = [Verdict::Verified, Verdict::Exempt];
     if registration.registered_by != RegisteredBy::Unknown
         || evaluation::no_other_event_may_come(guard, registration)
@@ -169,75 +169,75 @@ async fn unless_identity_may_come(
     {
         return Ok((assessment, None));
     }
-    let case = Case {
+    let context = RegistrationContext {
         registration,
         delivery,
-        turn: guard.ledger.look(registration).await,
+        lease: guard.ledger.look(registration).await,
     };
-    let planned = evaluation::plan(guard, &case, assessment, None).await;
+    let planned = evaluation::plan(guard, &context, assessment, None).await;
     match planned.awaits_identity() {
         true => Err(Error::IdentityMayCome {
             image: registration.image_id.to_string(),
         }),
         false => {
             // Without the ledger it did not see all that is around the image.
-            let around = planned.surroundings.filter(|_| case.turn.is_ok());
+            let around = planned.safety.filter(|_| context.lease.is_ok());
             Ok((planned.assessment, around))
         }
     }
 }
 
 /// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.
-pub(super) async fn deal(
+pub(super) async fn process(
     guard: &Guard,
-    case: &Case<'_>,
+    context: &RegistrationContext<'_>,
     assessment: Assessment,
-    around: Option<Surroundings>,
-    patience: &mut Patience,
+    around: Option<SafetyChecks>,
+    budget: &mut RetryBudget,
 ) -> Result<Record, Error> {
-    let planned = evaluation::plan(guard, case, assessment, around).await;
-    let id = &case.registration.image_id;
-    match (&case.turn, planned.plan.action.is_discard()) {
-        (Ok(turn), true) => discard::discard(guard, case, turn, planned, patience).await,
-        (Ok(turn), false) if planned.is_gone_by(turn.entry.unfinished()) => {
-            discard::complete(guard, case, turn, planned, patience).await
+    let planned = evaluation::plan(guard, context, assessment, around).await;
+    let id = &context.registration.image_id;
+    match (&context.lease, planned.plan.action.is_discard()) {
+        (Ok(lease), true) => discard::discard(guard, context, lease, planned, budget).await,
+        (Ok(lease), false) if planned.is_gone_by(lease.entry.unfinished()) => {
+            discard::complete(guard, context, lease, planned, budget).await
         }
-        (Ok(turn), false) if may_linger(guard, turn, &planned) => Err(not_visible(
+        (Ok(lease), false) if may_linger(guard, lease, &planned) => Err(not_visible(
             id,
             "it was discarded a short while ago, or may have been: either EC2 just lists it yet, or it stands",
         )),
         // With two triggers, the other event of the same registration says who made it: it is on its way,
         // or was dealt with.
-        (turn, false) if planned.awaits_identity() => {
-            let mut record = planned.record(case.registration);
+        (lease, false) if planned.awaits_identity() => {
+            let mut record = planned.record(context.registration);
             let asked = planned.assessment.expectation.identity_asked;
-            match turn {
-                // Its tags changed since that was asked without a turn.
-                _ if !evaluation::no_other_event_may_come(guard, case.registration) => {
+            match lease {
+                // Its tags changed since that was asked without a lease.
+                _ if !evaluation::no_other_event_may_come(guard, context.registration) => {
                     Err(Error::IdentityMayCome {
                         image: id.to_string(),
                     })
                 }
-                Ok(turn) if turn.entry.is_known(&record, guard.now()) => {
-                    Ok(guard.journal(case.delivery, record))
+                Ok(lease) if lease.entry.is_known(&record, guard.now()) => {
+                    Ok(guard.journal(context.delivery, record))
                 }
-                Ok(turn) if asked && let Some(cleared) = turn.entry.cleared(&record) => {
+                Ok(lease) if asked && let Some(cleared) = lease.entry.cleared(&record) => {
                     record.clear(cleared);
-                    Ok(guard.journal(case.delivery, record))
+                    Ok(guard.journal(context.delivery, record))
                 }
-                _ => discard::leave(guard, case, planned).await,
+                _ => discard::leave(guard, context, planned).await,
             }
         }
-        _ => discard::leave(guard, case, planned).await,
+        _ => discard::leave(guard, context, planned).await,
     }
 }
 
 /// Whether an image that passes for one that was brought back may be one that EC2 still lists: it does for
 /// a short while (EC2 API reference, "DescribeImages").
-fn may_linger(guard: &Guard, turn: &Turn, planned: &Planned) -> bool {
+fn may_linger(guard: &Guard, lease: &Lease, planned: &Planned) -> bool {
     let held_by = &planned.plan.held_by;
     held_by.contains(&Interlock::DiscardedBefore)
-        && turn.entry.attempted.is_some_and(|at| {
+        && lease.entry.attempted.is_some_and(|at| {
             let age = (guard.now() - at).to_std().unwrap_or_default();
             age < guard.config.settle.min(LINGERS)
         })

@@ -15,7 +15,7 @@ use crate::plan::CLOCKS_DIFFER;
 
 /// Lease for auditing an account's images. One invocation has it at a time.
 #[derive(Debug)]
-pub(crate) struct AuditTurn {
+pub(crate) struct AuditLease {
     id: String,
     token: String,
     /// When the first audit began. The guard should have received an event for every image that was registered since
@@ -40,10 +40,10 @@ impl Ledger {
         &self,
         audit: &Audit,
         until: DateTime<Utc>,
-    ) -> Result<AuditTurn, Error> {
+    ) -> Result<AuditLease, Error> {
         let place = of_place(audit.account.as_str(), &audit.region);
         let id = format!("audit#{place}");
-        let (token, item) = match self.take_turn(&id, "the audit", until).await {
+        let (token, item) = match self.take_lease(&id, "the audit", until).await {
             Err(busy @ Error::Busy { .. }) => {
                 self.try_to_repair(&id).await;
                 return Err(busy);
@@ -56,7 +56,7 @@ impl Ledger {
         };
         // If this time were in the future, no event would ever count as missed.
         let since = time(SINCE).filter(|since| *since <= self.clock.now() + CLOCKS_DIFFER);
-        let turn = AuditTurn {
+        let lease = AuditLease {
             id,
             token,
             since: since.unwrap_or_else(|| self.clock.now()),
@@ -69,10 +69,10 @@ impl Ledger {
             ended_with: followed(&item, ENDED_WITH, |id| id.parse().ok()),
         };
         if since.is_none() {
-            let changes = vec![Change::Set(SINCE, ms(turn.since))];
-            self.in_audit(&turn, changes).await?;
+            let changes = vec![Change::Set(SINCE, ms(lease.since))];
+            self.in_audit(&lease, changes).await?;
         }
-        Ok(turn)
+        Ok(lease)
     }
 
     /// Notes that an audit begins to process an image. If the audit is interrupted, the next one looks at the image
@@ -82,31 +82,31 @@ impl Ledger {
     /// [`Error`] if the note could not be written.
     pub(crate) async fn begin_with(
         &self,
-        turn: &AuditTurn,
+        lease: &AuditLease,
         image: &AmiId,
         created: DateTime<Utc>,
     ) -> Result<(), Error> {
         let change = Change::Include(BEGUN_WITH, dated(created, image));
-        self.in_audit(turn, vec![change]).await
+        self.in_audit(lease, vec![change]).await
     }
 
     /// Notes that an audit has finished an image, which it has yet to report.
-    pub(crate) async fn end_with(&self, turn: &AuditTurn, image: &AmiId, created: DateTime<Utc>) {
+    pub(crate) async fn end_with(&self, lease: &AuditLease, image: &AmiId, created: DateTime<Utc>) {
         let changes = vec![
             Change::Exclude(BEGUN_WITH, [dated(created, image)].into()),
             Change::Include(ENDED_WITH, image.to_string()),
         ];
-        self.no_more_with(turn, image, changes).await;
+        self.no_more_with(lease, image, changes).await;
     }
 
     /// Notes that an audit leaves an image that it began to process to the listing of all images.
-    pub(crate) async fn leave(&self, turn: &AuditTurn, image: &AmiId, created: DateTime<Utc>) {
+    pub(crate) async fn leave(&self, lease: &AuditLease, image: &AmiId, created: DateTime<Utc>) {
         let change = Change::Exclude(BEGUN_WITH, [dated(created, image)].into());
-        self.no_more_with(turn, image, vec![change]).await;
+        self.no_more_with(lease, image, vec![change]).await;
     }
 
-    async fn no_more_with(&self, turn: &AuditTurn, image: &AmiId, changes: Vec<Change>) {
-        if let Err(error) = self.in_audit(turn, changes).await {
+    async fn no_more_with(&self, lease: &AuditLease, image: &AmiId, changes: Vec<Change>) {
+        if let Err(error) = self.in_audit(lease, changes).await {
             tracing::warn!("the next audit looks at {image} once more: {error}");
         }
     }
@@ -118,7 +118,7 @@ impl Ledger {
     /// [`Error`] if this could not be written. The findings are then reported again.
     pub(crate) async fn end_audit(
         &self,
-        turn: &AuditTurn,
+        lease: &AuditLease,
         audit: &Audit,
         cursor: Option<&str>,
     ) -> Result<(), Error> {
@@ -131,21 +131,21 @@ impl Ledger {
                 None => Change::Remove(CURSOR),
             },
         ];
-        self.in_audit(turn, changes).await
+        self.in_audit(lease, changes).await
     }
 
     /// Releases the lease of an audit that did not finish, or whose findings were already reported.
-    pub(crate) async fn give_back_audit(&self, turn: &AuditTurn) {
+    pub(crate) async fn release_audit(&self, lease: &AuditLease) {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
-        if let Err(error) = self.in_audit(turn, changes).await {
+        if let Err(error) = self.in_audit(lease, changes).await {
             tracing::warn!("the turn of the audit ends by itself: {error}");
         }
     }
 
-    async fn in_audit(&self, turn: &AuditTurn, changes: Vec<Change>) -> Result<(), Error> {
+    async fn in_audit(&self, lease: &AuditLease, changes: Vec<Change>) -> Result<(), Error> {
         let written = self.write(Write {
-            id: turn.id.clone(),
-            if_any: vec![Condition::Is(TURN, turn.token.as_str().into())],
+            id: lease.id.clone(),
+            if_any: vec![Condition::Is(TURN, lease.token.as_str().into())],
             changes,
         });
         match written.await? {

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::item::{Change, Condition, Item, Value, Write, Written};
-use crate::aws::{Aws, Whole, classify};
+use crate::aws::{Aws, TruncationCheck, classify};
 use crate::error::Error;
 
 /// Key of an item.
@@ -37,7 +37,7 @@ impl Table {
             .build();
         let config = aws_sdk_dynamodb::config::Builder::from(aws.sdk_config())
             .timeout_config(timeouts)
-            .interceptor(Whole(has_a_body))
+            .interceptor(TruncationCheck(has_a_body))
             .interceptor(aws.counting())
             .build();
         Table {

@@ -71,7 +71,7 @@ pub(crate) struct Discard {
 
 impl Discard {
     /// The action that was begun: to deregister the image, or to disable it.
-    pub(crate) fn deed(&self) -> Action {
+    pub(crate) fn action(&self) -> Action {
         match self.record.get("action").and_then(|action| action.as_str()) {
             Some("disable") => Action::Disable,
             _ => Action::Deregister,
@@ -293,25 +293,25 @@ impl Entry {
 
     /// Whether an alert less than [`REMEMBERED`] ago reported the same fault of the image, whatever was done about it.
     pub(crate) fn is_known(&self, record: &Record, now: DateTime<Utc>) -> bool {
-        self.told
-            .as_ref()
-            .is_some_and(|(gist, at)| record.is_about_the_same(gist) && now - at < REMEMBERED)
+        self.told.as_ref().is_some_and(|(dedup_key, at)| {
+            record.is_about_the_same(dedup_key) && now - at < REMEMBERED
+        })
     }
 
     /// Whether EC2 refused this very discard less than [`REFUSED`] ago, and people were told. The ledger does not keep
     /// the deduplication key of a discard that was completed or failed.
     pub(crate) fn was_refused(&self, planned: &Record, now: DateTime<Utc>) -> bool {
-        let gist = planned.gist();
+        let dedup_key = planned.dedup_key();
         self.told
             .as_ref()
-            .is_some_and(|(told, at)| *told == gist && now - at < REFUSED)
+            .is_some_and(|(told, at)| *told == dedup_key && now - at < REFUSED)
     }
 
     /// Whether an alert with exactly this deduplication key was sent for the image less than [`REMEMBERED`] ago.
-    pub(crate) fn was_told(&self, gist: &str, now: DateTime<Utc>) -> bool {
+    pub(crate) fn was_told(&self, dedup_key: &str, now: DateTime<Utc>) -> bool {
         self.told
             .as_ref()
-            .is_some_and(|(told, at)| told == gist && now - at < REMEMBERED)
+            .is_some_and(|(told, at)| told == dedup_key && now - at < REMEMBERED)
     }
 }
 

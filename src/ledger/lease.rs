@@ -21,7 +21,7 @@ pub(super) const LONGEST_TURN: TimeDelta = TimeDelta::minutes(17);
 
 /// The lease of an image: the right to process it, which one invocation has at a time.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Lease {
     pub(super) image: AmiId,
     pub(super) place: String,
     pub(super) id: String,
@@ -31,13 +31,13 @@ pub(crate) struct Turn {
     pub(crate) entry: Entry,
 }
 
-impl Turn {
+impl Lease {
     /// Whether an alert for this record may wait for the digest. It may if nothing like it was reported before. It may
     /// not if it reports a discard that is carried out, failed, or has an unknown result.
     pub(crate) fn may_wait_for_digest(&self, record: &Record, now: DateTime<Utc>) -> bool {
         record.outcome.is_none()
             && self.entry.unfinished().is_none()
-            && !self.entry.was_told(&record.gist(), now)
+            && !self.entry.was_told(&record.dedup_key(), now)
     }
 }
 
@@ -50,12 +50,12 @@ impl Ledger {
         &self,
         registration: &Registration,
         until: DateTime<Utc>,
-    ) -> Result<Turn, Error> {
+    ) -> Result<Lease, Error> {
         let image = registration.image_id.clone();
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
-        let (token, item) = self.take_turn(&id, image.as_str(), until).await?;
-        Ok(Turn {
+        let (token, item) = self.take_lease(&id, image.as_str(), until).await?;
+        Ok(Lease {
             entry: Entry::read(&item, self.clock.now()),
             image,
             place,
@@ -69,7 +69,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::begin`].
-    pub(super) async fn take_turn(
+    pub(super) async fn take_lease(
         &self,
         id: &str,
         what: &str,
@@ -137,7 +137,7 @@ impl Ledger {
     }
 
     /// As [`Ledger::repair_lease`], for an image that another invocation seems to process.
-    pub(crate) async fn repair_turn(&self, registration: &Registration) {
+    pub(crate) async fn repair_lease_of(&self, registration: &Registration) {
         self.try_to_repair(&item_of(registration)).await;
     }
 
@@ -152,11 +152,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if the ledger cannot be reached.
-    pub(crate) async fn look(&self, registration: &Registration) -> Result<Turn, Error> {
+    pub(crate) async fn look(&self, registration: &Registration) -> Result<Lease, Error> {
         let image = registration.image_id.clone();
         let place = of_place(registration.account.as_str(), &registration.region);
         let id = format!("{place}#{image}");
-        Ok(Turn {
+        Ok(Lease {
             entry: Entry::read(&self.store.read(&id).await?, self.clock.now()),
             image,
             place,
@@ -168,28 +168,28 @@ impl Ledger {
     }
 
     /// Releases a lease, unless it has ended. Nothing was completed under it, so the event returns.
-    pub(crate) async fn give_back(&self, turn: &Turn) {
-        if turn.ended.load(Ordering::Relaxed) {
+    pub(crate) async fn release(&self, lease: &Lease) {
+        if lease.ended.load(Ordering::Relaxed) {
             return;
         }
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
-        if let Err(error) = self.in_turn(turn, changes).await {
-            tracing::warn!("the turn of {} ends by itself: {error}", turn.image);
+        if let Err(error) = self.in_lease(lease, changes).await {
+            tracing::warn!("the turn of {} ends by itself: {error}", lease.image);
         }
     }
 
-    pub(super) fn of_turn(&self, turn: &Turn, changes: Vec<Change>) -> Write {
+    pub(super) fn of_lease(&self, lease: &Lease, changes: Vec<Change>) -> Write {
         Write {
-            id: turn.id.clone(),
-            if_any: vec![Condition::Is(TURN, turn.token.as_str().into())],
+            id: lease.id.clone(),
+            if_any: vec![Condition::Is(TURN, lease.token.as_str().into())],
             changes,
         }
     }
 
-    pub(super) async fn in_turn(&self, turn: &Turn, changes: Vec<Change>) -> Result<(), Error> {
-        match self.write(self.of_turn(turn, changes)).await? {
+    pub(super) async fn in_lease(&self, lease: &Lease, changes: Vec<Change>) -> Result<(), Error> {
+        match self.write(self.of_lease(lease, changes)).await? {
             Some(_) => Ok(()),
-            None => Err(busy(&turn.image)),
+            None => Err(busy(&lease.image)),
         }
     }
 }

@@ -7,14 +7,14 @@ use super::item::{
     ALERTED, ALERTED_AS, BEGUN, Change, Condition, DISCARD, FIRST_OVER, FIRST_OVER_ALERTS, PLACE,
     Value, Write, Written, unreadable,
 };
-use super::lease::{Turn, busy};
+use super::lease::{Lease, busy};
 use super::store::{Ledger, Store};
 use crate::error::Error;
 use crate::record::Record;
 
 /// Whether a discard or an alert is within the limit of its hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Reservation {
     /// It is counted within the limit, and may go on.
     Kept,
     /// The limit of this hour is reached.
@@ -33,20 +33,20 @@ impl Ledger {
     /// long.
     pub(crate) async fn reserve(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         most: u32,
         record: &Record,
         now: DateTime<Utc>,
-    ) -> Result<Place, Error> {
+    ) -> Result<Reservation, Error> {
         let hour = hour(now);
         if most == 0 {
-            return Ok(Place::Full(hour));
+            return Ok(Reservation::Full(hour));
         }
-        if turn.entry.place.get() == Some(&hour) {
-            return Ok(Place::Kept);
+        if lease.entry.place.get() == Some(&hour) {
+            return Ok(Reservation::Kept);
         }
-        let place = self.of_turn(
-            turn,
+        let place = self.of_lease(
+            lease,
             vec![
                 Change::Set(PLACE, hour.as_str().into()),
                 Change::Set(DISCARD, json(record)),
@@ -58,7 +58,7 @@ impl Ledger {
             free.push(Condition::Within(BEGUN, 1, i64::from(most) - 1));
         }
         let count = Write {
-            id: of_hour(&turn.place, &hour),
+            id: of_hour(&lease.place, &hour),
             if_any: free,
             changes: vec![Change::Add(BEGUN, 1)],
         };
@@ -66,15 +66,15 @@ impl Ledger {
         let both = [self.lasting(place), self.lasting(count)];
         // All attempts share this token, so that the discard is counted once.
         let token = self.clock.token();
-        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
+        let written = self.retry(|| self.store.write_both(both.clone(), &token));
         match written.await? {
             Written::Yes(_) => {
-                turn.entry.place.set(hour).ok();
-                Ok(Place::Kept)
+                lease.entry.place.set(hour).ok();
+                Ok(Reservation::Kept)
             }
-            Written::No(0) => Err(busy(&turn.image)),
+            Written::No(0) => Err(busy(&lease.image)),
             Written::No(_) => match self.store.read(&counter).await?.get(BEGUN) {
-                Some(Value::Number(begun)) if *begun >= most.into() => Ok(Place::Full(hour)),
+                Some(Value::Number(begun)) if *begun >= most.into() => Ok(Reservation::Full(hour)),
                 _ => Err(unreadable(
                     &counter,
                     "begun is not the number of the hour's discards",
@@ -92,10 +92,10 @@ impl Ledger {
     /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn is_first_over_limit(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        self.is_first(turn, hour, FIRST_OVER).await
+        self.is_first(lease, hour, FIRST_OVER).await
     }
 
     /// Whether this image's alert is the first one over the hour's limit of alerts. Repeated calls give the same
@@ -105,25 +105,25 @@ impl Ledger {
     /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn is_first_over_alerts(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         hour: &Hour,
     ) -> Result<bool, Error> {
-        self.is_first(turn, hour, FIRST_OVER_ALERTS).await
+        self.is_first(lease, hour, FIRST_OVER_ALERTS).await
     }
 
     async fn is_first(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         hour: &Hour,
         attribute: &'static str,
     ) -> Result<bool, Error> {
         let written = self.write(Write {
-            id: alerts_of_hour(&turn.place, hour),
+            id: alerts_of_hour(&lease.place, hour),
             if_any: vec![
                 Condition::Absent(attribute),
-                Condition::Is(attribute, turn.image.as_str().into()),
+                Condition::Is(attribute, lease.image.as_str().into()),
             ],
-            changes: vec![Change::Set(attribute, turn.image.as_str().into())],
+            changes: vec![Change::Set(attribute, lease.image.as_str().into())],
         });
         Ok(written.await?.is_some())
     }
@@ -136,25 +136,25 @@ impl Ledger {
     /// [`Error`] if the ledger cannot be reached, or other invocations write to it for too long.
     pub(crate) async fn reserve_alert(
         &self,
-        turn: &Turn,
+        lease: &Lease,
         most: u32,
         dedup_key: &str,
         now: DateTime<Utc>,
-    ) -> Result<Place, Error> {
+    ) -> Result<Reservation, Error> {
         if matches!(self.store, Store::Memory(_)) {
-            return Ok(Place::Kept);
+            return Ok(Reservation::Kept);
         }
         let hour = hour(now);
         if most == 0 {
-            return Ok(Place::Full(hour));
+            return Ok(Reservation::Full(hour));
         }
         let alerted_as = format!("{hour} {dedup_key}");
-        if turn.entry.alerted_as.as_ref() == Some(&alerted_as) {
-            return Ok(Place::Kept);
+        if lease.entry.alerted_as.as_ref() == Some(&alerted_as) {
+            return Ok(Reservation::Kept);
         }
         let changes = vec![Change::Set(ALERTED_AS, Value::Text(alerted_as))];
         let count = Write {
-            id: alerts_of_hour(&turn.place, &hour),
+            id: alerts_of_hour(&lease.place, &hour),
             if_any: vec![
                 Condition::Absent(ALERTED),
                 Condition::Below(ALERTED, most.into()),
@@ -162,15 +162,15 @@ impl Ledger {
             changes: vec![Change::Add(ALERTED, 1)],
         };
         let both = [
-            self.lasting(self.of_turn(turn, changes)),
+            self.lasting(self.of_lease(lease, changes)),
             self.lasting(count),
         ];
         let token = self.clock.token();
-        let written = self.patiently(|| self.store.write_both(both.clone(), &token));
+        let written = self.retry(|| self.store.write_both(both.clone(), &token));
         match written.await? {
-            Written::Yes(_) => Ok(Place::Kept),
-            Written::No(0) => Err(busy(&turn.image)),
-            Written::No(_) => Ok(Place::Full(hour)),
+            Written::Yes(_) => Ok(Reservation::Kept),
+            Written::No(0) => Err(busy(&lease.image)),
+            Written::No(_) => Ok(Reservation::Full(hour)),
             Written::Contended => Err(Error::Busy {
                 what: format!("the number of alerts in {hour}"),
             }),

@@ -74,7 +74,7 @@ impl Ledger {
     pub(super) async fn write(&self, write: Write) -> Result<Option<Item>, Error> {
         let id = write.id.clone();
         let write = self.lasting(write);
-        match self.patiently(|| self.store.write(write.clone())).await? {
+        match self.retry(|| self.store.write(write.clone())).await? {
             Written::Yes(item) => Ok(Some(item)),
             Written::No(_) => Ok(None),
             Written::Contended => Err(Error::Busy { what: id }),
@@ -91,7 +91,7 @@ impl Ledger {
     }
 
     /// Retries a write that loses to concurrent writes, with jittered back-off for at most [`CONTENTION`].
-    pub(super) async fn patiently<F: Future<Output = Result<Written, Error>>>(
+    pub(super) async fn retry<F: Future<Output = Result<Written, Error>>>(
         &self,
         mut write: impl FnMut() -> F,
     ) -> Result<Written, Error> {

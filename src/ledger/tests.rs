@@ -44,7 +44,7 @@ fn noon() -> DateTime<Utc> {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
 
-/// A moment from which on a turn that ends then is over.
+/// A moment from which on a lease that ends then is over.
 fn long_ago() -> DateTime<Utc> {
     CLOCK.now() - TimeDelta::seconds(60)
 }
@@ -131,16 +131,19 @@ async fn is_busy(ledger: &Ledger, registration: &Registration) -> bool {
 async fn one_invocation_at_a_time_has_the_turn_of_an_image() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
         assert!(is_busy(&ledger, &image(1)).await);
         assert!(
             !is_busy(&ledger, &image(2)).await,
             "another image's turn is another"
         );
-        ledger.give_back(&turn).await;
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        ledger.release(&lease).await;
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
         let verified = record(Action::None, None);
-        ledger.end(&turn, &verified, Told::Nothing).await.unwrap();
+        ledger
+            .end(&lease, &verified, NotificationState::Nothing)
+            .await
+            .unwrap();
         ledger.begin(&image(1), soon()).await.unwrap();
     }
 }
@@ -150,23 +153,33 @@ async fn a_turn_that_nobody_ended_ends_by_itself_and_its_holder_can_write_no_mor
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
         let late = ledger.begin(&image(1), long_ago()).await.unwrap();
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
         assert!(ledger.reserve(&late, 10, &planned(), noon()).await.is_err());
         assert!(
             ledger
-                .attempt(&late, &note(None), &planned())
+                .record_attempt(&late, &note(None), &planned())
                 .await
                 .is_err()
         );
-        assert!(ledger.doubt(&late, &note(None), true).await.is_err());
-        assert!(ledger.end(&late, &planned(), Told::Nothing).await.is_err());
-        ledger.give_back(&late).await;
+        assert!(
+            ledger
+                .mark_uncertain(&late, &note(None), true)
+                .await
+                .is_err()
+        );
+        assert!(
+            ledger
+                .end(&late, &planned(), NotificationState::Nothing)
+                .await
+                .is_err()
+        );
+        ledger.release(&late).await;
         assert!(
             is_busy(&ledger, &image(1)).await,
             "nor give back what is another's"
         );
         ledger
-            .attempt(&turn, &note(None), &planned())
+            .record_attempt(&lease, &note(None), &planned())
             .await
             .unwrap();
     }
@@ -186,7 +199,7 @@ async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last
         for (n, end) in broken.iter().enumerate() {
             let image = image(100 + n as u32);
             let id = item_of(&image);
-            let turn = ledger.begin(&image, soon()).await.unwrap();
+            let lease = ledger.begin(&image, soon()).await.unwrap();
             let set = |end: Value| Write {
                 id: id.clone(),
                 if_any: Vec::new(),
@@ -195,7 +208,7 @@ async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last
             ledger.write(set(end.clone())).await.unwrap();
             assert!(is_busy(&ledger, &image).await);
             let earliest = CLOCK.now() + TimeDelta::minutes(15);
-            ledger.repair_turn(&image).await;
+            ledger.repair_lease_of(&image).await;
             assert!(is_busy(&ledger, &image).await, "{end:?}: two at once");
             let item = ledger.store.read(&id).await.unwrap();
             let Some(Value::Number(until)) = item.get(TURN_UNTIL) else {
@@ -207,20 +220,28 @@ async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last
                 "{until}"
             );
             // A second look leaves it as it is.
-            ledger.repair_turn(&image).await;
+            ledger.repair_lease_of(&image).await;
             assert_eq!(ledger.store.read(&id).await.unwrap(), item);
-            // The holder can write, and end its turn.
-            ledger.end(&turn, &planned(), Told::Nothing).await.unwrap();
-            let turn = ledger.begin(&image, soon()).await.unwrap();
+            // The holder can write, and end its lease.
+            ledger
+                .end(&lease, &planned(), NotificationState::Nothing)
+                .await
+                .unwrap();
+            let lease = ledger.begin(&image, soon()).await.unwrap();
             // Once it is over, another has it.
             ledger.write(set(ms(long_ago()))).await.unwrap();
             ledger.begin(&image, soon()).await.unwrap();
-            assert!(ledger.end(&turn, &planned(), Told::Nothing).await.is_err());
+            assert!(
+                ledger
+                    .end(&lease, &planned(), NotificationState::Nothing)
+                    .await
+                    .is_err()
+            );
         }
         let image = image(200);
         ledger.begin(&image, soon()).await.unwrap();
         let before = ledger.store.read(&item_of(&image)).await.unwrap();
-        ledger.repair_turn(&image).await;
+        ledger.repair_lease_of(&image).await;
         let after = ledger.store.read(&item_of(&image)).await.unwrap();
         assert_eq!(before, after, "a lease that is right stays");
     }
@@ -246,14 +267,14 @@ async fn regression_a_counter_that_has_lost_its_number_counts_nothing() {
                 changes: vec![damage.clone()],
             };
             ledger.write(write).await.unwrap();
-            let turn = ledger.begin(&image(2), soon()).await.unwrap();
-            let error = ledger.reserve(&turn, 5, &planned(), noon()).await;
+            let lease = ledger.begin(&image(2), soon()).await.unwrap();
+            let error = ledger.reserve(&lease, 5, &planned(), noon()).await;
             let error = error.unwrap_err().to_string();
             assert!(
                 error.contains("UnreadableItem: begun"),
                 "{damage:?}: {error}"
             );
-            ledger.give_back(&turn).await;
+            ledger.release(&lease).await;
         }
         let write = Write {
             id: id.to_owned(),
@@ -261,9 +282,9 @@ async fn regression_a_counter_that_has_lost_its_number_counts_nothing() {
             changes: vec![Change::Set(BEGUN, Value::Number(i64::MAX))],
         };
         ledger.write(write).await.unwrap();
-        let turn = ledger.begin(&image(2), soon()).await.unwrap();
-        let place = ledger.reserve(&turn, 5, &planned(), noon()).await.unwrap();
-        assert_eq!(place, Place::Full(hour(noon())));
+        let lease = ledger.begin(&image(2), soon()).await.unwrap();
+        let place = ledger.reserve(&lease, 5, &planned(), noon()).await.unwrap();
+        assert_eq!(place, Reservation::Full(hour(noon())));
     }
 }
 
@@ -304,11 +325,14 @@ async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
         ..largest.clone()
     };
     for ledger in ledgers {
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        ledger.reserve(&turn, 5, &largest, noon()).await.unwrap();
-        ledger.attempt(&turn, &note(None), &largest).await.unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        ledger.reserve(&lease, 5, &largest, noon()).await.unwrap();
         ledger
-            .end(&turn, &done, Told::Now("g".repeat(5_000)))
+            .record_attempt(&lease, &note(None), &largest)
+            .await
+            .unwrap();
+        ledger
+            .end(&lease, &done, NotificationState::Now("g".repeat(5_000)))
             .await
             .unwrap();
         let item = ledger.store.read(&item_of(&image(1))).await.unwrap();
@@ -323,10 +347,10 @@ async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
         println!("the largest item has {bytes} bytes");
         assert!(bytes < 400 * 1024, "{bytes}");
         // All that it takes to register the image again is there.
-        let turn = ledger.look(&image(1)).await.unwrap();
-        let kept = turn.entry.discard.unwrap().record;
+        let lease = ledger.look(&image(1)).await.unwrap();
+        let kept = lease.entry.discard.unwrap().record;
         assert_eq!(kept.get("rebuild"), Some(&serde_json::json!(rebuild)));
-        assert_eq!(turn.entry.unreadable, BTreeMap::new());
+        assert_eq!(lease.entry.unreadable, BTreeMap::new());
     }
 }
 
@@ -339,12 +363,15 @@ async fn the_limit_is_exact_however_many_are_at_it_at_once() {
         for number in 0..60 {
             let ledger = std::sync::Arc::clone(&ledger);
             tasks.spawn(async move {
-                let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                ledger.reserve(&turn, 10, &planned(), noon()).await.unwrap()
+                let lease = ledger.begin(&image(number), soon()).await.unwrap();
+                ledger
+                    .reserve(&lease, 10, &planned(), noon())
+                    .await
+                    .unwrap()
             });
         }
         let places = tasks.join_all().await;
-        let kept = places.iter().filter(|place| **place == Place::Kept);
+        let kept = places.iter().filter(|place| **place == Reservation::Kept);
         assert_eq!(kept.count(), 10);
     }
 }
@@ -354,15 +381,15 @@ async fn a_discard_that_is_tried_again_takes_no_second_place() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
         for _ in 0..3 {
-            let turn = ledger.begin(&image(1), soon()).await.unwrap();
-            let place = ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap();
-            assert_eq!(place, Place::Kept);
-            ledger.give_back(&turn).await;
+            let lease = ledger.begin(&image(1), soon()).await.unwrap();
+            let place = ledger.reserve(&lease, 2, &planned(), noon()).await.unwrap();
+            assert_eq!(place, Reservation::Kept);
+            ledger.release(&lease).await;
         }
         for (number, place) in [(2, true), (3, false)] {
-            let turn = ledger.begin(&image(number), soon()).await.unwrap();
-            let given = ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap();
-            assert_eq!(given == Place::Kept, place);
+            let lease = ledger.begin(&image(number), soon()).await.unwrap();
+            let given = ledger.reserve(&lease, 2, &planned(), noon()).await.unwrap();
+            assert_eq!(given == Reservation::Kept, place);
         }
     }
 }
@@ -376,16 +403,16 @@ async fn the_next_hour_has_places_of_its_own_and_a_discard_tried_again_takes_one
         let place = |number, now| {
             let ledger = &ledger;
             async move {
-                let turn = ledger.begin(&image(number), soon()).await.unwrap();
-                let place = ledger.reserve(&turn, 1, &planned(), now).await.unwrap();
-                ledger.give_back(&turn).await;
+                let lease = ledger.begin(&image(number), soon()).await.unwrap();
+                let place = ledger.reserve(&lease, 1, &planned(), now).await.unwrap();
+                ledger.release(&lease).await;
                 place
             }
         };
-        let full = |hour: &str| Place::Full(hour.to_owned());
-        assert_eq!(place(1, noon()).await, Place::Kept);
+        let full = |hour: &str| Reservation::Full(hour.to_owned());
+        assert_eq!(place(1, noon()).await, Reservation::Kept);
         assert_eq!(place(2, last_moment).await, full("2026-11-23T12"));
-        assert_eq!(place(1, next_hour).await, Place::Kept);
+        assert_eq!(place(1, next_hour).await, Reservation::Kept);
         assert_eq!(place(2, next_hour).await, full("2026-11-23T13"));
     }
 }
@@ -394,9 +421,9 @@ async fn the_next_hour_has_places_of_its_own_and_a_discard_tried_again_takes_one
 async fn a_limit_of_nothing_lets_nothing_through() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
-        assert!(matches!(place, Place::Full(_)));
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        let place = ledger.reserve(&lease, 0, &planned(), noon()).await.unwrap();
+        assert!(matches!(place, Reservation::Full(_)));
     }
 }
 
@@ -419,19 +446,19 @@ async fn one_image_of_an_hour_is_the_first_over_the_limit_and_stays_it() {
 async fn regression_an_hour_that_began_with_a_limit_of_nothing_is_not_damaged() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        let place = ledger.reserve(&turn, 0, &planned(), noon()).await.unwrap();
-        let Place::Full(hour) = place else {
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        let place = ledger.reserve(&lease, 0, &planned(), noon()).await.unwrap();
+        let Reservation::Full(hour) = place else {
             panic!("{place:?}")
         };
-        assert!(ledger.is_first_over_limit(&turn, &hour).await.unwrap());
+        assert!(ledger.is_first_over_limit(&lease, &hour).await.unwrap());
         // The policy is changed within the hour.
-        for (number, place) in [(1, Place::Kept), (2, Place::Full(hour))] {
-            let turn = match number {
-                1 => &turn,
+        for (number, place) in [(1, Reservation::Kept), (2, Reservation::Full(hour))] {
+            let lease = match number {
+                1 => &lease,
                 _ => &ledger.begin(&image(number), soon()).await.unwrap(),
             };
-            let given = ledger.reserve(turn, 1, &planned(), noon()).await;
+            let given = ledger.reserve(lease, 1, &planned(), noon()).await;
             assert_eq!(given.unwrap(), place);
         }
     }
@@ -443,9 +470,9 @@ async fn regression_an_image_that_is_left_to_the_digest_while_that_is_sent_waits
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
         let leave = async || {
-            let turn = ledger.begin(&image(1), soon()).await.unwrap();
+            let lease = ledger.begin(&image(1), soon()).await.unwrap();
             let held = record(Action::Hold, None);
-            ledger.leave_to_digest(&turn, &held).await.unwrap();
+            ledger.leave_to_digest(&lease, &held).await.unwrap();
         };
         let waiting = || async { ledger.waiting_for_digest(place.0, place.1).await.unwrap() };
         leave().await;
@@ -472,9 +499,9 @@ async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
         };
         assert!(waiting().await.is_empty());
         for number in [1, 2, 1] {
-            let turn = ledger.begin(&image(number), soon()).await.unwrap();
+            let lease = ledger.begin(&image(number), soon()).await.unwrap();
             let held = record(Action::Hold, None);
-            ledger.leave_to_digest(&turn, &held).await.unwrap();
+            ledger.leave_to_digest(&lease, &held).await.unwrap();
         }
         let for_digest = async |image: &str| {
             let entry = ledger.entry(place.0, place.1, image).await.unwrap();
@@ -494,14 +521,17 @@ async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
             .unwrap();
         assert!(waiting().await.is_empty());
         // What an alert of its own reports meanwhile, or what is right, no digest does.
-        for told in [Told::Now("b".into()), Told::Nothing] {
+        for told in [
+            NotificationState::Now("b".into()),
+            NotificationState::Nothing,
+        ] {
             let held = record(Action::Hold, None);
-            let turn = ledger.begin(&image(3), soon()).await.unwrap();
-            ledger.leave_to_digest(&turn, &held).await.unwrap();
+            let lease = ledger.begin(&image(3), soon()).await.unwrap();
+            ledger.leave_to_digest(&lease, &held).await.unwrap();
             let three = image(3).image_id.to_string();
             assert_eq!(for_digest(&three).await, Some("hold".into()));
-            let turn = ledger.begin(&image(3), soon()).await.unwrap();
-            ledger.end(&turn, &held, told).await.unwrap();
+            let lease = ledger.begin(&image(3), soon()).await.unwrap();
+            ledger.end(&lease, &held, told).await.unwrap();
             assert_eq!(for_digest(&three).await, None);
         }
     }
@@ -511,31 +541,31 @@ async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
 async fn an_alert_is_counted_once_in_its_hour_and_one_has_room_for_so_many() {
     let (_bench, ledger) = Bench::new().await;
     let reserve = async |number: u32, said: &str, now| {
-        let turn = ledger.begin(&image(number), soon()).await.unwrap();
-        let place = ledger.reserve_alert(&turn, 2, said, now).await.unwrap();
-        ledger.give_back(&turn).await;
+        let lease = ledger.begin(&image(number), soon()).await.unwrap();
+        let place = ledger.reserve_alert(&lease, 2, said, now).await.unwrap();
+        ledger.release(&lease).await;
         place
     };
-    let full = Place::Full("2026-11-23T12".into());
+    let full = Reservation::Full("2026-11-23T12".into());
     let later = noon() + TimeDelta::hours(1);
     for (number, said, now, place) in [
-        (1, "a", noon(), &Place::Kept),
-        (1, "a", noon(), &Place::Kept),
-        (1, "b", noon(), &Place::Kept),
+        (1, "a", noon(), &Reservation::Kept),
+        (1, "a", noon(), &Reservation::Kept),
+        (1, "b", noon(), &Reservation::Kept),
         (2, "a", noon(), &full),
         // The last alert of the image is the one that is counted.
-        (1, "b", noon(), &Place::Kept),
-        (2, "a", later, &Place::Kept),
-        (1, "b", later, &Place::Kept),
-        (3, "b", later, &Place::Full("2026-11-23T13".into())),
+        (1, "b", noon(), &Reservation::Kept),
+        (2, "a", later, &Reservation::Kept),
+        (1, "b", later, &Reservation::Kept),
+        (3, "b", later, &Reservation::Full("2026-11-23T13".into())),
     ] {
         assert_eq!(reserve(number, said, now).await, *place, "{number} {said}");
     }
     let memory = Ledger::in_memory(CLOCK);
     for number in 1..=3 {
-        let turn = memory.begin(&image(number), soon()).await.unwrap();
-        let place = memory.reserve_alert(&turn, 0, "a", noon()).await.unwrap();
-        assert_eq!(place, Place::Kept, "no digest may come");
+        let lease = memory.begin(&image(number), soon()).await.unwrap();
+        let place = memory.reserve_alert(&lease, 0, "a", noon()).await.unwrap();
+        assert_eq!(place, Reservation::Kept, "no digest may come");
     }
 }
 
@@ -544,24 +574,30 @@ async fn what_was_told_is_remembered_for_a_day_or_until_there_is_nothing_to_tell
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
         let hold = record(Action::Hold, None);
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
         ledger
-            .end(&turn, &hold, Told::Now("a".into()))
+            .end(&lease, &hold, NotificationState::Now("a".into()))
             .await
             .unwrap();
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        let told = |gist, hours| {
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        let told = |dedup_key, hours| {
             let then = CLOCK.now() + TimeDelta::hours(hours);
-            turn.entry.was_told(gist, then)
+            lease.entry.was_told(dedup_key, then)
         };
         assert!(told("a", 0) && told("a", 23));
         assert!(!told("b", 0) && !told("a", 25));
-        ledger.end(&turn, &hold, Told::AsBefore).await.unwrap();
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        assert!(turn.entry.was_told("a", CLOCK.now()));
-        ledger.end(&turn, &hold, Told::Nothing).await.unwrap();
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        assert!(!turn.entry.was_told("a", CLOCK.now()));
+        ledger
+            .end(&lease, &hold, NotificationState::AsBefore)
+            .await
+            .unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        assert!(lease.entry.was_told("a", CLOCK.now()));
+        ledger
+            .end(&lease, &hold, NotificationState::Nothing)
+            .await
+            .unwrap();
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        assert!(!lease.entry.was_told("a", CLOCK.now()));
     }
 }
 
@@ -571,48 +607,63 @@ async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() 
     for ledger in ledgers {
         let begin = async || ledger.begin(&image(1), soon()).await.unwrap();
         let note = note(None);
-        let turn = begin().await;
-        assert_eq!(turn.entry, Entry::default());
-        ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
-        ledger.give_back(&turn).await;
+        let lease = begin().await;
+        assert_eq!(lease.entry, Entry::default());
+        ledger.reserve(&lease, 1, &planned(), noon()).await.unwrap();
+        ledger.release(&lease).await;
 
-        let turn = begin().await;
-        assert!(turn.entry.history().begun);
+        let lease = begin().await;
+        assert!(lease.entry.history().begun);
         assert_eq!(
-            (turn.entry.attempted, turn.entry.unfinished()),
+            (lease.entry.attempted, lease.entry.unfinished()),
             (None, None)
         );
-        ledger.attempt(&turn, &note, &planned()).await.unwrap();
-        ledger.give_back(&turn).await;
+        ledger
+            .record_attempt(&lease, &note, &planned())
+            .await
+            .unwrap();
+        ledger.release(&lease).await;
 
-        let turn = begin().await;
-        assert!(turn.entry.attempted.is_some());
+        let lease = begin().await;
+        assert!(lease.entry.attempted.is_some());
         assert_eq!(
-            turn.entry.unfinished().unwrap().record["outcome"],
+            lease.entry.unfinished().unwrap().record["outcome"],
             "planned"
         );
-        ledger.doubt(&turn, &note, true).await.unwrap();
-        ledger.give_back(&turn).await;
+        ledger.mark_uncertain(&lease, &note, true).await.unwrap();
+        ledger.release(&lease).await;
 
-        let turn = begin().await;
-        assert_eq!(turn.entry.attempted, None);
-        assert_eq!(turn.entry.unfinished(), None);
-        ledger.attempt(&turn, &note, &planned()).await.unwrap();
-        ledger.doubt(&turn, &note, false).await.unwrap();
-        ledger.give_back(&turn).await;
+        let lease = begin().await;
+        assert_eq!(lease.entry.attempted, None);
+        assert_eq!(lease.entry.unfinished(), None);
+        ledger
+            .record_attempt(&lease, &note, &planned())
+            .await
+            .unwrap();
+        ledger.mark_uncertain(&lease, &note, false).await.unwrap();
+        ledger.release(&lease).await;
 
-        let turn = begin().await;
-        assert!(turn.entry.attempted.is_some());
-        ledger.attempt(&turn, &note, &planned()).await.unwrap();
+        let lease = begin().await;
+        assert!(lease.entry.attempted.is_some());
+        ledger
+            .record_attempt(&lease, &note, &planned())
+            .await
+            .unwrap();
         let done = record(Action::Disable, Some(Outcome::Done));
-        ledger.end(&turn, &done, Told::Nothing).await.unwrap();
+        ledger
+            .end(&lease, &done, NotificationState::Nothing)
+            .await
+            .unwrap();
 
-        let turn = begin().await;
-        assert!(turn.entry.attempted.is_some());
-        assert_eq!(turn.entry.unfinished(), None);
+        let lease = begin().await;
+        assert!(lease.entry.attempted.is_some());
+        assert_eq!(lease.entry.unfinished(), None);
         // What comes later does not overwrite what is known of the discard.
         let later = record(Action::None, None);
-        ledger.end(&turn, &later, Told::Nothing).await.unwrap();
+        ledger
+            .end(&lease, &later, NotificationState::Nothing)
+            .await
+            .unwrap();
         let discard = begin().await.entry.discard.unwrap();
         assert_eq!(
             (discard.completed, &discard.record["outcome"]),
@@ -637,14 +688,17 @@ async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from
         let [one, two, three] = turns.as_slice() else {
             unreachable!()
         };
-        let discarded = async |turn| {
-            let at = ledger.first_discard_of(turn, snapshot).await.unwrap();
+        let discarded = async |lease| {
+            let at = ledger.first_discard_of(lease, snapshot).await.unwrap();
             at.map(|at| (CLOCK.now() - at).num_minutes())
         };
         assert_eq!(discarded(three).await, None);
         let (early, late) = (noted(9), noted(5));
-        ledger.attempt(two, &late, &planned()).await.unwrap();
-        ledger.attempt(one, &early, &planned()).await.unwrap();
+        ledger.record_attempt(two, &late, &planned()).await.unwrap();
+        ledger
+            .record_attempt(one, &early, &planned())
+            .await
+            .unwrap();
         assert_eq!(discarded(three).await, Some(9), "the first counts");
         assert_eq!(
             discarded(one).await,
@@ -652,11 +706,11 @@ async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from
             "its own it knows from its entry"
         );
         // Whoever takes its own back leaves the other's.
-        ledger.doubt(one, &early, true).await.unwrap();
+        ledger.mark_uncertain(one, &early, true).await.unwrap();
         assert_eq!(discarded(three).await, Some(5));
-        ledger.doubt(two, &late, false).await.unwrap();
+        ledger.mark_uncertain(two, &late, false).await.unwrap();
         assert_eq!(discarded(three).await, Some(5), "what may be gone counts");
-        ledger.doubt(two, &late, true).await.unwrap();
+        ledger.mark_uncertain(two, &late, true).await.unwrap();
         assert_eq!(discarded(three).await, None);
     }
 }
@@ -672,38 +726,38 @@ async fn what_a_audit_began_is_known_until_it_ended_and_was_told_of() {
             time: noon(),
         };
         let begin = async || {
-            let turn = ledger.begin_audit(&audit, soon()).await.unwrap();
-            (turn.begun_with.len(), turn.ended_with.len(), turn)
+            let lease = ledger.begin_audit(&audit, soon()).await.unwrap();
+            (lease.begun_with.len(), lease.ended_with.len(), lease)
         };
         let ids = [1, 2, 3].map(|number| image(number).image_id);
-        let (begun, ended, turn) = begin().await;
-        assert_eq!((begun, ended, turn.last), (0, 0, None));
+        let (begun, ended, lease) = begin().await;
+        assert_eq!((begun, ended, lease.last), (0, 0, None));
         for id in &ids {
             // To the nanosecond; it is kept to the millisecond.
             let created = noon() + TimeDelta::nanoseconds(1);
-            ledger.begin_with(&turn, id, created).await.unwrap();
+            ledger.begin_with(&lease, id, created).await.unwrap();
         }
-        ledger.give_back_audit(&turn).await;
+        ledger.release_audit(&lease).await;
 
-        let (begun, ended, turn) = begin().await;
+        let (begun, ended, lease) = begin().await;
         assert_eq!((begun, ended), (3, 0));
-        let of_first = turn.begun_with.first().unwrap();
+        let of_first = lease.begun_with.first().unwrap();
         assert_eq!(*of_first, (ids[0].clone(), noon()));
-        ledger.end_with(&turn, &ids[0], noon()).await;
-        ledger.leave(&turn, &ids[1], noon()).await;
-        ledger.give_back_audit(&turn).await;
+        ledger.end_with(&lease, &ids[0], noon()).await;
+        ledger.leave(&lease, &ids[1], noon()).await;
+        ledger.release_audit(&lease).await;
 
-        let (begun, ended, turn) = begin().await;
+        let (begun, ended, lease) = begin().await;
         assert_eq!((begun, ended), (1, 1));
-        ledger.end_with(&turn, &ids[2], noon()).await;
+        ledger.end_with(&lease, &ids[2], noon()).await;
         ledger
-            .end_audit(&turn, &audit, Some("there"))
+            .end_audit(&lease, &audit, Some("there"))
             .await
             .unwrap();
 
-        let (begun, ended, turn) = begin().await;
-        assert_eq!((begun, ended, turn.last), (0, 0, Some(noon())));
-        assert_eq!(turn.cursor.as_deref(), Some("there"));
+        let (begun, ended, lease) = begin().await;
+        assert_eq!((begun, ended, lease.last), (0, 0, Some(noon())));
+        assert_eq!(lease.cursor.as_deref(), Some("there"));
         let late = ledger.begin_audit(&audit, soon()).await;
         assert!(late.is_err(), "one at a time");
     }
@@ -712,13 +766,13 @@ async fn what_a_audit_began_is_known_until_it_ended_and_was_told_of() {
 #[tokio::test(start_paused = true)]
 async fn every_item_of_the_table_expires_some_day() {
     let (sim, ledger) = Bench::new().await;
-    let turn = ledger.begin(&image(1), soon()).await.unwrap();
-    ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
+    let lease = ledger.begin(&image(1), soon()).await.unwrap();
+    ledger.reserve(&lease, 1, &planned(), noon()).await.unwrap();
     let hour = "2026-11-23T22".to_owned();
-    ledger.is_first_over_limit(&turn, &hour).await.unwrap();
-    ledger.leave_to_digest(&turn, &planned()).await.unwrap();
+    ledger.is_first_over_limit(&lease, &hour).await.unwrap();
+    ledger.leave_to_digest(&lease, &planned()).await.unwrap();
     ledger
-        .attempt(&turn, &note(Some("snap-1")), &planned())
+        .record_attempt(&lease, &note(Some("snap-1")), &planned())
         .await
         .unwrap();
     let world = sim.world();
@@ -740,15 +794,15 @@ async fn another_writer_at_the_same_time_is_waited_for_and_not_for_ever() {
             sim.inject(Fault::nth(action, n, FaultKind::TransactionConflict));
         }
     }
-    let turn = ledger.begin(&image(1), soon()).await.unwrap();
-    let place = ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
-    assert_eq!(place, Place::Kept);
+    let lease = ledger.begin(&image(1), soon()).await.unwrap();
+    let place = ledger.reserve(&lease, 1, &planned(), noon()).await.unwrap();
+    assert_eq!(place, Reservation::Kept);
 
-    let turn = ledger.begin(&image(2), soon()).await.unwrap();
+    let lease = ledger.begin(&image(2), soon()).await.unwrap();
     let always = Fault::always("TransactWriteItems", FaultKind::TransactionConflict);
     sim.inject(always);
     let error = ledger
-        .reserve(&turn, 2, &planned(), noon())
+        .reserve(&lease, 2, &planned(), noon())
         .await
         .unwrap_err();
     assert_eq!(error.error_type(), "Busy");
@@ -761,16 +815,19 @@ async fn an_answer_that_was_lost_does_not_shut_its_own_invocation_out() {
         for action in ["UpdateItem", "TransactWriteItems"] {
             sim.inject(Fault::nth(action, 1, fault.clone()));
         }
-        let turn = ledger.begin(&image(1), soon()).await.unwrap();
-        let place = ledger.reserve(&turn, 1, &planned(), noon()).await.unwrap();
-        assert_eq!(place, Place::Kept, "{fault:?}");
+        let lease = ledger.begin(&image(1), soon()).await.unwrap();
+        let place = ledger.reserve(&lease, 1, &planned(), noon()).await.unwrap();
+        assert_eq!(place, Reservation::Kept, "{fault:?}");
         sim.inject(Fault::nth("UpdateItem", 1, fault.clone()));
-        ledger.end(&turn, &planned(), Told::Nothing).await.unwrap();
+        ledger
+            .end(&lease, &planned(), NotificationState::Nothing)
+            .await
+            .unwrap();
         // Counted once.
-        let turn = ledger.begin(&image(2), soon()).await.unwrap();
+        let lease = ledger.begin(&image(2), soon()).await.unwrap();
         assert_eq!(
-            ledger.reserve(&turn, 2, &planned(), noon()).await.unwrap(),
-            Place::Kept
+            ledger.reserve(&lease, 2, &planned(), noon()).await.unwrap(),
+            Reservation::Kept
         );
     }
 }

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::message::{A_TEST, held_by};
-use super::wording::{deeds, done, more, subject};
+use super::wording::{actions, done, more, subject};
 use crate::escape::{escaped_json, inert_markdown, plain};
 use crate::event::{Audit, Digest};
 use crate::plan::Action;
@@ -31,7 +31,7 @@ const MOST: usize = 10;
 pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     let image = record.image_id.as_deref().unwrap_or("An AMI");
     let mut facts = Facts::default();
-    deeds(record).iter().for_each(|deed| facts.line(deed));
+    actions(record).iter().for_each(|action| facts.line(action));
     if let Some(note) = note {
         facts.line(note);
     }

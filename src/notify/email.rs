@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::message::{LONGEST_MESSAGE, Text, bodies, cut};
-use super::wording::{deeds, done, more};
+use super::wording::{actions, done, more};
 use crate::escape::{SHOWN, plain};
 use crate::expectation::product_codes;
 use crate::plan::Action;
@@ -192,7 +192,7 @@ fn text_of(draft: &Draft<'_>) -> String {
     ));
 
     text.heading("What was done");
-    deeds(record).iter().for_each(|deed| text.line(deed));
+    actions(record).iter().for_each(|action| text.line(action));
     if let Some(note) = draft.note {
         text.line(note);
     }

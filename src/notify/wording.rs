@@ -38,52 +38,52 @@ pub(super) fn done(record: &Record) -> &'static str {
 }
 
 /// What was done, or why nothing, a sentence a line.
-pub(super) fn deeds(record: &Record) -> Vec<String> {
+pub(super) fn actions(record: &Record) -> Vec<String> {
     let error = || plain(record.error.as_deref().unwrap_or("no reason given"));
-    let mut deeds = match (record.action, record.outcome) {
+    let mut actions = match (record.action, record.outcome) {
         (Action::Hold, _) => {
             let held = record.held_by.iter();
             let held = held.map(|interlock| format!("  {interlock}: {}", why_held(record, *interlock)));
-            let mut deeds: Vec<String> = std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
+            let mut actions: Vec<String> = std::iter::once("Nothing. A discard was due, and is held by:".to_owned())
                 .chain(held)
                 .collect();
             if record.held_by.contains(&Interlock::Shared)
                 && record.shared_with.last().is_some_and(|last| more(last).is_some())
             {
-                deeds.push("To list all whom it is shared with:".to_owned());
-                deeds.push(format!(
+                actions.push("To list all whom it is shared with:".to_owned());
+                actions.push(format!(
                     "{} --attribute launchPermission",
                     aws_ec2(record, "describe-image-attribute", "--image-id")
                 ));
             }
-            deeds
+            actions
         }
         (Action::None | Action::Alert, _) => {
-            let mut deeds = vec!["Nothing: this verdict is told, never acted upon.".to_owned()];
+            let mut actions = vec!["Nothing: this verdict is told, never acted upon.".to_owned()];
             if record.kind == Some(Mismatch::Extra) {
-                deeds.push("Nothing is unlicensed: somebody pays for more than is expected.".to_owned());
+                actions.push("Nothing is unlicensed: somebody pays for more than is expected.".to_owned());
             }
-            deeds
+            actions
         }
         (_, Some(Outcome::Refused)) => {
-            let mut deeds = vec![
+            let mut actions = vec![
                 "Nothing: EC2 refused, and the image stands. It will not be tried again by itself.".to_owned(),
                 format!("  {}", error()),
             ];
-            deeds.extend(by_hand(record));
-            return deeds;
+            actions.extend(by_hand(record));
+            return actions;
         }
         (_, Some(Outcome::Failed)) => {
-            let mut deeds = vec![
+            let mut actions = vec![
                 "Nothing that is known of: it did not get through. Its event comes back within minutes, and what became \
                  of the image is looked at again; it is not tried more than seven times.".to_owned(),
                 format!("  {}", error()),
             ];
             if let Some(undo) = undo(record) {
-                deeds.push("If it turns out to be gone, and is needed:".to_owned());
-                deeds.push(undo);
+                actions.push("If it turns out to be gone, and is needed:".to_owned());
+                actions.push(undo);
             }
-            return deeds;
+            return actions;
         }
         (Action::Deregister, Some(Outcome::Done)) if record.recycle_bin != Some(RecycleBin::Absent) => {
             let until = match (record.recycle_bin, record.recoverable_until) {
@@ -127,12 +127,12 @@ pub(super) fn deeds(record: &Record) -> Vec<String> {
         ],
     };
     if record.action.is_discard() && record.outcome == Some(Outcome::Planned) {
-        deeds.push("No other message follows, unless something goes wrong.".to_owned());
+        actions.push("No other message follows, unless something goes wrong.".to_owned());
     }
     if record.error.is_some() {
-        deeds.push(format!("  {}", error()));
+        actions.push(format!("  {}", error()));
     }
-    deeds
+    actions
 }
 
 /// The number in a record's `and 3 more`.

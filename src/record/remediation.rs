@@ -69,7 +69,7 @@ pub(crate) fn by_hand(record: &Record) -> Vec<String> {
 
 /// What an image could be created from anew.
 #[derive(Clone, Debug)]
-pub(crate) struct Anew {
+pub(crate) struct RecreateFrom {
     /// The instance whose root volume its root snapshot was taken of, and what that bills.
     pub(crate) origin: Origin,
     /// Whether that is what the image should bill.
@@ -84,7 +84,7 @@ pub(crate) const AT_PACKER: &str = "Packer registered it. So that its next image
 
 /// How to get an image that bills what it should: sentences, and commands, each of them complete. A placeholder in a
 /// command is quoted, so that a shell does not take it for a redirection.
-pub(crate) fn fix(record: &Record, anew: Option<&Anew>) -> Vec<String> {
+pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     let declare = format!(
         "{} --tags 'Key={EXPECT_TAG},Value=<what it should bill>'",
         aws_ec2(record, "create-tags", "--resources")
@@ -181,7 +181,7 @@ fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
 }
 
 /// From the instance whose root volume the image's snapshot was taken of: one command.
-fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
+fn from_instance(record: &Record, anew: &RecreateFrom) -> Vec<String> {
     let (tags, left_out) = tag_specifications(&anew.tags);
     let name = record.name.as_deref().unwrap_or_default();
     let mut command = format!(
@@ -210,7 +210,7 @@ fn from_instance(record: &Record, anew: &Anew) -> Vec<String> {
     steps
 }
 
-fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
+fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     let platform = expected_platform(record);
     let region = region(record);
     let snapshot = word(record.snapshot_id.as_deref(), "the snapshot");
@@ -222,7 +222,7 @@ fn from_another_image(record: &Record, anew: Option<&Anew>) -> Vec<String> {
         ),
         match anew {
             None => "1. Is there an instance whose root volume the snapshot was taken from? Then go to 4 with it. Else:".into(),
-            Some(Anew { origin, .. }) => format!(
+            Some(RecreateFrom { origin, .. }) => format!(
                 "1. {}, whose root volume the snapshot was taken from, is billed as `{}`: it will not do. So:",
                 origin.instance, origin.bills
             ),
@@ -537,7 +537,7 @@ pub(crate) mod tests {
             action: Action::Deregister,
             ..record()
         };
-        let anew = Anew {
+        let anew = RecreateFrom {
             origin: origin(),
             right: true,
             tags: tags

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::aws::{Aws, ImagesBy, MOST_VALUES, SLOW, no_answer_in, patiently};
+use crate::aws::{Aws, ImagesBy, MOST_VALUES, SLOW, no_answer_in, retry};
 use crate::ec2::{Image, Instance, Snapshot, Volume};
 use crate::error::Error;
 
@@ -20,29 +20,29 @@ use crate::error::Error;
 pub(crate) struct Lookups {
     /// AWS, for calls that are not batched.
     pub(crate) aws: Aws,
-    ahead: Option<Arc<Ahead>>,
+    batch: Option<Arc<BatchLoader>>,
 }
 
 impl Lookups {
     /// Sends each look-up on its own.
     pub(crate) fn single(aws: Aws) -> Lookups {
-        Lookups { aws, ahead: None }
+        Lookups { aws, batch: None }
     }
 
-    /// Queues each look-up until [`Ahead::put`] sends it, together with those of other images.
-    pub(crate) fn together(aws: Aws, ahead: Arc<Ahead>) -> Lookups {
-        let ahead = Some(ahead);
-        Lookups { aws, ahead }
+    /// Queues each look-up until [`BatchLoader::put`] sends it, together with those of other images.
+    pub(crate) fn together(aws: Aws, batch: Arc<BatchLoader>) -> Lookups {
+        let batch = Some(batch);
+        Lookups { aws, batch }
     }
 
     /// Whether look-ups are batched.
     pub(crate) fn are_together(&self) -> bool {
-        self.ahead.is_some()
+        self.batch.is_some()
     }
 
     /// Whether a look-up for this image is still queued. Look-ups that depend on its answer need not be made.
     pub(super) fn waits(&self) -> bool {
-        self.ahead.as_ref().is_some_and(|ahead| ahead.notes().noted)
+        self.batch.as_ref().is_some_and(|batch| batch.notes().noted)
     }
 
     /// A snapshot. `None` if EC2 shows none with this id.
@@ -50,8 +50,8 @@ impl Lookups {
     /// # Errors
     /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn snapshot(&self, id: &str) -> Result<Option<Snapshot>, Error> {
-        match &self.ahead {
-            Some(ahead) => ahead.snapshot(id),
+        match &self.batch {
+            Some(batch) => batch.snapshot(id),
             None => self.aws.describe_snapshot(id).await,
         }
     }
@@ -61,8 +61,8 @@ impl Lookups {
     /// # Errors
     /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn volume(&self, id: &str) -> Result<Option<Volume>, Error> {
-        if let Some(ahead) = &self.ahead {
-            return ahead.volume(id);
+        if let Some(batch) = &self.batch {
+            return batch.volume(id);
         }
         let volumes = self.aws.volumes(&[id]).await?;
         Ok(volumes.into_iter().find(|volume| volume.id == id))
@@ -73,8 +73,8 @@ impl Lookups {
     /// # Errors
     /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn instances(&self, ids: &[&str]) -> Result<Vec<Instance>, Error> {
-        match &self.ahead {
-            Some(ahead) => ahead.instances(ids),
+        match &self.batch {
+            Some(batch) => batch.instances(ids),
             None => self.aws.instances(ids).await,
         }
     }
@@ -84,8 +84,8 @@ impl Lookups {
     /// # Errors
     /// [`Error`] if there is no answer, or the look-up is only queued.
     pub(super) async fn images(&self, by: ImagesBy, ids: &[&str]) -> Result<Vec<Image>, Error> {
-        match &self.ahead {
-            Some(ahead) => ahead.images(by, ids),
+        match &self.batch {
+            Some(batch) => batch.images(by, ids),
             None => self.aws.images(by, ids).await,
         }
     }
@@ -93,7 +93,7 @@ impl Lookups {
 
 /// Batch loader: the queued look-ups of many images, and the answers.
 #[derive(Debug, Default)]
-pub(crate) struct Ahead(Mutex<Notes>);
+pub(crate) struct BatchLoader(Mutex<Notes>);
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -175,7 +175,7 @@ impl<T: Clone> Questions<T> {
     }
 }
 
-impl Ahead {
+impl BatchLoader {
     /// Whether a look-up was queued since this was last called.
     pub(crate) fn noted(&self) -> bool {
         std::mem::take(&mut self.notes().noted)
@@ -287,7 +287,7 @@ impl Ahead {
             // Boxed because the SDK's futures are large.
             calls.push(async move {
                 let answer = match again {
-                    true => patiently(|| Box::pin(call(ids.clone()))).await,
+                    true => retry(|| Box::pin(call(ids.clone()))).await,
                     false => Box::pin(call(ids.clone())).await,
                 };
                 (ids, answer)

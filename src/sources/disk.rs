@@ -42,7 +42,7 @@ pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";
 pub(crate) struct Disk {
     pub(crate) evidence: Evidence,
     /// Whether the disk could not be read and a retry may succeed.
-    pub(crate) may_pass: bool,
+    pub(crate) is_transient: bool,
 }
 
 impl Disk {
@@ -54,7 +54,7 @@ impl Disk {
                 says,
                 detail: detail.into(),
             },
-            may_pass: false,
+            is_transient: false,
         }
     }
 
@@ -95,7 +95,7 @@ pub(crate) async fn read(
                 "EBS does not show {id} yet ({message}): it was completed a short while ago"
             );
             Disk {
-                may_pass: true,
+                is_transient: true,
                 ..Disk::undetermined(&why, format!("what is on {id}"))
             }
         }
@@ -117,7 +117,7 @@ pub(crate) async fn read(
                 _ => error.to_string(),
             };
             Disk {
-                may_pass: !error.needs_a_person(),
+                is_transient: !error.needs_a_person(),
                 ..Disk::undetermined(&why, format!("what is on {id}"))
             }
         }
@@ -211,7 +211,7 @@ pub async fn inspect(
     let mut watched = Watched {
         blocks,
         snapshot: snapshot.to_owned(),
-        patience: limits.time / 2,
+        budget: limits.time / 2,
         read: 0,
         progress,
         error: None,
@@ -244,7 +244,7 @@ struct Watched<P> {
     blocks: SnapshotBlocks,
     snapshot: String,
     /// Time limit for one fetch.
-    patience: Duration,
+    budget: Duration,
     read: u64,
     progress: P,
     error: Option<Error>,
@@ -256,7 +256,7 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
     }
 
     async fn fetch(&mut self, blocks: Range<u64>) -> Result<Vec<Option<Vec<u8>>>, String> {
-        let fetch = tokio::time::timeout(self.patience, self.blocks.fetch(blocks)).await;
+        let fetch = tokio::time::timeout(self.budget, self.blocks.fetch(blocks)).await;
         // A fetch that EBS does not answer in time is not the disk's fault, and may succeed on a retry.
         let fetch = fetch.unwrap_or_else(|_| Err(timed_out(GET, &self.snapshot)));
         match fetch {

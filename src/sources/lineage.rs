@@ -43,7 +43,7 @@ pub(crate) struct Lineage {
     /// The instance that the image could be created from.
     pub(crate) origin: Option<Origin>,
     /// Whether a look-up failed that may succeed on a retry.
-    pub(crate) may_pass: bool,
+    pub(crate) is_transient: bool,
     /// Why the search among the publishers' images has no result, if a retry may succeed. The search may take long, so
     /// the event is retried for it only if a discard is due.
     pub(crate) late: Option<String>,
@@ -105,14 +105,14 @@ pub(crate) async fn walk(
     image: &Image,
     snapshot: &Snapshot,
 ) -> Lineage {
-    let place = Place {
+    let place = Walk {
         lookups,
         account: registration.account.as_str(),
         region: &registration.region,
         image,
         snapshot,
         until: Instant::now() + WALK,
-        may_pass: AtomicBool::new(false),
+        is_transient: AtomicBool::new(false),
     };
     if snapshot.owner.as_deref() != Some(place.account) {
         let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
@@ -129,14 +129,14 @@ pub(crate) async fn walk(
     // discard is due.
     let is_odd = trail.is_odd;
     if is_odd && lookups.aws.clock().now() - registration.time < EVENTUALLY {
-        place.may_pass.store(true, Ordering::Relaxed);
+        place.is_transient.store(true, Ordering::Relaxed);
     }
     let mut lineage = trail.lineage();
     if !image.product_codes.is_empty() {
         lineage.evidence.iter_mut().for_each(sold);
     }
     Lineage {
-        may_pass: place.may_pass.into_inner(),
+        is_transient: place.is_transient.into_inner(),
         is_odd,
         ..lineage
     }
@@ -218,7 +218,7 @@ impl Trail {
         Lineage {
             evidence,
             origin: self.origin,
-            may_pass: false,
+            is_transient: false,
             is_odd: self.is_odd,
             late: self.late,
             unrecognised: self.unrecognised,
@@ -296,17 +296,17 @@ enum Unproven {
 }
 
 /// Start of a walk, and what the walk needs.
-struct Place<'a> {
+struct Walk<'a> {
     lookups: &'a Lookups,
     account: &'a str,
     region: &'a str,
     image: &'a Image,
     snapshot: &'a Snapshot,
     until: Instant,
-    may_pass: AtomicBool,
+    is_transient: AtomicBool,
 }
 
-impl Place<'_> {
+impl Walk<'_> {
     /// Makes a call within the walk's time limit. A late answer counts as none, and does not invalidate earlier
     /// findings.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
@@ -314,12 +314,12 @@ impl Place<'_> {
         match tokio::time::timeout_at(self.until, Box::pin(call)).await {
             Ok(answer) => answer.map_err(|error| {
                 if !error.needs_a_person() {
-                    self.may_pass.store(true, Ordering::Relaxed);
+                    self.is_transient.store(true, Ordering::Relaxed);
                 }
                 error.to_string()
             }),
             Err(_) => {
-                self.may_pass.store(true, Ordering::Relaxed);
+                self.is_transient.store(true, Ordering::Relaxed);
                 Err(format!("no answer within {} seconds", WALK.as_secs()))
             }
         }

@@ -137,7 +137,7 @@ fn what_must_not_be_discarded() -> Vec<(&'static str, World)> {
     ]
 }
 
-async fn house(world: World) -> House {
+async fn harness(world: World) -> Harness {
     let settings = Settings {
         policy: Policy::default(),
         wait: Duration::ZERO,
@@ -145,18 +145,18 @@ async fn house(world: World) -> House {
         recycle_bin_rule: Some(RULE),
         ..Settings::default()
     };
-    House::around(world, settings).await
+    Harness::around(world, settings).await
 }
 
 /// Each element or key of each answer to an event: the action, which call of it, and the name.
 async fn elements(world: World) -> Vec<(String, usize, String)> {
-    let house = house(world).await;
-    house.sim.keep_answers();
+    let harness = harness(world).await;
+    harness.sim.keep_answers();
     // Held, or a conflict, or an error: whatever comes of it.
-    let _record = house.give(registered()).await;
+    let _record = harness.give(registered()).await;
     let mut calls = std::collections::BTreeMap::new();
     let mut all = Vec::new();
-    for (action, text) in house.sim.answers() {
+    for (action, text) in harness.sim.answers() {
         let call = calls.entry(action.clone()).or_insert(0);
         *call += 1;
         let mut names = BTreeSet::new();
@@ -222,17 +222,17 @@ fn whatever_is_missing_from_an_answer_leads_to_no_discard() {
     let removals: Vec<_> = removals.into_iter().flatten().collect();
     let discarded = virtual_time::each(&removals, async |(what, world, element, for_good)| {
         let (action, call, name) = element;
-        let house = house(world.clone()).await;
+        let harness = harness(world.clone()).await;
         let without = FaultKind::Without(name.clone());
         let (fault, age) = match for_good {
             false => (Fault::nth(action, *call, without), 6),
             true => (Fault::from_nth(action, *call, without), 40),
         };
-        house.sim.inject(fault);
+        harness.sim.inject(fault);
         let event = registered_at(now() - TimeDelta::minutes(age));
-        let _record = house.give(event).await;
-        let calls = house.calls();
-        let stands = house.image_stands() && !calls.contains(&"DeregisterImage".to_owned());
+        let _record = harness.give(event).await;
+        let calls = harness.calls();
+        let stands = harness.image_stands() && !calls.contains(&"DeregisterImage".to_owned());
         (!stands).then(|| format!("{what}: {action} {call} without {name}, for good: {for_good}"))
     });
     let discarded: Vec<String> = discarded.into_iter().flatten().collect();
@@ -250,11 +250,11 @@ async fn whatever_is_missing_from_an_answer_there_is_no_discard_without_an_alert
     let world = world_of(wrong(), |_| ());
     let mut discards = 0;
     for (action, call, name) in elements(world.clone()).await {
-        let house = house(world.clone()).await;
+        let harness = harness(world.clone()).await;
         let without = FaultKind::Without(name.clone());
-        house.sim.inject(Fault::nth(&action, call, without));
-        let _record = house.give(registered()).await;
-        let calls = house.calls();
+        harness.sim.inject(Fault::nth(&action, call, without));
+        let _record = harness.give(registered()).await;
+        let calls = harness.calls();
         let position = |name: &str| calls.iter().position(|call| call == name);
         let words = format!("{action} {call} without {name}: {calls:?}");
         if let Some(act) = position("DeregisterImage") {

@@ -15,9 +15,9 @@ pub(super) const CHAT: &str = "arn:aws:sns:eu-west-1:123456789012:chat";
 /// SNS takes 256 KiB of a message's bodies and attributes together (SNS API reference, "Publish").
 const LARGEST: usize = 256 * 1024;
 
-impl House {
-    /// A house whose guard tells a chat as well.
-    pub(super) async fn with_chat(mut world: World, settings: Settings) -> House {
+impl Harness {
+    /// A harness whose guard tells a chat as well.
+    pub(super) async fn with_chat(mut world: World, settings: Settings) -> Harness {
         let listened_to = Topic {
             confirmed: 1,
             pending: 0,
@@ -27,7 +27,7 @@ impl House {
             chat_topic: Some(CHAT),
             ..settings
         };
-        House::around(world, settings).await
+        Harness::around(world, settings).await
     }
 
     /// What was published on a topic, in order.
@@ -46,7 +46,7 @@ struct Scenario {
     names: &'static [&'static str],
     world: World,
     settings: Settings,
-    prepare: fn(&House),
+    prepare: fn(&Harness),
     events: Vec<Value>,
 }
 
@@ -91,7 +91,7 @@ impl Scenario {
         self.settings(|settings| settings.policy = Policy::default())
     }
 
-    fn prepare(mut self, prepare: fn(&House)) -> Scenario {
+    fn prepare(mut self, prepare: fn(&Harness)) -> Scenario {
         self.prepare = prepare;
         self
     }
@@ -145,12 +145,12 @@ fn scenarios() -> Vec<Scenario> {
             &["mismatch-wrong-planned", "mismatch-wrong-refused"],
             linux_for_windows(),
         )
-        .prepare(|house| {
+        .prepare(|harness| {
             let no = refuse(
                 "OperationNotPermitted",
                 "deregistration protection is enabled",
             );
-            house.inject(Fault::always("DeregisterImage", no));
+            harness.inject(Fault::always("DeregisterImage", no));
         }),
         of(
             &[
@@ -160,11 +160,11 @@ fn scenarios() -> Vec<Scenario> {
             ],
             linux_for_windows(),
         )
-        .prepare(|house| {
-            house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
-            house.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
-            house.inject(Fault::from_nth("DescribeImages", 3, FaultKind::Throttle));
-            house.inject(Fault::nth(
+        .prepare(|harness| {
+            harness.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
+            harness.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
+            harness.inject(Fault::from_nth("DescribeImages", 3, FaultKind::Throttle));
+            harness.inject(Fault::nth(
                 "ListImagesInRecycleBin",
                 1,
                 FaultKind::AccessDenied,
@@ -254,11 +254,11 @@ fn scenarios() -> Vec<Scenario> {
             ),
         ),
         of(&[], linux_for_windows()).policy("[[exempt]]\nname = \"win*\"\nreason = \"ours\""),
-        of(&[], linux_for_windows()).prepare(|house| {
-            house.sim.world().images.get_mut(AMI).unwrap().state = "failed".into();
+        of(&[], linux_for_windows()).prepare(|harness| {
+            harness.sim.world().images.get_mut(AMI).unwrap().state = "failed".into();
         }),
-        of(&[], linux_for_windows()).prepare(|house| {
-            house.sim.world().images.get_mut(AMI).unwrap().state = "deregistered".into();
+        of(&[], linux_for_windows()).prepare(|harness| {
+            harness.sim.world().images.get_mut(AMI).unwrap().state = "deregistered".into();
         }),
         of(&[], linux_for_windows()).events(vec![json!({
             "version": "0", "id": "e-3", "detail-type": "Other", "source": "other", "detail": {},
@@ -272,13 +272,13 @@ fn scenarios() -> Vec<Scenario> {
 async fn every_alert_reads_in_every_form_as_it_was_found_good() {
     let mut faults = Vec::new();
     for scenario in scenarios() {
-        let house = House::with_chat(scenario.world, scenario.settings).await;
-        (scenario.prepare)(&house);
+        let harness = Harness::with_chat(scenario.world, scenario.settings).await;
+        (scenario.prepare)(&harness);
         for event in scenario.events {
-            let _ = house.give(event).await;
-            house.sim.heal();
+            let _ = harness.give(event).await;
+            harness.sim.heal();
         }
-        let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+        let (alerts, chats) = (harness.published_on(TOPIC), harness.published_on(CHAT));
         assert_eq!(
             (alerts.len(), chats.len()),
             (scenario.names.len(), scenario.names.len()),
@@ -295,7 +295,7 @@ async fn every_alert_reads_in_every_form_as_it_was_found_good() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
     let world = World::default();
-    let house = House::with_chat(world, Settings::policy("discard.max_per_hour = 0")).await;
+    let harness = Harness::with_chat(world, Settings::policy("discard.max_per_hour = 0")).await;
     for n in 1..=3 {
         let id = format!("ami-0a1b2c3d4e5f6000{n}");
         let mut image = Image::new(&id);
@@ -303,23 +303,23 @@ async fn a_digest_and_a_test_read_in_every_form_as_they_were_found_good() {
         image
             .tags
             .insert("ami-billing-guard:expect".into(), "Windows".into());
-        house.sim.world().add_image(image);
+        harness.sim.world().add_image(image);
         let mut event = registered();
         event["id"] = format!("e-{n}").into();
         event["detail"]["responseElements"]["imageId"] = id.into();
-        house.record(event).await;
+        harness.record(event).await;
     }
     let digest = json!({
         "version": "0", "id": "e-digest", "source": "aws.events", "detail-type": "Scheduled Event",
         "account": "123456789012", "region": "eu-west-1", "time": now().to_rfc3339(),
         "resources": [], "detail": {}
     });
-    house.record(digest).await;
-    house
+    harness.record(digest).await;
+    harness
         .give(json!({ "self-test": true, "alert": true }))
         .await
         .unwrap();
-    let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+    let (alerts, chats) = (harness.published_on(TOPIC), harness.published_on(CHAT));
     assert_eq!((alerts.len(), chats.len()), (3, 3));
     let faults: Vec<String> = [("digest", 1), ("self-test", 2)]
         .iter()
@@ -477,9 +477,9 @@ proptest! {
             if found {
                 settings.policy.lineage = Asked::Always;
             }
-            let house = House::with_chat(world, settings).await;
-            house.record(event).await;
-            let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+            let harness = Harness::with_chat(world, settings).await;
+            harness.record(event).await;
+            let (alerts, chats) = (harness.published_on(TOPIC), harness.published_on(CHAT));
             assert!(!alerts.is_empty() && alerts.len() == chats.len());
             alerts.iter().for_each(harmless);
             chats.iter().for_each(harmless_in_chat);
@@ -566,12 +566,12 @@ async fn an_alert_of_what_packer_registered_names_the_fix_at_packer() {
         "[APN/1.0 HashiCorp/1.0 Packer/1.11.2 (+https://www.packer.io/; go1.21; linux) aws-sdk-go/1.44.114]"
     );
     for (event, named) in [(event, true), (registered(), false)] {
-        let house = House::of(expecting("Windows")).await;
-        let record = house.record(event).await;
+        let harness = Harness::of(expecting("Windows")).await;
+        let record = harness.record(event).await;
         let steps = record["fix"].as_array().unwrap();
         let packer = |step: &Value| step.as_str().unwrap().contains("use_create_image = true");
         assert_eq!(steps.iter().any(packer), named, "{steps:?}");
-        let letter = house.sim.world().messages[0].body("email");
+        let letter = harness.sim.world().messages[0].body("email");
         assert_eq!(
             letter.contains("use_create_image = true"),
             named,
@@ -664,10 +664,10 @@ async fn regression_an_alert_that_is_too_long_says_what_it_leaves_out_and_where_
     for n in 0..44 {
         image.tags.insert(format!("{n:0128}"), "\"".repeat(256));
     }
-    let house = House::of(image).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(image).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "done");
-    let message = house.sim.world().messages[0].clone();
+    let message = harness.sim.world().messages[0].clone();
     assert!(message.message.len() <= LARGEST);
     let mail = message.body("email");
     let command = mail

@@ -100,16 +100,16 @@ fn ten_events() -> Value {
 }
 
 /// The policy asks where each image comes from. Nothing is discarded, so that nothing is looked at twice.
-async fn house(world: World) -> House {
+async fn harness(world: World) -> Harness {
     let mut settings = Settings::policy("");
     settings.policy.lineage = Asked::Always;
     settings.mode = Mode::Observe;
-    House::around(world, settings).await
+    Harness::around(world, settings).await
 }
 
 /// What the records say of each image, but for when they say it.
-fn said(house: &House) -> Vec<(Value, Value)> {
-    let journal = house.journal.lock().unwrap();
+fn said(harness: &Harness) -> Vec<(Value, Value)> {
+    let journal = harness.journal.lock().unwrap();
     let parts = [
         "verdict", "kind", "reason", "actual", "expected", "evidence", "action",
     ];
@@ -132,8 +132,8 @@ fn asks_about(call: &Call) -> bool {
 }
 
 /// The calls to EC2 before the first one that is made only where something is wrong.
-fn up_to_the_verdicts(house: &House) -> Vec<String> {
-    let calls = house.sim.calls();
+fn up_to_the_verdicts(harness: &Harness) -> Vec<String> {
+    let calls = harness.sim.calls();
     let calls = calls.into_iter().filter(asks_about).map(named);
     calls
         .filter(|call| !AROUND.contains(&call.as_str()) && call != "DescribeSnapshotAttribute")
@@ -146,12 +146,12 @@ fn count(calls: &[String], action: &str) -> usize {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_images_of_a_batch_are_judged_as_if_each_had_come_alone() {
-    let one_by_one = house(ten()).await;
+    let one_by_one = harness(ten()).await;
     for number in 0..10 {
         // What is not found out, or held, is an error: the record says why.
         let _error = one_by_one.give(event_of(number)).await.err();
     }
-    let together = house(ten()).await;
+    let together = harness(ten()).await;
     together.record(ten_events()).await;
     let (alone, batched) = (said(&one_by_one), said(&together));
     assert_eq!(batched.len(), 10);
@@ -183,10 +183,10 @@ async fn ten_events_of_a_batch_cost_at_most_one_and_a_half_calls_each_up_to_the_
         of_a_windows_instance(&mut verified, number, image_of(number, WINDOWS));
     }
     for (world, most) in [(verified, 4), (ten(), 15)] {
-        let house = house(world).await;
-        house.record(ten_events()).await;
-        let calls = up_to_the_verdicts(&house);
-        assert_eq!(said(&house).len(), 10);
+        let harness = harness(world).await;
+        harness.record(ten_events()).await;
+        let calls = up_to_the_verdicts(&harness);
+        assert_eq!(said(&harness).len(), 10);
         assert!(calls.len() <= most, "{} of {most}: {calls:?}", calls.len());
     }
 }
@@ -195,22 +195,22 @@ async fn ten_events_of_a_batch_cost_at_most_one_and_a_half_calls_each_up_to_the_
 async fn an_image_that_ec2_does_not_show_spoils_no_other_of_its_batch() {
     let mut world = ten();
     world.images.remove(&id("ami", 9));
-    let house = house(world).await;
-    let answer = house.record(ten_events()).await;
+    let harness = harness(world).await;
+    let answer = harness.record(ten_events()).await;
     let failed = answer["batchItemFailures"].as_array().unwrap();
     let failed: Vec<&Value> = failed.iter().map(|it| &it["itemIdentifier"]).collect();
     assert!(failed.contains(&&json!("m-9")), "{failed:?}");
-    let said = said(&house);
+    let said = said(&harness);
     assert_eq!(said.len(), 9);
     assert_eq!(said[0].1["verdict"], "verified");
-    let calls = up_to_the_verdicts(&house);
+    let calls = up_to_the_verdicts(&harness);
     assert_eq!(count(&calls, "DescribeSnapshots"), 1, "{calls:?}");
 }
 
 /// The first call of each kind is that of all images together.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_cannot_be_asked_together_is_asked_for_each_image() {
-    let undisturbed = house(ten()).await;
+    let undisturbed = harness(ten()).await;
     undisturbed.record(ten_events()).await;
     for action in [
         "DescribeImages",
@@ -221,25 +221,25 @@ async fn what_cannot_be_asked_together_is_asked_for_each_image() {
         let refused = refuse("InvalidParameterValue", "this list is not accepted");
         // The first is tried three times.
         for (attempts, fault) in [(3, FaultKind::InternalError), (1, refused)] {
-            let house = house(ten()).await;
+            let harness = harness(ten()).await;
             for attempt in 1..=attempts {
-                house.inject(Fault::nth(action, attempt, fault.clone()));
+                harness.inject(Fault::nth(action, attempt, fault.clone()));
             }
-            house.record(ten_events()).await;
-            assert_eq!(said(&house), said(&undisturbed), "{action}: {fault:?}");
+            harness.record(ten_events()).await;
+            assert_eq!(said(&harness), said(&undisturbed), "{action}: {fault:?}");
         }
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_look_at_all_that_takes_too_long_is_given_up_for_looks_at_each() {
-    let house = house(ten()).await;
+    let harness = harness(ten()).await;
     // A search among everybody's images, which only two of the ten need.
-    super::lookups::slow_among_others(&house, Duration::from_secs(8));
-    house.record(ten_events()).await;
-    let undisturbed = self::house(ten()).await;
+    super::lookups::slow_among_others(&harness, Duration::from_secs(8));
+    harness.record(ten_events()).await;
+    let undisturbed = self::harness(ten()).await;
     undisturbed.record(ten_events()).await;
-    assert_eq!(said(&house), said(&undisturbed));
+    assert_eq!(said(&harness), said(&undisturbed));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -253,15 +253,15 @@ async fn two_events_of_one_image_in_a_batch_see_what_the_first_of_them_did() {
         );
         add(&mut world, number, image);
     }
-    let house = House::around(world, Settings::default()).await;
+    let harness = Harness::around(world, Settings::default()).await;
     let events = [event_of(0), event_of(1), event_of(0)].map(|event| event.to_string());
-    let answer = house.record(batch(&events)).await;
+    let answer = harness.record(batch(&events)).await;
     assert_eq!(answer["batchItemFailures"], json!([]));
-    let world = house.sim.world();
+    let world = harness.sim.world();
     assert_eq!(world.recycle_bin.len(), 2);
     drop(world);
-    assert_eq!(house.told(), ["planned", "planned"]);
-    let acts = house.calls();
+    assert_eq!(harness.told(), ["planned", "planned"]);
+    let acts = harness.calls();
     assert_eq!(count(&acts, "DeregisterImage"), 2);
 }
 
@@ -272,18 +272,18 @@ async fn of_a_batch_of_hundreds_no_call_names_more_images_than_ec2_takes() {
     for number in 0..250 {
         of_a_windows_instance(&mut world, number, image_of(number, WINDOWS));
     }
-    let house = house(world).await;
+    let harness = harness(world).await;
     let events: Vec<String> = (0..250)
         .map(|number| event_of(number).to_string())
         .collect();
-    let answer = house.record(batch(&events)).await;
+    let answer = harness.record(batch(&events)).await;
     assert_eq!(answer["batchItemFailures"], json!([]));
-    assert_eq!(said(&house).len(), 250);
+    assert_eq!(said(&harness).len(), 250);
     let named = |call: &Call| {
         let ids = call.params.keys();
         ids.filter(|key| key.starts_with("ImageId.")).count()
     };
-    let calls = house.sim.calls();
+    let calls = harness.sim.calls();
     let described = calls.iter().filter(|call| call.action == "DescribeImages");
     assert_eq!(described.map(named).max(), Some(200));
 }

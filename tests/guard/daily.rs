@@ -38,14 +38,17 @@ fn windows(image: Image) -> Image {
     billing(expects(image, "Windows"), "Windows", "RunInstances:0002")
 }
 
-/// A house whose guard audited for the first time a week ago.
-async fn house(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
-    swept_before(House::with_chat(world(images), settings).await)
+/// A harness whose guard audited for the first time a week ago.
+async fn harness(images: impl IntoIterator<Item = Image>, settings: Settings) -> Harness {
+    swept_before(Harness::with_chat(world(images), settings).await)
 }
 
-/// A house in which nothing is told beside the rest: whatever is called, is so in the same order each time.
-async fn house_without_chat(images: impl IntoIterator<Item = Image>, settings: Settings) -> House {
-    swept_before(House::around(world(images), settings).await)
+/// A harness in which nothing is told beside the rest: whatever is called, is so in the same order each time.
+async fn house_without_chat(
+    images: impl IntoIterator<Item = Image>,
+    settings: Settings,
+) -> Harness {
+    swept_before(Harness::around(world(images), settings).await)
 }
 
 fn world(images: impl IntoIterator<Item = Image>) -> World {
@@ -59,16 +62,16 @@ fn world(images: impl IntoIterator<Item = Image>) -> World {
     world
 }
 
-fn swept_before(house: House) -> House {
+fn swept_before(harness: Harness) -> Harness {
     let week = (now() - TimeDelta::days(7)).timestamp_millis();
-    remember(&house, "id", json!({ "S": AUDITS }));
-    remember(&house, "since_ms", json!({ "N": week.to_string() }));
-    house
+    remember(&harness, "id", json!({ "S": AUDITS }));
+    remember(&harness, "since_ms", json!({ "N": week.to_string() }));
+    harness
 }
 
 /// Has the ledger say this of the audits.
-fn remember(house: &House, name: &str, value: Value) {
-    let mut world = house.sim.world();
+fn remember(harness: &Harness, name: &str, value: Value) {
+    let mut world = harness.sim.world();
     let items = &mut world.tables.get_mut(TABLE).unwrap().items;
     items
         .entry(AUDITS.into())
@@ -94,8 +97,8 @@ fn event_of(image: &Image) -> Value {
 }
 
 /// The summaries that were published, as programs get them.
-fn summaries(house: &House) -> Vec<Value> {
-    let mut alerts = house.alerts();
+fn summaries(harness: &Harness) -> Vec<Value> {
+    let mut alerts = harness.alerts();
     alerts.retain(|alert| alert["digest"] == "audit");
     alerts
 }
@@ -110,12 +113,16 @@ fn group(summary: &Value, name: &str) -> (u64, Vec<String>) {
     (group["number"].as_u64().unwrap_or(0), ids.collect())
 }
 
-fn count(house: &House, action: &str) -> usize {
-    house.calls().iter().filter(|call| *call == action).count()
+fn count(harness: &Harness, action: &str) -> usize {
+    harness
+        .calls()
+        .iter()
+        .filter(|call| *call == action)
+        .count()
 }
 
-fn stand(house: &House) -> usize {
-    house.sim.world().images.len()
+fn stand(harness: &Harness) -> usize {
+    harness.sim.world().images.len()
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -139,18 +146,21 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
         },
     ];
     let id = missed.id.clone();
-    let house = house([missed].into_iter().chain(others), settings(NOBODY_ASKS)).await;
-    let record = house.record(scheduled(1)).await;
+    let harness = harness([missed].into_iter().chain(others), settings(NOBODY_ASKS)).await;
+    let record = harness.record(scheduled(1)).await;
 
     assert_eq!(record["verdict"], "ignored");
-    assert!(!house.sim.world().images.contains_key(&id));
-    assert_eq!((stand(&house), count(&house, "DeregisterImage")), (5, 1));
-    let own = house.alerts().into_iter().next().unwrap();
+    assert!(!harness.sim.world().images.contains_key(&id));
+    assert_eq!(
+        (stand(&harness), count(&harness, "DeregisterImage")),
+        (5, 1)
+    );
+    let own = harness.alerts().into_iter().next().unwrap();
     assert_eq!(
         (&own["image_id"], &own["outcome"]),
         (&json!(id), &json!("planned"))
     );
-    let [summary] = &summaries(&house)[..] else {
+    let [summary] = &summaries(&harness)[..] else {
         panic!()
     };
     assert_eq!(group(summary, "missed"), (1, vec![id]));
@@ -158,7 +168,7 @@ async fn an_image_that_no_event_told_of_is_dealt_with_as_if_one_had_and_nothing_
     assert_eq!(group(summary, "mismatch").0, 4);
     assert_eq!(summary["looked_at"], 6);
     assert_eq!(
-        house.audited(),
+        harness.audited(),
         [json!({
             "event_id": "d32c5kddcf5bb8c1", "looked_at": 6, "unchanged": 0, "missed": 1, "mismatches": 4, "unrecognised": 0,
             "complete": true
@@ -183,15 +193,15 @@ async fn an_event_counts_as_lost_45_minutes_after_its_image_has_settled() {
             ..settings(NOBODY_ASKS)
         };
         // One that is told of in any case.
-        let house = house([image, expects(aged(2, 80), "Windows")], settings).await;
-        house.record(scheduled(1)).await;
-        let [summary] = &summaries(&house)[..] else {
+        let harness = harness([image, expects(aged(2, 80), "Windows")], settings).await;
+        harness.record(scheduled(1)).await;
+        let [summary] = &summaries(&harness)[..] else {
             panic!()
         };
         let case = format!("{age_minutes} of {settle_minutes}");
         assert_eq!(group(summary, "missed").0, lost, "{case}");
         assert_eq!(group(summary, "mismatch").0, 1, "{case}");
-        assert_eq!(stand(&house), 2 - lost as usize, "{case}");
+        assert_eq!(stand(&harness), 2 - lost as usize, "{case}");
     }
 }
 
@@ -205,10 +215,10 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
         (observe, "observe-mode"),
         (settings(""), "identity-unknown"),
     ] {
-        let house = house([expects(aged(1, 2), "Windows")], settings).await;
-        house.record(scheduled(1)).await;
-        assert_eq!(stand(&house), 1);
-        let summary = summaries(&house).remove(0);
+        let harness = harness([expects(aged(1, 2), "Windows")], settings).await;
+        harness.record(scheduled(1)).await;
+        assert_eq!(stand(&harness), 1);
+        let summary = summaries(&harness).remove(0);
         let image = &summary["groups"]["missed"]["images"][0];
         assert!(
             image["held_by"]
@@ -217,20 +227,20 @@ async fn what_policy_and_mode_hold_of_an_image_that_was_not_heard_of_stands() {
                 .contains(&json!(held_by))
         );
         // The next day it is one whose discard is held.
-        house.record(scheduled(2)).await;
-        let summary = summaries(&house).remove(1);
+        harness.record(scheduled(2)).await;
+        let summary = summaries(&harness).remove(1);
         assert_eq!(
             (group(&summary, "missed").0, group(&summary, "held").0),
             (0, 1)
         );
-        assert_eq!(house.alerts().len(), 3, "its own, and two summaries");
+        assert_eq!(harness.alerts().len(), 3, "its own, and two summaries");
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn nothing_from_before_the_first_audit_is_taken_for_one_that_was_not_heard_of() {
-    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
-    house
+    let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    harness
         .sim
         .world()
         .tables
@@ -238,10 +248,10 @@ async fn nothing_from_before_the_first_audit_is_taken_for_one_that_was_not_heard
         .unwrap()
         .items
         .clear();
-    house.record(scheduled(1)).await;
-    house.record(scheduled(2)).await;
-    assert_eq!(stand(&house), 1);
-    for summary in summaries(&house) {
+    harness.record(scheduled(1)).await;
+    harness.record(scheduled(2)).await;
+    assert_eq!(stand(&harness), 1);
+    for summary in summaries(&harness) {
         assert_eq!(
             (group(&summary, "missed").0, group(&summary, "mismatch").0),
             (0, 1)
@@ -253,27 +263,27 @@ async fn nothing_from_before_the_first_audit_is_taken_for_one_that_was_not_heard
 async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_anew() {
     let exempt = "[[exempt]]\nname = \"golden-2\"\nreason = \"ours\"";
     let images = [windows(aged(1, 2)), expects(aged(2, 2), "Windows")];
-    let house = house(images.clone(), settings(exempt)).await;
+    let harness = harness(images.clone(), settings(exempt)).await;
     for image in &images {
-        house.record(event_of(image)).await;
+        harness.record(event_of(image)).await;
     }
-    house.sim.forget_calls();
-    house.record(scheduled(1)).await;
+    harness.sim.forget_calls();
+    harness.record(scheduled(1)).await;
     assert_eq!(
-        house.calls(),
+        harness.calls(),
         ["UpdateItem", "DescribeImages", "BatchGetItem", "UpdateItem"]
     );
-    assert_eq!(house.alerts().len(), 0, "of nothing there is no message");
-    assert_eq!(house.audited()[0]["unchanged"], 2);
+    assert_eq!(harness.alerts().len(), 0, "of nothing there is no message");
+    assert_eq!(harness.audited()[0]["unchanged"], 2);
 
-    house
+    harness
         .sim
         .world()
         .images
         .insert(images[0].id.clone(), expects(images[0].clone(), "RedHat"));
-    house.record(scheduled(2)).await;
+    harness.record(scheduled(2)).await;
     assert_eq!(
-        group(&summaries(&house)[0], "mismatch"),
+        group(&summaries(&harness)[0], "mismatch"),
         (1, vec![images[0].id.clone()])
     );
 }
@@ -281,17 +291,17 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
 /// What an audit by one policy makes of an image that was judged by another one: how many are unchanged, and the
 /// groups of the summary.
 async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String>) {
-    let known = house([image.clone()], settings(before)).await;
+    let known = harness([image.clone()], settings(before)).await;
     known.record(event_of(image)).await;
-    let house = house([image.clone()], settings(policy)).await;
+    let harness = harness([image.clone()], settings(policy)).await;
     let items = known.sim.world().tables[TABLE].items.clone();
-    house.sim.world().tables.get_mut(TABLE).unwrap().items = items;
-    house.record(scheduled(1)).await;
-    let groups = summaries(&house)
+    harness.sim.world().tables.get_mut(TABLE).unwrap().items = items;
+    harness.record(scheduled(1)).await;
+    let groups = summaries(&harness)
         .first()
         .map_or(json!({}), |it| it["groups"].clone());
     let groups = groups.as_object().unwrap().keys().cloned().collect();
-    (house.audited()[0]["unchanged"].as_u64().unwrap(), groups)
+    (harness.audited()[0]["unchanged"].as_u64().unwrap(), groups)
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -399,18 +409,18 @@ async fn what_ec2_says_that_is_new_is_listed_each_day_with_the_image_also_if_the
     let unknown = billing(aged(3, 90), "OS/2", "RunInstances:zzzz");
     let other = windows(aged(4, 90));
     let (id, event) = (right.id.clone(), event_of(&right));
-    let house = house([right, wrong, unknown, other], settings("")).await;
-    let record = house.record(event).await;
+    let harness = harness([right, wrong, unknown, other], settings("")).await;
+    let record = harness.record(event).await;
     assert_eq!(record["verdict"], "verified");
     for day in 1..3 {
-        house.record(scheduled(day)).await;
-        let summary = summaries(&house).pop().unwrap();
+        harness.record(scheduled(day)).await;
+        let summary = summaries(&harness).pop().unwrap();
         let (number, listed) = group(&summary, "unrecognised");
         assert_eq!((number, listed.contains(&id)), (2, true), "{summary}");
         assert_eq!(group(&summary, "mismatch").0, 1);
         assert_eq!(group(&summary, "unverifiable").0, 0);
-        assert_eq!(house.audited().pop().unwrap()["unrecognised"], 3);
-        let mail = house.published_on(TOPIC).pop().unwrap().body("email");
+        assert_eq!(harness.audited().pop().unwrap()["unrecognised"], 3);
+        let mail = harness.published_on(TOPIC).pop().unwrap().body("email");
         for said in [
             "Windows 3000 (RunInstances:0002)",
             "OS/2 (RunInstances:zzzz)",
@@ -432,16 +442,16 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
     ];
     let mut in_use = Instance::new("i-1", &images[4].id);
     in_use.state = "running".into();
-    let house = house(images.clone(), settings("")).await;
-    house.sim.world().add_instance(in_use);
+    let harness = harness(images.clone(), settings("")).await;
+    harness.sim.world().add_instance(in_use);
     assert_eq!(
-        house.record(event_of(&images[4])).await["held_by"],
+        harness.record(event_of(&images[4])).await["held_by"],
         json!(["in-use"])
     );
-    house.sim.forget_calls();
-    house.record(scheduled(1)).await;
+    harness.sim.forget_calls();
+    harness.record(scheduled(1)).await;
 
-    let summary = summaries(&house).remove(0);
+    let summary = summaries(&harness).remove(0);
     for (name, image) in [
         ("mismatch", 0),
         ("conflict", 1),
@@ -463,8 +473,8 @@ async fn everything_else_is_told_of_in_its_group_and_stands() {
         summary["groups"]["mismatch"]["images"][0]["held_by"],
         json!(["too-old", "identity-unknown"])
     );
-    assert_eq!(stand(&house), 5);
-    let mut deeds = house.calls();
+    assert_eq!(stand(&harness), 5);
+    let mut deeds = harness.calls();
     deeds.retain(|call| !looks(call));
     // Chat is told beside the rest.
     deeds.sort();
@@ -479,24 +489,24 @@ fn with_red_hat(bills: (&str, &str)) -> Image {
     image
 }
 
-/// A house with this image, and a guard that reads disks. `before`: another one, whose ledger it has.
-async fn house_of_disk(image: &Image, policy: &str, before: Option<&House>) -> House {
+/// A harness with this image, and a guard that reads disks. `before`: another one, whose ledger it has.
+async fn house_of_disk(image: &Image, policy: &str, before: Option<&Harness>) -> Harness {
     let text = format!("version = 1\nevidence.lineage = \"never\"\n{policy}");
     let settings = Settings {
         policy: Policy::parse("policy.toml", &text).unwrap(),
         ..settings("")
     };
-    let house = house([], settings).await;
+    let harness = harness([], settings).await;
     let disk = super::disks::world("rhel9-rhui", LINUX);
     let items = before.map(|it| it.sim.world().tables[TABLE].items.clone());
     {
-        let mut world = house.sim.world();
+        let mut world = harness.sim.world();
         world.snapshots = disk.snapshots;
         world.add_image(image.clone());
         let table = world.tables.get_mut(TABLE).unwrap();
         table.items.extend(items.unwrap_or_default());
     }
-    house
+    harness
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -534,16 +544,16 @@ async fn what_its_disk_told_of_an_image_stands_though_no_audit_reads_disks() {
             record["reason"].as_str().unwrap().contains("disk says"),
             "{record}"
         );
-        let house = house_of_disk(&image, now, Some(&before)).await;
-        house.record(scheduled(1)).await;
-        let found = summaries(&house).first().map(|it| it["groups"].clone());
+        let harness = house_of_disk(&image, now, Some(&before)).await;
+        harness.record(scheduled(1)).await;
+        let found = summaries(&harness).first().map(|it| it["groups"].clone());
         let found = found.map(|groups| groups.as_object().unwrap().keys().next().cloned());
         assert_eq!(
             found,
             told.map(|told| Some(told.to_owned())),
             "{record}, {now}"
         );
-        assert_eq!(count(&house, "GetSnapshotBlock"), 0);
+        assert_eq!(count(&harness, "GetSnapshotBlock"), 0);
     }
 }
 
@@ -554,21 +564,21 @@ async fn three_thousand_images_are_looked_at_in_six_pages() {
         0 => windows(aged(n, 100)),
         _ => aged(n, 100),
     });
-    let house = house(images, settings("")).await;
-    house.record(scheduled(1)).await;
-    assert_eq!(count(&house, "DescribeImages"), 6);
+    let harness = harness(images, settings("")).await;
+    harness.record(scheduled(1)).await;
+    assert_eq!(count(&harness, "DescribeImages"), 6);
     // A hundred in each; and two hundred, of two thirds of a page.
-    assert_eq!(count(&house, "BatchGetItem"), 30);
-    assert_eq!(count(&house, "DescribeSnapshots"), 12);
+    assert_eq!(count(&harness, "BatchGetItem"), 30);
+    assert_eq!(count(&harness, "DescribeSnapshots"), 12);
     assert_eq!(
-        house.calls().len(),
+        harness.calls().len(),
         6 + 30 + 12 + ["UpdateItem", "Publish", "Publish", "UpdateItem"].len()
     );
-    let summary = summaries(&house).remove(0);
+    let summary = summaries(&harness).remove(0);
     let (number, first) = group(&summary, "unverifiable");
     assert_eq!((number, first.len()), (2_000, 20));
     assert_eq!(summary["looked_at"], 3_000);
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(
         letter.contains("  and 1980 more, which an audit of your own lists: see below\n"),
         "{letter}"
@@ -577,12 +587,12 @@ async fn three_thousand_images_are_looked_at_in_six_pages() {
 
 /// So many images, each of a volume that was made from a snapshot of which only a publisher's image could tell: four
 /// look-ups, one after the other.
-async fn house_of_volumes(images: usize) -> House {
+async fn house_of_volumes(images: usize) -> Harness {
     let mut asking = settings("");
     asking.policy.lineage = Asked::Always;
-    let house = house((0..images).map(|n| aged(n, 100)), asking).await;
+    let harness = harness((0..images).map(|n| aged(n, 100)), asking).await;
     {
-        let mut world = house.sim.world();
+        let mut world = harness.sim.world();
         let ids: Vec<String> = world.snapshots.keys().cloned().collect();
         for (n, id) in ids.iter().enumerate() {
             let mut volume = sim::Volume::new(format!("vol-0a1b2c3d4e5f{n:05x}"));
@@ -591,16 +601,16 @@ async fn house_of_volumes(images: usize) -> House {
             world.add_volume(volume);
         }
     }
-    house
+    harness
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
-    let house = house_of_volumes(300).await;
-    super::lookups::slow_among_others(&house, Duration::from_secs(8));
-    house.record(scheduled(1)).await;
-    assert_eq!(summaries(&house).remove(0)["looked_at"], 300);
-    let calls = house.sim.calls();
+    let harness = house_of_volumes(300).await;
+    super::lookups::slow_among_others(&harness, Duration::from_secs(8));
+    harness.record(scheduled(1)).await;
+    assert_eq!(summaries(&harness).remove(0)["looked_at"], 300);
+    let calls = harness.sim.calls();
     let searches = calls.iter().filter(|call| {
         let name = call.params.get("Filter.1.Name");
         name.is_some_and(|it| it == "owner-alias")
@@ -634,14 +644,14 @@ async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit(
     }
     let mut asking = settings("");
     asking.policy.lineage = Asked::Always;
-    let house = swept_before(House::around(world, asking).await);
+    let harness = swept_before(Harness::around(world, asking).await);
     let begun = tokio::time::Instant::now();
-    house.record(scheduled(1)).await;
+    harness.record(scheduled(1)).await;
     assert!(
         begun.elapsed() < Duration::from_secs(30),
         "nobody waits for the odd one"
     );
-    let summary = summaries(&house).remove(0);
+    let summary = summaries(&harness).remove(0);
     assert_eq!(summary["looked_at"], 4);
     let (_, unverifiable) = group(&summary, "unverifiable");
     let spoilt = [1, 2].map(|number| aged(number, 20).id);
@@ -654,13 +664,13 @@ async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit(
 /// One page after the other, there would be time for two of them: each is five calls, one after the other.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_seconds() {
-    let house = house_of_volumes(10_000).await;
+    let harness = house_of_volumes(10_000).await;
     for action in ["DescribeImages", "DescribeSnapshots", "DescribeVolumes"] {
         let slow = FaultKind::Slow(Duration::from_secs(4));
-        house.inject(Fault::always(action, slow));
+        harness.inject(Fault::always(action, slow));
     }
-    house.record(scheduled(1)).await;
-    let summary = summaries(&house).remove(0);
+    harness.record(scheduled(1)).await;
+    let summary = summaries(&harness).remove(0);
     let looked_at = summary["looked_at"].as_u64().unwrap();
     println!("in a minute, at four seconds a list: {looked_at} images");
     assert!(looked_at > 2_000, "{looked_at}");
@@ -669,16 +679,16 @@ async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_second
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_at_once() {
-    let house = house((0..750).map(|n| aged(n, 100)), settings("")).await;
-    house.inject(Fault::from_nth("DescribeImages", 2, FaultKind::Throttle));
+    let harness = harness((0..750).map(|n| aged(n, 100)), settings("")).await;
+    harness.inject(Fault::from_nth("DescribeImages", 2, FaultKind::Throttle));
     // Two seconds are kept back for the answer, ten to tell.
     let short = Deadline::now() + Duration::from_secs(22);
-    house.guard.handle(scheduled(1), short).await.unwrap();
-    house.sim.heal();
-    house.record(scheduled(2)).await;
-    house.record(scheduled(3)).await;
+    harness.guard.handle(scheduled(1), short).await.unwrap();
+    harness.sim.heal();
+    harness.record(scheduled(2)).await;
+    harness.record(scheduled(3)).await;
 
-    let told: Vec<_> = summaries(&house)
+    let told: Vec<_> = summaries(&harness)
         .iter()
         .map(|summary| {
             (
@@ -688,13 +698,13 @@ async fn an_audit_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_a
         })
         .collect();
     assert_eq!(told, [(500, false), (250, true), (750, true)]);
-    let unfinished: Vec<_> = house
+    let unfinished: Vec<_> = harness
         .audited()
         .iter()
         .map(|it| it["complete"] == false)
         .collect();
     assert_eq!(unfinished, [true, false, false]);
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(
         letter.contains("the next audit goes on with them"),
         "{letter}"
@@ -703,18 +713,18 @@ async fn an_audit_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_a
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_without_time_for_a_single_page_comes_again_and_tells_nothing() {
-    let house = house([aged(1, 100)], settings("")).await;
-    house.inject(Fault::always(
+    let harness = harness([aged(1, 100)], settings("")).await;
+    harness.inject(Fault::always(
         "DescribeImages",
         FaultKind::Slow(Duration::from_secs(3)),
     ));
     let short = Deadline::now() + Duration::from_secs(13);
-    let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
+    let error = harness.guard.handle(scheduled(1), short).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    house.sim.heal();
-    assert_eq!(house.alerts().len(), 0);
-    house.record(scheduled(1)).await;
-    assert_eq!(summaries(&house).len(), 1);
+    harness.sim.heal();
+    assert_eq!(harness.alerts().len(), 0);
+    harness.record(scheduled(1)).await;
+    assert_eq!(summaries(&harness).len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -724,34 +734,34 @@ async fn that_events_do_not_arrive_is_on_the_log_though_there_was_no_time_for_al
         ..settings(NOBODY_ASKS)
     };
     let images = [1, 2].map(|n| expects(aged(n, 2), "Windows"));
-    let house = house(images, observe).await;
+    let harness = harness(images, observe).await;
     // The page, the first image, and the second.
     let slow = FaultKind::Slow(Duration::from_secs(10));
-    house.inject(Fault::nth("DescribeImages", 3, slow));
+    harness.inject(Fault::nth("DescribeImages", 3, slow));
     let short = Deadline::now() + Duration::from_secs(15);
-    let error = house.guard.handle(scheduled(1), short).await.unwrap_err();
+    let error = harness.guard.handle(scheduled(1), short).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    assert_eq!(summaries(&house).len(), 0);
-    assert_eq!(house.audited()[0]["missed"], 2);
-    house.sim.heal();
+    assert_eq!(summaries(&harness).len(), 0);
+    assert_eq!(harness.audited()[0]["missed"], 2);
+    harness.sim.heal();
     // All others come first, and then what was begun with.
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!(group(&summaries(&house)[0], "missed").0, 2);
-    assert_eq!(house.audited()[1]["missed"], 2);
-    house.record(scheduled(1)).await;
-    assert_eq!((house.alerts().len(), house.audited().len()), (3, 2));
-    assert_eq!(begun_with(&house), [""; 0]);
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(group(&summaries(&harness)[0], "missed").0, 2);
+    assert_eq!(harness.audited()[1]["missed"], 2);
+    harness.record(scheduled(1)).await;
+    assert_eq!((harness.alerts().len(), harness.audited().len()), (3, 2));
+    assert_eq!(begun_with(&harness), [""; 0]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() {
-    let house = house((0..250).map(|n| aged(n, 100)), settings("")).await;
-    remember(&house, "cursor", json!({ "S": "of last week" }));
-    house.record(scheduled(1)).await;
-    assert_eq!(summaries(&house)[0]["looked_at"], 250);
+    let harness = harness((0..250).map(|n| aged(n, 100)), settings("")).await;
+    remember(&harness, "cursor", json!({ "S": "of last week" }));
+    harness.record(scheduled(1)).await;
+    assert_eq!(summaries(&harness)[0]["looked_at"], 250);
     let refused = |call: &sim::Call| matches!(call.answer, Answer::Refused(_));
     assert_eq!(
-        house
+        harness
             .sim
             .calls()
             .iter()
@@ -763,10 +773,10 @@ async fn a_place_in_the_list_that_ec2_does_not_know_any_more_is_the_beginning() 
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_same_audit_twice_or_twice_at_once_is_told_of_once() {
-    let house = house([aged(1, 100)], settings("")).await;
+    let harness = harness([aged(1, 100)], settings("")).await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        let guard = Arc::clone(&house.guard);
+        let guard = Arc::clone(&harness.guard);
         tasks.spawn(async move { guard.handle(scheduled(1), in_a_minute()).await });
     }
     for answer in tasks.join_all().await {
@@ -777,19 +787,19 @@ async fn the_same_audit_twice_or_twice_at_once_is_told_of_once() {
     // The Scheduler's second attempt has an id of its own.
     let mut again = scheduled(1);
     again["id"] = "another".into();
-    house.record(again).await;
-    assert_eq!((summaries(&house).len(), house.audited().len()), (1, 1));
+    harness.record(again).await;
+    assert_eq!((summaries(&harness).len(), harness.audited().len()), (1, 1));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_that_could_not_tell_tells_all_the_next_time_and_judges_nothing_twice() {
-    let house = house([expects(aged(1, 2), "Windows"), aged(2, 100)], settings("")).await;
+    let harness = harness([expects(aged(1, 2), "Windows"), aged(2, 100)], settings("")).await;
     // The first is of the image's own alert.
-    house.inject(Fault::from_nth("Publish", 3, FaultKind::AccessDenied));
-    house.give(scheduled(1)).await.unwrap_err();
-    house.sim.heal();
-    house.record(scheduled(1)).await;
-    let summary = summaries(&house).remove(0);
+    harness.inject(Fault::from_nth("Publish", 3, FaultKind::AccessDenied));
+    harness.give(scheduled(1)).await.unwrap_err();
+    harness.sim.heal();
+    harness.record(scheduled(1)).await;
+    let summary = summaries(&harness).remove(0);
     assert_eq!(
         (
             group(&summary, "missed").0,
@@ -797,40 +807,40 @@ async fn an_audit_that_could_not_tell_tells_all_the_next_time_and_judges_nothing
         ),
         (1, 1)
     );
-    assert_eq!((summaries(&house).len(), house.alerts().len()), (1, 2));
-    assert_eq!(house.audited().len(), 1);
+    assert_eq!((summaries(&harness).len(), harness.alerts().len()), (1, 2));
+    assert_eq!(harness.audited().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_could_not_be_dealt_with_is_told_of_and_dealt_with_when_the_event_comes_again()
  {
-    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // The second look at EC2 is the first at this image.
-    house.inject(Fault::nth("DescribeImages", 2, FaultKind::AccessDenied));
-    house.give(scheduled(1)).await.unwrap_err();
-    let summary = summaries(&house).remove(0);
+    harness.inject(Fault::nth("DescribeImages", 2, FaultKind::AccessDenied));
+    harness.give(scheduled(1)).await.unwrap_err();
+    let summary = summaries(&harness).remove(0);
     let image = &summary["groups"]["missed"]["images"][0];
     assert!(
         image["reason"].as_str().unwrap().contains("access denied"),
         "{image}"
     );
-    assert_eq!((&image["verdict"], stand(&house)), (&Value::Null, 1));
-    house.sim.heal();
-    house.record(scheduled(1)).await;
-    assert_eq!(stand(&house), 0);
+    assert_eq!((&image["verdict"], stand(&harness)), (&Value::Null, 1));
+    harness.sim.heal();
+    harness.record(scheduled(1)).await;
+    assert_eq!(stand(&harness), 0);
     assert_eq!(
         (
-            summaries(&house).len(),
-            house.audited().len(),
-            house.alerts().len()
+            summaries(&harness).len(),
+            harness.audited().len(),
+            harness.alerts().len()
         ),
         (1, 1, 2)
     );
 }
 
 /// The images that audits began to deal with, and have not ended.
-fn begun_with(house: &House) -> Vec<String> {
-    let world = house.sim.world();
+fn begun_with(harness: &Harness) -> Vec<String> {
+    let world = harness.sim.world();
     let begun = json!(world.tables[TABLE].items[AUDITS].get("begun_with"));
     let begun = begun["SS"].as_array().cloned().unwrap_or_default();
     let image = |dated: Value| {
@@ -847,35 +857,35 @@ fn begun_with(house: &House) -> Vec<String> {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_became_of_a_discard_that_a_audit_began_is_looked_at_until_it_is_known() {
-    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // EC2 does it and does not answer; and then it says nothing of the image for two attempts.
-    house.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
+    harness.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
     for (look, nth) in [("DescribeImages", 4), ("ListImagesInRecycleBin", 1)] {
-        house.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
+        harness.inject(Fault::from_nth(look, nth, FaultKind::InternalError));
     }
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!(stand(&house), 0);
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(stand(&harness), 0);
     assert_eq!(
-        house.told(),
+        harness.told(),
         [json!("planned"), json!("failed"), Value::Null]
     );
-    assert_eq!(group(&summaries(&house)[0], "missed").0, 1);
-    house.inject(Fault::always("DescribeImages", FaultKind::InternalError));
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!(house.alerts().len(), 3);
-    assert_eq!(begun_with(&house), [AMI_1]);
+    assert_eq!(group(&summaries(&harness)[0], "missed").0, 1);
+    harness.inject(Fault::always("DescribeImages", FaultKind::InternalError));
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(harness.alerts().len(), 3);
+    assert_eq!(begun_with(&harness), [AMI_1]);
 
-    house.sim.heal();
-    house.sim.forget_calls();
-    let record = house.record(scheduled(1)).await;
+    harness.sim.heal();
+    harness.sim.forget_calls();
+    let record = harness.record(scheduled(1)).await;
     assert!(record["reason"].as_str().unwrap().contains("done already"));
-    assert_eq!(house.told()[3..], ["done"]);
-    assert_eq!(count(&house, "DeregisterImage"), 0);
-    assert_eq!(begun_with(&house), [""; 0]);
-    house.sim.forget_calls();
-    house.record(scheduled(1)).await;
-    assert_eq!(house.calls(), ["UpdateItem", "UpdateItem"]);
-    assert_eq!(house.audited().len(), 1);
+    assert_eq!(harness.told()[3..], ["done"]);
+    assert_eq!(count(&harness, "DeregisterImage"), 0);
+    assert_eq!(begun_with(&harness), [""; 0]);
+    harness.sim.forget_calls();
+    harness.record(scheduled(1)).await;
+    assert_eq!(harness.calls(), ["UpdateItem", "UpdateItem"]);
+    assert_eq!(harness.audited().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -883,37 +893,40 @@ async fn an_image_that_was_begun_with_is_left_to_the_list_once_it_is_old_or_its_
     // It was begun with ten days ago.
     let old = expects(aged(1, 240), "Windows");
     let policy = format!("{NOBODY_ASKS}\nmax_age_hours = 1000");
-    let house = house([old.clone()], settings(&policy)).await;
+    let harness = harness([old.clone()], settings(&policy)).await;
     let at = old
         .creation_date
         .to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     remember(
-        &house,
+        &harness,
         "begun_with",
         json!({ "SS": [format!("{at} {AMI_1}")] }),
     );
-    house.record(scheduled(1)).await;
-    assert_eq!((stand(&house), begun_with(&house).len()), (1, 0));
-    assert_eq!(group(&summaries(&house)[0], "mismatch"), (1, vec![old.id]));
+    harness.record(scheduled(1)).await;
+    assert_eq!((stand(&harness), begun_with(&harness).len()), (1, 0));
+    assert_eq!(
+        group(&summaries(&harness)[0], "mismatch"),
+        (1, vec![old.id])
+    );
 
     // Nobody could be told of its discard; then its event came, and an instance holds it: people are to decide.
     let image = expects(aged(1, 2), "Windows");
-    let house = self::house([image.clone()], settings(NOBODY_ASKS)).await;
-    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!(begun_with(&house), [AMI_1]);
-    house.sim.heal();
+    let harness = self::harness([image.clone()], settings(NOBODY_ASKS)).await;
+    harness.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!(begun_with(&harness), [AMI_1]);
+    harness.sim.heal();
     let mut instance = Instance::new("i-1", &image.id);
     instance.state = "running".into();
-    house.sim.world().add_instance(instance);
+    harness.sim.world().add_instance(instance);
     assert_eq!(
-        house.record(event_of(&image)).await["held_by"],
+        harness.record(event_of(&image)).await["held_by"],
         json!(["in-use"])
     );
-    house.sim.world().instances.clear();
-    house.record(scheduled(2)).await;
-    assert_eq!((stand(&house), begun_with(&house).len()), (1, 0));
-    assert_eq!(group(&summaries(&house)[0], "held"), (1, vec![image.id]));
+    harness.sim.world().instances.clear();
+    harness.record(scheduled(2)).await;
+    assert_eq!((stand(&harness), begun_with(&harness).len()), (1, 0));
+    assert_eq!(group(&summaries(&harness)[0], "held"), (1, vec![image.id]));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -924,7 +937,7 @@ async fn images_that_take_too_long_keep_no_audit_from_the_others() {
         lineage: Asked::Never,
         ..Policy::default()
     };
-    let house = house(
+    let harness = harness(
         images,
         Settings {
             policy,
@@ -933,13 +946,13 @@ async fn images_that_take_too_long_keep_no_audit_from_the_others() {
     )
     .await;
     let slow = FaultKind::Slow(Duration::from_secs(30));
-    house.inject(Fault::always("ListSnapshotBlocks", slow));
+    harness.inject(Fault::always("ListSnapshotBlocks", slow));
     // By the queue's seven attempts at most.
     for _ in 0..7 {
         let short = Deadline::now() + Duration::from_secs(20);
-        house.guard.handle(scheduled(1), short).await.ok();
+        harness.guard.handle(scheduled(1), short).await.ok();
         turns_end().await;
-        if let Some(summary) = summaries(&house).first() {
+        if let Some(summary) = summaries(&harness).first() {
             assert_eq!(group(summary, "mismatch").0, 1);
             return;
         }
@@ -949,78 +962,84 @@ async fn images_that_take_too_long_keep_no_audit_from_the_others() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_could_not_be_begun_with_is_so_when_the_event_comes_again() {
-    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // The first takes the turn.
-    house.inject(Fault::nth("UpdateItem", 2, FaultKind::AccessDenied));
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!((stand(&house), house.alerts().len()), (1, 0));
-    house.record(scheduled(1)).await;
-    assert_eq!((stand(&house), summaries(&house).len()), (0, 1));
+    harness.inject(Fault::nth("UpdateItem", 2, FaultKind::AccessDenied));
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!((stand(&harness), harness.alerts().len()), (1, 0));
+    harness.record(scheduled(1)).await;
+    assert_eq!((stand(&harness), summaries(&harness).len()), (0, 1));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn of_an_older_audit_nobody_is_told_after_a_later_one() {
-    let house = house([aged(1, 100)], settings("")).await;
+    let harness = harness([aged(1, 100)], settings("")).await;
     for day in [1, 2, 1, 2] {
-        house.record(scheduled(day)).await;
+        harness.record(scheduled(day)).await;
     }
-    assert_eq!(summaries(&house).len(), 2);
+    assert_eq!(summaries(&harness).len(), 2);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn with_little_time_images_are_dealt_with_when_the_event_comes_again() {
     let images = [1, 2].map(|n| expects(aged(n, 2), "Windows"));
-    let house = house(images, settings(NOBODY_ASKS)).await;
+    let harness = harness(images, settings(NOBODY_ASKS)).await;
     // Enough for a discard, and not for one beside all else.
     for attempt in 1.. {
         let short = Deadline::now() + Duration::from_secs(26);
-        match house.guard.handle(scheduled(1), short).await {
+        match harness.guard.handle(scheduled(1), short).await {
             Ok(_) => break,
             Err(error) => assert!(attempt < 5 && error.error_type() == "OutOfTime", "{error}"),
         }
     }
-    assert_eq!((stand(&house), count(&house, "DeregisterImage")), (0, 2));
-    let [summary] = &summaries(&house)[..] else {
+    assert_eq!(
+        (stand(&harness), count(&harness, "DeregisterImage")),
+        (0, 2)
+    );
+    let [summary] = &summaries(&harness)[..] else {
         panic!()
     };
     assert_eq!(group(summary, "missed").0, 2);
-    house.record(scheduled(2)).await;
-    assert_eq!(summaries(&house).len(), 1);
+    harness.record(scheduled(2)).await;
+    assert_eq!(summaries(&harness).len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_of_a_time_that_is_yet_to_come_keeps_no_other_from_its_work() {
-    let house = house([aged(1, 100)], settings("")).await;
+    let harness = harness([aged(1, 100)], settings("")).await;
     let mut event = scheduled(1);
     event["time"] = (now() + TimeDelta::days(365)).to_rfc3339().into();
-    house.record(event).await;
-    house.record(scheduled(1)).await;
-    assert_eq!(summaries(&house).len(), 2);
+    harness.record(event).await;
+    harness.record(scheduled(1)).await;
+    assert_eq!(summaries(&harness).len(), 2);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_one_audit_could_not_tell_of_no_older_one_forgets() {
-    let house = house([aged(2, 100)], settings("")).await;
-    house.record(scheduled(1)).await;
-    house.sim.world().add_image(windows(aged(1, 2)));
-    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
-    house.give(scheduled(2)).await.unwrap_err();
-    house.sim.heal();
-    house.record(scheduled(1)).await;
-    house.record(scheduled(2)).await;
-    let summary = summaries(&house).pop().unwrap();
+    let harness = harness([aged(2, 100)], settings("")).await;
+    harness.record(scheduled(1)).await;
+    harness.sim.world().add_image(windows(aged(1, 2)));
+    harness.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    harness.give(scheduled(2)).await.unwrap_err();
+    harness.sim.heal();
+    harness.record(scheduled(1)).await;
+    harness.record(scheduled(2)).await;
+    let summary = summaries(&harness).pop().unwrap();
     assert_eq!(group(&summary, "missed"), (1, vec![AMI_1.to_owned()]));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
     let image = expects(aged(1, 2), "Windows");
-    let house = house([image.clone()], settings(NOBODY_ASKS)).await;
-    house.sim.world().add_instance(Instance::new("i-1", AMI_1));
-    house.record(event_of(&image)).await;
-    house.sim.world().instances.clear();
+    let harness = harness([image.clone()], settings(NOBODY_ASKS)).await;
+    harness
+        .sim
+        .world()
+        .add_instance(Instance::new("i-1", AMI_1));
+    harness.record(event_of(&image)).await;
+    harness.sim.world().instances.clear();
     {
-        let mut world = house.sim.world();
+        let mut world = harness.sim.world();
         let items = &mut world.tables.get_mut(TABLE).unwrap().items;
         let item = items.get_mut(&format!("123456789012#eu-west-1#{AMI_1}"));
         let of_another_version = json!({ "S": "{\"evidence\": 1}" });
@@ -1029,9 +1048,9 @@ async fn an_image_whose_record_can_not_be_read_is_known_and_only_told_of() {
             serde_json::from_value(of_another_version).unwrap(),
         );
     }
-    house.record(scheduled(1)).await;
-    assert_eq!(stand(&house), 1);
-    assert_eq!(group(&summaries(&house)[0], "mismatch").0, 1);
+    harness.record(scheduled(1)).await;
+    assert_eq!(stand(&harness), 1);
+    assert_eq!(group(&summaries(&harness)[0], "mismatch").0, 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1049,27 +1068,27 @@ async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_a
     let done = calls().position(|call| call == "DeregisterImage").unwrap();
     let mut held = Vec::new();
     for (n, call) in steps.iter().enumerate() {
-        let house = house_without_chat(images(), settings()).await;
+        let harness = house_without_chat(images(), settings()).await;
         let action = &call.action;
         let ordinal = calls().take(n + 1).filter(|it| it == action).count();
         // The call takes effect, and its answer never comes.
         let late = FaultKind::Slow(Duration::from_secs(30));
-        house.inject(Fault::nth(action, ordinal, late));
+        harness.inject(Fault::nth(action, ordinal, late));
         let step = format!("{n}, {action}");
-        assert!(crash_at(&house, scheduled(1), n + 1).await, "{step}");
+        assert!(crash_at(&harness, scheduled(1), n + 1).await, "{step}");
         turns_end().await;
-        house.sim.heal();
+        harness.sim.heal();
         // What the image's record does not show to be ended is looked at once more, when all else is told.
-        house.give(scheduled(1)).await.ok();
+        harness.give(scheduled(1)).await.ok();
         turns_end().await;
-        house.record(scheduled(1)).await;
+        harness.record(scheduled(1)).await;
 
-        assert_eq!(begun_with(&house), [""; 0], "{step}");
-        match stand(&house) {
-            1 => assert_eq!(count(&house, "DeregisterImage"), 1, "{step}"),
+        assert_eq!(begun_with(&harness), [""; 0], "{step}");
+        match stand(&harness) {
+            1 => assert_eq!(count(&harness, "DeregisterImage"), 1, "{step}"),
             _ => held.push(n),
         }
-        let summaries = summaries(&house);
+        let summaries = summaries(&harness);
         let summary = summaries.last().unwrap();
         assert_eq!(
             (group(summary, "missed").0, group(summary, "unverifiable").0),
@@ -1085,49 +1104,57 @@ async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_a
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_throttled_audit_asks_again_and_looks_at_every_image() {
     let images = (0..450).map(|n| aged(n, 100));
-    let house = house(images, settings("")).await;
-    house.sim.world().items_per_batch = Some(30);
+    let harness = harness(images, settings("")).await;
+    harness.sim.world().items_per_batch = Some(30);
     for n in 1..=8 {
-        house.inject(Fault::nth("DescribeImages", n, FaultKind::Throttle));
-        house.inject(Fault::nth("DescribeSnapshots", n, FaultKind::Throttle));
+        harness.inject(Fault::nth("DescribeImages", n, FaultKind::Throttle));
+        harness.inject(Fault::nth("DescribeSnapshots", n, FaultKind::Throttle));
     }
-    house.record(scheduled(1)).await;
-    assert_eq!(group(&summaries(&house)[0], "unverifiable").0, 450);
+    harness.record(scheduled(1)).await;
+    assert_eq!(group(&summaries(&harness)[0], "unverifiable").0, 450);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn without_the_ledger_nothing_is_looked_at_told_or_discarded_and_the_audit_comes_again() {
     for action in ["UpdateItem", "BatchGetItem"] {
         for fault in [FaultKind::AccessDenied, FaultKind::InternalError] {
-            let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
-            house.inject(Fault::always(action, fault));
-            house.give(scheduled(1)).await.unwrap_err();
-            assert_eq!((stand(&house), house.alerts().len()), (1, 0), "{action}");
-            house.sim.heal();
-            house.record(scheduled(1)).await;
-            assert_eq!((stand(&house), house.alerts().len()), (0, 2), "{action}");
+            let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+            harness.inject(Fault::always(action, fault));
+            harness.give(scheduled(1)).await.unwrap_err();
+            assert_eq!(
+                (stand(&harness), harness.alerts().len()),
+                (1, 0),
+                "{action}"
+            );
+            harness.sim.heal();
+            harness.record(scheduled(1)).await;
+            assert_eq!(
+                (stand(&harness), harness.alerts().len()),
+                (0, 2),
+                "{action}"
+            );
         }
     }
     // Nor does an answer that says nothing make every image one that nobody heard of.
-    let house = house([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
-    house.inject(Fault::always("BatchGetItem", FaultKind::CutShort(0)));
-    house.give(scheduled(1)).await.unwrap_err();
-    assert_eq!((stand(&house), house.alerts().len()), (1, 0));
+    let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
+    harness.inject(Fault::always("BatchGetItem", FaultKind::CutShort(0)));
+    harness.give(scheduled(1)).await.unwrap_err();
+    assert_eq!((stand(&harness), harness.alerts().len()), (1, 0));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_of_another_account_or_region_is_ignored_and_one_without_a_time_malformed() {
-    let house = house([aged(1, 100)], settings("")).await;
+    let harness = harness([aged(1, 100)], settings("")).await;
     for (key, value) in [("account", "210987654321"), ("region", "us-east-1")] {
         let mut event = scheduled(1);
         event[key] = value.into();
-        assert_eq!(house.record(event).await["verdict"], "ignored");
+        assert_eq!(harness.record(event).await["verdict"], "ignored");
     }
     let mut event = scheduled(1);
     event["time"] = Value::Null;
-    let error = house.give(event).await.unwrap_err();
+    let error = harness.give(event).await.unwrap_err();
     assert_eq!(error.error_type(), "MalformedEvent");
-    assert_eq!(house.calls(), [""; 0]);
+    assert_eq!(harness.calls(), [""; 0]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1140,14 +1167,14 @@ async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_im
         expects(aged(5, 2), "Windows"),
     ];
     images.extend((6..30).map(|n| aged(n, 90)));
-    let house = house(images.clone(), settings("")).await;
-    house
+    let harness = harness(images.clone(), settings("")).await;
+    harness
         .sim
         .world()
         .add_instance(Instance::new("i-1", &images[4].id));
-    house.record(event_of(&images[4])).await;
-    house.record(scheduled(1)).await;
-    let (alerts, chats) = (house.published_on(TOPIC), house.published_on(CHAT));
+    harness.record(event_of(&images[4])).await;
+    harness.record(scheduled(1)).await;
+    let (alerts, chats) = (harness.published_on(TOPIC), harness.published_on(CHAT));
     let (alert, chat) = (alerts.last().unwrap(), chats.last().unwrap());
     let fault = compare("audit", &forms(alert, chat));
     assert!(fault.is_none(), "{fault:?}");
@@ -1157,10 +1184,10 @@ async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_im
         image.name = format!("{n}\n\u{1b}[2J\"\\{}", "\u{202e}é".repeat(4_000));
         image
     };
-    let house = self::house((0..60).map(hostile), settings("")).await;
-    house.record(scheduled(1)).await;
-    let message = house.published_on(TOPIC).remove(0);
+    let harness = self::harness((0..60).map(hostile), settings("")).await;
+    harness.record(scheduled(1)).await;
+    let message = harness.published_on(TOPIC).remove(0);
     assert!(message.message.len() < 256 * 1024);
-    assert_eq!(group(&summaries(&house)[0], "mismatch").0, 60);
+    assert_eq!(group(&summaries(&harness)[0], "mismatch").0, 60);
     assert!(!message.body("email").contains('\u{1b}'));
 }

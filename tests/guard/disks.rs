@@ -54,18 +54,18 @@ const WINDOWS_BYOL: (&str, &str) = ("Windows BYOL", "RunInstances:0800");
 const WINDOWS_STANDARD: (&str, &str) = ("Windows with SQL Server Standard", "RunInstances:0006");
 const CONFIRM: &str = "[discard]\nconfirm = 'observed'\n";
 
-async fn house(world: World, policy: &str) -> House {
+async fn harness(world: World, policy: &str) -> Harness {
     let policy = Policy::parse("policy.toml", &format!("version = 1\n{policy}")).unwrap();
     let settings = Settings {
         policy,
         ..Settings::default()
     };
-    House::around(world, settings).await
+    Harness::around(world, settings).await
 }
 
 /// Which blocks were read, each as often as it was.
-fn blocks_read(house: &House) -> Vec<u64> {
-    let calls = house.sim.calls();
+fn blocks_read(harness: &Harness) -> Vec<u64> {
+    let calls = harness.sim.calls();
     let mut blocks: Vec<u64> = calls
         .iter()
         .filter_map(Call::block)
@@ -75,8 +75,8 @@ fn blocks_read(house: &House) -> Vec<u64> {
     blocks
 }
 
-fn asked_for_blocks(house: &House) -> bool {
-    house
+fn asked_for_blocks(harness: &Harness) -> bool {
+    harness
         .calls()
         .iter()
         .any(|call| call.ends_with("SnapshotBlocks"))
@@ -175,19 +175,19 @@ async fn the_scenarios() {
     ];
     let mut wrong = Vec::new();
     for (what, world, policy, expected) in scenarios {
-        let house = house(world, policy).await;
-        let record = house.record(registered()).await;
+        let harness = harness(world, policy).await;
+        let record = harness.record(registered()).await;
         let is = outcome(&record);
         if is != expected {
             wrong.push(format!(
                 "{what}:\n  expected {expected}\n  but it is {is}: {record}"
             ));
         }
-        let discarded = house.calls().contains(&"DeregisterImage".to_owned());
+        let discarded = harness.calls().contains(&"DeregisterImage".to_owned());
         assert_eq!(discarded, expected.ends_with(": deregister"), "{what}");
         let needed = !what.contains("never read") && !what.contains("not looked behind");
-        assert_eq!(asked_for_blocks(&house), needed, "{what}");
-        let mut blocks = blocks_read(&house);
+        assert_eq!(asked_for_blocks(&harness), needed, "{what}");
+        let mut blocks = blocks_read(&harness);
         let read = blocks.len();
         blocks.dedup();
         assert_eq!(blocks.len(), read, "{what}: no block is read twice");
@@ -197,10 +197,10 @@ async fn the_scenarios() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
-    let house = house(world("rhel9-rhui", LINUX), "").await;
-    let record = house.record(registered()).await;
+    let harness = harness(world("rhel9-rhui", LINUX), "").await;
+    let record = harness.record(registered()).await;
     assert_eq!(said(&record, "disk"), ["found RedHat|RedHatByol"]);
-    let blocks = blocks_read(&house).len();
+    let blocks = blocks_read(&harness).len();
     let detail = detail(&record, "disk");
     assert!(detail.starts_with("Red Hat Enterprise Linux 9"), "{detail}");
     for part in [
@@ -210,7 +210,7 @@ async fn the_record_says_what_is_on_the_disk_and_what_tells_so() {
     ] {
         assert!(detail.contains(&part), "{part}: {detail}");
     }
-    let alert = &house.alerts()[0];
+    let alert = &harness.alerts()[0];
     assert_eq!(alert["expected"]["source"], "disk");
 }
 
@@ -227,10 +227,10 @@ async fn the_disk_is_not_read_where_the_lineage_has_spoken_and_nothing_is_to_be_
     world.add_instance(instance);
     let snapshot = world.snapshots.get_mut(SNAPSHOT).unwrap();
     snapshot.volume_id = "vol-0a1b2c3d4e5f60001".into();
-    let house = house(world, "[evidence]\ndisk = 'when-needed'\n").await;
-    let record = house.record(registered()).await;
+    let harness = harness(world, "[evidence]\ndisk = 'when-needed'\n").await;
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "verified by lineage: none");
-    assert!(!asked_for_blocks(&house));
+    assert!(!asked_for_blocks(&harness));
     assert_eq!(said(&record, "disk"), ["skipped"]);
 }
 
@@ -257,19 +257,22 @@ async fn what_can_not_be_read_is_undetermined_and_says_why() {
         ("LVM", world("lvm", LINUX), "", None, "undetermined: LVM"),
     ];
     for (what, world, policy, fault, expected) in cases {
-        let house = house(world, policy).await;
+        let harness = harness(world, policy).await;
         if let Some((action, kind)) = fault {
-            house.inject(Fault::always(action, kind));
+            harness.inject(Fault::always(action, kind));
         }
-        let record = house.record(registered()).await;
+        let record = harness.record(registered()).await;
         assert_eq!(outcome(&record), "unverifiable: none", "{what}");
         assert_eq!(said(&record, "disk"), ["failed"], "{what}");
         let why = why(&record);
         assert!(why.starts_with(expected), "{what}: {why}");
-        assert_eq!(asked_for_blocks(&house), what != "somebody else's snapshot");
+        assert_eq!(
+            asked_for_blocks(&harness),
+            what != "somebody else's snapshot"
+        );
     }
-    let house = house(encrypted(world("rhel9-rhui", LINUX)), "").await;
-    let record = house.record(registered()).await;
+    let harness = harness(encrypted(world("rhel9-rhui", LINUX)), "").await;
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by disk: hold (inferred)");
 }
 
@@ -293,11 +296,11 @@ async fn what_passes_is_waited_for_or_asked_again() {
     for (what, change, fault) in cases {
         let mut world = world("rhel9-rhui", LINUX);
         change(&mut world);
-        let house = house(world, "").await;
+        let harness = harness(world, "").await;
         if let Some(fault) = fault {
-            house.inject(fault);
+            harness.inject(fault);
         }
-        let record = house.record(registered()).await;
+        let record = harness.record(registered()).await;
         assert_eq!(
             outcome(&record),
             "mismatch/wrong by disk: hold (inferred)",
@@ -324,16 +327,16 @@ async fn a_disk_that_can_not_be_reached_is_tried_again_later() {
         ("GetSnapshotBlock", FaultKind::FlipBit),
         ("GetSnapshotBlock", FaultKind::CutShort(1000)),
     ] {
-        let house = house(world("rhel9-rhui", LINUX), DISK_MAY).await;
-        house.inject(Fault::always(action, kind.clone()));
-        let error = house.give(registered()).await.unwrap_err();
+        let harness = harness(world("rhel9-rhui", LINUX), DISK_MAY).await;
+        harness.inject(Fault::always(action, kind.clone()));
+        let error = harness.give(registered()).await.unwrap_err();
         assert!(
             matches!(error, Error::NotFoundOut { .. }),
             "{action} {kind:?}: {error}"
         );
-        let record = house.journal.lock().unwrap().pop().unwrap();
+        let record = harness.journal.lock().unwrap().pop().unwrap();
         assert_eq!(outcome(&record), "unverifiable: none", "{action} {kind:?}");
-        assert!(!house.calls().contains(&"DeregisterImage".to_owned()));
+        assert!(!harness.calls().contains(&"DeregisterImage".to_owned()));
     }
 }
 
@@ -343,44 +346,44 @@ async fn regression_a_snapshot_that_ebs_does_not_show_yet_brings_the_event_back(
     fresh.ebs.shown_after = Duration::from_secs(120);
     let minutes_ago = |minutes| Some(now() - TimeDelta::minutes(minutes));
     fresh.snapshots.get_mut(SNAPSHOT).unwrap().completion_time = minutes_ago(1);
-    let house = house(fresh, DISK_MAY).await;
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = harness(fresh, DISK_MAY).await;
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let record = house.journal.lock().unwrap().pop().unwrap();
+    let record = harness.journal.lock().unwrap().pop().unwrap();
     assert_eq!(outcome(&record), "unverifiable: none");
     assert!(why(&record).contains("EBS does not show"), "{record}");
     // Two minutes later it does.
-    let snapshot = |house: &House, minutes| {
-        let mut world = house.sim.world();
+    let snapshot = |harness: &Harness, minutes| {
+        let mut world = harness.sim.world();
         world.snapshots.get_mut(SNAPSHOT).unwrap().completion_time = minutes_ago(minutes);
     };
-    snapshot(&house, 3);
-    let record = house.record(registered()).await;
+    snapshot(&harness, 3);
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by disk: deregister");
 
     // One that was completed long ago will never be found: nothing comes back for it.
-    let house = self::house(world("rhel9-rhui", LINUX), DISK_MAY).await;
-    house.sim.world().ebs.shown_after = Duration::from_secs(3600 * 24);
-    let record = house.record(registered()).await;
+    let harness = self::harness(world("rhel9-rhui", LINUX), DISK_MAY).await;
+    harness.sim.world().ebs.shown_after = Duration::from_secs(3600 * 24);
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "unverifiable: none");
     assert!(
         why(&record).contains("ResourceNotFoundException"),
         "{record}"
     );
     // And one whose completion nobody tells may be new.
-    snapshot(&house, 0);
-    house
+    snapshot(&harness, 0);
+    harness
         .sim
         .world()
         .snapshots
         .get_mut(SNAPSHOT)
         .unwrap()
         .completion_time = None;
-    house.inject(Fault::always(
+    harness.inject(Fault::always(
         "ListSnapshotBlocks",
         refuse("ResourceNotFoundException", "no"),
     ));
-    let error = house.give(registered()).await.unwrap_err();
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
 }
 
@@ -410,12 +413,12 @@ async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
     for (change, expected, asks_ebs) in cases {
         let mut world = world("rhel9-rhui", LINUX);
         change(world.snapshots.get_mut(SNAPSHOT).unwrap());
-        let house = house(world, DISK_MAY).await;
-        let record = house.record(registered()).await;
+        let harness = harness(world, DISK_MAY).await;
+        let record = harness.record(registered()).await;
         assert_eq!(outcome(&record), "unverifiable: none");
         assert!(why(&record).starts_with(expected), "{record}");
         // DescribeSnapshots does not say that a snapshot is public: it is found out when EBS refuses it.
-        assert_eq!(asked_for_blocks(&house), asks_ebs, "{expected}");
+        assert_eq!(asked_for_blocks(&harness), asks_ebs, "{expected}");
     }
 }
 
@@ -423,8 +426,8 @@ async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
 async fn tokens_that_are_refused_for_good_leave_the_disk_undetermined() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.block_tokens_last = Duration::ZERO;
-    let house = house(world, "").await;
-    let record = house.record(registered()).await;
+    let harness = harness(world, "").await;
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "unverifiable: none");
     assert!(why(&record).contains("ValidationException"), "{record}");
 }
@@ -449,10 +452,16 @@ async fn ten_images_at_once_are_read_one_after_the_other_and_each_is_judged() {
         event["detail"]["responseElements"]["imageId"] = json!(ami);
         messages.push(json!({ "messageId": format!("m-{number}"), "body": event.to_string() }));
     }
-    let house = house(world, "").await;
-    let answer = house.give(json!({ "Records": messages })).await.unwrap();
+    let harness = harness(world, "").await;
+    let answer = harness.give(json!({ "Records": messages })).await.unwrap();
     assert_eq!(answer["batchItemFailures"], json!([]));
-    let outcomes: Vec<String> = house.journal.lock().unwrap().iter().map(outcome).collect();
+    let outcomes: Vec<String> = harness
+        .journal
+        .lock()
+        .unwrap()
+        .iter()
+        .map(outcome)
+        .collect();
     assert_eq!(outcomes, ["verified by disk: none"; 10]);
 }
 
@@ -472,8 +481,8 @@ async fn without_a_reader_the_disk_is_undetermined() {
             policy: Policy::default(),
             ..Settings::default()
         };
-        let house = House::around(world("rhel9-rhui", LINUX), settings).await;
-        let record = house.record(registered()).await;
+        let harness = Harness::around(world("rhel9-rhui", LINUX), settings).await;
+        let record = harness.record(registered()).await;
         assert_eq!(outcome(&record), "unverifiable: none", "{program}");
         assert!(why(&record).starts_with(expected), "{program}: {record}");
     }
@@ -484,10 +493,10 @@ async fn a_verdict_by_the_disk_takes_few_calls_even_if_each_takes_twenty_millise
     for name in ["rhel9-rhui", "debian12", "windows2022", "sles16"] {
         let mut world = world(name, LINUX);
         world.ebs.latency = Duration::from_millis(20);
-        let house = house(world, "").await;
+        let harness = harness(world, "").await;
         let begun = Instant::now();
-        let record = house.record(registered()).await;
-        let calls = house
+        let record = harness.record(registered()).await;
+        let calls = harness
             .calls()
             .iter()
             .filter(|call| call.contains("SnapshotBlock"))
@@ -510,11 +519,11 @@ async fn the_self_test_reads_a_disk_and_says_what_keeps_it_from_it() {
             reader: Reader::Child(reader.into()),
             ..Settings::default()
         };
-        let house = House::around(world, settings).await;
+        let harness = Harness::around(world, settings).await;
         if let Some(fault) = fault {
-            house.inject(fault);
+            harness.inject(fault);
         }
-        let report = house.give(json!({ "self-test": true })).await.unwrap();
+        let report = harness.give(json!({ "self-test": true })).await.unwrap();
         let checks = report["checks"].as_array().unwrap().clone();
         let disk = checks.into_iter().find(|check| check["check"] == "disk");
         let disk = disk.unwrap();
@@ -589,10 +598,10 @@ async fn the_self_test_reads_a_disk_and_says_what_keeps_it_from_it() {
 async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.latency = Duration::from_millis(1500);
-    let house = house(world, "").await;
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = harness(world, "").await;
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let record = house.journal.lock().unwrap().pop().unwrap();
+    let record = harness.journal.lock().unwrap().pop().unwrap();
     assert!(why(&record).contains("timed out"), "{record}");
 }
 
@@ -600,29 +609,29 @@ async fn a_slow_ebs_brings_the_event_back_and_says_nothing_of_the_disk() {
 /// lineage is treated alike.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_waits_for_a_disk_that_may_be_read_the_next_time() {
-    let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = harness(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
+    harness.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let held = house.journal.lock().unwrap().last().unwrap().clone();
+    let held = harness.journal.lock().unwrap().last().unwrap().clone();
     assert_eq!(
         outcome(&held),
         "mismatch/wrong by image-tag: hold (source-failed)"
     );
     assert_eq!(said(&held, "disk"), ["failed"]);
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
-    house.sim.heal();
-    let record = house.record(registered()).await;
+    harness.sim.heal();
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
-    assert!(!house.image_stands());
+    assert!(!harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_declared_word_suffices_for_a_discard_if_nobody_lets_the_disk_be_read() {
-    let house = house(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
-    let record = house.record(registered()).await;
+    let harness = harness(with_tag(world("rhel9-rhui", LINUX), "RedHat"), "").await;
+    harness.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
     assert_eq!(said(&record, "disk"), ["failed"]);
 }
@@ -632,12 +641,12 @@ async fn a_declared_word_suffices_for_a_discard_if_nobody_lets_the_disk_be_read(
 async fn an_invocation_that_ends_while_a_disk_is_read_leaves_nothing_behind() {
     let mut world = world("rhel9-rhui", LINUX);
     world.ebs.latency = Duration::from_secs(3);
-    let house = house(world, "").await;
+    let harness = harness(world, "").await;
     let soon = Deadline::now() + Duration::from_secs(4);
-    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    let error = harness.guard.handle(registered(), soon).await.unwrap_err();
     assert!(matches!(error, Error::OutOfTime { .. }), "{error}");
-    house.sim.world().ebs.latency = Duration::ZERO;
-    let record = house.record(registered()).await;
+    harness.sim.world().ebs.latency = Duration::ZERO;
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "mismatch/wrong by disk: hold (inferred)");
 }
 
@@ -645,29 +654,29 @@ async fn an_invocation_that_ends_while_a_disk_is_read_leaves_nothing_behind() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_tag_is_not_believed_for_good_as_the_disk_could_not_be_read() {
     let mislabelled = || with_tag(world("windows2022", LINUX), "Linux");
-    let house = house(mislabelled(), "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = harness(mislabelled(), "").await;
+    harness.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let record = house.journal.lock().unwrap().last().unwrap().clone();
+    let record = harness.journal.lock().unwrap().last().unwrap().clone();
     assert_eq!(outcome(&record), "verified by image-tag: none");
-    house.sim.heal();
-    let record = house.record(registered()).await;
+    harness.sim.heal();
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "conflict by image-tag: alert");
 
     // Of an event that is long over nobody waits: the queue would lose it, and with it the record.
     let long_ago = now() - TimeDelta::minutes(40);
     let mut world = mislabelled();
     world.images.get_mut(AMI).unwrap().creation_date = long_ago;
-    let house = self::house(world, "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
-    let record = house.record(registered_at(long_ago)).await;
+    let harness = self::harness(world, "").await;
+    harness.inject(Fault::always("ListSnapshotBlocks", FaultKind::Throttle));
+    let record = harness.record(registered_at(long_ago)).await;
     assert_eq!(outcome(&record), "verified by image-tag: none");
     assert_eq!(said(&record, "disk"), ["failed"]);
 
     // What no later try changes is waited for never.
-    let house = self::house(mislabelled(), "").await;
-    house.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
-    let record = house.record(registered()).await;
+    let harness = self::harness(mislabelled(), "").await;
+    harness.inject(Fault::always("ListSnapshotBlocks", FaultKind::AccessDenied));
+    let record = harness.record(registered()).await;
     assert_eq!(outcome(&record), "verified by image-tag: none");
 }

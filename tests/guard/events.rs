@@ -56,16 +56,16 @@ async fn people_are_people_and_services_are_services_however_cloudtrail_says_so(
             json!("drs.amazonaws.com"),
         ),
     ] {
-        let house = House::of(expecting("Windows")).await;
-        let record = house.record(event(name)).await;
+        let harness = Harness::of(expecting("Windows")).await;
+        let record = harness.record(event(name)).await;
         assert_eq!(outcome(&record), expected, "{name}");
         assert_eq!(record["service"], service, "{name}");
         assert_eq!(
-            house.image_stands(),
+            harness.image_stands(),
             expected.contains("hold"),
             "{name}: {record}"
         );
-        let alert = house.published_on(TOPIC).remove(0);
+        let alert = harness.published_on(TOPIC).remove(0);
         let text = alert.body("email");
         if let Some(service) = service.as_str() {
             // Who it is, and of what it is a sign: a recovery only where it is one.
@@ -80,8 +80,8 @@ async fn people_are_people_and_services_are_services_however_cloudtrail_says_so(
 async fn a_console_session_that_a_service_uses_is_a_service() {
     let mut event = event("register-image-console-session");
     event["detail"]["userIdentity"]["invokedBy"] = json!("cloudformation.amazonaws.com");
-    let house = House::of(expecting("Windows")).await;
-    let record = house.record(event).await;
+    let harness = Harness::of(expecting("Windows")).await;
+    let record = harness.record(event).await;
     assert_eq!(record["held_by"], json!(["service-registered"]));
     assert_eq!(record["service"], "cloudformation.amazonaws.com");
 }
@@ -93,31 +93,31 @@ async fn an_image_with_a_service_s_signs_names_the_service() {
         "AWSElasticDisasterRecoveryManaged",
         "drs",
     );
-    let house = House::of(image).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(image).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["service-registered"]));
     assert_eq!(record["service"], "AWS Elastic Disaster Recovery");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_answer_of_null_without_an_error_is_malformed() {
-    let house = House::of(expecting("Windows")).await;
-    let error = house.give(event("register-image-without-answer")).await;
+    let harness = Harness::of(expecting("Windows")).await;
+    let error = harness.give(event("register-image-without-answer")).await;
     assert_eq!(error.unwrap_err().error_type(), "MalformedEvent");
-    assert!(house.calls().is_empty());
+    assert!(harness.calls().is_empty());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_event_in_an_envelope_of_sns_is_malformed_and_comes_back() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let envelope = json!({
         "Type": "Notification", "MessageId": "n-1", "TopicArn": TOPIC,
         "Message": event("register-image-assumed-role").to_string(), "Timestamp": "2026-11-28T03:00:01Z",
     });
-    let answer = house.record(batch(&[envelope.to_string()])).await;
+    let answer = harness.record(batch(&[envelope.to_string()])).await;
     assert_eq!(
         answer,
         json!({ "batchItemFailures": [{ "itemIdentifier": "m-0" }] })
     );
-    assert!(house.calls().is_empty());
+    assert!(harness.calls().is_empty());
 }

@@ -208,7 +208,7 @@ impl Given {
         self
     }
 
-    pub(super) async fn house(self, policy: &str) -> (House, Value) {
+    pub(super) async fn harness(self, policy: &str) -> (Harness, Value) {
         let mut policy = Policy::parse("policy.toml", &format!("version = 1\n{policy}")).unwrap();
         // Disks are the business of `disks`.
         policy.disk = Asked::Never;
@@ -216,22 +216,22 @@ impl Given {
             policy,
             ..Settings::default()
         };
-        let house = House::around(self.world, settings).await;
+        let harness = Harness::around(self.world, settings).await;
         for fault in self.faults {
-            house.inject(fault);
+            harness.inject(fault);
         }
-        (house, self.event)
+        (harness, self.event)
     }
 
-    pub(super) async fn run(self, policy: &str) -> (House, Value) {
-        let (house, event) = self.house(policy).await;
-        let record = match house.give(event).await {
+    pub(super) async fn run(self, policy: &str) -> (Harness, Value) {
+        let (harness, event) = self.harness(policy).await;
+        let record = match harness.give(event).await {
             Ok(record) => record,
             // It comes again; what is known now is on record.
-            Err(Error::NotFoundOut { .. }) => house.journal.lock().unwrap().pop().unwrap(),
+            Err(Error::NotFoundOut { .. }) => harness.journal.lock().unwrap().pop().unwrap(),
             Err(error) => panic!("{error}"),
         };
-        (house, record)
+        (harness, record)
     }
 }
 
@@ -500,7 +500,7 @@ fn scenarios() -> Vec<(&'static str, Given, &'static str, &'static str)> {
 async fn the_scenarios() {
     let mut wrong = Vec::new();
     for (what, given, policy, expected) in scenarios() {
-        let (house, record) = given.run(policy).await;
+        let (harness, record) = given.run(policy).await;
         let outcome = outcome(&record);
         if outcome != expected {
             wrong.push(format!(
@@ -508,9 +508,9 @@ async fn the_scenarios() {
             ));
         }
         // What the record says was done is what the server saw.
-        let discarded = house.calls().contains(&"DeregisterImage".to_owned());
+        let discarded = harness.calls().contains(&"DeregisterImage".to_owned());
         assert_eq!(discarded, expected.ends_with(": deregister"), "{what}");
-        assert_eq!(house.image_stands(), !discarded, "{what}");
+        assert_eq!(harness.image_stands(), !discarded, "{what}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -648,7 +648,7 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
     let all: Vec<String> = (10..15).map(named).collect();
     assert_eq!(detail(&record, "lineage"), all.join("; "));
 
-    let (house, record) = with_others(7).tag("Windows").run("").await;
+    let (harness, record) = with_others(7).tag("Windows").run("").await;
     let words = format!(
         "of 7 images on {SNAPSHOT} that prove nothing, 5 are named here, and `aws ec2 describe-images --region eu-west-1 \
          --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT}` lists all"
@@ -658,7 +658,7 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
         .collect();
     assert_eq!(detail(&record, "lineage"), all.join("; "));
     // It is not in what the alert cuts off.
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(letter.contains(&words), "{letter}");
 
     // Images on the snapshot that the volume was made from are among them.
@@ -823,8 +823,8 @@ async fn looking_costs_so_many_calls() {
             vec![images, snapshots],
         ),
     ] {
-        let (house, _) = given.run(policy).await;
-        let mut called = house.calls();
+        let (harness, _) = given.run(policy).await;
+        let mut called = harness.calls();
         called.retain(|call| call.starts_with("Describe") && !AROUND.contains(&call.as_str()));
         let mut expected = calls.clone();
         // What does not depend on each other is asked side by side, in no order.
@@ -832,7 +832,7 @@ async fn looking_costs_so_many_calls() {
         expected.sort();
         assert_eq!(called, expected, "{what}");
         assert!(called.len() <= 7);
-        let mut questions: Vec<_> = house
+        let mut questions: Vec<_> = harness
             .sim
             .calls()
             .into_iter()
@@ -847,13 +847,13 @@ async fn looking_costs_so_many_calls() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_reads_the_tags_again_and_walks_no_second_time() {
-    let (house, record) = given()
+    let (harness, record) = given()
         .taken_of_root_of("Windows")
         .snapshot_tag("Windows")
         .run("")
         .await;
     assert_eq!(record["outcome"], "done");
-    let calls = house.calls();
+    let calls = harness.calls();
     let acts = calls.iter().position(|call| call == "CreateTags").unwrap();
     let mut before = calls[..acts].to_vec();
     before.retain(|call| !AROUND.contains(&call.as_str()));
@@ -935,9 +935,9 @@ async fn a_lineage_that_failed_is_asked_again_before_the_act() {
         .tag("Windows");
     let kind = FaultKind::AccessDenied;
     given.faults.push(Fault::nth("DescribeVolumes", 1, kind));
-    let (house, record) = given.run("").await;
+    let (harness, record) = given.run("").await;
     assert_eq!(outcome(&record), "conflict by image-tag: alert");
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 /// Runs the guard, and changes the world while `action` is under way.
@@ -946,19 +946,19 @@ async fn changed_during(
     policy: &str,
     action: &str,
     change: impl FnOnce(&mut World),
-) -> (House, Value) {
-    let (house, event) = given.house(policy).await;
+) -> (Harness, Value) {
+    let (harness, event) = given.harness(policy).await;
     let slow = FaultKind::Slow(Duration::from_millis(500));
-    house.inject(Fault::nth(action, 1, slow));
-    let guard = Arc::clone(&house.guard);
+    harness.inject(Fault::nth(action, 1, slow));
+    let guard = Arc::clone(&harness.guard);
     let run = tokio::spawn(async move { guard.handle(event, in_a_minute()).await });
-    let reached = |house: &House| house.calls().iter().any(|call| call == action);
-    while !reached(&house) {
+    let reached = |harness: &Harness| harness.calls().iter().any(|call| call == action);
+    while !reached(&harness) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    change(&mut house.sim.world());
+    change(&mut harness.sim.world());
     let record = json!(run.await.unwrap().unwrap());
-    (house, record)
+    (harness, record)
 }
 
 fn set_tag(tags: &mut std::collections::BTreeMap<String, String>, expectation: &str) {
@@ -979,15 +979,16 @@ async fn a_tag_that_changes_between_judgement_and_act_counts_either_way() {
         }
     };
     let tagged = given().tag("Windows");
-    let (house, record) = changed_during(tagged.clone(), "", "CreateTags", on_image("Linux")).await;
+    let (harness, record) =
+        changed_during(tagged.clone(), "", "CreateTags", on_image("Linux")).await;
     assert_eq!(outcome(&record), "verified by image-tag: none");
-    assert!(house.image_stands() && house.alerts().is_empty());
+    assert!(harness.image_stands() && harness.alerts().is_empty());
 
-    let (house, record) = changed_during(tagged, "", "CreateTags", on_image("RHEL")).await;
+    let (harness, record) = changed_during(tagged, "", "CreateTags", on_image("RHEL")).await;
     assert_eq!(outcome(&record), "unverifiable: alert");
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
-    let (house, record) = changed_during(
+    let (harness, record) = changed_during(
         given().snapshot_tag("Windows"),
         "",
         "CreateTags",
@@ -995,32 +996,32 @@ async fn a_tag_that_changes_between_judgement_and_act_counts_either_way() {
     )
     .await;
     assert_eq!(outcome(&record), "verified by snapshot-tag: none");
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
     // The other way: what comes after the look is seen by the look before the act.
-    let (house, record) = changed_during(given(), RULE, "CreateTags", on_image("SUSE")).await;
+    let (harness, record) = changed_during(given(), RULE, "CreateTags", on_image("SUSE")).await;
     assert_eq!(outcome(&record), "mismatch/wrong by image-tag: deregister");
-    assert_eq!(house.alerts()[0]["expected"]["platform"], json!(["SUSE"]));
+    assert_eq!(harness.alerts()[0]["expected"]["platform"], json!(["SUSE"]));
 
     // And a tag set between the event and the look counts as if it had always been there.
-    let (house, record) =
+    let (harness, record) =
         changed_during(given(), "", "DescribeSnapshots", on_image("Windows")).await;
     assert_eq!(outcome(&record), "unverifiable: none");
-    let again = house.record(registered()).await;
+    let again = harness.record(registered()).await;
     assert_eq!(outcome(&again), "mismatch/wrong by image-tag: deregister");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_exemption_or_a_rule_that_a_late_tag_brings_is_seen_before_the_act() {
     let policy = "[[exempt]]\ntag = { Purpose = 'byol' }\nreason = 'on purpose'\n";
-    let (house, record) = changed_during(given().tag("Windows"), policy, "CreateTags", |world| {
+    let (harness, record) = changed_during(given().tag("Windows"), policy, "CreateTags", |world| {
         let tags = &mut world.images.get_mut(AMI).unwrap().tags;
         tags.insert("Purpose".into(), "byol".into());
     })
     .await;
     assert_eq!(outcome(&record), "exempt: none");
-    assert!(house.image_stands());
-    let tags = &house.sim.world().images[AMI].tags;
+    assert!(harness.image_stands());
+    let tags = &harness.sim.world().images[AMI].tags;
     assert_eq!(tags["ami-billing-guard:discard"], "withdrawn");
 }
 
@@ -1033,13 +1034,13 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
             image.name = "win2022 'golden'".into();
             image.tags.insert("Team".into(), "data, \"west\"".into());
         });
-    let (house, record) = given.clone().run("").await;
+    let (harness, record) = given.clone().run("").await;
     let command = "aws ec2 create-image --region eu-west-1 --instance-id i-0123456789abcdef0 \
          --name 'win2022 '\\''golden'\\''' --tag-specifications \
          '[{\"ResourceType\":\"image\",\"Tags\":[{\"Key\":\"Team\",\"Value\":\"data, \\\"west\\\"\"},\
          {\"Key\":\"ami-billing-guard:expect\",\"Value\":\"Windows\"}]}]'";
     assert_eq!(record["fix"][0], command);
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(letter.lines().any(|line| line == command), "{letter}");
 
     // An instance that does not bill what the image should is no way to it.
@@ -1062,8 +1063,8 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
-    let (house, _) = given().taken_of_root_of("Windows").run(RULE).await;
-    let letter = house.sim.world().messages[0].body("email");
+    let (harness, _) = given().taken_of_root_of("Windows").run(RULE).await;
+    let letter = harness.sim.world().messages[0].body("email");
     for line in [
         "  asked        image-tag: none (ami-billing-guard:expect)",
         "  asked        policy: found Windows (policy.toml:2 (name = \"*\"))",
@@ -1080,10 +1081,10 @@ async fn the_alert_tells_what_each_source_said_and_where_it_stands() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_alert_of_an_instance_store_backed_image_says_that_its_bundle_stays() {
-    let (house, record) = given().instance_store().tag("Windows").run("").await;
+    let (harness, record) = given().instance_store().tag("Windows").run("").await;
     assert_eq!(record["outcome"], "done");
     assert_eq!(record["undo"], Value::Null);
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(letter.contains("bundle in S3 stays"), "{letter}");
     assert!(!letter.contains("create-volume"), "{letter}");
 }
@@ -1184,12 +1185,12 @@ proptest! {
         (given, policy, from) in any_world()
     ) {
         let runtime = virtual_time::runtime::Builder::new_current_thread().build().unwrap();
-        let (house, event) = runtime.block_on(given.house(&policy));
-        let Ok(record) = runtime.block_on(house.give(event)) else {
-            prop_assert!(house.image_stands());
+        let (harness, event) = runtime.block_on(given.harness(&policy));
+        let Ok(record) = runtime.block_on(harness.give(event)) else {
+            prop_assert!(harness.image_stands());
             return Ok(());
         };
-        let discarded = !house.image_stands();
+        let discarded = !harness.image_stands();
         prop_assert_eq!(discarded, record["outcome"] == "done");
         if !discarded {
             return Ok(());
@@ -1229,34 +1230,34 @@ proptest! {
 async fn regression_an_image_that_is_unverifiable_for_want_of_an_answer_comes_again() {
     // Nothing but the tag on the snapshot says what it should bill, and the snapshot can not be looked at.
     let throttled = Fault::always("DescribeSnapshots", FaultKind::Throttle);
-    let (house, event) = given().snapshot_tag("Windows").house("").await;
-    house.inject(throttled);
-    let error = house.give(event.clone()).await.unwrap_err();
+    let (harness, event) = given().snapshot_tag("Windows").harness("").await;
+    harness.inject(throttled);
+    let error = harness.give(event.clone()).await.unwrap_err();
     assert_eq!(error.error_type(), "NotFoundOut", "{error}");
-    house.sim.heal();
-    assert_eq!(house.record(event).await["outcome"], "done");
+    harness.sim.heal();
+    assert_eq!(harness.record(event).await["outcome"], "done");
 
     // The second look fails, after the image was marked.
-    let (house, event) = given().snapshot_tag("Windows").house("").await;
-    house.inject(Fault::from_nth("DescribeSnapshots", 2, FaultKind::Throttle));
-    house.give(event.clone()).await.unwrap_err();
-    house.sim.heal();
-    assert_eq!(house.record(event).await["outcome"], "done");
+    let (harness, event) = given().snapshot_tag("Windows").harness("").await;
+    harness.inject(Fault::from_nth("DescribeSnapshots", 2, FaultKind::Throttle));
+    harness.give(event.clone()).await.unwrap_err();
+    harness.sim.heal();
+    assert_eq!(harness.record(event).await["outcome"], "done");
 
     // A denial does not pass by itself.
-    let (house, event) = given().snapshot_tag("Windows").house("").await;
-    house.inject(Fault::always("DescribeSnapshots", FaultKind::AccessDenied));
-    assert_eq!(house.record(event).await["verdict"], "unverifiable");
+    let (harness, event) = given().snapshot_tag("Windows").harness("").await;
+    harness.inject(Fault::always("DescribeSnapshots", FaultKind::AccessDenied));
+    assert_eq!(harness.record(event).await["verdict"], "unverifiable");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_a_throttled_source_holds_comes_again() {
-    let (house, event) = given().taken_of_root_of("Windows").house(RULE).await;
-    house.inject(Fault::always("DescribeSnapshots", FaultKind::Throttle));
-    let error = house.give(event.clone()).await.unwrap_err();
+    let (harness, event) = given().taken_of_root_of("Windows").harness(RULE).await;
+    harness.inject(Fault::always("DescribeSnapshots", FaultKind::Throttle));
+    let error = harness.give(event.clone()).await.unwrap_err();
     assert_eq!(error.error_type(), "NotFoundOut", "{error}");
-    let last = house.journal.lock().unwrap().last().unwrap().clone();
+    let last = harness.journal.lock().unwrap().last().unwrap().clone();
     assert_eq!(last["held_by"], json!(["source-failed"]));
-    house.sim.heal();
-    assert_eq!(house.record(event).await["outcome"], "done");
+    harness.sim.heal();
+    assert_eq!(harness.record(event).await["outcome"], "done");
 }

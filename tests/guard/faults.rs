@@ -13,25 +13,25 @@ use super::*;
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_answer_that_does_not_end_is_given_up_and_says_nothing() {
-    let house = House::of(billing(
+    let harness = Harness::of(billing(
         expecting("Windows"),
         "Windows",
         "RunInstances:0002",
     ))
     .await;
-    house.inject(Fault::nth("DescribeImages", 1, FaultKind::Padded(1 << 20)));
-    assert_eq!(house.record(registered()).await["verdict"], "verified");
-    house.inject(Fault::always("DescribeImages", FaultKind::Padded(33 << 20)));
-    let error = house.give(registered()).await.unwrap_err();
+    harness.inject(Fault::nth("DescribeImages", 1, FaultKind::Padded(1 << 20)));
+    assert_eq!(harness.record(registered()).await["verdict"], "verified");
+    harness.inject(Fault::always("DescribeImages", FaultKind::Padded(33 << 20)));
+    let error = harness.give(registered()).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("longer than 32 MiB"), "{error}");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_batch_of_more_messages_than_sqs_gives_is_refused_and_says_how_many_are_accepted() {
-    let house = House::of(image()).await;
+    let harness = Harness::of(image()).await;
     let messages = vec![json!({ "messageId": "m", "body": "{}" }); 10_001];
-    let error = house
+    let error = harness
         .give(json!({ "Records": messages }))
         .await
         .unwrap_err();
@@ -207,7 +207,7 @@ fn event() -> Value {
 }
 
 impl Scenario {
-    async fn house(&self) -> House {
+    async fn harness(&self) -> Harness {
         let settings = Settings {
             mode: self.mode,
             policy: Policy {
@@ -222,15 +222,15 @@ impl Scenario {
             recycle_bin_rule: Some(RecycleBinRule::ID),
             ..Settings::default()
         };
-        House::around((self.world)(), settings).await
+        Harness::around((self.world)(), settings).await
     }
 
     /// The calls of a run without a fault.
     async fn steps(&self) -> Vec<Step> {
-        let house = self.house().await;
-        house.record(event()).await;
+        let harness = self.harness().await;
+        harness.record(event()).await;
         let mut seen: BTreeMap<(String, bool), usize> = BTreeMap::new();
-        let calls = house.sim.calls();
+        let calls = harness.sim.calls();
         let steps = calls.into_iter().map(|call| {
             let nth = seen
                 .entry((call.action.clone(), is_of_copies(&call)))
@@ -407,42 +407,42 @@ impl Combination {
 
     /// Delivers the event with the fault, and again without it, and says what must not be.
     async fn run(&self) -> Result<(), String> {
-        let house = self.scenario.house().await;
-        let snapshots = snapshots(&house);
+        let harness = self.scenario.harness().await;
+        let snapshots = snapshots(&harness);
         for fault in &self.faults {
-            house.inject(fault.clone());
+            harness.inject(fault.clone());
         }
         let deadline = match self.has_slow_answers() {
             true => Deadline::now() + SHORT,
             false => in_a_minute(),
         };
-        let (first, mut calls) = deliver(&house, deadline).await?;
+        let (first, mut calls) = deliver(&harness, deadline).await?;
         let is_disturbed = |call: &Call| matches!(call.answer, Answer::Fault(_));
         ensure(calls.iter().any(is_disturbed), || "not reached".into())?;
-        self.check_delivery(&house, &calls)?;
-        self.check_answer(&house, &first, &calls)?;
+        self.check_delivery(&harness, &calls)?;
+        self.check_answer(&harness, &first, &calls)?;
 
-        house.sim.heal();
+        harness.sim.heal();
         let refused = matches!(&first, Ok(record) if record["outcome"] == "refused");
         // The queue brings the event again after six minutes, when every turn is over. A discard that was refused is over
         // with; whoever mends that and sends the event again does so after more than ten minutes.
         let minutes = if refused { 11 } else { 6 };
         tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
-        let heard = house.alerts().len();
-        let (second, later) = deliver(&house, in_a_minute()).await?;
-        self.check_delivery(&house, &later)?;
+        let heard = harness.alerts().len();
+        let (second, later) = deliver(&harness, in_a_minute()).await?;
+        self.check_delivery(&harness, &later)?;
         if let Err(error) = second {
             return Err(format!("the retry fails: {error}"));
         }
         calls.extend(later);
         self.check_alerts(&calls)?;
-        self.check_end(&house, heard)?;
-        let after = self::snapshots(&house);
+        self.check_end(&harness, heard)?;
+        let after = self::snapshots(&harness);
         ensure(after == snapshots, || format!("the snapshots are {after}"))
     }
 
     /// What must hold after every delivery, whatever failed in it.
-    fn check_delivery(&self, house: &House, calls: &[Call]) -> Result<(), String> {
+    fn check_delivery(&self, harness: &Harness, calls: &[Call]) -> Result<(), String> {
         let due = self.scenario.end.is_discard_due();
         let mut announced = false;
         for call in calls {
@@ -466,23 +466,24 @@ impl Combination {
                 })?,
             }
         }
-        ensure(due || house.image_stands(), || {
+        ensure(due || harness.image_stands(), || {
             "an image that should stand is gone".into()
         })?;
         let acted = calls.iter().any(is_deed);
-        ensure(!acted || !house.journal.lock().unwrap().is_empty(), || {
-            "there is no record of an act".into()
-        })
+        ensure(
+            !acted || !harness.journal.lock().unwrap().is_empty(),
+            || "there is no record of an act".into(),
+        )
     }
 
     /// An event is done with only if the discard that is due is, or if people know why it is not.
     fn check_answer(
         &self,
-        house: &House,
+        harness: &Harness,
         answer: &Result<Value, Error>,
         calls: &[Call],
     ) -> Result<(), String> {
-        let stands = self.scenario.end.is_discard_due() && house.image_stands();
+        let stands = self.scenario.end.is_discard_due() && harness.image_stands();
         ensure(!self.overcome || (answer.is_ok() && !stands), || {
             format!("one fault alone is not overcome: {answer:?}")
         })?;
@@ -525,9 +526,9 @@ impl Combination {
     }
 
     /// `heard`: how many alerts there were before the retry.
-    fn check_end(&self, house: &House, heard: usize) -> Result<(), String> {
-        let alerts = house.alerts();
-        let world = house.sim.world();
+    fn check_end(&self, harness: &Harness, heard: usize) -> Result<(), String> {
+        let alerts = harness.alerts();
+        let world = harness.sim.world();
         let state = world.images.get(AMI).map(|image| image.state.as_str());
         match (self.end, self.scenario.action) {
             (End::Discarded, DiscardAction::Disable) => {
@@ -566,14 +567,14 @@ impl Combination {
 
 /// Delivers the event, and gives the answer with the calls that led to it.
 async fn deliver(
-    house: &House,
+    harness: &Harness,
     deadline: Deadline,
 ) -> Result<(Result<Value, Error>, Vec<Call>), String> {
-    house.sim.forget_calls();
-    let guard = Arc::clone(&house.guard);
+    harness.sim.forget_calls();
+    let guard = Arc::clone(&harness.guard);
     let delivery = tokio::spawn(async move { guard.handle(event(), deadline).await });
     let answer = delivery.await.map_err(|panic| panic.to_string())?;
-    Ok((answer.map(|answer| json!(answer)), house.sim.calls()))
+    Ok((answer.map(|answer| json!(answer)), harness.sim.calls()))
 }
 
 /// The alerts that were published as far as the guard knows, each in a word.
@@ -605,8 +606,8 @@ fn took_effect(call: &Call) -> bool {
     }
 }
 
-fn snapshots(house: &House) -> String {
-    format!("{:?}", house.sim.world().snapshots)
+fn snapshots(harness: &Harness) -> String {
+    format!("{:?}", harness.sim.world().snapshots)
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {

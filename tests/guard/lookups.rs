@@ -12,12 +12,12 @@ const COPY_OF_VOLUME: &str = "vol-0a1b2c3d4e5f60002";
 const OTHER_AMI: &str = "ami-0a1b2c3d4e5f60002";
 
 /// A search among everybody's images takes so long: by the parameter `Owners` with anything but `self`, or by filter.
-pub(super) fn slow_among_others(house: &House, delay: Duration) {
+pub(super) fn slow_among_others(harness: &Harness, delay: Duration) {
     let slow = FaultKind::Slow(delay);
     let by_account = ("Owner.1", "123456789012");
     let by_publisher = ("Filter.1.Name", "owner-alias");
     for (parameter, value) in [by_account, by_publisher] {
-        house.inject(Fault::always("DescribeImages", slow.clone()).with(parameter, value));
+        harness.inject(Fault::always("DescribeImages", slow.clone()).with(parameter, value));
     }
 }
 
@@ -35,9 +35,9 @@ fn of_a_volume() -> Given {
 async fn where_searches_among_others_are_slow_own_images_speak_all_the_same() {
     let given = of_a_volume().bills("Windows");
     let given = given.other_image(PARENT_SNAPSHOT, "Windows", |_| ());
-    let (house, event) = given.house("").await;
-    slow_among_others(&house, Duration::from_secs(8));
-    let record = house.record(event).await;
+    let (harness, event) = given.harness("").await;
+    slow_among_others(&harness, Duration::from_secs(8));
+    let record = harness.record(event).await;
     assert_eq!(outcome(&record), "verified by lineage: none");
 }
 
@@ -48,98 +48,98 @@ async fn where_searches_among_others_are_slow_a_wrong_tag_discards_nothing() {
         given.other_image(PARENT_SNAPSHOT, "SUSE Linux", of_amazon)
     };
     // What answers late contradicts the tag.
-    let (house, event) = wrong().house("").await;
-    slow_among_others(&house, Duration::from_secs(8));
+    let (harness, event) = wrong().harness("").await;
+    slow_among_others(&harness, Duration::from_secs(8));
     assert_eq!(
-        outcome(&house.record(event).await),
+        outcome(&harness.record(event).await),
         "conflict by image-tag: alert"
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
     // What does not answer at all is waited for.
-    let (house, event) = wrong().house("").await;
-    slow_among_others(&house, Duration::from_secs(120));
-    let error = house.give(event.clone()).await.unwrap_err();
+    let (harness, event) = wrong().harness("").await;
+    slow_among_others(&harness, Duration::from_secs(120));
+    let error = harness.give(event.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let held = house.journal.lock().unwrap().last().unwrap().clone();
+    let held = harness.journal.lock().unwrap().last().unwrap().clone();
     assert_eq!(
         outcome(&held),
         "mismatch/wrong by image-tag: hold (source-failed)"
     );
-    house.sim.heal();
+    harness.sim.heal();
     assert_eq!(
-        outcome(&house.record(event).await),
+        outcome(&harness.record(event).await),
         "conflict by image-tag: alert"
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 /// Where nothing is to be discarded, nobody waits for it.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_search_without_an_answer_brings_no_event_back_unless_a_discard_is_due() {
-    let (house, event) = of_a_volume().house("").await;
-    slow_among_others(&house, Duration::from_secs(120));
-    assert_eq!(outcome(&house.record(event).await), "unverifiable: none");
+    let (harness, event) = of_a_volume().harness("").await;
+    slow_among_others(&harness, Duration::from_secs(120));
+    assert_eq!(outcome(&harness.record(event).await), "unverifiable: none");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_page_without_items_is_not_the_last() {
-    let (house, event) = given()
+    let (harness, event) = given()
         .bills("Windows")
         .taken_of_volume(Some(PARENT_SNAPSHOT))
         .other_image(PARENT_SNAPSHOT, "Windows", of_amazon)
-        .house("")
+        .harness("")
         .await;
     let empty = || FaultKind::EmptyPage;
-    house.inject(Fault::nth("DescribeImages", 1, empty()).with("Owner.1", "self"));
+    harness.inject(Fault::nth("DescribeImages", 1, empty()).with("Owner.1", "self"));
     let published = ("Filter.1.Name", "owner-alias");
-    house.inject(Fault::nth("DescribeImages", 1, empty()).with(published.0, published.1));
+    harness.inject(Fault::nth("DescribeImages", 1, empty()).with(published.0, published.1));
     for action in ["DescribeSnapshots", "DescribeVolumes"] {
-        house.inject(Fault::nth(action, 1, empty()));
+        harness.inject(Fault::nth(action, 1, empty()));
     }
     assert_eq!(
-        outcome(&house.record(event).await),
+        outcome(&harness.record(event).await),
         "verified by lineage: none"
     );
 
-    let (house, event) = given()
+    let (harness, event) = given()
         .bills("Windows")
         .taken_of_root_of("Windows")
-        .house("")
+        .harness("")
         .await;
-    house.inject(Fault::nth("DescribeInstances", 1, empty()));
+    harness.inject(Fault::nth("DescribeInstances", 1, empty()));
     assert_eq!(
-        outcome(&house.record(event).await),
+        outcome(&harness.record(event).await),
         "verified by lineage: none"
     );
 
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let reference = Reference {
         resource_type: "ssm:Parameter".into(),
         arn: "arn:aws:ssm:eu-west-1:123456789012:parameter/golden".into(),
     };
     let arn = reference.arn.clone();
-    house
+    harness
         .sim
         .world()
         .references
         .insert(AMI.into(), vec![reference]);
-    house.inject(Fault::nth("DescribeImageReferences", 1, empty()));
-    let record = house.record(registered()).await;
+    harness.inject(Fault::nth("DescribeImageReferences", 1, empty()));
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["in-use"]));
     assert_eq!(record["references"], json!([arn]));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn lookups_are_those_that_ec2_answers_fast() {
-    let (house, event) = given()
+    let (harness, event) = given()
         .taken_of_root_of("Linux/UNIX")
         .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
         .tag("Windows")
-        .house("")
+        .harness("")
         .await;
-    house.record(event).await;
-    let calls = house.sim.calls();
+    harness.record(event).await;
+    let calls = harness.sim.calls();
     let has = |call: &sim::Call, parameter: &str| call.params.contains_key(parameter);
     let mut published = 0;
     for call in &calls {
@@ -185,19 +185,19 @@ async fn lookups_are_those_that_ec2_answers_fast() {
 /// The image that an instance was launched from is known by its id.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_parent_of_an_instance_is_asked_for_by_its_id_before_anybody_is_searched_for() {
-    let (house, event) = given()
+    let (harness, event) = given()
         .bills("Windows")
         .taken_of_root_of("Linux/UNIX")
         .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
         .other_image(PARENT_SNAPSHOT, "Windows", of_amazon)
-        .house("")
+        .harness("")
         .await;
-    house.inject(
+    harness.inject(
         Fault::always("DescribeImages", FaultKind::AccessDenied)
             .with("Filter.1.Name", "owner-alias"),
     );
     assert_eq!(
-        outcome(&house.record(event).await),
+        outcome(&harness.record(event).await),
         "verified by lineage: none"
     );
 }
@@ -213,10 +213,10 @@ async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
         world.add_volume(copy);
         world.snapshots.get_mut(SNAPSHOT).unwrap().volume_id = COPY_OF_VOLUME.into();
     });
-    let (house, record) = given.clone().run("").await;
+    let (harness, record) = given.clone().run("").await;
     assert_eq!(outcome(&record), "verified by lineage: none");
     assert_eq!(
-        house
+        harness
             .calls()
             .iter()
             .filter(|it| *it == "DescribeVolumes")
@@ -235,34 +235,34 @@ async fn a_volume_that_was_copied_from_another_has_what_that_one_has() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_others_were_copied_from_is_in_use() {
     for state in ["available", "pending", "disabled"] {
-        let house = House::of(expecting("Windows")).await;
+        let harness = Harness::of(expecting("Windows")).await;
         let mut copy = image();
         copy.id = OTHER_AMI.into();
         copy.state = state.into();
         copy.source_image_id = Some(AMI.into());
         copy.source_image_region = Some("eu-west-1".into());
-        house.sim.world().add_image(copy);
-        let record = house.record(registered()).await;
+        harness.sim.world().add_image(copy);
+        let record = harness.record(registered()).await;
         assert_eq!(record["held_by"], json!(["in-use"]), "{state}");
         assert_eq!(
             record["references"],
             json!([format!("arn:aws:ec2:eu-west-1::image/{OTHER_AMI}")])
         );
-        assert!(house.image_stands());
+        assert!(harness.image_stands());
     }
 }
 
 /// A search among everybody's images is slow.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn one_image_that_is_gone_makes_no_search_of_a_question_by_ids() {
-    let (house, event) = given()
+    let (harness, event) = given()
         .bills("Windows")
         .taken_of_root_of("Linux/UNIX")
         .volume(|volume| volume.snapshot_id = Some(PARENT_SNAPSHOT.into()))
-        .house("")
+        .harness("")
         .await;
-    assert_eq!(outcome(&house.record(event).await), "unverifiable: none");
-    for call in house.sim.calls() {
+    assert_eq!(outcome(&harness.record(event).await), "unverifiable: none");
+    for call in harness.sim.calls() {
         let searched = call.action == "DescribeImages" && call.params.contains_key("Filter.1.Name");
         let alone = call
             .params
@@ -277,33 +277,33 @@ async fn one_image_that_is_gone_makes_no_search_of_a_question_by_ids() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_remark_that_failed_holds_no_discard() {
-    let (house, event) = given()
+    let (harness, event) = given()
         .taken_of_root_of("Windows")
         .tag("Windows")
-        .house("")
+        .harness("")
         .await;
-    house.inject(Fault::always(
+    harness.inject(Fault::always(
         "DescribeSnapshotAttribute",
         FaultKind::Throttle,
     ));
-    assert_eq!(house.record(event).await["outcome"], "done");
+    assert_eq!(harness.record(event).await["outcome"], "done");
 }
 
 /// EC2 refuses CreateTags while others tag the image.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn tags_that_others_write_at_the_moment_are_waited_for() {
     let busy = || refuse("ConcurrentTagAccess", "Try again later.");
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::nth("CreateTags", 1, busy()));
-    assert_eq!(house.record(registered()).await["outcome"], "done");
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::nth("CreateTags", 1, busy()));
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
 
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always("CreateTags", busy()));
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always("CreateTags", busy()));
+    let error = harness.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "Unavailable", "{error}");
-    assert!(house.image_stands());
-    house.sim.heal();
-    assert_eq!(house.record(registered()).await["outcome"], "done");
+    assert!(harness.image_stands());
+    harness.sim.heal();
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
 }
 
 /// EC2 says of the instance that it is Windows, and that it is billed as Red Hat.
@@ -314,11 +314,11 @@ async fn regression_a_witness_that_contradicts_itself_for_good_brings_the_event_
         let given = given().taken_of_root_of("Windows");
         given.instance(|instance| instance.usage_operation = operation)
     };
-    let (house, event) = given().house("").await;
-    let error = house.give(event).await.unwrap_err();
+    let (harness, event) = given().harness("").await;
+    let error = harness.give(event).await.unwrap_err();
     assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-    let (house, _) = given().house("").await;
-    let record = house
+    let (harness, _) = given().harness("").await;
+    let record = harness
         .record(registered_at(now() - TimeDelta::minutes(31)))
         .await;
     assert_eq!(outcome(&record), "unverifiable: none");
@@ -333,10 +333,10 @@ async fn regression_an_instance_that_is_no_witness_needs_no_answer_that_is_whole
         given.volume(|volume| volume.device_name = device)
     };
     for (device, comes_back) in [("/dev/sdf", false), ("/dev/xvda", true)] {
-        let (house, event) = data_volume(device).house("").await;
+        let (harness, event) = data_volume(device).harness("").await;
         let without = FaultKind::Without("usageOperation".into());
-        house.inject(Fault::always("DescribeInstances", without));
-        let answer = house.give(event).await;
+        harness.inject(Fault::always("DescribeInstances", without));
+        let answer = harness.give(event).await;
         assert_eq!(answer.is_err(), comes_back, "{device}: {answer:?}");
     }
 }
@@ -359,26 +359,26 @@ async fn regression_a_witness_that_is_odd_holds_a_discard_however_old_the_event_
         (given(), Some("instanceState")),
         (given(), Some("rootDeviceName")),
     ] {
-        let (house, _) = given.house("").await;
+        let (harness, _) = given.harness("").await;
         if let Some(element) = without {
             let without = FaultKind::Without(element.into());
-            house.inject(Fault::always("DescribeInstances", without));
+            harness.inject(Fault::always("DescribeInstances", without));
         }
         for minutes in [6, 40, 600] {
             let registered = now() - TimeDelta::minutes(minutes);
             let age = |world: &mut World| {
                 world.images.get_mut(AMI).unwrap().creation_date = registered;
             };
-            age(&mut house.sim.world());
-            let error = house.give(registered_at(registered)).await.unwrap_err();
+            age(&mut harness.sim.world());
+            let error = harness.give(registered_at(registered)).await.unwrap_err();
             assert!(matches!(error, Error::NotFoundOut { .. }), "{error}");
-            let record = house.journal.lock().unwrap().last().unwrap().clone();
+            let record = harness.journal.lock().unwrap().last().unwrap().clone();
             assert_eq!(
                 record["held_by"],
                 json!(["source-failed"]),
                 "{without:?}: {record}"
             );
-            assert!(house.image_stands());
+            assert!(harness.image_stands());
         }
     }
 }

@@ -34,7 +34,7 @@ use ami_billing_guard::config::{Config, Mode};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::policy::{Asked, Policy};
 use ami_billing_guard::telemetry::Line;
-use ami_billing_guard::{Aws, Clock, Deadline, Error, Guard, Tally};
+use ami_billing_guard::{Aws, CallStats, Clock, Deadline, Error, Guard};
 use chrono::{TimeDelta, Utc};
 use disk::contained::Reader;
 use serde_json::{Value, json};
@@ -52,14 +52,14 @@ const READER: &str = env!("CARGO_BIN_EXE_guard");
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 
 /// The guard before a simulated EC2 and SNS.
-struct House {
+struct Harness {
     sim: Sim,
     guard: Arc<Guard>,
     journal: Arc<Mutex<Vec<Value>>>,
     /// What audits came to.
     audits: Arc<Mutex<Vec<Value>>>,
     /// What each invocation sent.
-    tallies: Arc<Mutex<Vec<Tally>>>,
+    tallies: Arc<Mutex<Vec<CallStats>>>,
 }
 
 struct Settings {
@@ -110,23 +110,23 @@ impl Settings {
     }
 }
 
-impl House {
-    async fn with(image: Image, settings: Settings) -> House {
+impl Harness {
+    async fn with(image: Image, settings: Settings) -> Harness {
         let mut world = World::default();
         for snapshot in image.snapshot_ids() {
             world.add_snapshot(Snapshot::new(snapshot));
         }
         world.add_image(image);
-        House::around(world, settings).await
+        Harness::around(world, settings).await
     }
 
-    async fn around(world: World, settings: Settings) -> House {
+    async fn around(world: World, settings: Settings) -> Harness {
         // On sockets only where time is real.
         let sim = match sim::clock::is_virtual() {
             true => Sim::in_process(world),
             false => Sim::start(world).await.unwrap(),
         };
-        // In one process, the SDK has one quota of retries for a service in a Region: what fails in one house
+        // In one process, the SDK has one quota of retries for a service in a Region: what fails in one harness
         // must not use up another's.
         static HOUSES: AtomicUsize = AtomicUsize::new(0);
         let region = format!("eu-west-1-{}", HOUSES.fetch_add(1, Ordering::Relaxed));
@@ -168,7 +168,7 @@ impl House {
                 Line::Failure(_) => {}
             },
         );
-        House {
+        Harness {
             sim,
             guard: Arc::new(guard),
             journal,
@@ -177,8 +177,8 @@ impl House {
         }
     }
 
-    async fn of(image: Image) -> House {
-        House::with(image, Settings::default()).await
+    async fn of(image: Image) -> Harness {
+        Harness::with(image, Settings::default()).await
     }
 
     async fn give(&self, event: Value) -> Result<Value, Error> {
@@ -377,10 +377,10 @@ const CLEAN_DISCARD: [&str; 15] = [
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregistered() {
-    let house = House::of(expecting("Windows")).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(expecting("Windows")).await;
+    let record = harness.record(registered()).await;
 
-    assert_eq!(house.calls(), CLEAN_DISCARD);
+    assert_eq!(harness.calls(), CLEAN_DISCARD);
     assert_eq!(record["verdict"], "mismatch");
     assert_eq!(record["kind"], "wrong");
     assert_eq!(record["action"], "deregister");
@@ -389,7 +389,7 @@ async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregist
     assert_eq!(record["looked_again"], "gone");
     assert!(record["recoverable_until"].is_string());
 
-    let world = house.sim.world();
+    let world = harness.sim.world();
     assert!(!world.images.contains_key(AMI));
     let binned = &world.recycle_bin[AMI].image;
     assert_eq!(binned.tags["ami-billing-guard:discard"], "true");
@@ -402,23 +402,23 @@ async fn a_windows_image_that_bills_as_linux_is_marked_told_of_and_then_deregist
     assert_eq!(world.snapshots.len(), 1, "the snapshot stays");
     drop(world);
 
-    let alerts = house.alerts();
+    let alerts = harness.alerts();
     assert_eq!(alerts.len(), 1);
     assert_eq!(alerts[0]["outcome"], "planned");
     assert_eq!(alerts[0]["expected"]["platform"], json!(["Windows"]));
-    assert_eq!(*house.journal.lock().unwrap(), [record]);
+    assert_eq!(*harness.journal.lock().unwrap(), [record]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_verified_image_costs_one_call() {
-    let house = House::of(billing(
+    let harness = Harness::of(billing(
         expecting("Windows"),
         "Windows",
         "RunInstances:0002",
     ))
     .await;
-    let record = house.record(registered()).await;
-    assert_eq!(house.calls(), ["DescribeImages"]);
+    let record = harness.record(registered()).await;
+    assert_eq!(harness.calls(), ["DescribeImages"]);
     assert_eq!(
         (&record["verdict"], &record["action"]),
         (&json!("verified"), &json!("none"))
@@ -427,13 +427,13 @@ async fn a_verified_image_costs_one_call() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_without_platform_details_is_discarded_without_any_expectation() {
-    let house = House::of(billing(image(), "", "")).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(billing(image(), "", "")).await;
+    let record = harness.record(registered()).await;
     assert_eq!(
         (&record["kind"], &record["outcome"]),
         (&json!("empty"), &json!("done"))
     );
-    assert!(!house.image_stands());
+    assert!(!harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -473,33 +473,33 @@ async fn verdicts_that_do_not_discard_leave_the_image_alone() {
         ),
     ];
     for (image, verdict, alerts) in cases {
-        let house = House::of(image).await;
-        let record = house.record(registered()).await;
+        let harness = Harness::of(image).await;
+        let record = harness.record(registered()).await;
         assert_eq!(record["verdict"], verdict);
-        assert_eq!(house.alerts().len(), alerts, "{verdict}");
+        assert_eq!(harness.alerts().len(), alerts, "{verdict}");
         assert!(
-            house
+            harness
                 .calls()
                 .iter()
                 .all(|call| looks(call) || call == "Publish")
         );
-        assert!(house.image_stands());
+        assert!(harness.image_stands());
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_second_delivery_does_no_harm_and_says_gone() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let event = registered_at(now() - TimeDelta::minutes(11));
-    house.record(event.clone()).await;
-    house.sim.forget_calls();
-    let record = house.record(event).await;
+    harness.record(event.clone()).await;
+    harness.sim.forget_calls();
+    let record = harness.record(event).await;
     assert_eq!(
         (&record["verdict"], &record["action"]),
         (&json!("gone"), &json!("none"))
     );
-    assert_eq!(house.calls(), ["DescribeImages"]);
-    assert_eq!(house.alerts().len(), 1);
+    assert_eq!(harness.calls(), ["DescribeImages"]);
+    assert_eq!(harness.alerts().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -508,12 +508,12 @@ async fn observe_mode_only_looks_and_tells() {
         mode: Mode::Observe,
         ..Settings::default()
     };
-    let house = House::with(expecting("Windows"), settings).await;
-    let record = house.record(registered()).await;
-    assert_eq!(house.calls(), HELD);
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    let record = harness.record(registered()).await;
+    assert_eq!(harness.calls(), HELD);
     assert_eq!(record["action"], "hold");
     assert_eq!(record["held_by"], json!(["observe-mode"]));
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -559,15 +559,15 @@ async fn interlocks_seen_on_the_image_or_in_the_event_hold_the_discard() {
         (expecting("Windows"), became_available(), "identity-unknown"),
     ];
     for (image, event, interlock) in cases {
-        let house = House::of(image).await;
-        let record = house.record(event).await;
+        let harness = Harness::of(image).await;
+        let record = harness.record(event).await;
         assert_eq!(record["held_by"], json!([interlock]));
         assert_eq!(record["action"], "hold");
         let mut calls = HELD.to_vec();
         // Of another owner's image nobody says who may launch it.
         calls.retain(|call| interlock != "not-owner" || *call != AROUND[2]);
-        assert_eq!(house.calls(), calls, "{interlock}");
-        assert!(house.image_stands(), "{interlock}");
+        assert_eq!(harness.calls(), calls, "{interlock}");
+        assert!(harness.image_stands(), "{interlock}");
     }
 }
 
@@ -591,62 +591,62 @@ async fn what_refers_to_an_image_holds_its_discard_and_is_listed() {
         (stopped, "instance/i-1"),
         (template, "launch-template/lt-1"),
     ] {
-        let house = House::of(expecting("Windows")).await;
-        change(&mut house.sim.world());
-        let record = house.record(registered()).await;
+        let harness = Harness::of(expecting("Windows")).await;
+        change(&mut harness.sim.world());
+        let record = harness.record(registered()).await;
         assert_eq!(record["held_by"], json!(["in-use"]));
         assert!(record["references"][0].as_str().unwrap().ends_with(arn));
-        let letter = house.sim.world().messages[0].body("email");
+        let letter = harness.sim.world().messages[0].body("email");
         let listed = |line: &str| line.starts_with("  used by") && line.ends_with(arn);
         assert!(letter.lines().any(listed), "{letter}");
-        assert!(house.image_stands());
+        assert!(harness.image_stands());
     }
 
     // A builder that has done its work is no user.
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let mut builder = Instance::new("i-1", AMI);
     builder.state = "terminated".into();
-    house.sim.world().add_instance(builder);
-    assert_eq!(house.record(registered()).await["outcome"], "done");
+    harness.sim.world().add_instance(builder);
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
 
     let settings = Settings::policy("[discard]\nin_use = \"discard\"");
-    let house = House::with(expecting("Windows"), settings).await;
-    running(&mut house.sim.world());
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    running(&mut harness.sim.world());
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "done");
-    assert!(house.alerts()[0]["references"][0].is_string());
+    assert!(harness.alerts()[0]["references"][0].is_string());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_instance_that_is_launched_between_judgement_and_act_holds_the_discard() {
-    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+    let (harness, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         world.add_instance(Instance::new("i-1", AMI));
     })
     .await;
     assert_eq!(record["held_by"], json!(["in-use"]));
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_is_shared_is_held_and_the_alert_says_with_whom() {
     let mut shared = expecting("Windows");
     shared.shared_with.insert("210987654321".into());
-    let house = House::of(shared.clone()).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(shared.clone()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["shared"]));
     assert_eq!(record["shared_with"], json!(["210987654321"]));
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(
         letter.contains("it is shared with 210987654321"),
         "{letter}"
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
     // Restoring it from the Recycle Bin shares it again by itself.
     let settings = Settings::policy("[discard]\nshared = \"discard\"");
-    let house = House::with(shared, settings).await;
-    assert_eq!(house.record(registered()).await["outcome"], "done");
-    let letter = house.sim.world().messages[0].body("email");
+    let harness = Harness::with(shared, settings).await;
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(
         !letter.contains("aws ec2 modify-image-attribute --region eu-west-1 --image-id ami-"),
         "{letter}"
@@ -655,13 +655,13 @@ async fn an_image_that_is_shared_is_held_and_the_alert_says_with_whom() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn nobody_is_there_to_hear_of_a_discard() {
-    let house = House::of(expecting("Windows")).await;
-    for topic in house.sim.world().topics.values_mut() {
+    let harness = Harness::of(expecting("Windows")).await;
+    for topic in harness.sim.world().topics.values_mut() {
         topic.confirmed = 0;
     }
-    let record = house.record(registered()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["nobody-listening"]));
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -678,53 +678,53 @@ async fn a_look_around_that_fails_holds_the_discard_and_says_why() {
             "whether anybody listens is not known: access denied: sns:GetTopicAttributes",
         ),
     ] {
-        let house = House::of(expecting("Windows")).await;
-        house.inject(Fault::always(action, FaultKind::AccessDenied));
-        let record = house.record(registered()).await;
+        let harness = Harness::of(expecting("Windows")).await;
+        harness.inject(Fault::always(action, FaultKind::AccessDenied));
+        let record = harness.record(registered()).await;
         assert_eq!(record["held_by"], json!([interlock]));
         let error = record["error"].as_str().unwrap();
         assert!(error.starts_with(words), "{error}");
-        let letter = house.sim.world().messages[0].body("email");
+        let letter = harness.sim.world().messages[0].body("email");
         assert!(letter.contains(words), "{letter}");
-        assert!(house.image_stands());
+        assert!(harness.image_stands());
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_default_of_the_policy_tells_and_never_discards() {
     let settings = Settings::policy("[defaults]\nexpect = \"Windows\"");
-    let house = House::with(image(), settings).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::with(image(), settings).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["inferred"]));
     assert_eq!(
         record["expected"],
         json!({"platform": ["Windows"], "source": "default"})
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn action_none_tells_and_disable_disables() {
     let settings = Settings::policy("[discard]\naction = \"none\"");
-    let house = House::with(expecting("Windows"), settings).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
     assert_eq!(
-        house.record(registered()).await["held_by"],
+        harness.record(registered()).await["held_by"],
         json!(["action-none"])
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 
     let settings = Settings::policy("[discard]\naction = \"disable\"");
-    let house = House::with(expecting("Windows"), settings).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    let record = harness.record(registered()).await;
     assert_eq!(
         (&record["action"], &record["outcome"]),
         (&json!("disable"), &json!("done"))
     );
     assert_eq!(
-        house.calls()[11..],
+        harness.calls()[11..],
         ["Publish", "DisableImage", "DescribeImages"]
     );
-    assert_eq!(house.sim.world().images[AMI].state, "disabled");
+    assert_eq!(harness.sim.world().images[AMI].state, "disabled");
     assert_eq!(
         record["undo"],
         "aws ec2 enable-image --image-id ami-0a1b2c3d4e5f60001 --region eu-west-1"
@@ -738,19 +738,19 @@ async fn a_young_image_comes_again_unless_a_tag_verifies_it() {
         image
     };
     for image in [expecting("Windows"), image(), billing(image(), "", "")] {
-        let house = House::of(young(image)).await;
-        let error = house.give(registered()).await.unwrap_err();
+        let harness = Harness::of(young(image)).await;
+        let error = harness.give(registered()).await.unwrap_err();
         assert_eq!(error.error_type(), "NotSettled");
-        assert!(house.calls().iter().all(|call| looks(call)));
+        assert!(harness.calls().iter().all(|call| looks(call)));
     }
-    let house = House::of(young(expecting("Linux"))).await;
-    assert_eq!(house.record(registered()).await["verdict"], "verified");
+    let harness = Harness::of(young(expecting("Linux"))).await;
+    assert_eq!(harness.record(registered()).await["verdict"], "verified");
 
     // What verifies is a declaration: a default does not, as a tag may yet say otherwise.
     let settings = Settings::policy("[defaults]\nexpect = \"Linux\"");
-    let house = House::with(young(image()), settings).await;
+    let harness = Harness::with(young(image()), settings).await;
     assert_eq!(
-        house.give(registered()).await.unwrap_err().error_type(),
+        harness.give(registered()).await.unwrap_err().error_type(),
         "NotSettled"
     );
 }
@@ -760,14 +760,14 @@ async fn an_image_that_becomes_visible_late_is_waited_for_within_the_budget() {
     for invisible_as in [Invisible::NotFound, Invisible::Empty] {
         let mut image = expecting("Linux");
         (image.invisible_for, image.invisible_as) = (2, invisible_as);
-        let house = House::of(image).await;
-        assert_eq!(house.record(registered()).await["verdict"], "verified");
-        assert_eq!(house.calls().len(), 3);
+        let harness = Harness::of(image).await;
+        assert_eq!(harness.record(registered()).await["verdict"], "verified");
+        assert_eq!(harness.calls().len(), 3);
 
         let mut image = expecting("Linux");
         (image.invisible_for, image.invisible_as) = (1000, invisible_as);
         let wait = Duration::from_millis(300);
-        let house = House::with(
+        let harness = Harness::with(
             image,
             Settings {
                 wait,
@@ -775,7 +775,7 @@ async fn an_image_that_becomes_visible_late_is_waited_for_within_the_budget() {
             },
         )
         .await;
-        let error = house.give(registered()).await.unwrap_err();
+        let error = harness.give(registered()).await.unwrap_err();
         assert_eq!(error.error_type(), "NotVisibleYet");
         assert!(error.to_string().contains(AMI), "{error}");
     }
@@ -793,9 +793,9 @@ async fn pending_is_waited_for_and_failed_states_are_failed_not_empty() {
             wait: Duration::ZERO,
             ..Settings::default()
         };
-        let house = House::with(in_state(state), settings).await;
+        let harness = Harness::with(in_state(state), settings).await;
         assert_eq!(
-            house.give(registered()).await.unwrap_err().error_type(),
+            harness.give(registered()).await.unwrap_err().error_type(),
             "NotVisibleYet"
         );
     }
@@ -806,22 +806,22 @@ async fn pending_is_waited_for_and_failed_states_are_failed_not_empty() {
         ("disabled", "gone"),
         ("deregistered", "gone"),
     ] {
-        let house = House::of(in_state(state)).await;
+        let harness = Harness::of(in_state(state)).await;
         assert_eq!(
-            house.record(registered()).await["verdict"],
+            harness.record(registered()).await["verdict"],
             verdict,
             "{state}"
         );
-        assert_eq!(house.calls(), ["DescribeImages"]);
+        assert_eq!(harness.calls(), ["DescribeImages"]);
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_recently_deregistered_image_is_gone_not_empty() {
     for empty_for in [None, Some(0)] {
-        let house = House::of(expecting("Windows")).await;
+        let harness = Harness::of(expecting("Windows")).await;
         {
-            let mut world = house.sim.world();
+            let mut world = harness.sim.world();
             let image = world.images.remove(AMI).unwrap();
             let lingering = Lingering {
                 listed_for: 0,
@@ -832,25 +832,25 @@ async fn a_recently_deregistered_image_is_gone_not_empty() {
                 .insert(AMI.into(), sim::Deregistered { image, lingering });
         }
         let old = registered_at(now() - TimeDelta::minutes(11));
-        assert_eq!(house.record(old).await["verdict"], "gone");
+        assert_eq!(harness.record(old).await["verdict"], "gone");
         // Not knowing whether it is not there yet or no more is no verdict.
-        let error = house.give(registered()).await.unwrap_err();
+        let error = harness.give(registered()).await.unwrap_err();
         assert_eq!(error.error_type(), "NotVisibleYet");
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_refused_deregistration_is_told_of_with_ec2s_words_and_not_tried_again() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always(
         "DeregisterImage",
         refuse("OperationNotPermitted", "Not this one."),
     ));
-    let record = house.record(registered()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "refused");
     assert!(record["error"].as_str().unwrap().contains("Not this one."));
-    assert_eq!(house.told(), ["planned", "refused"]);
-    assert!(house.image_stands());
+    assert_eq!(harness.told(), ["planned", "refused"]);
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -859,23 +859,23 @@ async fn a_denied_deregistration_names_permission_and_resource() {
         wait: Duration::from_millis(300),
         ..Settings::default()
     };
-    let house = House::with(expecting("Windows"), settings).await;
-    house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    harness.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "refused");
     let error = record["error"].as_str().unwrap();
     let words =
         "ec2:DeregisterImage on arn:aws:ec2:eu-west-1::image/ami-0a1b2c3d4e5f60001 is missing";
     assert!(error.contains(words), "{error}");
-    assert_eq!(house.alerts().len(), 2);
+    assert_eq!(harness.alerts().len(), 2);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_denial_right_after_tagging_may_pass() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::AccessDenied));
-    assert_eq!(house.record(registered()).await["outcome"], "done");
-    assert_eq!(house.alerts().len(), 1);
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::nth("DeregisterImage", 1, FaultKind::AccessDenied));
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
+    assert_eq!(harness.alerts().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -884,15 +884,15 @@ async fn an_image_that_can_not_be_tagged_is_held() {
     (1..50).for_each(|n| {
         full.tags.insert(format!("tag-{n}"), String::new());
     });
-    let house = House::of(full).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(full).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["untaggable"]));
-    assert!(!house.calls().contains(&"CreateTags".to_owned()));
-    assert_eq!(house.alerts().len(), 1);
+    assert!(!harness.calls().contains(&"CreateTags".to_owned()));
+    assert_eq!(harness.alerts().len(), 1);
 
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
-    let record = house.record(registered()).await;
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["untaggable"]));
     assert!(
         record["error"]
@@ -900,7 +900,7 @@ async fn an_image_that_can_not_be_tagged_is_held() {
             .unwrap()
             .contains("ec2:CreateTags on arn:aws:ec2:")
     );
-    assert!(house.image_stands());
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -910,47 +910,47 @@ async fn without_an_alert_nothing_is_discarded_and_a_retry_completes_it() {
         FaultKind::Throttle,
         FaultKind::ResetBefore,
     ] {
-        let house = House::of(expecting("Windows")).await;
-        house.inject(Fault::always("Publish", fault.clone()));
-        let error = house.give(registered()).await.unwrap_err();
+        let harness = Harness::of(expecting("Windows")).await;
+        harness.inject(Fault::always("Publish", fault.clone()));
+        let error = harness.give(registered()).await.unwrap_err();
         assert!(error.to_string().contains(TOPIC), "{error}");
-        assert!(house.calls().iter().all(|call| call != "DeregisterImage"));
-        assert!(house.image_stands());
+        assert!(harness.calls().iter().all(|call| call != "DeregisterImage"));
+        assert!(harness.image_stands());
 
-        house.sim.heal();
+        harness.sim.heal();
         assert_eq!(
-            house.record(registered()).await["outcome"],
+            harness.record(registered()).await["outcome"],
             "done",
             "{fault:?}"
         );
-        assert_eq!(house.alerts().len(), 1);
+        assert_eq!(harness.alerts().len(), 1);
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_lost_answer_to_a_deregistration_is_cleared_up_by_looking() {
     for fault in [FaultKind::ResetAfter, FaultKind::CutBody] {
-        let house = House::of(expecting("Windows")).await;
-        house.inject(Fault::always("DeregisterImage", fault.clone()));
-        let record = house.record(registered()).await;
+        let harness = Harness::of(expecting("Windows")).await;
+        harness.inject(Fault::always("DeregisterImage", fault.clone()));
+        let record = harness.record(registered()).await;
         assert_eq!(record["outcome"], "done", "{fault:?}: {record}");
-        assert_eq!(house.alerts().len(), 1);
-        assert!(!house.image_stands());
+        assert_eq!(harness.alerts().len(), 1);
+        assert!(!harness.image_stands());
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_deregistration_that_does_not_get_through_is_told_of_and_tried_again() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always("DeregisterImage", FaultKind::Throttle));
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always("DeregisterImage", FaultKind::Throttle));
+    let error = harness.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "Unavailable");
-    assert_eq!(house.told(), ["planned", "failed"]);
-    assert_eq!(house.journal.lock().unwrap()[0]["outcome"], "failed");
-    assert!(house.image_stands());
+    assert_eq!(harness.told(), ["planned", "failed"]);
+    assert_eq!(harness.journal.lock().unwrap()[0]["outcome"], "failed");
+    assert!(harness.image_stands());
 
-    house.sim.heal();
-    assert_eq!(house.record(registered()).await["outcome"], "done");
+    harness.sim.heal();
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -961,15 +961,15 @@ async fn passing_faults_are_retried_by_the_sdk_and_lasting_ones_by_the_queue() {
             FaultKind::InternalError,
             FaultKind::ResetBefore,
         ] {
-            let house = House::of(expecting("Windows")).await;
-            house.inject(Fault::nth(action, 1, fault.clone()));
-            let record = house.record(registered()).await;
+            let harness = Harness::of(expecting("Windows")).await;
+            harness.inject(Fault::nth(action, 1, fault.clone()));
+            let record = harness.record(registered()).await;
             assert_eq!(record["outcome"], "done", "{action} {fault:?}");
         }
     }
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always("DescribeImages", FaultKind::AccessDenied));
-    let error = house.give(registered()).await.unwrap_err();
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always("DescribeImages", FaultKind::AccessDenied));
+    let error = harness.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "AccessDenied");
     assert!(
         error
@@ -980,17 +980,17 @@ async fn passing_faults_are_retried_by_the_sdk_and_lasting_ones_by_the_queue() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_look_that_fails_is_not_a_failed_discard() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always(
         "ListImagesInRecycleBin",
         FaultKind::AccessDenied,
     ));
-    house.inject(Fault::from_nth(
+    harness.inject(Fault::from_nth(
         "DescribeImages",
         3,
         FaultKind::AccessDenied,
     ));
-    let record = house.record(registered()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "done");
     assert_eq!(
         (&record["recycle_bin"], &record["looked_again"]),
@@ -1011,31 +1011,34 @@ async fn without_a_recycle_bin_rule_the_record_does_not_promise_a_way_back() {
         wait: Duration::from_millis(300),
         ..Settings::default()
     };
-    let house = House::with(expecting("Windows"), settings).await;
-    house.sim.world().recycle_bin_rules.clear();
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    harness.sim.world().recycle_bin_rules.clear();
+    let record = harness.record(registered()).await;
     assert_eq!(
         (&record["outcome"], &record["recycle_bin"]),
         (&json!("done"), &json!("absent"))
     );
     assert!(record["undo"].is_null() && record["recoverable_until"].is_null());
     // And people, who were promised one, are told.
-    assert_eq!(house.told(), ["planned", "done"]);
-    let letter = house.sim.world().messages[1].body("email");
+    assert_eq!(harness.told(), ["planned", "done"]);
+    let letter = harness.sim.world().messages[1].body("email");
     assert!(letter.contains("is NOT in the Recycle Bin"), "{letter}");
 }
 
 /// Runs the guard, and changes the image while CreateTags is under way.
-async fn with_a_change_on_the_way(image: Image, change: impl FnOnce(&mut World)) -> (House, Value) {
-    let house = House::of(image).await;
-    house.inject(Fault::nth(
+async fn with_a_change_on_the_way(
+    image: Image,
+    change: impl FnOnce(&mut World),
+) -> (Harness, Value) {
+    let harness = Harness::of(image).await;
+    harness.inject(Fault::nth(
         "CreateTags",
         1,
         FaultKind::Slow(Duration::from_millis(500)),
     ));
-    let guard = Arc::clone(&house.guard);
+    let guard = Arc::clone(&harness.guard);
     let run = tokio::spawn(async move { guard.handle(registered(), in_a_minute()).await });
-    while house
+    while harness
         .sim
         .calls()
         .iter()
@@ -1043,14 +1046,14 @@ async fn with_a_change_on_the_way(image: Image, change: impl FnOnce(&mut World))
     {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    change(&mut house.sim.world());
+    change(&mut harness.sim.world());
     let record = json!(run.await.unwrap().unwrap());
-    (house, record)
+    (harness, record)
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
-    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+    let (harness, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         let image = world.images.get_mut(AMI).unwrap();
         image
             .tags
@@ -1062,7 +1065,7 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
         (&json!("verified"), &json!("none"))
     );
     assert_eq!(
-        house.calls(),
+        harness.calls(),
         [
             "DescribeImages",
             AROUND[0],
@@ -1074,8 +1077,8 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
             "CreateTags"
         ]
     );
-    assert!(house.image_stands());
-    let world = house.sim.world();
+    assert!(harness.image_stands());
+    let world = harness.sim.world();
     assert_eq!(
         world.images[AMI].tags["ami-billing-guard:discard"],
         "withdrawn"
@@ -1088,49 +1091,49 @@ async fn a_tag_that_changes_between_judgement_and_act_stops_the_discard() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn protection_that_comes_between_judgement_and_act_holds_the_discard() {
-    let (house, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
+    let (harness, record) = with_a_change_on_the_way(expecting("Windows"), |world| {
         let image = world.images.get_mut(AMI).unwrap();
         image.deregistration_protection = Some("enabled-without-cooldown".into());
     })
     .await;
     assert_eq!(record["held_by"], json!(["protected"]));
-    assert_eq!(house.alerts().len(), 1);
-    assert!(house.image_stands());
+    assert_eq!(harness.alerts().len(), 1);
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_somebody_deregisters_on_the_way_is_gone() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::nth(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::nth(
         "CreateTags",
         1,
         refuse("InvalidAMIID.Unavailable", "gone"),
     ));
     assert_eq!(
-        house.give(registered()).await.unwrap_err().error_type(),
+        harness.give(registered()).await.unwrap_err().error_type(),
         "NotVisibleYet"
     );
-    assert!(house.alerts().is_empty());
+    assert!(harness.alerts().is_empty());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn without_time_left_no_discard_is_begun() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let soon = Deadline::now() + Duration::from_secs(10);
-    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    let error = harness.guard.handle(registered(), soon).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    assert_eq!(house.calls(), HELD[..5]);
+    assert_eq!(harness.calls(), HELD[..5]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_answer_that_does_not_come_ends_before_the_invocation_does() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always(
         "DescribeImages",
         FaultKind::Slow(Duration::from_secs(60)),
     ));
     let soon = Deadline::now() + Duration::from_millis(2_500);
-    let error = house.guard.handle(registered(), soon).await.unwrap_err();
+    let error = harness.guard.handle(registered(), soon).await.unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
 }
 
@@ -1143,12 +1146,12 @@ fn batch(bodies: &[String]) -> Value {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn of_a_batch_only_the_failed_messages_come_back() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let mut other = registered();
     other["detail"]["responseElements"]["imageId"] = json!("ami-0a1b2c3d4e5f69999");
     let mut ignored = registered();
     ignored["account"] = json!("210987654321");
-    let answer = house
+    let answer = harness
         .record(batch(&[
             registered().to_string(),
             "{\"cut\": ".into(),
@@ -1160,31 +1163,31 @@ async fn of_a_batch_only_the_failed_messages_come_back() {
         answer,
         json!({ "batchItemFailures": [{ "itemIdentifier": "m-1" }, { "itemIdentifier": "m-3" }] })
     );
-    assert!(!house.image_stands());
-    assert_eq!(house.journal.lock().unwrap().len(), 2);
+    assert!(!harness.image_stands());
+    assert_eq!(harness.journal.lock().unwrap().len(), 2);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_batch_whose_messages_can_not_be_named_comes_back_whole() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     for input in [
         json!({ "Records": 7 }),
         json!({ "Records": [{ "body": registered().to_string() }] }),
     ] {
         assert_eq!(
-            house.give(input).await.unwrap_err().error_type(),
+            harness.give(input).await.unwrap_err().error_type(),
             "MalformedEvent"
         );
     }
-    assert!(house.calls().is_empty());
+    assert!(harness.calls().is_empty());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_ignored_event_costs_no_call_and_is_on_record() {
-    let house = House::of(expecting("Windows")).await;
+    let harness = Harness::of(expecting("Windows")).await;
     let mut event = registered();
     event["detail"]["errorCode"] = json!("Client.DryRunOperation");
-    let record = house.record(event).await;
+    let record = harness.record(event).await;
     assert_eq!(
         (&record["verdict"], &record["action"]),
         (&json!("ignored"), &json!("none"))
@@ -1195,25 +1198,25 @@ async fn an_ignored_event_costs_no_call_and_is_on_record() {
             .unwrap()
             .contains("DryRunOperation")
     );
-    assert!(house.calls().is_empty());
-    assert_eq!(house.journal.lock().unwrap().len(), 1);
+    assert!(harness.calls().is_empty());
+    assert_eq!(harness.journal.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn tags_that_an_event_claims_are_no_evidence() {
-    let house = House::of(image()).await;
+    let harness = Harness::of(image()).await;
     let mut event = registered();
     event["detail"]["requestParameters"] = json!({ "tagSpecificationSet": { "items": [
         { "resourceType": "image", "tags": [{ "key": "ami-billing-guard:expect", "value": "Windows" }] }
     ] } });
-    assert_eq!(house.record(event).await["verdict"], "unverifiable");
+    assert_eq!(harness.record(event).await["verdict"], "unverifiable");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
-    let house = House::of(expecting("Windows")).await;
-    house.record(registered()).await;
-    for call in house.sim.calls() {
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.record(registered()).await;
+    for call in harness.sim.calls() {
         assert_eq!(call.answer, Answer::Ok);
         for (name, value) in &call.params {
             if name.starts_with("Tag.") && name.ends_with(".Key") {
@@ -1232,17 +1235,17 @@ async fn every_call_bears_the_guards_own_tag_keys_and_deletes_no_snapshot() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_not_found_while_the_image_stands_is_no_discard() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always(
         "DeregisterImage",
         refuse("InvalidAMIID.NotFound", "Not here."),
     ));
     assert_eq!(
-        house.give(registered()).await.unwrap_err().error_type(),
+        harness.give(registered()).await.unwrap_err().error_type(),
         "Unavailable"
     );
-    assert_eq!(house.told(), ["planned", "failed"]);
-    assert!(house.image_stands());
+    assert_eq!(harness.told(), ["planned", "failed"]);
+    assert!(harness.image_stands());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1251,37 +1254,37 @@ async fn regression_a_denial_after_an_attempt_whose_answer_was_lost_is_a_discard
         wait: Duration::from_millis(300),
         ..Settings::default()
     };
-    let house = House::with(expecting("Windows"), settings).await;
-    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    harness.inject(Fault::nth("DeregisterImage", 1, FaultKind::ResetAfter));
     // The tag by which IAM allows it is gone with the image.
-    house.inject(Fault::from_nth(
+    harness.inject(Fault::from_nth(
         "DeregisterImage",
         2,
         FaultKind::AccessDenied,
     ));
-    let record = house.record(registered()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(
         (&record["outcome"], &record["looked_again"]),
         (&json!("done"), &json!("gone"))
     );
-    assert_eq!(house.alerts().len(), 1);
+    assert_eq!(harness.alerts().len(), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_time_cuts_off_is_on_record() {
-    let house = House::of(expecting("Windows")).await;
-    house.inject(Fault::always(
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.inject(Fault::always(
         "DeregisterImage",
         FaultKind::Slow(Duration::from_secs(60)),
     ));
     let deadline = Deadline::now() + Duration::from_millis(15_500);
-    let error = house
+    let error = harness
         .guard
         .handle(registered(), deadline)
         .await
         .unwrap_err();
     assert_eq!(error.error_type(), "OutOfTime");
-    let journal = house.journal.lock().unwrap();
+    let journal = harness.journal.lock().unwrap();
     assert_eq!(journal[0]["outcome"], "failed");
     assert!(
         journal[0]["error"]
@@ -1289,7 +1292,7 @@ async fn regression_a_discard_that_time_cuts_off_is_on_record() {
             .unwrap()
             .contains("is not known")
     );
-    assert_eq!(house.told(), ["planned", "failed"]);
+    assert_eq!(harness.told(), ["planned", "failed"]);
 }
 
 /// An image that bears the guard's mark for an event.
@@ -1303,17 +1306,17 @@ const EVENT: &str = "7bf73129-1428-4cd3-a780-95db273d1602";
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_mark_that_an_earlier_delivery_left_is_taken_back() {
     let marked = marked_for(EVENT, expecting("Linux"));
-    let house = House::of(marked.clone()).await;
-    assert_eq!(house.record(registered()).await["verdict"], "verified");
-    assert_eq!(house.calls(), ["DescribeImages", "CreateTags"]);
-    let tags = house.sim.world().images[AMI].tags.clone();
+    let harness = Harness::of(marked.clone()).await;
+    assert_eq!(harness.record(registered()).await["verdict"], "verified");
+    assert_eq!(harness.calls(), ["DescribeImages", "CreateTags"]);
+    let tags = harness.sim.world().images[AMI].tags.clone();
     assert_eq!(tags["ami-billing-guard:discard"], "withdrawn");
     assert_eq!(tags["ami-billing-guard:verdict"], "verified");
 
     // Not to get rid of it is no reason not to judge.
-    let house = House::of(marked).await;
-    house.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
-    assert_eq!(house.record(registered()).await["verdict"], "verified");
+    let harness = Harness::of(marked).await;
+    harness.inject(Fault::always("CreateTags", FaultKind::AccessDenied));
+    assert_eq!(harness.record(registered()).await["verdict"], "verified");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1333,22 +1336,22 @@ async fn regression_another_events_mark_and_that_of_a_held_discard_and_any_in_ob
         (marked_for(EVENT, expecting("Linux")), observe()),
         (marked_for(EVENT, expecting("Windows")), observe()),
     ] {
-        let house = House::with(image, settings).await;
-        house.record(registered()).await;
-        assert!(house.calls().iter().all(|call| call != "CreateTags"));
-        let world = house.sim.world();
+        let harness = Harness::with(image, settings).await;
+        harness.record(registered()).await;
+        assert!(harness.calls().iter().all(|call| call != "CreateTags"));
+        let world = harness.sim.world();
         assert_eq!(world.images[AMI].tags["ami-billing-guard:discard"], "true");
     }
 }
 
 /// A discard in which `action` answers too late from its `n`th call on.
-async fn with_a_slow_look(action: &str, n: usize) -> (House, Value) {
-    let house = House::of(expecting("Windows")).await;
+async fn with_a_slow_look(action: &str, n: usize) -> (Harness, Value) {
+    let harness = Harness::of(expecting("Windows")).await;
     let slow = FaultKind::Slow(Duration::from_secs(60));
-    house.inject(Fault::from_nth(action, n, slow));
+    harness.inject(Fault::from_nth(action, n, slow));
     let deadline = Deadline::now() + Duration::from_millis(15_500);
-    let answer = house.guard.handle(registered(), deadline).await.unwrap();
-    (house, json!(answer))
+    let answer = harness.guard.handle(registered(), deadline).await.unwrap();
+    (harness, json!(answer))
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1357,11 +1360,11 @@ async fn regression_a_slow_look_after_a_discard_does_not_turn_it_into_a_failure(
         with_a_slow_look("ListImagesInRecycleBin", 1),
         with_a_slow_look("DescribeImages", 3)
     );
-    for ((house, record), looked_again) in [(bin, "gone"), (images, "unknown")] {
+    for ((harness, record), looked_again) in [(bin, "gone"), (images, "unknown")] {
         assert_eq!(record["outcome"], "done", "{record}");
         assert_eq!(record["looked_again"], looked_again, "{record}");
         assert_eq!(record["recycle_bin"], "unknown", "{record}");
-        assert_eq!(house.told(), ["planned"]);
+        assert_eq!(harness.told(), ["planned"]);
     }
 }
 
@@ -1373,13 +1376,13 @@ async fn regression_a_verdict_that_nobody_could_be_told_of_is_on_record() {
         "RunInstances:0202",
     );
     for (image, action) in [(extra, "alert"), (expecting("Windows"), "deregister")] {
-        let house = House::of(image).await;
-        house.inject(Fault::always("Publish", FaultKind::AccessDenied));
+        let harness = Harness::of(image).await;
+        harness.inject(Fault::always("Publish", FaultKind::AccessDenied));
         assert_eq!(
-            house.give(registered()).await.unwrap_err().error_type(),
+            harness.give(registered()).await.unwrap_err().error_type(),
             "AccessDenied"
         );
-        let journal = house.journal.lock().unwrap();
+        let journal = harness.journal.lock().unwrap();
         assert_eq!((journal.len(), &journal[0]["action"]), (1, &json!(action)));
         assert!(
             journal[0]["error"]
@@ -1387,26 +1390,26 @@ async fn regression_a_verdict_that_nobody_could_be_told_of_is_on_record() {
                 .unwrap()
                 .contains("sns:Publish")
         );
-        assert!(house.image_stands());
+        assert!(harness.image_stands());
     }
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_lost_answer_is_cleared_up_also_while_ec2_still_lists_the_image() {
-    let house = House::of(expecting("Windows")).await;
-    house.sim.world().after_deregistration = Lingering {
+    let harness = Harness::of(expecting("Windows")).await;
+    harness.sim.world().after_deregistration = Lingering {
         listed_for: 2,
         empty_for: None,
     };
-    house.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
-    house.inject(Fault::from_nth(
+    harness.inject(Fault::nth("DeregisterImage", 1, FaultKind::CutBody));
+    harness.inject(Fault::from_nth(
         "DeregisterImage",
         2,
         refuse("OperationNotPermitted", "It is not there."),
     ));
-    let record = house.record(registered()).await;
+    let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "done", "{record}");
-    assert_eq!(house.told(), ["planned"]);
+    assert_eq!(harness.told(), ["planned"]);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -1415,13 +1418,13 @@ async fn an_instance_store_image_is_promised_no_way_back_that_it_does_not_have()
     image.root_device_type = "instance-store".into();
     image.root_device_name = None;
     image.block_devices.clear();
-    let house = House::of(image).await;
-    let record = house.record(registered()).await;
+    let harness = Harness::of(image).await;
+    let record = harness.record(registered()).await;
     assert_eq!(
         (&record["outcome"], &record["undo"]),
         (&json!("done"), &Value::Null)
     );
-    let letter = house.sim.world().messages[0].body("email");
+    let letter = harness.sim.world().messages[0].body("email");
     assert!(letter.contains("Its bundle in S3 stays"), "{letter}");
     assert!(
         !letter.contains("restore-image-from-recycle-bin"),
@@ -1438,12 +1441,12 @@ async fn regression_an_answer_that_ends_early_is_no_answer_wherever_it_ends() {
         wait: Duration::ZERO,
         ..Settings::default()
     };
-    let house = House::with(image, settings).await;
+    let harness = Harness::with(image, settings).await;
     let mut kept = 1;
     let verified = loop {
-        house.sim.heal();
-        house.inject(Fault::always("DescribeImages", FaultKind::CutShort(kept)));
-        match house.give(registered()).await {
+        harness.sim.heal();
+        harness.inject(Fault::always("DescribeImages", FaultKind::CutShort(kept)));
+        match harness.give(registered()).await {
             Ok(record) => break record,
             Err(error) => assert_eq!(error.error_type(), "Unavailable", "{kept} bytes: {error}"),
         }
@@ -1451,5 +1454,5 @@ async fn regression_an_answer_that_ends_early_is_no_answer_wherever_it_ends() {
         kept += 7;
     };
     assert_eq!(verified["verdict"], "verified", "{kept} bytes: {verified}");
-    assert!(house.calls().iter().all(|call| call == "DescribeImages"));
+    assert!(harness.calls().iter().all(|call| call == "DescribeImages"));
 }

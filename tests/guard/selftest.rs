@@ -13,8 +13,8 @@ fn settings() -> Settings {
     }
 }
 
-async fn report(house: &House) -> Value {
-    house.give(json!({ "self-test": true })).await.unwrap()
+async fn report(harness: &Harness) -> Value {
+    harness.give(json!({ "self-test": true })).await.unwrap()
 }
 
 /// The states of the checks, by their names.
@@ -41,9 +41,9 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
         world.add_snapshot(Snapshot::new(snapshot));
     }
     world.add_image(marked);
-    let house = House::with_chat(world, settings()).await;
-    let before = format!("{:?}", house.sim.world().images);
-    let report = report(&house).await;
+    let harness = Harness::with_chat(world, settings()).await;
+    let before = format!("{:?}", harness.sim.world().images);
+    let report = report(&harness).await;
 
     assert_eq!(report["ok"], true, "{report:#}");
     assert_eq!(
@@ -68,14 +68,14 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
         assert!(states.contains_key(check), "{check}");
     }
     // From the server's side: whatever could change something was a dry run, and took no effect.
-    for call in house.sim.calls() {
+    for call in harness.sim.calls() {
         let dry = call.params.get("DryRun").is_some_and(|dry| dry == "true");
         assert!(
             dry || looks(&call.action) || call.action == "UpdateItem",
             "{call:?}"
         );
     }
-    let world = house.sim.world();
+    let world = harness.sim.world();
     assert_eq!(format!("{:?}", world.images), before);
     assert!(world.messages.is_empty());
     assert!(world.tables[LEDGER].items.is_empty());
@@ -84,11 +84,11 @@ async fn where_all_is_as_it_should_be_the_self_test_says_so_and_changes_nothing(
 /// What was found out with a call took so long; a dry run is not measured, as it is not what is done later.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
-    let house = House::of(image()).await;
+    let harness = Harness::of(image()).await;
     let own = ("Owner.1", "self");
     let slow = FaultKind::Slow(Duration::from_millis(2_500));
-    house.inject(Fault::always("DescribeImages", slow).with(own.0, own.1));
-    let report = report(&house).await;
+    harness.inject(Fault::always("DescribeImages", slow).with(own.0, own.1));
+    let report = report(&harness).await;
     let states = states(&report);
     assert_eq!(states["look-up:own-images"], "slow", "{report:#}");
     assert!(
@@ -114,9 +114,9 @@ async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
 /// the caller may do.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_self_test_asks_what_refers_to_a_real_image_by_the_resource_types_of_the_role() {
-    let house = House::of(image()).await;
-    report(&house).await;
-    let calls = house.sim.calls();
+    let harness = Harness::of(image()).await;
+    report(&harness).await;
+    let calls = harness.sim.calls();
     let asked: Vec<_> = calls
         .iter()
         .filter(|call| call.action == "DescribeImageReferences")
@@ -133,19 +133,19 @@ async fn the_self_test_asks_what_refers_to_a_real_image_by_the_resource_types_of
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() {
-    let house = House::of(image()).await;
-    let report = house
+    let harness = Harness::of(image()).await;
+    let report = harness
         .give(json!({ "self-test": true, "alert": true }))
         .await
         .unwrap();
     assert_eq!(states(&report)["alert"], "ok");
-    let messages = house.published_on(TOPIC);
+    let messages = harness.published_on(TOPIC);
     assert_eq!(messages.len(), 1);
     assert!(messages[0].body("email").contains("Nothing is wrong"));
     assert_eq!(messages[0].attributes["verdict"].value, "self-test");
 
-    house.inject(Fault::always("Publish", FaultKind::AccessDenied));
-    let report = house
+    harness.inject(Fault::always("Publish", FaultKind::AccessDenied));
+    let report = harness
         .give(json!({ "self-test": true, "alert": true }))
         .await
         .unwrap();
@@ -157,9 +157,9 @@ async fn an_alert_goes_out_only_if_it_is_asked_for_and_says_that_it_is_a_test() 
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn whether_chat_can_be_told_is_a_check_of_its_own() {
-    let house = House::with_chat(World::default(), settings()).await;
-    house.inject(Fault::nth("Publish", 2, FaultKind::AccessDenied));
-    let report = house
+    let harness = Harness::with_chat(World::default(), settings()).await;
+    harness.inject(Fault::nth("Publish", 2, FaultKind::AccessDenied));
+    let report = harness
         .give(json!({ "self-test": true, "alert": true }))
         .await
         .unwrap();
@@ -173,9 +173,9 @@ async fn whether_chat_can_be_told_is_a_check_of_its_own() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_is_missing_is_named() {
-    let house = House::with_chat(World::default(), settings()).await;
+    let harness = Harness::with_chat(World::default(), settings()).await;
     {
-        let mut world = house.sim.world();
+        let mut world = harness.sim.world();
         world.add_image(image());
         let nobody = Topic {
             confirmed: 0,
@@ -186,9 +186,9 @@ async fn what_is_missing_is_named() {
         world.tables.remove(LEDGER);
     }
     for call in ["CreateTags", "DescribeVolumes", "DescribeImageReferences"] {
-        house.inject(Fault::always(call, FaultKind::AccessDenied));
+        harness.inject(Fault::always(call, FaultKind::AccessDenied));
     }
-    let report = report(&house).await;
+    let report = report(&harness).await;
     assert_eq!(report["ok"], false);
     let states = states(&report);
     let failed: Vec<&str> = states
@@ -217,12 +217,12 @@ async fn what_is_missing_is_named() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_nothing() {
-    let house = House::with_chat(World::default(), settings()).await;
-    house.sim.world().add_image(image());
+    let harness = Harness::with_chat(World::default(), settings()).await;
+    harness.sim.world().add_image(image());
     for call in ["DeregisterImage", "DisableImage"] {
-        house.inject(Fault::always(call, FaultKind::AccessDenied));
+        harness.inject(Fault::always(call, FaultKind::AccessDenied));
     }
-    let report = report(&house).await;
+    let report = report(&harness).await;
     assert_eq!(report["ok"], true, "{report:#}");
     let states = states(&report);
     assert_eq!(states["ec2:DeregisterImage"], "unknown");
@@ -230,15 +230,15 @@ async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_noth
 
     // Of one that is marked, it is.
     let marked = tagged(image(), "ami-billing-guard:discard", "true");
-    house.sim.world().add_image(marked);
-    let report = self::report(&house).await;
+    harness.sim.world().add_image(marked);
+    let report = self::report(&harness).await;
     assert_eq!(self::states(&report)["ec2:DeregisterImage"], "failed");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn without_an_image_of_its_own_what_concerns_images_is_not_known() {
-    let house = House::around(World::default(), settings()).await;
-    let report = report(&house).await;
+    let harness = Harness::around(World::default(), settings()).await;
+    let report = report(&harness).await;
     assert_eq!(report["ok"], true);
     assert_eq!(states(&report)["ec2:CreateTags"], "unknown");
     assert!(found(&report, "ec2:CreateTags").contains("no image of its own"));
@@ -246,14 +246,14 @@ async fn without_an_image_of_its_own_what_concerns_images_is_not_known() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at() {
-    let house = House::of(image()).await;
+    let harness = Harness::of(image()).await;
     for order in [
         json!({ "self-test": false }),
         json!({ "self-test": "yes" }),
         json!({ "self-test": true, "alrt": true }),
         json!({ "self-test": true, "alert": "yes" }),
     ] {
-        let error = house.give(order.clone()).await.unwrap_err();
+        let error = harness.give(order.clone()).await.unwrap_err();
         assert_eq!(error.error_type(), "MalformedEvent");
         assert!(
             error
@@ -262,14 +262,14 @@ async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at()
             "{error}"
         );
     }
-    assert!(house.calls().is_empty());
+    assert!(harness.calls().is_empty());
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn in_memory_the_ledger_of_an_enforcing_guard_is_no_ledger() {
-    let house = House::of(image()).await;
-    assert_eq!(states(&report(&house).await)["ledger"], "failed");
-    let house = House::with(
+    let harness = Harness::of(image()).await;
+    assert_eq!(states(&report(&harness).await)["ledger"], "failed");
+    let harness = Harness::with(
         image(),
         Settings {
             mode: Mode::Observe,
@@ -277,13 +277,13 @@ async fn in_memory_the_ledger_of_an_enforcing_guard_is_no_ledger() {
         },
     )
     .await;
-    assert_eq!(states(&report(&house).await)["ledger"], "ok");
+    assert_eq!(states(&report(&harness).await)["ledger"], "ok");
 }
 
-async fn house_with_a_chat() -> House {
+async fn house_with_a_chat() -> Harness {
     let mut world = World::default();
     world.add_image(expecting("Windows"));
-    House::with_chat(world, settings()).await
+    Harness::with_chat(world, settings()).await
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -293,14 +293,14 @@ async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
         FaultKind::InternalError,
         FaultKind::Slow(Duration::from_secs(30)),
     ] {
-        let house = house_with_a_chat().await;
+        let harness = house_with_a_chat().await;
         // The first message is the alert topic's.
-        house.inject(Fault::from_nth("Publish", 2, fault.clone()));
-        let record = house.record(registered()).await;
+        harness.inject(Fault::from_nth("Publish", 2, fault.clone()));
+        let record = harness.record(registered()).await;
         assert_eq!(record["outcome"], "done", "{fault:?}");
-        assert_eq!(house.told(), ["planned"]);
+        assert_eq!(harness.told(), ["planned"]);
         // Nothing waited for chat but the answer: EC2 was asked, and has done it, before chat was given up.
-        let calls = house.calls();
+        let calls = harness.calls();
         let position = |name: &str| calls.iter().position(|call| call == name).unwrap();
         let publishes = calls.iter().filter(|call| *call == "Publish").count();
         assert!(publishes >= 2 && position("DeregisterImage") > position("Publish"));
@@ -309,9 +309,9 @@ async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_chat_hears_nothing_that_the_alert_topic_did_not_take() {
-    let house = house_with_a_chat().await;
-    house.inject(Fault::nth("Publish", 1, FaultKind::AccessDenied));
-    house.give(registered()).await.unwrap_err();
-    assert!(house.image_stands());
-    assert!(house.published_on(CHAT).is_empty());
+    let harness = house_with_a_chat().await;
+    harness.inject(Fault::nth("Publish", 1, FaultKind::AccessDenied));
+    harness.give(registered()).await.unwrap_err();
+    assert!(harness.image_stands());
+    assert!(harness.published_on(CHAT).is_empty());
 }

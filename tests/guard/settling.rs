@@ -33,7 +33,7 @@ fn wrong(id: &str, created: DateTime<Utc>) -> Image {
     image
 }
 
-async fn house_with(images: Vec<Image>, settings: Settings) -> House {
+async fn house_with(images: Vec<Image>, settings: Settings) -> Harness {
     let mut world = World::default();
     for image in images {
         for snapshot in image.snapshot_ids() {
@@ -41,7 +41,7 @@ async fn house_with(images: Vec<Image>, settings: Settings) -> House {
         }
         world.add_image(image);
     }
-    House::around(world, settings).await
+    Harness::around(world, settings).await
 }
 
 /// The registration of an image.
@@ -76,13 +76,13 @@ fn failed(answer: &Value) -> Vec<&str> {
 }
 
 /// The receipt handles of the messages that SQS hides, and for how many seconds.
-fn hidden(house: &House) -> BTreeMap<String, u32> {
-    house.sim.world().queues[Queue::URL].hidden.clone()
+fn hidden(harness: &Harness) -> BTreeMap<String, u32> {
+    harness.sim.world().queues[Queue::URL].hidden.clone()
 }
 
 /// How often SQS was asked.
-fn asked(house: &House) -> usize {
-    let calls = house.sim.calls();
+fn asked(harness: &Harness) -> usize {
+    let calls = harness.sim.calls();
     let hides = |call: &&sim::Call| call.service == sim::Service::Sqs;
     calls.iter().filter(hides).count()
 }
@@ -92,18 +92,18 @@ async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_j
  {
     let (young, settled, younger) = (ago(900), ago(SETTLE), ago(20));
     let images = [(AMI, young), (SETTLED, settled), (YOUNGER, younger)];
-    let house = house_with(
+    let harness = house_with(
         images.map(|(id, created)| wrong(id, created)).to_vec(),
         settings(),
     )
     .await;
     let events = images.map(|(id, created)| about(id, created).to_string());
     let before = now();
-    let answer = house.give(batch(&events)).await.unwrap();
+    let answer = harness.give(batch(&events)).await.unwrap();
     let after = now();
 
     assert_eq!(failed(&answer), ["message-0", "message-2"]);
-    let hidden = hidden(&house);
+    let hidden = hidden(&harness);
     assert_eq!(
         hidden.keys().collect::<Vec<_>>(),
         ["receipt-0", "receipt-2"]
@@ -119,18 +119,18 @@ async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_j
             left(before)
         );
     }
-    let left: Vec<String> = house.sim.world().images.keys().cloned().collect();
+    let left: Vec<String> = harness.sim.world().images.keys().cloned().collect();
     assert_eq!(left, [AMI, YOUNGER], "the settled one was discarded");
-    assert_eq!(house.alerts().len(), 1);
+    assert_eq!(harness.alerts().len(), 1);
 
-    for image in house.sim.world().images.values_mut() {
+    for image in harness.sim.world().images.values_mut() {
         image.creation_date = settled;
     }
     let again = batch(&[events[0].clone(), events[2].clone()]);
-    let answer = house.give(again).await.unwrap();
+    let answer = harness.give(again).await.unwrap();
     assert_eq!(failed(&answer), Vec::<&str>::new());
-    assert!(house.sim.world().images.is_empty());
-    assert_eq!(asked(&house), 2);
+    assert!(harness.sim.world().images.is_empty());
+    assert_eq!(asked(&harness), 2);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -145,16 +145,16 @@ async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
     for fault in refused {
         let created = ago(900);
         let images = vec![wrong(AMI, created), wrong(SETTLED, ago(SETTLE))];
-        let house = house_with(images, settings()).await;
-        house.inject(Fault::always("ChangeMessageVisibility", fault.clone()));
+        let harness = house_with(images, settings()).await;
+        harness.inject(Fault::always("ChangeMessageVisibility", fault.clone()));
         let events = [about(AMI, created), about(SETTLED, ago(SETTLE))].map(|it| it.to_string());
-        let answer = house.give(batch(&events)).await.unwrap();
+        let answer = harness.give(batch(&events)).await.unwrap();
 
         assert_eq!(failed(&answer), ["message-0"], "{fault:?}");
-        assert!(hidden(&house).is_empty());
-        assert!(asked(&house) >= 1);
-        assert!(house.image_stands());
-        let world = house.sim.world();
+        assert!(hidden(&harness).is_empty());
+        assert!(asked(&harness) >= 1);
+        assert!(harness.image_stands());
+        let world = harness.sim.world();
         assert!(!world.images.contains_key(SETTLED), "{fault:?}");
     }
 }
@@ -162,17 +162,17 @@ async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_queue_that_does_not_answer_does_not_use_up_the_time_for_the_answer() {
     let created = ago(900);
-    let house = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
     let slow = FaultKind::Slow(Duration::from_secs(60));
-    house.inject(Fault::always("ChangeMessageVisibility", slow));
+    harness.inject(Fault::always("ChangeMessageVisibility", slow));
     let deadline = Deadline::now() + Duration::from_secs(6);
-    let answer = house
+    let answer = harness
         .guard
         .handle(batch_of(&about(AMI, created)), deadline)
         .await;
     assert_eq!(failed(&json!(answer.unwrap())), ["message-0"]);
     // The SDK would have tried again after five seconds.
-    assert_eq!(asked(&house), 1);
+    assert_eq!(asked(&harness), 1);
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -207,16 +207,16 @@ async fn no_other_error_hides_a_message() {
         ),
     ];
     for (error, body, fault) in cases {
-        let house = house_with(vec![wrong(AMI, settled)], settings()).await;
+        let harness = house_with(vec![wrong(AMI, settled)], settings()).await;
         if let Some(fault) = fault {
-            house.inject(fault);
+            harness.inject(fault);
         }
         let bare = serde_json::from_str(&body).ok();
-        let answer = house.give(batch(&[body])).await.unwrap();
+        let answer = harness.give(batch(&[body])).await.unwrap();
         assert_eq!(failed(&answer), ["message-0"], "{error}");
-        assert_eq!(asked(&house), 0, "{error}");
+        assert_eq!(asked(&harness), 0, "{error}");
         if let Some(event) = bare {
-            assert_eq!(house.give(event).await.unwrap_err().error_type(), error);
+            assert_eq!(harness.give(event).await.unwrap_err().error_type(), error);
         }
     }
 }
@@ -229,30 +229,30 @@ async fn without_a_queue_url_or_a_message_nothing_is_hidden() {
         queue_url: None,
         ..settings()
     };
-    let house = house_with(vec![wrong(AMI, created)], without_url).await;
-    let answer = house.give(batch_of(&event)).await.unwrap();
-    assert_eq!((failed(&answer), asked(&house)), (vec!["message-0"], 0));
+    let harness = house_with(vec![wrong(AMI, created)], without_url).await;
+    let answer = harness.give(batch_of(&event)).await.unwrap();
+    assert_eq!((failed(&answer), asked(&harness)), (vec!["message-0"], 0));
 
-    let house = house_with(vec![wrong(AMI, created)], settings()).await;
-    let error = house.give(event.clone()).await.unwrap_err();
+    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let error = harness.give(event.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotSettled { .. }), "{error}");
     let mut without_handle = batch_of(&event);
     without_handle["Records"][0]
         .as_object_mut()
         .unwrap()
         .remove("receiptHandle");
-    let answer = house.give(without_handle).await.unwrap();
-    assert_eq!((failed(&answer), asked(&house)), (vec!["message-0"], 0));
+    let answer = harness.give(without_handle).await.unwrap();
+    assert_eq!((failed(&answer), asked(&harness)), (vec!["message-0"], 0));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn every_message_of_a_young_image_is_hidden() {
     let created = ago(20);
-    let house = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
     let events = [about(AMI, created), became_available_at(created)].map(|it| it.to_string());
-    let answer = house.give(batch(&events)).await.unwrap();
+    let answer = harness.give(batch(&events)).await.unwrap();
     assert_eq!(failed(&answer), ["message-0", "message-1"]);
-    assert_eq!(hidden(&house).len(), 2);
+    assert_eq!(hidden(&harness).len(), 2);
 }
 
 /// Both events of a registration become visible when the image has settled, in any order: the one that does not say who
@@ -260,16 +260,16 @@ async fn every_message_of_a_young_image_is_hidden() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn after_a_long_settle_time_a_state_change_still_waits_for_who_registered_the_image() {
     let created = ago(SETTLE + 2);
-    let house = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
     let change = became_available_at(created);
-    let error = house.give(change.clone()).await.unwrap_err();
+    let error = harness.give(change.clone()).await.unwrap_err();
     assert!(matches!(error, Error::IdentityMayCome { .. }), "{error}");
-    assert_eq!(house.record(about(AMI, created)).await["outcome"], "done");
-    assert_eq!(house.alerts().len(), 1);
+    assert_eq!(harness.record(about(AMI, created)).await["outcome"], "done");
+    assert_eq!(harness.alerts().len(), 1);
 
     // Six minutes later none is under way any more.
     let created = ago(SETTLE + 360);
-    let house = house_with(vec![wrong(AMI, created)], settings()).await;
-    let record = house.record(became_available_at(created)).await;
+    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let record = harness.record(became_available_at(created)).await;
     assert_eq!(record["held_by"], json!(["identity-unknown"]));
 }

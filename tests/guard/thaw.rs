@@ -17,7 +17,7 @@ fn registration_of(image: &Image) -> Value {
 }
 
 /// A guard that has dealt with ten images at once, and one image that it has not yet heard of.
-async fn after_a_batch_of_ten(last: &Image) -> House {
+async fn after_a_batch_of_ten(last: &Image) -> Harness {
     let mut world = World::default();
     let ten: Vec<Image> = (0..10)
         .map(|number| numbered(number, "Windows", "RunInstances:0002"))
@@ -32,21 +32,21 @@ async fn after_a_batch_of_ten(last: &Image) -> House {
         ledger_table: Some("ami-billing-guard"),
         ..Settings::default()
     };
-    let house = House::around(world, settings).await;
+    let harness = Harness::around(world, settings).await;
     let events: Vec<String> = ten
         .iter()
         .map(|it| registration_of(it).to_string())
         .collect();
-    let answer = house.record(batch(&events)).await;
+    let answer = harness.record(batch(&events)).await;
     assert_eq!(answer["batchItemFailures"], json!([]));
     // Connections that are too many are closed: the other end hears of it.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    house.sim.forget_calls();
-    house.tallies.lock().unwrap().clear();
-    house
+    harness.sim.forget_calls();
+    harness.tallies.lock().unwrap().clear();
+    harness
 }
 
-impl House {
+impl Harness {
     /// How many attempts the SDK made of its calls.
     fn attempts(&self) -> u64 {
         let tallies = self.tallies.lock().unwrap();
@@ -63,77 +63,77 @@ impl House {
 async fn an_event_after_a_thaw_is_judged_although_every_connection_is_dead_and_no_attempt_is_lost()
 {
     let last = numbered(10, "Windows", "RunInstances:0002");
-    let house = after_a_batch_of_ten(&last).await;
+    let harness = after_a_batch_of_ten(&last).await;
 
-    let dead = house.sim.reset_idle_connections();
+    let dead = harness.sim.reset_idle_connections();
     // Four of the table's client, whose time limits are others, and four of all other clients.
     assert!((1..=8).contains(&dead), "{dead} connections waited");
-    let record = house.record(registration_of(&last)).await;
+    let record = harness.record(registration_of(&last)).await;
 
     assert_eq!(record["verdict"], "verified");
-    assert_eq!(house.attempts(), house.arrived());
+    assert_eq!(harness.attempts(), harness.arrived());
 }
 
 #[tokio::test]
 async fn a_discard_after_a_thaw_is_one_as_any_other_and_deregisters_once() {
     let last = numbered(10, "Linux/UNIX", "RunInstances");
-    let house = after_a_batch_of_ten(&last).await;
+    let harness = after_a_batch_of_ten(&last).await;
 
-    assert!(house.sim.reset_idle_connections() > 0);
-    let record = house.record(registration_of(&last)).await;
+    assert!(harness.sim.reset_idle_connections() > 0);
+    let record = harness.record(registration_of(&last)).await;
 
     assert_eq!(record["outcome"], "done");
-    assert_eq!(house.attempts(), house.arrived());
-    let calls = house.calls();
+    assert_eq!(harness.attempts(), harness.arrived());
+    let calls = harness.calls();
     let acts = calls.iter().filter(|call| *call == "DeregisterImage");
     assert_eq!(acts.count(), 1);
-    assert_eq!(house.told(), ["planned"]);
+    assert_eq!(harness.told(), ["planned"]);
 }
 
 #[tokio::test]
 async fn connections_that_die_between_two_calls_of_one_event_cost_no_attempt_either() {
     let last = numbered(10, "Linux/UNIX", "RunInstances");
-    let house = after_a_batch_of_ten(&last).await;
+    let harness = after_a_batch_of_ten(&last).await;
 
     // While the alert is on its way, the next call is the act.
     let slow = FaultKind::Slow(Duration::from_millis(300));
-    house.inject(Fault::nth("Publish", 1, slow));
+    harness.inject(Fault::nth("Publish", 1, slow));
     let reset = async {
-        while !house.calls().contains(&"Publish".to_owned()) {
+        while !harness.calls().contains(&"Publish".to_owned()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        house.sim.reset_idle_connections()
+        harness.sim.reset_idle_connections()
     };
-    let (record, dead) = tokio::join!(house.record(registration_of(&last)), reset);
+    let (record, dead) = tokio::join!(harness.record(registration_of(&last)), reset);
 
     assert!(dead > 0);
     assert_eq!(record["outcome"], "done");
-    assert_eq!(house.attempts(), house.arrived());
+    assert_eq!(harness.attempts(), harness.arrived());
 }
 
 #[tokio::test]
 async fn an_act_whose_answer_is_cut_off_is_sent_again_by_the_procedure_alone() {
     let last = numbered(10, "Linux/UNIX", "RunInstances");
-    let house = after_a_batch_of_ten(&last).await;
+    let harness = after_a_batch_of_ten(&last).await;
 
-    house.inject(Fault::always("DeregisterImage", FaultKind::ResetBefore));
-    let error = house.give(registration_of(&last)).await.unwrap_err();
+    harness.inject(Fault::always("DeregisterImage", FaultKind::ResetBefore));
+    let error = harness.give(registration_of(&last)).await.unwrap_err();
 
     // Each was counted: none went out behind the back of the procedure, which has to know of every one.
-    assert_eq!(house.attempts(), house.arrived(), "{error}");
-    assert!(house.calls().contains(&"DeregisterImage".to_owned()));
+    assert_eq!(harness.attempts(), harness.arrived(), "{error}");
+    assert!(harness.calls().contains(&"DeregisterImage".to_owned()));
 }
 
 #[tokio::test]
 async fn a_server_that_ends_every_connection_uses_up_attempts_as_before() {
     let last = numbered(10, "Windows", "RunInstances:0002");
-    let house = after_a_batch_of_ten(&last).await;
+    let harness = after_a_batch_of_ten(&last).await;
 
-    house.inject(Fault::always("DescribeImages", FaultKind::ResetBefore));
-    house.give(registration_of(&last)).await.unwrap_err();
+    harness.inject(Fault::always("DescribeImages", FaultKind::ResetBefore));
+    harness.give(registration_of(&last)).await.unwrap_err();
 
     // Three attempts, of which those over a connection that had been waiting were sent once more.
-    let calls = house.calls();
+    let calls = harness.calls();
     let asked = calls.iter().filter(|call| *call == "DescribeImages");
     let asked = asked.count();
     assert!((3..=6).contains(&asked), "{asked}");

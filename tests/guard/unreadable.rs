@@ -82,20 +82,20 @@ fn damaged(items: &Items) -> Vec<(String, Items)> {
     all
 }
 
-fn items(house: &House) -> Items {
-    house.sim.world().tables[TABLE].items.clone()
+fn items(harness: &Harness) -> Items {
+    harness.sim.world().tables[TABLE].items.clone()
 }
 
-fn put(house: &House, items: &Items) {
-    let mut world = house.sim.world();
+fn put(harness: &Harness, items: &Items) {
+    let mut world = harness.sim.world();
     world.tables.get_mut(TABLE).unwrap().items = items.clone();
 }
 
 /// Gives an event twice, as the first time could repair what held it: the records, where there are any.
-async fn twice(house: &House, event: impl Fn() -> Value) -> Vec<Value> {
+async fn twice(harness: &Harness, event: impl Fn() -> Value) -> Vec<Value> {
     let mut records = Vec::new();
     for _ in 0..2 {
-        records.extend(house.give(event()).await.ok());
+        records.extend(harness.give(event()).await.ok());
     }
     records
 }
@@ -109,8 +109,8 @@ fn is_held(record: &Value) -> bool {
             .any(|interlock| held_by.contains(&json!(interlock)))
 }
 
-fn no_mark(house: &House) {
-    let mut world = house.sim.world();
+fn no_mark(harness: &Harness) {
+    let mut world = harness.sim.world();
     let tags = &mut world.images.get_mut(AMI).unwrap().tags;
     tags.remove("ami-billing-guard:discard");
 }
@@ -127,33 +127,33 @@ async fn regression_an_image_that_was_brought_back_is_never_discarded_whatever_i
         .unwrap();
     let (mut tried, mut discarded, mut untold) = (0, Vec::new(), Vec::new());
     for cut_off in [false, true] {
-        let house = match cut_off {
+        let harness = match cut_off {
             false => {
-                let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
-                house.record(registered()).await;
-                house
+                let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
+                harness.record(registered()).await;
+                harness
             }
             true => house_that_is_cut_off_at(done, "", &calls).await,
         };
-        house.sim.heal();
-        restore(&house);
+        harness.sim.heal();
+        restore(&harness);
         super::ledger::turns_end().await;
-        let image = house.sim.world().images[AMI].clone();
-        let intact = items(&house);
+        let image = harness.sim.world().images[AMI].clone();
+        let intact = items(&harness);
         for marked in [true, false] {
             for (what, items) in damaged(&intact) {
-                put(&house, &items);
-                house.sim.world().add_image(image.clone());
+                put(&harness, &items);
+                harness.sim.world().add_image(image.clone());
                 if !marked {
-                    no_mark(&house);
+                    no_mark(&harness);
                 }
-                let before = discards(&house);
-                let records = twice(&house, registered).await;
+                let before = discards(&harness);
+                let records = twice(&harness, registered).await;
                 tried += 1;
                 let case = format!("cut off: {cut_off}, marked: {marked}, {what}");
-                if discards(&house) != before || !house.image_stands() {
-                    house.sim.world().deregistered.remove(AMI);
-                    house.sim.world().recycle_bin.remove(AMI);
+                if discards(&harness) != before || !harness.image_stands() {
+                    harness.sim.world().deregistered.remove(AMI);
+                    harness.sim.world().recycle_bin.remove(AMI);
                     discarded.push(case);
                 } else if !records.iter().all(is_held) {
                     untold.push(format!("{case}: {records:?}"));
@@ -182,9 +182,9 @@ fn event_of_sibling() -> Value {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_with_what_the_ledger_has_of_its_snapshot()
  {
-    let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
-    house.record(registered()).await;
-    let intact = items(&house);
+    let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
+    harness.record(registered()).await;
+    let intact = items(&harness);
     let (of_snapshot, _) = intact
         .iter()
         .find(|(_, item)| item.contains_key("discards"))
@@ -198,10 +198,10 @@ async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_w
         if items.get(of_snapshot) == intact.get(of_snapshot) {
             continue;
         }
-        put(&house, &items);
-        house.sim.world().add_image(sibling.clone());
-        let records = twice(&house, event_of_sibling).await;
-        assert_eq!(discards(&house), 1, "{what}");
+        put(&harness, &items);
+        harness.sim.world().add_image(sibling.clone());
+        let records = twice(&harness, event_of_sibling).await;
+        assert_eq!(discards(&harness), 1, "{what}");
         assert!(
             records.len() == 2 && records.iter().all(is_held),
             "{what}: {records:?}"
@@ -216,9 +216,9 @@ async fn regression_an_image_that_was_registered_again_stays_whatever_is_wrong_w
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_hourly_counter_that_cannot_be_read_lets_no_discard_pass() {
     let policy = "[discard]\nmax_per_hour = 1";
-    let house = House::with(expecting("Windows"), with(Some(TABLE), policy)).await;
-    house.record(registered()).await;
-    let intact = items(&house);
+    let harness = Harness::with(expecting("Windows"), with(Some(TABLE), policy)).await;
+    harness.record(registered()).await;
+    let intact = items(&harness);
     let (counter, _) = intact
         .iter()
         .find(|(id, _)| id.starts_with("hour#"))
@@ -227,7 +227,7 @@ async fn regression_an_hourly_counter_that_cannot_be_read_lets_no_discard_pass()
     sibling.id = SIBLING.into();
     sibling.name = "another".into();
     sibling.block_devices[0].snapshot_id = Some("snap-0a1b2c3d4e5f60002".into());
-    house
+    harness
         .sim
         .world()
         .add_snapshot(Snapshot::new("snap-0a1b2c3d4e5f60002"));
@@ -236,11 +236,11 @@ async fn regression_an_hourly_counter_that_cannot_be_read_lets_no_discard_pass()
         if items.get(counter) == intact.get(counter) {
             continue;
         }
-        put(&house, &items);
-        house.sim.world().add_image(sibling.clone());
-        twice(&house, event_of_sibling).await;
-        assert_eq!(discards(&house), 1, "{what}");
-        let last = house.journal.lock().unwrap().last().unwrap().clone();
+        put(&harness, &items);
+        harness.sim.world().add_image(sibling.clone());
+        twice(&harness, event_of_sibling).await;
+        assert_eq!(discards(&harness), 1, "{what}");
+        let last = harness.journal.lock().unwrap().last().unwrap().clone();
         let held_by = last["held_by"].as_array().unwrap();
         let named = ["ledger-unavailable", "limit"].map(|name| json!(name));
         assert!(
@@ -256,15 +256,15 @@ async fn regression_an_hourly_counter_that_cannot_be_read_lets_no_discard_pass()
 /// It is told once, ends, and what cannot be read stays for people, and for later versions of the guard.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_item_that_cannot_be_read_holds_until_people_correct_it() {
-    let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
+    let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
     let id = format!("123456789012#eu-west-1#{AMI}");
     let record = json!({ "S": json!({ "schema": 2, "verdict": "verified" }).to_string() });
     let item = [
         ("id".to_owned(), json!({ "S": id })),
         ("record".to_owned(), record.clone()),
     ];
-    put(&house, &Items::from([(id.clone(), item.into())]));
-    for record in twice(&house, registered).await {
+    put(&harness, &Items::from([(id.clone(), item.into())]));
+    for record in twice(&harness, registered).await {
         assert_eq!(record["held_by"], json!(["ledger-unavailable"]), "{record}");
         let error = record["error"].as_str().unwrap();
         assert!(
@@ -274,12 +274,12 @@ async fn regression_an_item_that_cannot_be_read_holds_until_people_correct_it() 
             "{error}"
         );
     }
-    assert_eq!((discards(&house), house.alerts().len()), (0, 1));
-    assert_eq!(items(&house)[&id]["record"], record);
-    let mut corrected = items(&house);
+    assert_eq!((discards(&harness), harness.alerts().len()), (0, 1));
+    assert_eq!(items(&harness)[&id]["record"], record);
+    let mut corrected = items(&harness);
     corrected.get_mut(&id).unwrap().remove("record");
-    put(&house, &corrected);
-    assert_eq!(house.record(registered()).await["outcome"], "done");
+    put(&harness, &corrected);
+    assert_eq!(harness.record(registered()).await["outcome"], "done");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -290,19 +290,23 @@ async fn regression_a_lease_without_an_end_does_not_stop_an_image_for_ever() {
         json!({ "S": "soon" }),
         json!({ "NULL": true }),
     ] {
-        let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
+        let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
         let item = [
             ("id".to_owned(), json!({ "S": id })),
             ("turn".to_owned(), json!({ "S": "another invocation's" })),
             ("turn_until_ms".to_owned(), end),
         ];
-        put(&house, &Items::from([(id.clone(), item.into())]));
+        put(&harness, &Items::from([(id.clone(), item.into())]));
         assert_eq!(
-            house.give(registered()).await.unwrap_err().error_type(),
+            harness.give(registered()).await.unwrap_err().error_type(),
             "Busy"
         );
-        assert_eq!(discards(&house), 0, "another invocation may have the turn");
-        let until: i64 = items(&house)[&id]["turn_until_ms"]["N"]
+        assert_eq!(
+            discards(&harness),
+            0,
+            "another invocation may have the turn"
+        );
+        let until: i64 = items(&harness)[&id]["turn_until_ms"]["N"]
             .as_str()
             .unwrap()
             .parse()
@@ -310,21 +314,21 @@ async fn regression_a_lease_without_an_end_does_not_stop_an_image_for_ever() {
         let minutes = (until - now().timestamp_millis()) / 60_000;
         assert!((15..20).contains(&minutes), "{minutes}");
         super::ledger::minutes_pass(20).await;
-        assert_eq!(house.record(registered()).await["outcome"], "done");
+        assert_eq!(harness.record(registered()).await["outcome"], "done");
     }
 }
 
 /// Otherwise people would never be told of them.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_digest_whose_images_cannot_be_read_is_an_error() {
-    let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
+    let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
     let id = "held#123456789012#eu-west-1".to_owned();
     let item = [
         ("id".to_owned(), json!({ "S": id })),
         ("held".to_owned(), json!({ "S": AMI })),
     ];
-    put(&house, &Items::from([(id, item.into())]));
-    let error = house.give(hourly()).await.unwrap_err();
+    put(&harness, &Items::from([(id, item.into())]));
+    let error = harness.give(hourly()).await.unwrap_err();
     assert!(
         error.to_string().contains("held is not a set of texts"),
         "{error}"
@@ -332,8 +336,8 @@ async fn regression_a_digest_whose_images_cannot_be_read_is_an_error() {
 }
 
 /// Sets the times of the ledger's item of the image.
-fn set_time(house: &House, name: &str, at: chrono::DateTime<Utc>) {
-    let mut all = items(house);
+fn set_time(harness: &Harness, name: &str, at: chrono::DateTime<Utc>) {
+    let mut all = items(harness);
     let item = all
         .get_mut(&format!("123456789012#eu-west-1#{AMI}"))
         .unwrap();
@@ -341,7 +345,7 @@ fn set_time(house: &House, name: &str, at: chrono::DateTime<Utc>) {
         name.into(),
         json!({ "N": at.timestamp_millis().to_string() }),
     );
-    put(house, &all);
+    put(harness, &all);
 }
 
 /// An image that settles takes so long for one that EC2 lists yet after its discard.
@@ -351,11 +355,11 @@ async fn regression_a_discard_in_the_future_is_told_as_one_and_not_waited_for() 
         settle: Duration::from_secs(300),
         ..with(Some(TABLE), "")
     };
-    let house = House::with(expecting("Windows"), settings).await;
-    house.record(registered()).await;
-    restore(&house);
-    set_time(&house, "attempted_at_ms", now() + TimeDelta::days(3));
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), settings).await;
+    harness.record(registered()).await;
+    restore(&harness);
+    set_time(&harness, "attempted_at_ms", now() + TimeDelta::days(3));
+    let record = harness.record(registered()).await;
     assert_eq!(
         record["held_by"],
         json!(["discarded-before", "ledger-unavailable"])
@@ -365,22 +369,25 @@ async fn regression_a_discard_in_the_future_is_told_as_one_and_not_waited_for() 
         error.contains("attempted_at_ms is") && error.contains("not in the future"),
         "{error}"
     );
-    assert_eq!((discards(&house), house.alerts().len()), (1, 2));
+    assert_eq!((discards(&harness), harness.alerts().len()), (1, 2));
 }
 
 /// What people were told in the future would else count as told until then, and a refused discard as just refused.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_were_told_in_the_future_silences_nothing_and_holds() {
-    let house = House::with(expecting("Windows"), with(Some(TABLE), "")).await;
-    house.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
-    house.record(registered()).await;
-    let told = house.alerts().len();
-    house.sim.heal();
-    set_time(&house, "told_at_ms", now() + TimeDelta::days(3));
-    let before = discards(&house);
-    let record = house.record(registered()).await;
+    let harness = Harness::with(expecting("Windows"), with(Some(TABLE), "")).await;
+    harness.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
+    harness.record(registered()).await;
+    let told = harness.alerts().len();
+    harness.sim.heal();
+    set_time(&harness, "told_at_ms", now() + TimeDelta::days(3));
+    let before = discards(&harness);
+    let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["ledger-unavailable"]), "{record}");
-    assert_eq!((discards(&house), house.alerts().len()), (before, told + 1));
+    assert_eq!(
+        (discards(&harness), harness.alerts().len()),
+        (before, told + 1)
+    );
 }
 
 /// The event, EC2 and this function's clock say times that cannot all be right.
@@ -422,21 +429,28 @@ async fn regression_a_clock_that_cannot_be_right_holds_a_discard_and_says_so() {
                 settle,
                 ..with(Some(TABLE), "")
             };
-            let house = House::with(image, settings).await;
-            let record = house.record(registered_at(*event)).await;
+            let harness = Harness::with(image, settings).await;
+            let record = harness.record(registered_at(*event)).await;
             assert_eq!(record["held_by"], json!(["too-old"]), "{what}: {record}");
             assert!(
                 record["error"].as_str().unwrap().contains(words),
                 "{what}: {record}"
             );
-            assert_eq!((discards(&house), house.alerts().len()), (0, 1), "{what}");
+            assert_eq!(
+                (discards(&harness), harness.alerts().len()),
+                (0, 1),
+                "{what}"
+            );
         }
     }
     // A minute, or the hour that a slow registration takes, is no contradiction.
     for (event, created) in [(ago(0), ago(6)), (ago(50), ago(6)), (ago(6), ago(50))] {
         let mut image = expecting("Windows");
         image.creation_date = created;
-        let house = House::with(image, with(Some(TABLE), "")).await;
-        assert_eq!(house.record(registered_at(event)).await["outcome"], "done");
+        let harness = Harness::with(image, with(Some(TABLE), "")).await;
+        assert_eq!(
+            harness.record(registered_at(event)).await["outcome"],
+            "done"
+        );
     }
 }

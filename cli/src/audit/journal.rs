@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::row::Listed;
 use crate::files::{self, Existing, Kind};
-use crate::outcome::Stop;
+use crate::outcome::CliError;
 use crate::show;
 
 /// The state file of an audit, recognised by its header.
@@ -135,7 +135,7 @@ impl Journal {
         path: Option<&Path>,
         header: Header,
         purpose: Purpose,
-    ) -> Result<Journal, Stop> {
+    ) -> Result<Journal, CliError> {
         let path = match path {
             Some(path) => path.to_owned(),
             None => default_path(&header)?,
@@ -152,7 +152,7 @@ impl Journal {
         {
             let earlier = earlier_header(&path, &found.file)?;
             if let Some(what) = header.differs(&earlier) {
-                return Err(Stop::Usage(format!(
+                return Err(CliError::Usage(format!(
                     "--state: the audit in {:?} was of another {what}, and was not changed. --force replaces it; another \
                      --state keeps both",
                     path.display().to_string()
@@ -162,7 +162,7 @@ impl Journal {
         Journal::begin(path, header, found)
     }
 
-    fn resume(path: PathBuf, header: Header, found: Existing) -> Result<Journal, Stop> {
+    fn resume(path: PathBuf, header: Header, found: Existing) -> Result<Journal, CliError> {
         let failed = |error| unusable(&path, error);
         let mut file = found.file.try_clone().map_err(failed)?;
         // An earlier version may have created the file, or its owner may have changed its permissions.
@@ -194,7 +194,7 @@ impl Journal {
         Ok(journal)
     }
 
-    fn begin(path: PathBuf, header: Header, found: Option<Existing>) -> Result<Journal, Stop> {
+    fn begin(path: PathBuf, header: Header, found: Option<Existing>) -> Result<Journal, CliError> {
         let failed = |error| unusable(&path, error);
         let line = show::json(&Mark::Audit(header.clone()))?;
         let (file, place) = match found {
@@ -240,7 +240,7 @@ impl Journal {
     }
 
     /// Replaces the earlier state with the results so far.
-    fn put_in_place(&mut self) -> Result<(), Stop> {
+    fn put_in_place(&mut self) -> Result<(), CliError> {
         let Place::Apart(earlier) = &self.place else {
             return Ok(());
         };
@@ -255,7 +255,7 @@ impl Journal {
 
     /// Reads the existing state. Returns the length in bytes up to the last page's end, and the rows after it that
     /// record an action. A resumed audit cannot find these rows again.
-    fn read(&mut self, file: &mut File) -> std::io::Result<Result<(u64, Vec<String>), Stop>> {
+    fn read(&mut self, file: &mut File) -> std::io::Result<Result<(u64, Vec<String>), CliError>> {
         let mut lines = BufReader::new(file);
         let mut line = String::new();
         let (mut at, mut whole, mut rows) = (0, 0, 0);
@@ -265,7 +265,7 @@ impl Journal {
             match mark(&line) {
                 Some(Mark::Audit(begun)) if whole == 0 => {
                     if let Some(what) = self.header.differs(&begun) {
-                        return Ok(Err(Stop::Usage(format!(
+                        return Ok(Err(CliError::Usage(format!(
                             "--resume: the audit in {:?} was of another {what}, and was not changed",
                             self.path.display().to_string()
                         ))));
@@ -314,7 +314,7 @@ impl Journal {
     }
 
     /// Adds a row.
-    pub(super) fn keep(&mut self, line: &str) -> Result<(), Stop> {
+    pub(super) fn keep(&mut self, line: &str) -> Result<(), CliError> {
         self.rows += 1;
         self.out
             .write_all(line.as_bytes())
@@ -322,7 +322,7 @@ impl Journal {
     }
 
     /// Adds the end of a page, which makes the page's rows count.
-    pub(super) fn end_page(&mut self, page: &Page) -> Result<(), Stop> {
+    pub(super) fn end_page(&mut self, page: &Page) -> Result<(), CliError> {
         let line = show::json(&Mark::Page(page.clone()))?;
         let kept = self
             .out
@@ -337,15 +337,15 @@ impl Journal {
         }
     }
 
-    fn full(&self, error: std::io::Error) -> Stop {
-        Stop::Unknown(format!(
+    fn full(&self, error: std::io::Error) -> CliError {
+        CliError::Unknown(format!(
             "{:?} can not be written: {error}",
             self.path.display().to_string()
         ))
     }
 
     /// Writes all rows to the state file, because a row that records an action cannot be found again.
-    pub(super) fn flush(&mut self) -> Result<(), Stop> {
+    pub(super) fn flush(&mut self) -> Result<(), CliError> {
         let flushed = self.out.flush();
         flushed.map_err(|error| self.full(error))?;
         self.put_in_place()
@@ -369,7 +369,7 @@ impl Journal {
     }
 
     /// The lines of the rows.
-    pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, Stop>>, Stop> {
+    pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, CliError>>, CliError> {
         let lines = BufReader::new(ReadAt::beginning(&self.file)).lines();
         Ok(lines.filter_map(|line| match line {
             Ok(line) if mark(&line).is_some() => None,
@@ -381,12 +381,12 @@ impl Journal {
     /// The rows, with the keys that `T` needs.
     pub(super) fn rows<T: DeserializeOwned>(
         &self,
-    ) -> Result<impl Iterator<Item = Result<T, Stop>>, Stop> {
+    ) -> Result<impl Iterator<Item = Result<T, CliError>>, CliError> {
         Ok(self.lines()?.map(|line| row(&line?)))
     }
 
     /// The ids of a Region's images that the journal has.
-    pub(super) fn images_of(&self, region: &str) -> Result<HashSet<String>, Stop> {
+    pub(super) fn images_of(&self, region: &str) -> Result<HashSet<String>, CliError> {
         let mut images = HashSet::new();
         for row in self.rows::<Listed>()? {
             let row = row?;
@@ -428,7 +428,7 @@ impl Header {
 
     /// Code in the names of an account's default state files. Audits of other Regions or with other options get another
     /// file.
-    fn code(&self) -> Result<String, Stop> {
+    fn code(&self) -> Result<String, CliError> {
         let options = (&self.regions, &self.since_said, self.disk, self.enforce);
         let digest = Sha256::digest(show::json(&options)?);
         Ok(digest
@@ -460,12 +460,12 @@ impl Read for ReadAt<'_> {
 }
 
 /// The file with the state's name, locked, so that no other audit writes to it.
-fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
+fn locked(path: &Path) -> Result<Option<Existing>, CliError> {
     let Some(found) = STATE.find(path)? else {
         return Ok(None);
     };
     let name = path.display().to_string();
-    let taken = || Stop::Unknown(format!("{name:?}: another audit is writing there"));
+    let taken = || CliError::Unknown(format!("{name:?}: another audit is writing there"));
     match found.file.try_lock() {
         // Another process may have replaced the file before it was locked.
         Ok(()) if found.is_at(path) => Ok(Some(found)),
@@ -475,7 +475,7 @@ fn locked(path: &Path) -> Result<Option<Existing>, Stop> {
 }
 
 /// Writes a new state file, locks it, and renames it to the state's name.
-fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<File, Stop> {
+fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<File, CliError> {
     let failed = |error| unusable(path, error);
     let mut new = STATE.beside(path).map_err(failed)?;
     // This cannot wait, because no other process knows the file's name yet.
@@ -486,20 +486,20 @@ fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<
     STATE.put(new, path, found)
 }
 
-fn unusable(path: &Path, error: io::Error) -> Stop {
+fn unusable(path: &Path, error: io::Error) -> CliError {
     let name = path.display().to_string();
-    Stop::Unknown(format!("{name:?}, where progress is kept: {error}"))
+    CliError::Unknown(format!("{name:?}, where progress is kept: {error}"))
 }
 
-fn nothing_to_resume(path: &Path) -> Stop {
+fn nothing_to_resume(path: &Path) -> CliError {
     let name = path.display().to_string();
-    Stop::Usage(format!(
+    CliError::Usage(format!(
         "--resume: there is no audit in {name:?} to go on with"
     ))
 }
 
 /// The header of an earlier state.
-fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
+fn earlier_header(path: &Path, file: &File) -> Result<Header, CliError> {
     let mut line = String::new();
     BufReader::new(ReadAt::beginning(file))
         .read_line(&mut line)
@@ -511,12 +511,12 @@ fn earlier_header(path: &Path, file: &File) -> Result<Header, Stop> {
 }
 
 /// Parses a row, with the keys that `T` needs.
-pub(super) fn row<T: DeserializeOwned>(line: &str) -> Result<T, Stop> {
+pub(super) fn row<T: DeserializeOwned>(line: &str) -> Result<T, CliError> {
     serde_json::from_str(line).map_err(|error| unreadable(&error.to_string()))
 }
 
-fn unreadable(why: &str) -> Stop {
-    Stop::Unknown(format!("what was found can not be read again: {why}"))
+fn unreadable(why: &str) -> CliError {
+    CliError::Unknown(format!("what was found can not be read again: {why}"))
 }
 
 fn mark(line: &str) -> Option<Mark> {
@@ -527,9 +527,9 @@ fn mark(line: &str) -> Option<Mark> {
     serde_json::from_str(line).ok()
 }
 
-fn default_path(header: &Header) -> Result<PathBuf, Stop> {
+fn default_path(header: &Header) -> Result<PathBuf, CliError> {
     let folders = etcetera::choose_base_strategy().map_err(|error| {
-        Stop::Usage(format!(
+        CliError::Usage(format!(
             "no folder to keep progress in is known ({error}): say --state"
         ))
     })?;
@@ -539,7 +539,7 @@ fn default_path(header: &Header) -> Result<PathBuf, Stop> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(&folder).map_err(|error| {
-        Stop::Usage(format!(
+        CliError::Usage(format!(
             "{:?} can not be made: {error}; say --state",
             folder.display().to_string()
         ))

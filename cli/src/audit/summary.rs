@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 
 use super::journal::Page;
 use super::row::Listed;
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{CliError, Outcome};
 use crate::show::{self, shown};
 
 /// Maximum number of rows in one table. A table keeps its rows in memory until it is printed.
@@ -44,7 +44,7 @@ impl Summary {
     }
 
     /// Adds a row.
-    pub(super) fn add(&mut self, row: Listed, out: &mut dyn Write) -> Result<(), Stop> {
+    pub(super) fn add(&mut self, row: Listed, out: &mut dyn Write) -> Result<(), CliError> {
         *self.labels.entry(row.label()).or_default() += 1;
         self.discarded += u64::from(row.outcome.as_deref() == Some("done"));
         let due = matches!(row.action.as_deref(), Some("deregister" | "disable"));
@@ -64,7 +64,7 @@ impl Summary {
         }
     }
 
-    fn print(&mut self, out: &mut dyn Write) -> Result<(), Stop> {
+    fn print(&mut self, out: &mut dyn Write) -> Result<(), CliError> {
         if self.table.is_empty() {
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl Summary {
         &mut self,
         pages: impl Iterator<Item = &'a Page>,
         out: &mut dyn Write,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CliError> {
         self.print(out)?;
         let mut text = String::new();
         let all: u64 = self.labels.values().sum();

@@ -2,12 +2,12 @@
 
 use lambutter::{BlockRead, Btrfs, Error, Inode, Path};
 
-use super::{FileSystem, Kind, Region, Trouble};
+use super::{FileSystem, Kind, ReadError, Region};
 
 impl BlockRead for Region {
-    type Error = Trouble;
+    type Error = ReadError;
 
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         Region::read_at(self, offset, buffer)
     }
 }
@@ -22,10 +22,10 @@ const BESIDE: (&str, &str) = ("/opt/", "/@/opt");
 const TOP: u64 = 5;
 
 /// Opens the default subvolume, which a plain mount shows, and the subvolumes that may be the root instead.
-pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, Trouble> {
+pub(super) fn open(region: &Region) -> Result<Vec<Box<dyn FileSystem>>, ReadError> {
     let default = Btrfs::open(region.clone(), region.length()).map_err(trouble)?;
     let shown = default.subvolume();
-    let opened = |root| -> Result<Box<dyn FileSystem>, Trouble> {
+    let opened = |root| -> Result<Box<dyn FileSystem>, ReadError> {
         let top = Btrfs::open_subvol_id(region.clone(), region.length(), TOP).map_err(trouble)?;
         Ok(Box::new(Opened { root, top }))
     };
@@ -48,7 +48,7 @@ struct Opened {
 
 impl Opened {
     /// The inode at a path, and the subvolume that holds it.
-    fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Region>, Inode)>, Trouble> {
+    fn find(&mut self, path: &str) -> Result<Option<(&mut Btrfs<Region>, Inode)>, ReadError> {
         match self.root.resolve(name(path)?) {
             Ok(inode) => return Ok(Some((&mut self.root, inode))),
             Err(Error::NotFound) => {}
@@ -67,7 +67,7 @@ impl Opened {
 }
 
 impl FileSystem for Opened {
-    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError> {
         let Some((from, inode)) = self.find(path)? else {
             return Ok(None);
         };
@@ -76,18 +76,18 @@ impl FileSystem for Opened {
         Ok(Some(Kind::of(file, directory, metadata.is_symlink())))
     }
 
-    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, ReadError> {
         self.root.read_link(name(path)?).map_err(trouble)
     }
 
-    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
         match self.find(path)? {
             Some((from, inode)) => from.read_file_at(&inode, offset, buffer).map_err(trouble),
-            None => Err(Trouble(format!("the btrfs can not be read: no {path}"))),
+            None => Err(ReadError(format!("the btrfs can not be read: no {path}"))),
         }
     }
 
-    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+    fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
         let entries = self.root.read_dir(name(path)?).map_err(trouble)?;
         Ok(entries
             .into_iter()
@@ -96,10 +96,10 @@ impl FileSystem for Opened {
     }
 }
 
-fn name(path: &str) -> Result<Path<'_>, Trouble> {
-    Path::new(path.as_bytes()).ok_or_else(|| Trouble::new("a path that is none"))
+fn name(path: &str) -> Result<Path<'_>, ReadError> {
+    Path::new(path.as_bytes()).ok_or_else(|| ReadError::new("a path that is none"))
 }
 
-fn trouble(error: Error) -> Trouble {
-    Trouble(format!("the btrfs can not be read: {error}"))
+fn trouble(error: Error) -> ReadError {
+    ReadError(format!("the btrfs can not be read: {error}"))
 }

@@ -11,7 +11,7 @@ use crate::numbers::u32_at;
 
 use journal::Journal;
 
-use super::{FileSystem, Kind, LONGEST_LINK, Region, Trouble, fill};
+use super::{FileSystem, Kind, LONGEST_LINK, ReadError, Region, fill};
 
 /// Maximum number of block groups, which limits the memory for their table. A group usually covers 128 MiB, so this is
 /// enough for the largest EBS volume, 64 TiB.
@@ -38,7 +38,7 @@ impl Ext4Read for Shown {
 }
 
 /// Opens the file system. Changes that are still in the journal are taken into account.
-pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
+pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, ReadError> {
     let mut superblock = [0; 1024];
     region.read_at(1024, &mut superblock)?;
     let block_bytes = check_size(region, &superblock)?;
@@ -56,9 +56,9 @@ pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
 
 /// Checks that the file system fits its partition, because the reader allocates memory for whatever the superblock
 /// claims. Returns the block size in bytes.
-fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, Trouble> {
+fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, ReadError> {
     let number = |at: usize| -> u64 { u32_at(superblock, at).unwrap_or(0).into() };
-    let damaged = |what: &str| Trouble(format!("the ext4 can not be read: {what}"));
+    let damaged = |what: &str| ReadError(format!("the ext4 can not be read: {what}"));
     let block_bytes = match number(0x18) {
         shift @ 0..=6 => 1024 << shift,
         _ => return Err(damaged("its block size makes no sense")),
@@ -80,7 +80,7 @@ fn check_size(region: &Region, superblock: &[u8]) -> Result<u64, Trouble> {
 struct Opened(Ext4);
 
 impl FileSystem for Opened {
-    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError> {
         match self.0.symlink_metadata(path) {
             Ok(metadata) => {
                 let file = metadata.file_type().is_regular_file();
@@ -92,24 +92,26 @@ impl FileSystem for Opened {
         }
     }
 
-    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, ReadError> {
         // The reader allocates memory for whatever length a link claims.
         let length = self.0.symlink_metadata(path).map_err(trouble)?.len();
         if length > LONGEST_LINK {
-            return Err(Trouble::new("the ext4 can not be read: a link is too long"));
+            return Err(ReadError::new(
+                "the ext4 can not be read: a link is too long",
+            ));
         }
         let target = self.0.read_link(path).map_err(trouble)?;
         Ok(target.as_ref().to_vec())
     }
 
-    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let mut file = self.0.open(path).map_err(trouble)?;
         file.seek_to(offset).map_err(trouble)?;
         // One call reads at most to the end of a block.
         fill(buffer, |rest| file.read_bytes(rest).map_err(trouble))
     }
 
-    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+    fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
         let mut names = Vec::new();
         for entry in self.0.read_dir(path).map_err(trouble)? {
             let entry = entry.map_err(trouble)?;
@@ -120,6 +122,6 @@ impl FileSystem for Opened {
     }
 }
 
-fn trouble(error: Ext4Error) -> Trouble {
-    Trouble(format!("the ext4 can not be read: {error}"))
+fn trouble(error: Ext4Error) -> ReadError {
+    ReadError(format!("the ext4 can not be read: {error}"))
 }

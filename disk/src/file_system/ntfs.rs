@@ -6,14 +6,14 @@ use ntfs::structured_values::{NtfsFileName, NtfsFileNamespace};
 use ntfs::{Ntfs, NtfsError, NtfsFile, NtfsReadSeek};
 use std::io::SeekFrom;
 
-use super::{Cursor, FileSystem, Kind, Region, Trouble, fill};
+use super::{Cursor, FileSystem, Kind, ReadError, Region, fill};
 
 /// Maximum number of names in one directory. `System32` has about five thousand.
 const MOST_NAMES: usize = 100_000;
 
 /// Opens the file system. Changes that are only in the log are ignored, because Windows applies its log before it shuts
 /// down.
-pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
+pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, ReadError> {
     let mut cursor = Cursor::new(region);
     let ntfs = Ntfs::new(&mut cursor).map_err(trouble)?;
     Ok(Box::new(Opened { ntfs, cursor }))
@@ -26,7 +26,7 @@ struct Opened {
 
 impl Opened {
     /// The file at this path, ignoring case, or `None` if it does not exist.
-    fn file(&mut self, path: &str) -> Result<Option<NtfsFile<'_>>, Trouble> {
+    fn file(&mut self, path: &str) -> Result<Option<NtfsFile<'_>>, ReadError> {
         let mut file = self.ntfs.root_directory(&mut self.cursor);
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let directory = file.map_err(trouble)?;
@@ -48,7 +48,7 @@ impl Opened {
 }
 
 impl FileSystem for Opened {
-    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError> {
         Ok(self.file(path)?.map(|file| match file.is_directory() {
             true => Kind::Directory,
             false => Kind::File,
@@ -56,14 +56,14 @@ impl FileSystem for Opened {
     }
 
     /// Links of Windows are not followed, because none is on the path to a file that the reader looks for.
-    fn link(&mut self, _: &str) -> Result<Vec<u8>, Trouble> {
-        Err(Trouble::new("links of an NTFS are not followed"))
+    fn link(&mut self, _: &str) -> Result<Vec<u8>, ReadError> {
+        Err(ReadError::new("links of an NTFS are not followed"))
     }
 
-    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let mut cursor = Cursor::new(&self.cursor.region);
         let Some(file) = self.file(path)? else {
-            return Err(Trouble(format!("the NTFS can not be read: no {path}")));
+            return Err(ReadError(format!("the NTFS can not be read: no {path}")));
         };
         let Some(data) = file.data(&mut cursor, "") else {
             return Ok(0);
@@ -79,7 +79,7 @@ impl FileSystem for Opened {
         })
     }
 
-    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+    fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
         let mut cursor = Cursor::new(&self.cursor.region);
         let Some(file) = self.file(path)? else {
             return Ok(Vec::new());
@@ -97,7 +97,7 @@ impl FileSystem for Opened {
                 }
             }
             if names.len() > MOST_NAMES {
-                return Err(Trouble(format!(
+                return Err(ReadError(format!(
                     "the NTFS can not be read: {path} does not end"
                 )));
             }
@@ -119,6 +119,6 @@ fn compare(name: &str, key: &NtfsFileName) -> Ordering {
         .cmp(theirs.u16_iter().map(upper))
 }
 
-fn trouble(error: NtfsError) -> Trouble {
-    Trouble(format!("the NTFS can not be read: {error}"))
+fn trouble(error: NtfsError) -> ReadError {
+    ReadError(format!("the NTFS can not be read: {error}"))
 }

@@ -6,10 +6,10 @@ use lamxfs::{BlockRead, EntryKind, Error, Path, SuperblockReason, Xfs};
 
 use crate::numbers::{big_at, u32_at};
 
-use super::{CRC, FileSystem, Kind, LONGEST_LINK, Region, Trouble};
+use super::{CRC, FileSystem, Kind, LONGEST_LINK, ReadError, Region};
 
 /// Opens the file system. Changes that are still in the log are replayed, in memory.
-pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, Trouble> {
+pub(super) fn open(region: &Region) -> Result<Box<dyn FileSystem>, ReadError> {
     let layout = Layout::read(region)?;
     let checked = Checked {
         region: region.clone(),
@@ -42,7 +42,7 @@ struct Layout {
 impl Layout {
     /// Reads the layout from the superblock. `None` for versions without checksums, and for anything that is not a
     /// superblock. `lamxfs` rejects the latter.
-    fn read(region: &Region) -> Result<Option<Layout>, Trouble> {
+    fn read(region: &Region) -> Result<Option<Layout>, ReadError> {
         let mut superblock = [0; 512];
         region.read_at(0, &mut superblock)?;
         Ok(Layout::parse(&superblock))
@@ -127,13 +127,13 @@ struct Checked {
 }
 
 impl BlockRead for Checked {
-    type Error = Trouble;
+    type Error = ReadError;
 
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         self.region.read_at(offset, buffer)?;
         match &self.layout {
             Some(layout) if !layout.fits(offset, buffer) => {
-                Err(Trouble::new("a checksum of the XFS is wrong"))
+                Err(ReadError::new("a checksum of the XFS is wrong"))
             }
             _ => Ok(()),
         }
@@ -143,7 +143,7 @@ impl BlockRead for Checked {
 struct Opened(Xfs<Checked>);
 
 impl FileSystem for Opened {
-    fn kind(&mut self, path: &str) -> Result<Option<Kind>, Trouble> {
+    fn kind(&mut self, path: &str) -> Result<Option<Kind>, ReadError> {
         let inode = match self.0.resolve(Path::new(path.as_bytes())) {
             Ok(inode) => inode,
             Err(Error::NotFound { .. }) => return Ok(None),
@@ -154,28 +154,30 @@ impl FileSystem for Opened {
         Ok(Some(Kind::of(file, directory, metadata.is_symlink())))
     }
 
-    fn link(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+    fn link(&mut self, path: &str) -> Result<Vec<u8>, ReadError> {
         let path = Path::new(path.as_bytes());
         // The reader allocates memory for whatever length a link claims.
         let inode = self.0.resolve(path).map_err(trouble)?;
         if self.0.metadata(&inode).map_err(trouble)?.size() > LONGEST_LINK {
-            return Err(Trouble::new("the XFS can not be read: a link is too long"));
+            return Err(ReadError::new(
+                "the XFS can not be read: a link is too long",
+            ));
         }
         let target = self.0.read_link(path).map_err(trouble)?;
         // If a link block's magic number is damaged, the reader takes the block for the link's text.
         if target.contains(&0) {
-            return Err(Trouble::new("the XFS can not be read: a link is damaged"));
+            return Err(ReadError::new("the XFS can not be read: a link is damaged"));
         }
         Ok(target)
     }
 
-    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, Trouble> {
+    fn read_at(&mut self, path: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let inode = self.0.resolve(Path::new(path.as_bytes()));
         let inode = inode.map_err(trouble)?;
         self.0.read_file_at(&inode, offset, buffer).map_err(trouble)
     }
 
-    fn names(&mut self, path: &str) -> Result<Vec<String>, Trouble> {
+    fn names(&mut self, path: &str) -> Result<Vec<String>, ReadError> {
         let entries = self.0.read_dir(Path::new(path.as_bytes()));
         let names = entries
             .map_err(trouble)?
@@ -187,7 +189,7 @@ impl FileSystem for Opened {
     }
 }
 
-fn trouble(error: Error) -> Trouble {
+fn trouble(error: Error) -> ReadError {
     let why = match error {
         // The partition returned no bytes, because it ends there or because `Checked` refused them.
         Error::Io { token, .. } => format!("damaged or cut off ({token})"),
@@ -196,5 +198,5 @@ fn trouble(error: Error) -> Trouble {
         }
         error => error.token().to_owned(),
     };
-    Trouble(format!("the XFS can not be read: {why}"))
+    ReadError(format!("the XFS can not be read: {why}"))
 }

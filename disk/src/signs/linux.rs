@@ -1,7 +1,7 @@
 //! Signs of a Linux distribution: its identity in os-release, and the files that show who licenses it.
 
 use super::Told;
-use crate::file_system::Trouble;
+use crate::file_system::ReadError;
 use crate::findings::{LinuxSigns, SqlServer, System};
 use crate::tree::Tree;
 
@@ -93,7 +93,7 @@ pub(super) const SQL_SERVER_BESIDE: &str = "/mssql/bin/sqlservr";
 
 /// Reads the signs of the distribution whose root directory this is. `sql_server_beside` tells whether SQL Server was
 /// found on another file system.
-pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Trouble> {
+pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, ReadError> {
     let release = OsRelease::read(tree)?;
     let system = match release.id.as_str() {
         "rhel" => System::RedHat(red_hat(tree, &release)?),
@@ -110,7 +110,7 @@ pub(super) fn read(tree: &mut Tree, sql_server_beside: bool) -> Result<Told, Tro
             System::Ubuntu(ubuntu(tree)?)
         }
         "" => {
-            return Err(Trouble::new("os-release says no ID"));
+            return Err(ReadError::new("os-release says no ID"));
         }
         id => {
             if !OPENSHIFT_NODES.contains(&id) {
@@ -155,7 +155,7 @@ struct OsRelease {
 }
 
 impl OsRelease {
-    fn read(tree: &mut Tree) -> Result<OsRelease, Trouble> {
+    fn read(tree: &mut Tree) -> Result<OsRelease, ReadError> {
         let mut found: Option<OsRelease> = None;
         for path in OS_RELEASE {
             let Some(mut file) = tree.file(path)? else {
@@ -163,7 +163,7 @@ impl OsRelease {
             };
             let text = file.beginning(MOST_BYTES + 1)?;
             if text.len() > MOST_BYTES {
-                return Err(Trouble::new("os-release is too long to be one"));
+                return Err(ReadError::new("os-release is too long to be one"));
             }
             let release = OsRelease::parse(&String::from_utf8_lossy(&text));
             match &found {
@@ -174,7 +174,7 @@ impl OsRelease {
                 // The first is usually a link to the second.
                 Some(first) if first.id == release.id => {}
                 Some(first) => {
-                    return Err(Trouble(format!(
+                    return Err(ReadError(format!(
                         "the signs contradict each other: os-release says ID={:?} in /etc, and ID={:?} in /usr/lib",
                         short(&first.id),
                         short(&release.id)
@@ -182,7 +182,7 @@ impl OsRelease {
                 }
             }
         }
-        found.ok_or_else(|| Trouble::new("there is no os-release"))
+        found.ok_or_else(|| ReadError::new("there is no os-release"))
     }
 
     /// Parses assignments as a shell does: the last one of a name counts. (`os-release(5)`)
@@ -209,13 +209,13 @@ impl OsRelease {
     }
 
     /// Rejects a distribution whose `ID` is invalid, or whose `ID` or names suggest a product that is sold by the hour.
-    fn is_of_no_product(&self) -> Result<(), Trouble> {
+    fn is_of_no_product(&self) -> Result<(), ReadError> {
         // `os-release(5)`: lower-case letters, digits, and these characters.
         let is_id = |letter: char| {
             letter.is_ascii_lowercase() || letter.is_ascii_digit() || "._-".contains(letter)
         };
         if !self.id.chars().all(is_id) || self.id.len() > 64 {
-            return Err(Trouble(format!(
+            return Err(ReadError(format!(
                 "os-release says ID={:?}, which cannot be one",
                 short(&self.id)
             )));
@@ -225,7 +225,7 @@ impl OsRelease {
             .find(|sign| self.id.contains(*sign) || self.names.contains(*sign));
         match sign {
             None => Ok(()),
-            Some(sign) => Err(Trouble(format!(
+            Some(sign) => Err(ReadError(format!(
                 "os-release says ID={:?}, which this version does not know, and names {sign:?}",
                 short(&self.id)
             ))),
@@ -267,10 +267,10 @@ enum Packages {
 
 /// Rejects a distribution that other files contradict. Either it has Red Hat's update servers but is not Red Hat, or it
 /// has only packages of the other family. The author of os-release may not be the author of the rest.
-fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Result<(), Trouble> {
+fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Result<(), ReadError> {
     let said = &release.id;
     if rhui(tree)? != Rhui::default() {
-        return Err(Trouble(format!(
+        return Err(ReadError(format!(
             "the signs contradict each other: os-release says {said}, but the update servers are Red Hat's ({:?})",
             tree.evidence()
                 .last()
@@ -290,7 +290,7 @@ fn contradicted(tree: &mut Tree, release: &OsRelease, packages: Packages) -> Res
     }
     for path in others {
         if tree.has(path)? {
-            return Err(Trouble(format!(
+            return Err(ReadError(format!(
                 "the signs contradict each other: os-release says {said}, but the packages are another system's ({path})"
             )));
         }
@@ -307,7 +307,7 @@ struct Rhui {
     bundle: bool,
 }
 
-fn rhui(tree: &mut Tree) -> Result<Rhui, Trouble> {
+fn rhui(tree: &mut Tree) -> Result<Rhui, ReadError> {
     let mut rhui = Rhui::default();
     for (directory, prefix, suffix) in [
         (RHUI_PRODUCTS, "content-rhel", ".crt"),
@@ -326,7 +326,7 @@ fn rhui(tree: &mut Tree) -> Result<Rhui, Trouble> {
     Ok(rhui)
 }
 
-fn red_hat(tree: &mut Tree, release: &OsRelease) -> Result<LinuxSigns, Trouble> {
+fn red_hat(tree: &mut Tree, release: &OsRelease) -> Result<LinuxSigns, ReadError> {
     Ok(match rhui(tree)? {
         Rhui { bundle: true, .. } => LinuxSigns::Bundle,
         // From AWS Marketplace, or with a converted licence.
@@ -344,7 +344,7 @@ fn red_hat(tree: &mut Tree, release: &OsRelease) -> Result<LinuxSigns, Trouble> 
     })
 }
 
-fn suse(tree: &mut Tree, release: &OsRelease) -> Result<System, Trouble> {
+fn suse(tree: &mut Tree, release: &OsRelease) -> Result<System, ReadError> {
     let product = match tree.has(SUSE_PRODUCT)? {
         true => tree.link(SUSE_PRODUCT)?.unwrap_or_default(),
         false => String::new(),
@@ -367,7 +367,7 @@ fn suse(tree: &mut Tree, release: &OsRelease) -> Result<System, Trouble> {
     })
 }
 
-fn is_of_another_cloud(tree: &mut Tree) -> Result<bool, Trouble> {
+fn is_of_another_cloud(tree: &mut Tree) -> Result<bool, ReadError> {
     let Some(mut file) = tree.file(SUSE_CLIENT)? else {
         return Ok(false);
     };
@@ -376,7 +376,7 @@ fn is_of_another_cloud(tree: &mut Tree) -> Result<bool, Trouble> {
     Ok(OTHER_CLOUDS.iter().any(|cloud| text.contains(cloud)))
 }
 
-fn ubuntu(tree: &mut Tree) -> Result<LinuxSigns, Trouble> {
+fn ubuntu(tree: &mut Tree) -> Result<LinuxSigns, ReadError> {
     for package in UBUNTU_PRO {
         if tree.has(&format!("{package}.list"))? {
             return Ok(match tree.has(&format!("{package}.md5sums"))? {

@@ -2,7 +2,7 @@
 
 use super::Told;
 use super::linux::short;
-use crate::file_system::Trouble;
+use crate::file_system::ReadError;
 use crate::findings::{SqlEdition, SqlServer, System, WindowsKind};
 use crate::hive::Hive;
 use crate::tree::Tree;
@@ -22,7 +22,7 @@ const SQL_SERVER_KEY: &str = r"Microsoft\Microsoft SQL Server";
 const SQL_SERVICES: [&str; 3] = ["SQL", "OLAP", "RS"];
 
 /// Reads the signs of the Windows whose system drive this is.
-pub(super) fn read(tree: &mut Tree) -> Result<Told, Trouble> {
+pub(super) fn read(tree: &mut Tree) -> Result<Told, ReadError> {
     // The directory proves that this is Windows. Without a readable registry, it is unknown which Windows it is and
     // whether SQL Server is installed.
     let registry = Registry::read(tree).unwrap_or_default();
@@ -71,7 +71,7 @@ struct Registry {
 }
 
 impl Registry {
-    fn read(tree: &mut Tree) -> Result<Registry, Trouble> {
+    fn read(tree: &mut Tree) -> Result<Registry, ReadError> {
         let Some(file) = tree.file(SOFTWARE)? else {
             return Ok(Registry::default());
         };
@@ -88,7 +88,7 @@ impl Registry {
     }
 }
 
-fn sql_editions(hive: &mut Hive<'_>) -> Result<Vec<Option<String>>, Trouble> {
+fn sql_editions(hive: &mut Hive<'_>) -> Result<Vec<Option<String>>, ReadError> {
     let mut editions = Vec::new();
     for service in SQL_SERVICES {
         let Some(key) = hive.key(&format!(r"{SQL_SERVER_KEY}\Instance Names\{service}"))? else {

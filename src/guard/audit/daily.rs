@@ -19,10 +19,10 @@ use crate::guard::audit::Pages;
 use crate::guard::{Guard, audit, evaluation, registration};
 use crate::ids::AmiId;
 use crate::invocation::{Deadline, Delivery, answer_by};
-use crate::ledger::AuditTurn;
+use crate::ledger::AuditLease;
 use crate::notify;
 use crate::record::Record;
-use crate::sources::batch::Ahead;
+use crate::sources::batch::BatchLoader;
 use crate::sources::{Assessment, declared, is_asked};
 use crate::telemetry::{self, Line};
 use crate::verdict::judge;
@@ -53,13 +53,13 @@ struct LookedAt {
 }
 
 /// An audit under way.
-struct Round<'a> {
+struct AuditRun<'a> {
     audit: &'a Audit,
-    turn: &'a AuditTurn,
+    lease: &'a AuditLease,
     delivery: Delivery,
 }
 
-impl Round<'_> {
+impl AuditRun<'_> {
     /// Until when it looks at images.
     fn looking_until(&self) -> Deadline {
         let until = answer_by(self.delivery.deadline);
@@ -72,7 +72,7 @@ impl Round<'_> {
             deadline,
             ..self.delivery.clone()
         };
-        Round { delivery, ..*self }
+        AuditRun { delivery, ..*self }
     }
 
     fn time_is_left(&self) -> bool {
@@ -92,15 +92,15 @@ pub(crate) async fn daily(
     delivery: &Delivery,
 ) -> Result<Record, Error> {
     let until = guard.ends(delivery.deadline);
-    let turn = guard.ledger.begin_audit(&audit, until).await?;
-    let round = Round {
+    let lease = guard.ledger.begin_audit(&audit, until).await?;
+    let run = AuditRun {
         audit: &audit,
-        turn: &turn,
+        lease: &lease,
         delivery: delivery.clone(),
     };
-    let audited = audit_once(guard, &round).await;
+    let audited = audit_once(guard, &run).await;
     if audited.is_err() {
-        guard.ledger.give_back_audit(&turn).await;
+        guard.ledger.release_audit(&lease).await;
     }
     let done = match audited? {
         None => "this one or a later one is done already".to_owned(),
@@ -118,23 +118,23 @@ pub(crate) async fn daily(
 }
 
 /// Follows up what was begun before, and audits, unless people were told of this audit or a later one. What it found.
-async fn audit_once(guard: &Guard, round: &Round<'_>) -> Result<Option<Findings>, Error> {
-    let &Round { audit, turn, .. } = round;
-    let mut findings = Findings::begin(turn.cursor.is_some());
+async fn audit_once(guard: &Guard, run: &AuditRun<'_>) -> Result<Option<Findings>, Error> {
+    let &AuditRun { audit, lease, .. } = run;
+    let mut findings = Findings::begin(lease.cursor.is_some());
     // A time that somebody set wrong, and that is yet to come, keeps no other audit from its work.
-    let last = turn.last.filter(|last| *last <= guard.now());
+    let last = lease.last.filter(|last| *last <= guard.now());
     let time = DateTime::from_timestamp_millis(audit.time.timestamp_millis());
     let done_already = last.is_some() && last >= time;
-    follow_up(guard, round, done_already, &mut findings).await?;
+    follow_up(guard, run, done_already, &mut findings).await?;
     if done_already {
-        guard.ledger.give_back_audit(turn).await;
+        guard.ledger.release_audit(lease).await;
     } else {
-        let cursor = audit_and_tell(guard, round, &mut findings).await?;
+        let cursor = audit_and_tell(guard, run, &mut findings).await?;
         guard
             .ledger
-            .end_audit(turn, audit, cursor.as_deref())
+            .end_audit(lease, audit, cursor.as_deref())
             .await?;
-        guard.write(&round.delivery, Line::Audit(line(audit, &findings)));
+        guard.write(&run.delivery, Line::Audit(line(audit, &findings)));
     }
     match findings.unended {
         // An image that EC2 lists no longer is found by no other audit.
@@ -148,29 +148,29 @@ async fn audit_once(guard: &Guard, round: &Round<'_>) -> Result<Option<Findings>
 /// others. When the event comes again after that, it is all of them.
 async fn follow_up(
     guard: &Guard,
-    round: &Round<'_>,
+    run: &AuditRun<'_>,
     done_already: bool,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let &Round { audit, turn, .. } = round;
+    let &AuditRun { audit, lease, .. } = run;
     if !done_already {
         let (account, region) = (audit.account.as_str(), audit.region.as_str());
-        let ended = turn.ended_with.iter();
+        let ended = lease.ended_with.iter();
         let ended = guard.ledger.last_records::<Finding>(account, region, ended);
         for (id, finding) in ended.await? {
             findings.add(Group::Missed, finding);
             findings.dealt_with.insert(id);
         }
     }
-    let round = &round.until(match done_already {
+    let run = &run.until(match done_already {
         // Nothing is to be told after it.
-        true => answer_by(round.delivery.deadline),
+        true => answer_by(run.delivery.deadline),
         false => {
             let now = Deadline::now();
-            now + round.looking_until().saturating_duration_since(now) / 2
+            now + run.looking_until().saturating_duration_since(now) / 2
         }
     });
-    for (id, created) in &turn.begun_with {
+    for (id, created) in &lease.begun_with {
         let registration = registration(audit, id, *created);
         let entry = guard.ledger.look(&registration).await?.entry;
         let is_discard = entry.unfinished().is_some();
@@ -181,15 +181,15 @@ async fn follow_up(
         let heard_of = of_event.is_some_and(|id| id != Some(&audit.event_id));
         // Somebody else dealt with it, or it is too late for that: it is one of the list's.
         if !is_discard && (heard_of || !is_recent(guard, *created)) {
-            guard.ledger.leave(turn, id, *created).await;
+            guard.ledger.leave(lease, id, *created).await;
             continue;
         }
-        let finding = if round.time_is_left() && (is_discard || done_already) {
-            match deal_with_missed(guard, round, id, *created).await {
+        let finding = if run.time_is_left() && (is_discard || done_already) {
+            match process_missed(guard, run, id, *created).await {
                 Ok(record) => {
                     match done_already {
-                        true => guard.ledger.leave(turn, id, *created).await,
-                        false => guard.ledger.end_with(turn, id, *created).await,
+                        true => guard.ledger.leave(lease, id, *created).await,
+                        false => guard.ledger.end_with(lease, id, *created).await,
                     }
                     Finding::of(&record)
                 }
@@ -214,19 +214,19 @@ async fn follow_up(
 /// Looks at page after page, while there is time, and tells people what was found. Where the next audit begins.
 async fn audit_and_tell(
     guard: &Guard,
-    round: &Round<'_>,
+    run: &AuditRun<'_>,
     findings: &mut Findings,
 ) -> Result<Option<String>, Error> {
-    let &Round { audit, turn, .. } = round;
-    let looking = &round.until(round.looking_until());
-    let mut cursor = turn.cursor.clone();
+    let &AuditRun { audit, lease, .. } = run;
+    let looking = &run.until(run.looking_until());
+    let mut cursor = lease.cursor.clone();
     // Dealt with as missed of: they are among the findings already.
     let dealt_with = findings.dealt_with.clone();
     let pages = |from| {
         let listed = audit::list(guard, from);
         let dealt_with = &dealt_with;
         Pages::new(listed.map(move |page| async move {
-            look_at_page(guard, audit, turn, page?, dealt_with).await
+            look_at_page(guard, audit, lease, page?, dealt_with).await
         }))
     };
     let mut looked_at = pages(cursor.clone());
@@ -235,7 +235,7 @@ async fn audit_and_tell(
         let found = match page {
             Ok(Some(Ok(page))) => {
                 let next = page.next.clone();
-                let work = deal_with_page(guard, looking, page, findings);
+                let work = process_page(guard, looking, page, findings);
                 let work = timeout_at(looking.delivery.deadline, looked_at.meanwhile(work));
                 work.await
                     .unwrap_or_else(|_| Err(no_time(NO_PAGE)))
@@ -284,7 +284,7 @@ async fn audit_and_tell(
 async fn look_at_page(
     guard: &Guard,
     audit: &Audit,
-    turn: &AuditTurn,
+    lease: &AuditLease,
     page: Page,
     dealt_with: &BTreeSet<AmiId>,
 ) -> Result<LookedAt, Error> {
@@ -316,7 +316,7 @@ async fn look_at_page(
         let id = &registration.image_id;
         match (known, image.created) {
             _ if dealt_with.contains(id) => {}
-            (None, Some(created)) if is_missed_of(guard, &image, created, turn.since) => {
+            (None, Some(created)) if is_missed_of(guard, &image, created, lease.since) => {
                 looked_at.missed.push((id.clone(), image, created));
             }
             // Its event has its time yet.
@@ -335,7 +335,7 @@ async fn look_at_page(
             }
         }
     }
-    let asked = Arc::new(Ahead::default());
+    let asked = Arc::new(BatchLoader::default());
     audit::assess_all(
         guard,
         others,
@@ -366,14 +366,14 @@ async fn look_at_page(
 }
 
 /// Deals with the images of a page that no event told of, and takes note of what was found.
-async fn deal_with_page(
+async fn process_page(
     guard: &Guard,
-    round: &Round<'_>,
+    run: &AuditRun<'_>,
     page: LookedAt,
     findings: &mut Findings,
 ) -> Result<(), Error> {
     for (id, image, created) in page.missed {
-        let finding = make_up(guard, round, &id, &image, created, findings).await?;
+        let finding = backfill(guard, run, &id, &image, created, findings).await?;
         findings.add(Group::Missed, finding);
     }
     for finding in page.judged {
@@ -431,24 +431,24 @@ fn is_recent(guard: &Guard, created: DateTime<Utc>) -> bool {
 }
 
 /// Deals with an image as if its event had come. That this did not succeed is found as well.
-async fn make_up(
+async fn backfill(
     guard: &Guard,
-    round: &Round<'_>,
+    run: &AuditRun<'_>,
     id: &AmiId,
     image: &Image,
     created: DateTime<Utc>,
     findings: &mut Findings,
 ) -> Result<Finding, Error> {
-    if !round.time_is_left() {
+    if !run.time_is_left() {
         return Err(no_time(NO_PAGE));
     }
     // Before the first step: whatever cuts it off, what was begun is followed up.
-    guard.ledger.begin_with(round.turn, id, created).await?;
+    guard.ledger.begin_with(run.lease, id, created).await?;
     let first = findings.made_up == 0;
     findings.made_up += 1;
-    match deal_with_missed(guard, round, id, created).await {
+    match process_missed(guard, run, id, created).await {
         Ok(record) => {
-            guard.ledger.end_with(round.turn, id, created).await;
+            guard.ledger.end_with(run.lease, id, created).await;
             Ok(Finding::of(&record))
         }
         Err(error) => {
@@ -467,14 +467,14 @@ async fn make_up(
 }
 
 /// Deals with an image that no event told of, and that the ledger has among those that were begun with.
-async fn deal_with_missed(
+async fn process_missed(
     guard: &Guard,
-    round: &Round<'_>,
+    run: &AuditRun<'_>,
     id: &AmiId,
     created: DateTime<Utc>,
 ) -> Result<Record, Error> {
-    let registration = registration(round.audit, id, created);
-    let dealt = registration::registered(guard, &registration, None, &round.delivery).await;
+    let registration = registration(run.audit, id, created);
+    let dealt = registration::registered(guard, &registration, None, &run.delivery).await;
     if let Err(error) = &dealt {
         // The failure of the audit says why its event comes again, this of which image.
         tracing::warn!("{id} was not dealt with to the end: {error}");

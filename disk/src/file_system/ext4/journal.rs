@@ -8,7 +8,7 @@
 //! A transaction with a commit block was complete, so anything invalid in it is damage. (The kernel's documentation,
 //! "Journal (jbd2)")
 
-use crate::file_system::{CRC, Region, Trouble};
+use crate::file_system::{CRC, ReadError, Region};
 use crate::numbers::{big_at, u16_at, u32_at};
 
 const MAGIC: u64 = 0xc03b_3998;
@@ -23,8 +23,8 @@ const SUM: usize = 0xfc;
 /// 512 KiB may have to be fetched.
 const LOOKED_AT_BYTES: u64 = 2 * 1024 * 1024;
 
-fn unknown(why: &str) -> Trouble {
-    Trouble(format!("the ext4 can not be read: {why}"))
+fn unknown(why: &str) -> ReadError {
+    ReadError(format!("the ext4 can not be read: {why}"))
 }
 
 fn put(block: &mut [u8], at: usize, number: u32) {
@@ -65,7 +65,7 @@ impl Journal {
         region: &Region,
         superblock: &[u8],
         block_bytes: u64,
-    ) -> Result<Option<Journal>, Trouble> {
+    ) -> Result<Option<Journal>, ReadError> {
         let needs_recovery = u32_at(superblock, 0x60).is_some_and(|features| features & 4 != 0);
         if !needs_recovery {
             return Ok(None);
@@ -114,7 +114,7 @@ impl Journal {
 
     /// Changes bytes that were read from `offset` of the partition, so that replay appears to start with the ring's
     /// first block.
-    pub(super) fn show(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Trouble> {
+    pub(super) fn show(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let end = offset + buffer.len() as u64;
         for number in offset / self.block_bytes..end.div_ceil(self.block_bytes) {
             let shown = match self.index(number) {
@@ -137,7 +137,7 @@ impl Journal {
     }
 
     /// Rejects a journal with a transaction that was committed but cannot be replayed.
-    pub(super) fn check(&self) -> Result<(), Trouble> {
+    pub(super) fn check(&self) -> Result<(), ReadError> {
         let (mut at, mut sequence) = (0, self.sequence);
         while let Some((blocks, is_commit)) = self.sound(at, sequence)? {
             at += blocks;
@@ -172,11 +172,11 @@ impl Journal {
     }
 
     /// A block of the ring, counted from the block where replay starts.
-    fn replayed(&self, at: u64) -> Result<Vec<u8>, Trouble> {
+    fn replayed(&self, at: u64) -> Result<Vec<u8>, ReadError> {
         self.block(self.first + (self.start - self.first + at) % self.length)
     }
 
-    fn block(&self, at: u64) -> Result<Vec<u8>, Trouble> {
+    fn block(&self, at: u64) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; self.block_bytes as usize];
         let mut left = at;
         for (start, blocks) in &self.extents {
@@ -192,7 +192,7 @@ impl Journal {
 
     /// The number of blocks in the part of a transaction that begins with this block, and whether that is its commit
     /// block. `None` if anything in it is invalid.
-    fn sound(&self, at: u64, sequence: u32) -> Result<Option<(u64, bool)>, Trouble> {
+    fn sound(&self, at: u64, sequence: u32) -> Result<Option<(u64, bool)>, ReadError> {
         if at >= self.length {
             return Ok(None);
         }

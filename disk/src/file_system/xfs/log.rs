@@ -9,7 +9,7 @@
 //! Algorithms & Data Structures", "Journaling Log"; the kernel's `xlog_find_head`, `xlog_verify_head`)
 
 use super::Layout;
-use crate::file_system::{CRC, Region, Trouble};
+use crate::file_system::{CRC, ReadError, Region};
 use crate::numbers::{big_at, u32_at};
 
 const SECTOR: u64 = 512;
@@ -20,7 +20,7 @@ const LONGEST: u64 = MOST_BODY_BYTES / SECTOR + 8;
 const UNMOUNT: u8 = 0x20;
 
 /// Rejects a log in which a record is damaged, between the oldest one that is still to be replayed and the last.
-pub(super) fn check(region: &Region, layout: &Layout) -> Result<(), Trouble> {
+pub(super) fn check(region: &Region, layout: &Layout) -> Result<(), ReadError> {
     let log = Log::new(region, layout).ok_or_else(damaged)?;
     let head = log.head()?;
     let mut last = log.last_before(head)?;
@@ -58,8 +58,8 @@ pub(super) fn check(region: &Region, layout: &Layout) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn damaged() -> Trouble {
-    Trouble::new(
+fn damaged() -> ReadError {
+    ReadError::new(
         "the XFS can not be read: its log is damaged, so that the last changes are not known",
     )
 }
@@ -110,7 +110,7 @@ impl Log<'_> {
     }
 
     /// Reads sectors from `at`, and wraps around at the ring's end.
-    fn read(&self, at: u64, sectors: u64) -> Result<Vec<u8>, Trouble> {
+    fn read(&self, at: u64, sectors: u64) -> Result<Vec<u8>, ReadError> {
         let before_end = sectors.min(self.sectors - at);
         let mut bytes = vec![0; (sectors * SECTOR) as usize];
         let (first, rest) = bytes.split_at_mut((before_end * SECTOR) as usize);
@@ -119,12 +119,12 @@ impl Log<'_> {
         Ok(bytes)
     }
 
-    fn pass(&self, at: u64) -> Result<u64, Trouble> {
+    fn pass(&self, at: u64) -> Result<u64, ReadError> {
         pass(&self.read(at, 1)?).ok_or_else(damaged)
     }
 
     /// The sector that the next record would be written to: the first one of the previous pass.
-    fn head(&self) -> Result<u64, Trouble> {
+    fn head(&self) -> Result<u64, ReadError> {
         let mut last = self.sectors.checked_sub(1).ok_or_else(damaged)?;
         let (now, before) = (self.pass(0)?, self.pass(last)?);
         if now == before && now != 0 {
@@ -145,7 +145,7 @@ impl Log<'_> {
     }
 
     /// The record that begins in a sector, or `None` if no valid header is there.
-    fn record(&self, at: u64) -> Result<Option<Record>, Trouble> {
+    fn record(&self, at: u64) -> Result<Option<Record>, ReadError> {
         if at >= self.sectors {
             return Ok(None);
         }
@@ -194,7 +194,7 @@ impl Log<'_> {
     }
 
     /// The last record that begins before a sector.
-    fn last_before(&self, end: u64) -> Result<Record, Trouble> {
+    fn last_before(&self, end: u64) -> Result<Record, ReadError> {
         for back in 1..=LONGEST.min(self.sectors) {
             if let Some(record) = self.record((end + self.sectors - back) % self.sectors)? {
                 return Ok(record);
@@ -213,7 +213,7 @@ impl Log<'_> {
     }
 
     /// Whether a sector of the record still has the number of the previous pass.
-    fn is_cut_off(&self, record: &Record) -> Result<bool, Trouble> {
+    fn is_cut_off(&self, record: &Record) -> Result<bool, ReadError> {
         let bytes = self.read(record.at, record.sectors)?;
         Ok((record.at..)
             .zip(bytes.chunks(SECTOR as usize))
