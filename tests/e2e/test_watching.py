@@ -236,7 +236,7 @@ def all_metrics() -> set[str]:
         "TimeToVerdict",
         "MissedImages",
         "UnrecognisedBilling",
-    } | {f"HeldBy{name}" for name in names_of("Interlock", "src/discard.rs")}
+    } | {f"HeldBy{name}" for name in names_of("Interlock", "src/plan/interlock.rs")}
 
 
 def test_the_metrics_that_are_watched_are_those_that_are_written(watched, deployed):

@@ -84,7 +84,7 @@ def test_the_runbook_has_a_section_for_everything_that_people_are_told():
     # The interlocks that have a way out of their own, and the refusals.
     for name in names_of("Refusal", "src/record.rs"):
         assert f"| `{kebab(name)}` |" in RUNBOOK, name
-    for name in names_of("Interlock", "src/discard.rs"):
+    for name in names_of("Interlock", "src/plan/interlock.rs"):
         assert f"`{kebab(name)}`" in RUNBOOK, name
     verdicts = ["mismatch", "conflict", "unverifiable"]
     assert {f"an-alert-says-{verdict}" for verdict in verdicts} <= anchors(RUNBOOK)

@@ -396,7 +396,7 @@ def test_the_receives_outlast_the_recycle_bin_rule_of_a_new_stack(seconds):
 def test_an_event_is_lost_only_when_no_receive_is_left():
     queue = RESOURCES["EventQueue"]["Properties"]
     pauses = (queue["RedrivePolicy"]["maxReceiveCount"] - 1) * queue["VisibilityTimeout"]
-    [minutes] = re.findall(r"const LOST: TimeDelta = TimeDelta::minutes\((\d+)\)", (ROOT / "src/audit/daily.rs").read_text())
+    [minutes] = re.findall(r"const LOST: TimeDelta = TimeDelta::minutes\((\d+)\)", (ROOT / "src/guard/audit/daily.rs").read_text())
     assert int(minutes) * 60 > pauses
 
 
