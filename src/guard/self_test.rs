@@ -172,7 +172,7 @@ pub(crate) async fn test_itself(guard: &Guard, order: Order, delivery: &Delivery
         );
     }
     let ok = checks.iter().all(|check| check.state != State::Failed);
-    tracing::info!(ok, "the guard-test is over");
+    tracing::info!(ok, "the self-test is over");
     let file = guard.config.policy_path.as_ref();
     let text = file.and_then(|path| std::fs::read(path).ok());
     Report {

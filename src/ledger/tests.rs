@@ -716,7 +716,7 @@ async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_audit_began_is_known_until_it_ended_and_was_told_of() {
+async fn what_an_audit_began_is_known_until_it_ended_and_was_told_of() {
     let (_bench, ledgers) = both().await;
     for ledger in ledgers {
         let audit = Audit {

@@ -60,7 +60,7 @@ def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(worl
     assert groups(world.alerts()[-1])["held"] == {held, missed}
 
 
-def test_a_audit_of_nothing_that_is_wrong_is_no_message(world: World, audited: Emulator):
+def test_an_audit_of_nothing_that_is_wrong_is_no_message(world: World, audited: Emulator):
     event = audit()
     audited.invoke(registration(world.image("Windows", expect="Windows", age=timedelta(hours=2))))
 
@@ -82,7 +82,7 @@ def account(sim_binary: Path, images: int) -> Iterator[str]:
 
 
 @pytest.mark.sam_build
-def test_a_audit_takes_no_more_memory_for_many_images_than_for_few(
+def test_an_audit_takes_no_more_memory_for_many_images_than_for_few(
     sim_binary: Path, sam_bootstrap: Path, environment: dict[str, str]
 ):
     peaks = {}

@@ -856,7 +856,7 @@ fn begun_with(harness: &Harness) -> Vec<String> {
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
-async fn what_became_of_a_discard_that_a_audit_began_is_looked_at_until_it_is_known() {
+async fn what_became_of_a_discard_that_an_audit_began_is_looked_at_until_it_is_known() {
     let harness = harness([expects(aged(1, 2), "Windows")], settings(NOBODY_ASKS)).await;
     // EC2 does it and does not answer; and then it says nothing of the image for two attempts.
     harness.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));

@@ -114,7 +114,7 @@ def test_an_event_has_the_keys_of_a_real_one(name, event):
         assert detail["responseElements"]["requestId"] == detail["requestID"]
 
 
-def test_the_event_of_a_audit_is_what_the_schedule_sends():
+def test_the_event_of_an_audit_is_what_the_schedule_sends():
     schedule = cfnlint.decode.cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]["ScheduledAudit"]["Properties"]
     sent = json.loads(schedule["Target"]["Input"]["Fn::Sub"])
     keywords = {"<aws.scheduler.execution-id>", "<aws.scheduler.scheduled-time>", "${AWS::AccountId}", "${AWS::Region}"}

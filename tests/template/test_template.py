@@ -155,7 +155,7 @@ def test_sam_adds_nothing_to_the_role():
     assert function["Role"] == {"Fn::GetAtt": ["GuardRole", "Arn"]}
     assert "Policies" not in function
     assert "ManagedPolicyArns" not in RESOURCES["GuardRole"]["Properties"]
-    assert sorted(of_type("AWS::IAM::Role")) == ["GuardRole", "AuditRole"]
+    assert sorted(of_type("AWS::IAM::Role")) == ["AuditRole", "GuardRole"]
 
 
 def test_no_snapshot_can_be_deleted():
@@ -292,7 +292,7 @@ def test_the_schedule_sends_to_the_event_queue_by_a_role_that_may_do_nothing_els
         ("cron()", False),
     ],
 )
-def test_a_audit_is_scheduled_by_a_rate_of_hours_or_days_or_by_a_cron_or_never(schedule, accepted):
+def test_an_audit_is_scheduled_by_a_rate_of_hours_or_days_or_by_a_cron_or_never(schedule, accepted):
     assert bool(re.fullmatch(PARAMETERS["AuditSchedule"]["AllowedPattern"], schedule)) == accepted
 
 

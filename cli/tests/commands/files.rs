@@ -494,7 +494,7 @@ async fn another_user_s_file_is_refused_even_if_it_is_empty() {
 
 /// The report's place is looked at again when the audit is done.
 #[tokio::test]
-async fn a_file_that_appears_while_a_audit_goes_on_is_kept_and_the_verdict_is_told() {
+async fn a_file_that_appears_while_an_audit_goes_on_is_kept_and_the_verdict_is_told() {
     let sim = simulated().await;
     let folder = Folder::new("meanwhile", User::This);
     let (state, page) = (folder.at("s.jsonl"), folder.at("page.html"));
