@@ -1,6 +1,12 @@
-//! The guard: what every job works with. Each job has a file of its own: [`handler`] takes what Lambda hands over,
-//! [`registration`] follows one image, [`evaluation`] judges and plans, [`discard`] takes an image away, [`closing`] tells
-//! people and keeps the record. Beside these: [`digest`], [`audit`], [`preview`], [`self_test`] and [`settling`].
+//! The guard, and what all its jobs share. The main jobs are:
+//!
+//! - [`handler`] takes the input from Lambda.
+//! - [`registration`] processes one image.
+//! - [`evaluation`] judges an image and plans what to do.
+//! - [`discard`] discards an image.
+//! - [`closing`] sends the alert and stores the record.
+//!
+//! The others are [`digest`], [`audit`], [`preview`], [`self_test`] and [`settling`].
 
 pub mod audit;
 mod closing;
@@ -32,18 +38,18 @@ use crate::sources::batch::Lookups;
 use crate::telemetry::{Failure, Line};
 use crate::way_back::WayBack;
 
-/// Stands for a time that EC2 does not tell, as that of an image that is disabled.
+/// Placeholder for an unknown creation time, for example that of a disabled image.
 pub(crate) const UNKNOWN: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 type Journal = dyn Fn(&Delivery, Line<'_>) + Send + Sync;
 
-/// The guard: what it was told, and what it works with.
+/// The guard, with its settings and everything that it works with.
 pub struct Guard {
     pub(crate) config: Config,
     pub(crate) policy: Policy,
     pub(crate) aws: Aws,
     pub(crate) ledger: Ledger,
-    /// The program that reads disks, in a process of its own (see [`disk::contained`]).
+    /// Program that reads disks in a separate process (see [`disk::contained`]).
     pub(crate) reader: Reader,
     pub(crate) disk_turn: tokio::sync::Mutex<()>,
     pub(crate) journal: Box<Journal>,
@@ -51,18 +57,22 @@ pub struct Guard {
     pub(crate) way_back: WayBack,
 }
 
-/// A registration that is being dealt with.
+/// A registration that is being processed.
 pub(crate) struct RegistrationContext<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) delivery: &'a Delivery,
-    /// The right to deal with it, and what the ledger knows; or why the ledger could not be reached.
+    /// Lease of the image, with what the ledger knows about it. The error says why the ledger could not be reached.
     pub(crate) lease: Result<Lease, Error>,
 }
 
 impl Guard {
-    /// A guard. `reader` is a program that, started with [`disk::contained::ARGUMENT`], reads a disk: as a rule
-    /// the one that runs. `journal` is given each record once, when it is complete, also that of an event that
-    /// must come again; each failure; and at the end of each invocation what it did in all.
+    /// Creates a guard.
+    ///
+    /// `reader` is a program that reads a disk when it is started with [`disk::contained::ARGUMENT`]. It is usually the
+    /// running program itself.
+    ///
+    /// `journal` receives each complete record once, including that of an event that must be delivered again. It also
+    /// receives each failure, the result of each audit, and each invocation's call statistics at the end.
     pub fn new(
         config: Config,
         policy: Policy,
@@ -92,17 +102,17 @@ impl Guard {
         }
     }
 
-    /// What time it is.
+    /// The current time.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.aws.clock().now()
     }
 
-    /// A deadline by the clock on the wall.
+    /// Wall-clock time of a deadline.
     pub(crate) fn ends(&self, deadline: Deadline) -> DateTime<Utc> {
         self.now() + deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Tells the log why a delivery failed, with the ids of event and image as far as they are known.
+    /// Logs why a delivery failed, with the ids of the event and the image if they are known. Returns the error.
     pub(crate) fn failed(
         &self,
         delivery: &Delivery,
@@ -121,7 +131,7 @@ impl Guard {
         error
     }
 
-    /// What asks the sources of one image.
+    /// Collector that queries the sources about one image.
     pub(crate) fn collector(&self) -> Collector<'_> {
         Collector {
             lookups: Lookups::single(self.aws.clone()),
@@ -132,7 +142,7 @@ impl Guard {
         }
     }
 
-    /// The registration of an image that EC2 lists.
+    /// Registration of an image that EC2 lists. Without `created`, its time is [`UNKNOWN`].
     pub(crate) fn listed(
         &self,
         id: AmiId,
@@ -144,19 +154,20 @@ impl Guard {
         Registration::without_event(id, account.clone(), region, "audit", time)
     }
 
-    /// The Recycle Bin rule that discarded images depend on. Disabled ones depend on none.
+    /// Id of the Recycle Bin rule on which discarded images depend. `None` if none is configured, or if the policy
+    /// disables images, because these do not depend on a rule.
     pub(crate) fn recycle_bin_rule(&self) -> Option<&str> {
         let rule = self.config.recycle_bin_rule.as_deref();
         rule.filter(|_| self.policy.action != DiscardAction::Disable)
     }
 
-    /// Gives a complete record to the journal.
+    /// Writes a complete record to the journal, and returns it.
     pub(crate) fn journal(&self, delivery: &Delivery, record: Record) -> Record {
         self.write(delivery, Line::Record(&record));
         record
     }
 
-    /// Gives a line to the journal.
+    /// Writes a line to the journal.
     pub(crate) fn write(&self, delivery: &Delivery, line: Line<'_>) {
         (self.journal)(delivery, line);
     }

@@ -1,4 +1,5 @@
-//! All images of an account: each judged as if it had just been registered, with as few calls as that takes.
+//! Audits all images of an account. Each one is judged as if it had just been registered, with as few calls as
+//! possible.
 
 pub(super) mod daily;
 
@@ -22,40 +23,41 @@ use crate::record::Record;
 use crate::sources::batch::{BatchLoader, Lookups};
 use crate::sources::{Assessment, Collector};
 
-/// The images of a page. EC2 gives up to 1,000 (EC2 API reference, "DescribeImages"); several pages are in memory at once.
+/// Number of images in a page. EC2 returns up to 1,000 (EC2 API reference, "DescribeImages"), but several pages are in
+/// memory at once.
 const PAGE: i32 = 500;
 
-/// Which images, and how closely they are looked at.
+/// The images that an audit covers, and how closely it looks at them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scope {
-    /// Only those that were created since.
+    /// If set, leaves out images that were created before this time.
     pub since: Option<DateTime<Utc>>,
-    /// Whether disks are read, where the policy has them read. It takes a second or so each.
+    /// Whether disks are read, if the policy has them read. Each one takes about a second.
     pub disks: bool,
 }
 
-/// A page of images that were judged.
+/// A page of judged images.
 #[derive(Debug)]
 pub struct Audited {
-    /// Their records. What a record says of a discard is what the guard would do now.
+    /// Records of the images. A record's action is what the guard would do now.
     pub records: Vec<Record>,
-    /// How many could not be judged yet: they are pending.
+    /// Number of images that could not be judged yet, because they are pending.
     pub underway: usize,
-    /// Where the next page begins, if there is one.
+    /// Pagination cursor of the next page. `None` after the last page.
     pub next: Option<String>,
 }
 
-/// So many pages are looked at side by side. Each of them is some fifteen calls, a few at a time.
+/// Number of pages that are looked at concurrently. Each one takes about fifteen calls, a few at a time.
 const AT_ONCE: usize = 6;
 
-/// Pages in their order, of which those that follow are looked at meanwhile.
+/// Pages in order. The following pages are looked at while the caller works on one.
 pub struct Pages<'a, P> {
     looking: BoxStream<'a, P>,
     ready: VecDeque<P>,
 }
 
 impl<'a, P> Pages<'a, P> {
-    /// `looking` at one page after the other.
+    /// Takes a stream with one future for each page.
     fn new<F: Future<Output = P> + Send + 'a>(
         looking: impl Stream<Item = F> + Send + 'a,
     ) -> Pages<'a, P>
@@ -68,7 +70,8 @@ impl<'a, P> Pages<'a, P> {
         }
     }
 
-    /// The next page, if there is one. It may be awaited again if it is dropped: nothing is lost.
+    /// The next page. `None` after the last page. If the call is dropped before it ends, it can be repeated and no page
+    /// is lost.
     pub async fn next(&mut self) -> Option<P> {
         match self.ready.pop_front() {
             Some(page) => Some(page),
@@ -76,7 +79,7 @@ impl<'a, P> Pages<'a, P> {
         }
     }
 
-    /// Does what is to be done about a page, while the next ones are looked at.
+    /// Awaits `work`, and looks at the next pages meanwhile.
     pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -91,9 +94,11 @@ impl<'a, P> Pages<'a, P> {
 }
 
 impl Guard {
-    /// Judges the account's images page by page, from `token` on: up to 500 in a page. Nothing is changed, and nobody
-    /// told. After a page that could not be seen there is no other; what could not be found out of a single image is in
-    /// its record.
+    /// Judges the account's images page by page, up to 500 in a page. `token` is the pagination cursor of the first
+    /// page. Changes nothing and sends no alert.
+    ///
+    /// A page that could not be listed is an [`Error`], and no page follows it. What could not be determined about a
+    /// single image is in its record.
     pub fn audit<'a>(
         &'a self,
         account: &'a AccountId,
@@ -107,7 +112,8 @@ impl Guard {
     }
 }
 
-/// EC2's list of the account's images, page by page, from `token` on.
+/// EC2's list of the account's images, page by page. `token` is the pagination cursor of the first page. Transient
+/// errors are retried.
 pub(super) fn list(
     guard: &Guard,
     token: Option<String>,
@@ -121,7 +127,7 @@ pub(super) fn list(
     })
 }
 
-/// Judges a page of images.
+/// Judges a page of images. Leaves out those that `scope` does not cover.
 async fn judge_page(
     guard: &Guard,
     page: Page,
@@ -135,7 +141,7 @@ async fn judge_page(
             Described::Available(image) => image.created,
             _ => None,
         };
-        // Of what is pending or disabled, EC2's answer is not asked for its time.
+        // The creation time of a pending or disabled image is not read, so `since` does not leave it out.
         if created.is_some_and(|created| Some(created) < scope.since) {
             continue;
         }
@@ -151,7 +157,7 @@ async fn judge_page(
     })
     .await;
     if scope.disks && guard.policy.disk != Asked::Never {
-        // A disk that no discard depends on is not worth its blocks among thousands.
+        // Among thousands of images, a disk is worth its blocks only if a discard depends on it.
         let reading = asking(guard, &asked, Asked::WhenNeeded);
         for (registration, assessment) in &mut assessed {
             let observation = assessment.observation.clone();
@@ -161,7 +167,7 @@ async fn judge_page(
     let mut records = Vec::new();
     for (registration, assessment) in assessed {
         let planned = plan_unhindered(guard, &registration, assessment);
-        // These are few: to look around every image would be thousands of calls.
+        // These images are few. The safety checks for every image would take thousands of calls.
         let mut record = planned.record(&registration);
         if record.action.is_discard() {
             match retry(|| Box::pin(preview::reconsider(guard, &registration))).await {
@@ -182,9 +188,9 @@ async fn judge_page(
     })
 }
 
-/// Judges many images, and hands each over as soon as it is judged. What EC2 is asked of each is asked for up to 200
-/// in a call, and only what an image needs; product codes and disks are left out. `again`: what keeps a call from an
-/// answer, and may pass, is waited for.
+/// Judges many images, and passes each one to `done` as soon as it is judged. EC2 is queried about up to 200 images in
+/// a call, and only for what an image needs. Leaves out disks, and the product codes of snapshots. `again` says whether
+/// calls are retried on transient errors.
 pub(crate) async fn assess_all(
     guard: &Guard,
     listed: Vec<(Registration, Observation)>,
@@ -208,7 +214,7 @@ pub(crate) async fn assess_all(
     }
 }
 
-/// What asks the sources of many images together, and the disk of each as told.
+/// Collector that queries the sources about many images in batches. `disk` says when an image's disk is read.
 pub(super) fn asking<'a>(guard: &'a Guard, batch: &Arc<BatchLoader>, disk: Asked) -> Collector<'a> {
     let lookups = Lookups::together(guard.aws.clone(), Arc::clone(batch));
     Collector {
@@ -218,7 +224,7 @@ pub(super) fn asking<'a>(guard: &'a Guard, batch: &Arc<BatchLoader>, disk: Asked
     }
 }
 
-/// What would be done about an image around which there is nothing that holds a discard.
+/// Plan for an image whose safety checks and history hold no discard.
 pub(crate) fn plan_unhindered(
     guard: &Guard,
     registration: &Registration,

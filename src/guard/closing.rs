@@ -1,4 +1,4 @@
-//! The end of a registration: people are told, and the record is kept.
+//! Closes a registration, which means that the alert is sent and the record is stored.
 
 use super::Guard;
 use crate::error::Error;
@@ -8,26 +8,29 @@ use crate::notify;
 use crate::notify::Message;
 use crate::record::Record;
 
-/// How an alert that announces no discard reaches people.
+/// How an alert that announces no discard is sent.
 enum Way {
-    /// By itself.
+    /// At once.
     AtOnce,
-    /// By itself, and it says that the digest has further ones.
+    /// At once, with a note that the digest has further ones.
     FirstOver,
     /// In the next digest.
     Digest,
 }
 
-/// Tells people, and programs, what the record says.
+/// Sends people and programs the message of a record.
+///
+/// # Errors
+/// [`Error`] if the alert topic may not have received it.
 pub(crate) async fn publish(guard: &Guard, record: &Record) -> Result<(), Error> {
     guard.notifier.send(&notify::message(record)).await
 }
 
-/// Completes a record of which no discard is announced: reports it at once, or leaves it to the digest if this hour
-/// has sent as many alerts as the policy allows.
+/// Completes a record that announces no discard. If `tell`, its alert is sent at once, or left to the digest if this
+/// hour already has as many alerts as the policy allows.
 ///
 /// # Errors
-/// [`Error`], if the alert could not be sent, or if another invocation writes to the ledger for too long.
+/// [`Error`] if the alert could not be sent, or if another invocation writes to the ledger for too long.
 pub(crate) async fn tell(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -49,8 +52,11 @@ pub(crate) async fn tell(
     }
 }
 
-/// How an alert that announces no discard reaches people. If the ledger cannot be reached it is sent at once: one
-/// message more is better than silence.
+/// How to send an alert that announces no discard. If the ledger cannot be reached, the alert is sent at once, because
+/// an extra message is better than silence.
+///
+/// # Errors
+/// [`Error::Busy`] if another invocation writes to the ledger for too long.
 async fn way_of_alert(guard: &Guard, lease: &Lease, record: &Record) -> Result<Way, Error> {
     let most = guard.policy.alerts_per_hour;
     let dedup_key = record.dedup_key();
@@ -74,7 +80,10 @@ async fn way_of_alert(guard: &Guard, lease: &Lease, record: &Record) -> Result<W
     }
 }
 
-/// Leaves an image to the next digest. If the ledger does not take it, its alert is sent at once.
+/// Leaves an image to the next digest. If the ledger does not accept it, its alert is sent at once.
+///
+/// # Errors
+/// [`Error`] if that alert could not be sent. [`Error::Busy`] if another invocation writes to the ledger.
 pub(crate) async fn leave_to_digest(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -84,7 +93,7 @@ pub(crate) async fn leave_to_digest(
     match guard.ledger.leave_to_digest(lease, &record).await {
         Ok(()) => Ok(guard.journal(context.delivery, record)),
         Err(busy @ Error::Busy { .. }) => Err(busy),
-        // One message more is better than one image that nobody hears of.
+        // An extra message is better than an image that is never reported.
         Err(error) => {
             tracing::warn!(
                 "{} is not left to the digest: {error}",
@@ -95,8 +104,11 @@ pub(crate) async fn leave_to_digest(
     }
 }
 
-/// Completes a record: tells people, if they are to be told and were not just told the same, and closes
-/// it.
+/// Completes a record. If `tell`, sends its alert, unless an identical one was sent a short while ago. Then closes the
+/// record.
+///
+/// # Errors
+/// [`Error`] if the alert could not be sent.
 pub(crate) async fn tell_at_once(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -131,7 +143,7 @@ async fn tell_by(
     }
 }
 
-/// Closes the record of an event that must come again.
+/// Closes the record of an event that must be delivered again. Returns the error.
 pub(crate) async fn close_with(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -143,7 +155,7 @@ pub(crate) async fn close_with(
     error
 }
 
-/// Gives a complete record to ledger and journal.
+/// Writes a complete record to the journal and to the ledger, and returns it.
 pub(crate) async fn close(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -155,7 +167,7 @@ pub(crate) async fn close(
     record
 }
 
-/// Gives a record that the journal has to the ledger.
+/// Writes a record that the journal already has to the ledger. A failure is only logged.
 pub(crate) async fn keep(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -165,7 +177,7 @@ pub(crate) async fn keep(
     if let Ok(lease) = &context.lease
         && let Err(error) = guard.ledger.end(lease, record, told).await
     {
-        // A discard was noted before it was begun.
+        // No discard is lost, because it was noted before it began.
         tracing::warn!(
             "the ledger does not have the record of {}: {error}",
             context.registration.image_id

@@ -1,4 +1,4 @@
-//! The digest: images that were over an hourly limit.
+//! The digest of images that were over an hourly limit.
 
 use super::Guard;
 use crate::error::Error;
@@ -7,13 +7,14 @@ use crate::invocation::Delivery;
 use crate::notify;
 use crate::record::Record;
 
-/// So many images are told of in one message of a digest, or in several, if they do not fit into one.
+/// Largest number of images in one message of a digest. They are split into several messages if they do not fit into
+/// one.
 const IN_A_DIGEST: usize = 50;
 
-/// Sends the digest: the images whose discards or alerts were over an hourly limit, in as few messages as possible.
+/// Sends the digest of the images whose discards or alerts were over an hourly limit, in as few messages as possible.
 ///
 /// # Errors
-/// [`Error`], if the event must come again: those who were just told of are told of again.
+/// [`Error`] if the event must be delivered again. The next attempt repeats the images that were reported last.
 pub(super) async fn digest(
     guard: &Guard,
     digest: Digest,
@@ -29,7 +30,7 @@ pub(super) async fn digest(
             let entry = guard.ledger.entry(account, region, image).await?;
             match (entry.for_digest(), entry.last()) {
                 (Some(record), _) => held.push(record),
-                // What became of it meanwhile has a record, and if need be an alert, of its own.
+                // What happened to the image meanwhile has its own record and, if necessary, its own alert.
                 (None, Some(_)) => {}
                 (None, None) => held.push(serde_json::json!({ "image_id": image })),
             }

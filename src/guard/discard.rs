@@ -1,9 +1,17 @@
-//! The discard itself, in an order in which a crash after any step loses nothing and a retry
-//! completes it: reserve, tag and read back, alert, note, deregister or disable, look again, record.
+//! Carries out a discard. A crash after any step loses nothing, and a retry completes the discard. The steps are:
 //!
-//! One step can not be told from what a person does: if the guard ends between its note that it is about to
-//! deregister and the record of what came of it, an image that stands was either not deregistered or brought
-//! back. It is then held, and told of: a wrong discard is worse than one that a person must finish.
+//! 1. Reserve a place within the hourly limit.
+//! 2. Tag the image, and read the tags back.
+//! 3. Send the alert.
+//! 4. Note the attempt in the ledger.
+//! 5. Deregister or disable the image.
+//! 6. Look at the image again.
+//! 7. Record the result.
+//!
+//! The guard cannot distinguish one case from what a person does. It may stop between its note that it is about to
+//! deregister the image and the record of the result. If the image still exists, it was either not deregistered, or a
+//! person restored it. The guard then holds the image and reports it. A wrong discard is worse than one that a person
+//! must finish.
 
 use std::time::Duration;
 
@@ -28,48 +36,48 @@ use crate::record::remediation::undo;
 use crate::record::{Expected, Outcome, PostCheck, Record, RecycleBin, Refusal};
 use crate::sources::Assessment;
 
-/// With less time than this left in an invocation, a discard is not begun. Its calls take a
-/// second or two as a rule; this leaves room for one of them to be tried again.
+/// Time that an invocation must have left to begin a discard. The calls usually take a second or two. The rest leaves
+/// room to retry one of them.
 const ENOUGH: Duration = Duration::from_secs(15);
 
-/// With less time than this left, it is not announced.
+/// Time that an invocation must have left to announce the discard.
 const ENOUGH_TO_ACT: Duration = Duration::from_secs(10);
 
-/// What is kept of that for the alert that says that it was not enough.
+/// Time kept back for the alert that the discard ran out of time.
 const TO_TELL: Duration = Duration::from_secs(3);
 
-/// A tag's value has at most 256 characters (EC2 User Guide, "Tag restrictions").
+/// Largest length of a tag's value, in characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
 
-/// So often EC2 is asked to take an image away, and so long it is waited after the first time, about. The SDK does
-/// not ask again by itself: it would not say whether an attempt whose answer was lost came before a refusal.
+/// Number of attempts to deregister or disable an image, and the initial back-off, which is jittered. The SDK does not
+/// retry these calls. It would not say whether an attempt whose answer was lost came before a refusal.
 const ATTEMPTS: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(300);
 
-/// What is left of an image that EC2 was asked to take away.
+/// What remains of an image after EC2 was asked to discard it.
 enum Remaining {
-    /// It is gone, in the way that was asked for.
+    /// Nothing. The image is gone in the requested way.
     Nothing,
-    /// It is gone in another way than it was to go: somebody else was at it.
+    /// The image is gone, but not by the guard's action. Another actor changed it.
     OthersDeed,
-    /// It is listed; with what EC2 says of it, if it is available.
+    /// EC2 still lists the image. What EC2 says about it is included if it is available.
     Image(Option<Box<Image>>),
-    /// Looking did not tell.
+    /// Unknown, because the look had no clear result.
     Unknown,
 }
 
-/// Why a discard did not come about.
+/// Why a discard did not succeed.
 struct DiscardError {
     error: Error,
-    /// Whether the image was seen to stand, or EC2 was not even asked.
+    /// Whether the image was seen to exist afterwards, or EC2 was not even asked to discard it.
     stands: bool,
     refusal: Option<Refusal>,
 }
 
-/// Discards the image, unless it turns out otherwise on the way. The record says what happened.
+/// Discards the image, unless a step finds a reason not to. The record says what happened.
 ///
 /// # Errors
-/// [`Error`], if the event must come again; the image then stands, or is discarded and told of.
+/// [`Error`] if the event must be delivered again. The image then still exists, or its discard was announced.
 pub(crate) async fn discard(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -118,7 +126,7 @@ pub(crate) async fn discard(
     let marks = marks(context.registration, &planned.assessment, DISCARD_VALUE);
     match guard.aws.tag_image(&image, &marks).await {
         Ok(()) => {}
-        // Nothing to tag: what became of the image shows when the event comes again.
+        // The image cannot be tagged. A retry of the event shows what happened to it.
         Err(Error::Refused { code, .. }) if code.starts_with("InvalidAMIID") => {
             return Err(not_visible(id, format!("CreateTags says {code}")));
         }
@@ -128,7 +136,8 @@ pub(crate) async fn discard(
         Err(error) => return Err(error),
     }
 
-    // Read back: the mark must be there, and all else is judged anew, whatever people did meanwhile.
+    // Reads the image back. The mark must be there. Everything else is judged again, because people may have changed it
+    // meanwhile.
     let observation = marked(guard, context.registration, budget).await?;
     let cache = planned.assessment.cache;
     let assessment = guard
@@ -154,8 +163,7 @@ pub(crate) async fn discard(
         return Err(closing::close_with(guard, context, record, error).await);
     }
 
-    // From here on the image may be gone: whatever happens, there is a record of it, and people
-    // are told.
+    // From here on, the image may be gone. Whatever happens, it is recorded and reported.
     let cut_off = budget.answer_by() - TO_TELL;
     let mut may_have_acted = false;
     let action_taken = take_away(
@@ -193,7 +201,7 @@ pub(crate) async fn discard(
     close_not_discarded(guard, context, lease, &note, record, not_discarded).await
 }
 
-/// Leaves an image whose discard EC2 refused a short while ago: people know.
+/// Leaves an image whose discard EC2 refused a short while ago. People were alerted then.
 async fn leave_refused(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -208,8 +216,11 @@ async fn leave_refused(
     closing::close(guard, context, record, NotificationState::AsBefore).await
 }
 
-/// Closes the record of a discard that is done, unless people must yet be told that there is no way back:
-/// then the event comes again for that.
+/// Closes the record of a completed discard. If the alert promised a way back and the Recycle Bin does not have the
+/// image, reports that first.
+///
+/// # Errors
+/// [`Error`] if that could not be reported. The event is then delivered again.
 async fn close_done(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -226,7 +237,7 @@ async fn close_done(
     Ok(closing::close(guard, context, record, NotificationState::Nothing).await)
 }
 
-/// The alert promised a way back, and there is none.
+/// Reports that the image cannot be restored, although the first alert said how to restore it.
 async fn tell_of_no_way_back(guard: &Guard, record: &mut Record) -> Result<(), Error> {
     let promised = record.undo.take();
     let published = closing::publish(guard, record).await;
@@ -236,8 +247,8 @@ async fn tell_of_no_way_back(guard: &Guard, record: &mut Record) -> Result<(), E
     published
 }
 
-/// The hour has no place for the discard. People are told at once of the first such image of an hour, and
-/// of later ones in a digest.
+/// Holds a discard that is over the hourly limit. The first such image of an hour is reported at once. Later ones are
+/// reported in a digest.
 async fn hold_over_limit(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -255,7 +266,7 @@ async fn hold_over_limit(
         Ok(false) => closing::leave_to_digest(guard, context, lease, record).await,
         Ok(true) => closing::tell_at_once(guard, context, record, true).await,
         Err(busy @ Error::Busy { .. }) => Err(busy),
-        // One message more is better than one image that nobody hears of.
+        // An extra message is better than an image that is never reported.
         Err(error) => {
             tracing::warn!("whether {id} is the first over the limit is not known: {error}");
             closing::tell_at_once(guard, context, record, true).await
@@ -277,8 +288,8 @@ pub(super) async fn hold(
     closing::tell(guard, context, record, true).await
 }
 
-/// Completes the record of a discard that was cut off, of an image that is gone: whether it can be
-/// brought back, and that it did succeed, if people were told that it may not have.
+/// Completes the record of an interrupted discard whose image is gone. Finds out whether the image can be restored.
+/// Reports the success if an earlier alert said that the discard may have failed.
 pub(crate) async fn complete(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -290,7 +301,7 @@ pub(crate) async fn complete(
         return leave(guard, context, planned).await;
     };
     let mut record = planned.record(context.registration);
-    // What the image was, and why it was discarded, nothing but the ledger knows any more.
+    // Only the ledger still knows what the image was, and why it was discarded.
     let kept = &discard.record;
     let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
     record.name = text("name");
@@ -329,7 +340,10 @@ pub(crate) async fn complete(
     close_done(guard, context, record).await
 }
 
-/// Looks at the image again, until the mark can be read on it.
+/// Waits until the mark can be read on the image. Returns at once if the image is no longer available.
+///
+/// # Errors
+/// [`Error::NotVisibleYet`] if the mark does not show within the retry budget.
 pub(super) async fn marked(
     guard: &Guard,
     registration: &Registration,
@@ -350,8 +364,8 @@ pub(super) async fn marked(
     }
 }
 
-/// Deregisters or disables the image, and looks what came of it. Noted in the ledger before: an image
-/// that stands afterwards may have been brought back. `may_have_acted`: whether EC2 may have done it.
+/// Deregisters or disables the image, and looks at the result. Notes the attempt in the ledger first, because an image
+/// that exists afterwards may have been restored. `may_have_acted` is set to whether EC2 may have done it.
 async fn take_away(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -370,7 +384,7 @@ async fn take_away(
     }
     let answer = ask_ec2(guard, context, record.action, may_have_acted, budget).await;
     if answer.is_ok() {
-        // Said at once: no look that is slow or cut off changes it.
+        // Set at once, so that a slow or interrupted look does not change it.
         record.outcome = Some(Outcome::Done);
     }
     let done = answer.is_ok();
@@ -388,8 +402,8 @@ async fn take_away(
                 stands: true,
             });
         }
-        // An image that EC2 lists may be one that it lists yet: whether an attempt whose answer was lost took
-        // it away shows when the event comes again.
+        // EC2 may still list an image that is gone. A retry of the event shows whether an attempt whose answer was lost
+        // was carried out.
         (Err(error), _) => {
             let call = match record.action {
                 Action::Disable => "ec2:DisableImage",
@@ -418,8 +432,8 @@ async fn take_away(
     Ok(())
 }
 
-/// Deregisters or disables the image, in several attempts while another may help. `may_have_acted`: whether
-/// EC2 may have done it, whatever the answer.
+/// Deregisters or disables the image, with retries while they may help. `may_have_acted` is set to whether EC2 may have
+/// done it, whatever the answer.
 async fn ask_ec2(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -431,7 +445,7 @@ async fn ask_ec2(
     let mut attempts = ATTEMPTS;
     loop {
         let before = *may_have_acted;
-        // If this is cut off, it may have.
+        // If this call is interrupted, EC2 may have acted.
         *may_have_acted = true;
         let answer = match action {
             Action::Disable => guard.aws.disable_image(&image).await,
@@ -447,15 +461,15 @@ async fn ask_ec2(
         *may_have_acted = before || acted;
         attempts -= 1;
         match error {
-            // After an attempt whose answer was lost this says that it did it. By itself it says that the image is
-            // not there to be deregistered: why, a look shows.
+            // After an attempt whose answer was lost, this code means that EC2 deregistered the image. Otherwise it
+            // means only that the image is not there to be deregistered. A look then shows why.
             Error::Refused { code, .. }
                 if before && action == Action::Deregister && code == "InvalidAMIID.Unavailable" =>
             {
                 return Ok(());
             }
-            // IAM allows this by the tag that was written a moment ago, and whether IAM sees it at
-            // once nobody promises.
+            // IAM allows this because of the tag that was written a moment ago. AWS does not promise that IAM sees the
+            // tag at once.
             Error::AccessDenied { .. } if budget.pause().await => attempts += 1,
             Error::Unavailable { .. } if attempts > 0 => {
                 let pause = BACKOFF * (ATTEMPTS - attempts);
@@ -466,9 +480,11 @@ async fn ask_ec2(
     }
 }
 
-/// Looks what is left of an image that EC2 was asked to take away. `done`: it said that it did. `in_doubt`: it may
-/// have, as an answer was lost; then it is looked several times, and into the Recycle Bin, which has what was
-/// deregistered: EC2 lists such an image for a short while yet.
+/// Looks at what remains of an image that EC2 was asked to discard.
+///
+/// `done` says whether EC2 confirmed the discard. `in_doubt` says whether EC2 may have carried it out, because an
+/// answer was lost. The image is then looked at several times, because EC2 lists a deregistered image for a short
+/// while. The Recycle Bin is searched as well, because it has what was deregistered.
 async fn look_for(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -490,7 +506,7 @@ async fn look_for(
                 Remaining::Image(None)
             }
             (Ok(Described::NotFound), _) if done => Remaining::Nothing,
-            // Said of an image that was seen a moment ago, it proves nothing.
+            // For an image that was seen a moment ago, this answer proves nothing.
             (Ok(Described::NotFound) | Err(_), _) => Remaining::Unknown,
         };
         if !in_doubt || matches!(left, Remaining::Nothing) || !budget.pause().await {
@@ -507,8 +523,10 @@ async fn look_for(
     }
 }
 
-/// EC2 said no, or nothing: on record first, then a second alert says so. What may pass is an
-/// error, to be tried again.
+/// Records a discard that EC2 refused or did not answer, and reports that in a second alert.
+///
+/// # Errors
+/// [`Error`] if a retry may succeed, or if a refusal could not be reported. The event is then delivered again.
 async fn close_not_discarded(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -529,19 +547,19 @@ async fn close_not_discarded(
     record.refusal = refusal;
     record.error = Some(error.to_string());
     record.undo = None;
-    // On record first, and side by side: time may be short, and neither waits for the other.
+    // The record is written first. The alert and the ledger do not wait for each other, because time may be short.
     let record = guard.journal(context.delivery, record);
     let (published, noted) = tokio::join!(
         Box::pin(closing::publish(guard, &record)),
         Box::pin(guard.ledger.mark_uncertain(lease, note, stands))
     );
-    // What was refused is not tried again by itself, if people know.
+    // A refused discard is not retried automatically if it was reported.
     let told = match (refusal, &published) {
         (Some(_), Ok(())) => NotificationState::Now(record.dedup_key()),
         _ => NotificationState::Nothing,
     };
     if let Err(unnoted) = noted {
-        // If it stands, it will be held the next time, as if somebody had brought it back.
+        // If the image still exists, it is held the next time, as if a person had restored it.
         tracing::error!("that it was not discarded could not be noted: {unnoted}");
     }
     closing::keep(guard, context, &record, told).await;
@@ -556,8 +574,8 @@ async fn close_not_discarded(
     }
 }
 
-/// Whether the image can be restored, and until when. A look that fails is not a failed
-/// discard: the record then says that it is not known.
+/// Finds out whether the image can be restored, and until when. If that fails, the discard did not fail. The record
+/// then says that the answer is unknown.
 async fn look_into_recycle_bin(
     guard: &Guard,
     registration: &Registration,
@@ -567,7 +585,7 @@ async fn look_into_recycle_bin(
     let (state, until): (_, Option<DateTime<Utc>>) = loop {
         match guard.aws.recycle_bin(&registration.image_id).await {
             Ok(Some(until)) => break (RecycleBin::In, until),
-            // It may take a moment to get there.
+            // The image may take a moment to get there.
             Ok(None) if record.undo.is_some() && budget.pause().await => {}
             Ok(None) => break (RecycleBin::Absent, None),
             Err(error) => {
@@ -581,12 +599,13 @@ async fn look_into_recycle_bin(
     record.recoverable_until = until;
 }
 
-/// Leaves the image where it is: takes back the mark that this event left on it before things
-/// changed, and tells people what the policy wants told. A discard that is only held keeps its
-/// mark: whoever deregisters the image by hand then finds it in the Recycle Bin.
+/// Leaves the image as it is, and sends the alert that the policy requires. Withdraws the mark that this event left on
+/// the image before the situation changed.
+///
+/// A discard that is only held keeps its mark. If a person then deregisters the image, the Recycle Bin keeps it.
 ///
 /// # Errors
-/// [`Error`], if nobody could be told, or if a discard is held only by what may be found out the next time.
+/// [`Error`] if the alert could not be sent, or if everything that holds the discard is transient.
 pub(crate) async fn leave(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -600,7 +619,7 @@ pub(crate) async fn leave(
         && image.tags.get(RECORD_TAG) == Some(&registration.event_id)
     {
         let marks = marks(registration, &planned.assessment, WITHDRAWN_VALUE);
-        // A mark alone discards nothing: not to get rid of it is no reason not to tell.
+        // A mark alone discards nothing. If it cannot be withdrawn, the alert must still be sent.
         if let Err(error) = guard.aws.tag_image(&guard.name(registration), &marks).await {
             tracing::warn!("the mark on {} stays: {error}", registration.image_id);
         }
@@ -629,12 +648,12 @@ fn draft(planned: &Planned, context: &RegistrationContext<'_>) -> Record {
     record
 }
 
-/// A member of a record as the ledger keeps it.
+/// A member of a record that the ledger stored. `None` if it is missing or has another type.
 fn of_kept<T: DeserializeOwned>(record: &serde_json::Value, key: &str) -> Option<T> {
     T::deserialize(record.get(key)?).ok()
 }
 
-/// The plan of a discard that turned out to be held.
+/// Plan for a discard that this interlock turned out to hold.
 fn held(interlock: Interlock) -> Plan {
     Plan {
         action: Action::Hold,
@@ -643,7 +662,7 @@ fn held(interlock: Interlock) -> Plan {
     }
 }
 
-/// An error of the ledger's is never EC2's refusal: the discard is tried again.
+/// Makes a refusal by the ledger transient. It is never a refusal by EC2, so the discard is retried.
 fn passing(error: Error) -> Error {
     match error {
         Error::Refused { .. } | Error::AccessDenied { .. } => Error::Unavailable {
@@ -655,24 +674,25 @@ fn passing(error: Error) -> Error {
     }
 }
 
-/// Why EC2 refused to discard an image that is its caller's and stands; `None` if it may do so yet.
+/// Why EC2 refused to discard an image that belongs to the caller and still exists. `None` if a retry may succeed.
+/// `protected` says whether the image has deregistration protection.
 fn refusal(error: &Error, protected: bool) -> Option<Refusal> {
     match error {
         error if !error.needs_a_person() => None,
         _ if protected => Some(Refusal::Protected),
         Error::AccessDenied { .. } => Some(Refusal::Denied),
-        // EC2 User Guide, "Deregister an Amazon EC2 AMI": AWS Backup's images.
+        // Images of AWS Backup (EC2 User Guide, "Deregister an Amazon EC2 AMI").
         Error::Refused { message, .. } if message.contains("AWS Backup") => {
             Some(Refusal::BackupManaged)
         }
-        // What EC2 calls the refusal of a protected image is not documented: by its sentence, then.
+        // AWS does not document the error code for a protected image, so the message decides.
         Error::Refused { message, .. } if message.contains("protect") => Some(Refusal::Protected),
         Error::Refused { code, .. } if code == "AuthFailure" => Some(Refusal::NotOwner),
         _ => Some(Refusal::Other),
     }
 }
 
-/// A text as a tag's value. One that is too long ends in `...`: the record, which another tag names, has all of it.
+/// A text as a tag's value. A text that is too long ends in `...`. Another tag names the record, which has all of it.
 fn tag_value(text: String) -> String {
     const CUT: &str = "...";
     match text.chars().count() > TAG_VALUE {
@@ -684,7 +704,7 @@ fn tag_value(text: String) -> String {
     }
 }
 
-/// The tags that mark an image for its discard, or take the mark back.
+/// Tags that mark an image for its discard, or withdraw the mark. `discard` is the value of [`DISCARD_TAG`].
 fn marks<'a>(
     registration: &Registration,
     assessment: &Assessment,

@@ -1,4 +1,4 @@
-//! From the observation to the plan: what is known of an image, judged, and what is to be done about it.
+//! Observes an image, judges it, and plans what to do about it.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
@@ -18,35 +18,38 @@ use crate::record::{Rebuild, Record, remediation};
 use crate::sources::Assessment;
 use crate::verdict::Verdict;
 
-/// From this age of an event on, an image that can not be found is gone, and before it, not visible
-/// yet. EC2 shows a new image within 2.5 minutes (the longest that AWS Support advised to wait).
+/// Event age after which a missing image counts as deleted rather than not yet visible. EC2 shows a new image within
+/// 2.5 minutes, which is the longest wait that AWS Support advised.
 const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 
 /// How long after the settle time another event of the same registration may be judged for the first time. CloudTrail
-/// delivers within about 90 seconds as a rule.
+/// usually delivers within about 90 seconds.
 const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
 
-/// How long after the settle time an event comes back for what could not be asked, of an image with which nothing seems
-/// to be wrong. SQS brings an event back every six minutes, and the last time before it is lost is half an hour after the
-/// settle time at the earliest.
+/// How long after the settle time an event is retried because a source could not be queried, although nothing seems to
+/// be wrong with the image. SQS returns an event every six minutes. The last time before the event is lost is at the
+/// earliest half an hour after the settle time.
 const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(20);
 
-/// An image whose creation lies in the future by this much is not waited for.
+/// If an image's creation time is further in the future than this, the guard does not wait for the image to settle.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 
-/// What is to be done about it, and why.
+/// A judged image, with what to do about it and why.
 pub(crate) struct Planned {
     pub(crate) assessment: Assessment,
-    /// What is around the image, if a discard is due.
+    /// Results of the safety checks, if a discard is due.
     pub(crate) safety: Option<SafetyChecks>,
     pub(crate) plan: Plan,
-    /// What is known of a discard before, if the plan minds one.
+    /// What is known about an earlier discard, if the plan is held because of one.
     pub(crate) before: Option<String>,
-    /// What cannot be right, if it holds the discard: items of the ledger, clocks.
+    /// What is wrong with the ledger's item or with a clock, if that holds the discard.
     pub(crate) doubts: Vec<String>,
 }
 
-/// Looks at the image until it is visible, within `GUARD_WAIT_SECONDS`.
+/// Waits until EC2 shows an image, for at most `GUARD_WAIT_SECONDS`.
+///
+/// # Errors
+/// [`Error::NotVisibleYet`] if EC2 does not show it by then. Another [`Error`] if EC2 does not answer.
 pub(crate) async fn observe(
     guard: &Guard,
     registration: &Registration,
@@ -66,7 +69,7 @@ pub(crate) async fn observe(
                     disabled: false,
                 });
             }
-            // What the guard took away itself does not appear any more.
+            // An image that the guard discarded does not appear again.
             Err(NotReady::Unknown(why)) => match took_away(guard, registration, &mut asked).await {
                 Some(gone) => return Ok(gone),
                 None => why,
@@ -78,7 +81,8 @@ pub(crate) async fn observe(
     }
 }
 
-/// That the guard discarded an image which EC2 does not show, if the ledger has it. It is asked once.
+/// Observation of an image that EC2 does not show because the guard discarded it. `None` if that is not known. Reads
+/// the ledger only once, and sets `asked` to note that.
 async fn took_away(
     guard: &Guard,
     registration: &Registration,
@@ -87,13 +91,13 @@ async fn took_away(
     if std::mem::replace(asked, true) {
         return None;
     }
-    // A ledger that can not be reached says nothing: then it is waited for as for any other image.
+    // If the ledger cannot be reached, the guard waits for the image as for any other.
     let lease = guard.ledger.look(registration).await.ok()?;
     let at = lease.entry.attempted?;
     let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let why = match lease.entry.unfinished() {
         None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
-        // It may not have been carried out, and EC2 may not show the image for a moment.
+        // The discard may not have been carried out, and EC2 may briefly not show the image.
         Some(_) => {
             let bin = guard.aws.recycle_bin(&registration.image_id).await;
             bin.ok()??;
@@ -106,7 +110,11 @@ async fn took_away(
     })
 }
 
-/// Tags come late: a young image counts for nothing but what no later tag can change.
+/// Checks that an image is old enough to be judged, because its tags may arrive late. A younger image passes only if no
+/// later tag can change its verdict.
+///
+/// # Errors
+/// [`Error::NotSettled`] if the image is too young.
 pub(super) fn settled(
     guard: &Guard,
     registration: &Registration,
@@ -121,7 +129,7 @@ pub(super) fn settled(
         (Observation::Gone { .. } | Observation::Failed { .. }, _) => return Ok(()),
     };
     let age = guard.now() - created;
-    // No time within which the event comes back makes it old enough: a clock is wrong, which holds a discard.
+    // While its event is retried, this image does not become old enough. A clock is wrong, which holds a discard.
     if age < -AHEAD {
         return Ok(());
     }
@@ -137,7 +145,8 @@ pub(super) fn settled(
     })
 }
 
-/// Looks at what a discard depends on, if one is due and it is not known what is `around` the image, and plans.
+/// Plans what to do about a judged image. Makes the safety checks first if a discard is due and `around` does not have
+/// them.
 pub(crate) async fn plan(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -181,7 +190,7 @@ pub(crate) async fn plan(
     }
 }
 
-/// Looks at what a discard depends on besides the image.
+/// Checks everything on which a discard depends besides the image itself. All calls are concurrent.
 pub(super) async fn check_safety(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -191,12 +200,12 @@ pub(super) async fn check_safety(
     let discarded_sibling = async {
         match (&context.lease, image.registered_from()) {
             (Ok(lease), Some(source)) => guard.ledger.first_discard_of(lease, source).await,
-            // That the ledger can not be reached is known already.
+            // If the ledger cannot be reached, the lease already says so.
             (Err(_), _) | (_, None) => Ok(None),
         }
     };
     let launch_permissions = async {
-        // Others' images do not say, and are not discarded anyway.
+        // EC2 does not return the launch permissions of images of other accounts, which are not discarded anyway.
         match image.owner.as_deref() == Some(context.registration.account.as_str()) {
             true => guard.aws.launch_permissions(&name).await,
             false => Ok(Vec::new()),
@@ -205,7 +214,7 @@ pub(super) async fn check_safety(
     let listeners = async {
         match &guard.config.alert_topic {
             Some(topic) => guard.aws.confirmed_subscriptions(topic).await,
-            // Then nobody is told, and so nothing discarded: it is only asked what would be.
+            // Without a topic the guard cannot alert, so it discards nothing. This is then only a preview.
             None => Ok(1),
         }
     };
@@ -215,7 +224,7 @@ pub(super) async fn check_safety(
             None => Ok(()),
         }
     };
-    // Boxed: the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     let (references, listeners, way_back, launch_permissions, discarded_sibling) = tokio::join!(
         Box::pin(guard.aws.image_references(&name)),
         Box::pin(listeners),
@@ -240,7 +249,7 @@ pub(super) async fn check_safety(
             .filter(|(interlock, error)| {
                 let of_ledger = *interlock == Interlock::LedgerUnavailable;
                 error.is_some_and(|error| match error {
-                    // An item that cannot be read: no later try reads more.
+                    // The item cannot be read, and a retry does not change that.
                     Error::NotPossible { .. } => false,
                     error => of_ledger || !error.needs_a_person(),
                 })
@@ -256,7 +265,7 @@ pub(super) async fn check_safety(
     }
 }
 
-/// Whether it is worth it to look once more at an image, although nothing seems to be wrong with it.
+/// Whether another look at an image is worth a retry of its event, although nothing seems to be wrong with it.
 pub(crate) fn is_worth_another_look(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -268,28 +277,31 @@ pub(crate) fn is_worth_another_look(
     settled.is_none_or(|settled| settled < ANOTHER_LOOK)
 }
 
-/// For how long an image of this time has been settled: less than nothing, if it is not yet. `None` for a settle time
-/// without end.
+/// How long an image of this time has been settled. Negative if it is not settled yet. `None` if the settle time is so
+/// long that the result overflows.
 pub(crate) fn settled_since(guard: &Guard, time: DateTime<Utc>) -> Option<TimeDelta> {
     let settle = TimeDelta::from_std(guard.config.settle).unwrap_or(TimeDelta::MAX);
     (guard.now() - time).checked_sub(&settle)
 }
 
-/// Whether every event of this registration has had the time to be judged once. Each waits for the settle time.
+/// Whether every event of this registration has had the time to be judged once. Each one waits for the settle time.
 pub(super) fn no_other_event_may_come(guard: &Guard, registration: &Registration) -> bool {
     let settled = settled_since(guard, registration.time);
     is_old(registration, guard.now()) && settled.is_some_and(|settled| settled > OTHER_EVENT)
 }
 
-/// Why what EC2 says of an image is nothing to judge by.
+/// Why EC2's answer about an image is not enough to judge it.
 pub(crate) enum NotReady {
-    /// The image is there, in a state that passes.
+    /// The image exists, in a transient state. The text says which.
     There(String),
-    /// EC2 shows no such image.
+    /// EC2 shows no such image. The text says what it answered.
     Unknown(String),
 }
 
-/// What EC2's answer says of an image.
+/// Converts EC2's answer about an image to an observation.
+///
+/// # Errors
+/// [`NotReady`] if the image cannot be judged by this answer.
 pub(crate) fn observed(described: Described) -> Result<Observation, NotReady> {
     let gone = |why: String, disabled| Ok(Observation::Gone { why, disabled });
     match described {
@@ -303,18 +315,18 @@ pub(crate) fn observed(described: Described) -> Result<Observation, NotReady> {
     }
 }
 
-/// Whether EC2 has had the time to show the image of a registration.
+/// Whether EC2 has had enough time to show the image of a registration.
 fn is_old(registration: &Registration, now: DateTime<Utc>) -> bool {
     now - registration.time > OLD_EVENT
 }
 
-/// What an image could be created from anew: the instance that lineage found.
+/// The instance from which the image could be created again. `None` if lineage found none.
 fn recreation_source(assessment: &Assessment) -> Option<RecreateFrom> {
     let expectation = &assessment.expectation;
     let origin = expectation.origin.as_ref()?;
     let image = assessment.observation.image()?;
     let right = match expectation.platforms() {
-        // CreateImage takes the instance's product codes along.
+        // CreateImage copies the instance's product codes.
         Some(platforms) => platforms.difference(&origin.bills, true) == Difference::None,
         None => expectation.decisive().is_none(),
     };
@@ -326,7 +338,7 @@ fn recreation_source(assessment: &Assessment) -> Option<RecreateFrom> {
 }
 
 impl Planned {
-    /// Whether the image is gone in the way in which this discard would have taken it away.
+    /// Whether the image is now as this discard would have left it, which is either disabled or deregistered.
     pub(super) fn is_gone_by(&self, discard: Option<&Discard>) -> bool {
         match (&self.assessment.observation, discard) {
             (Observation::Gone { disabled, .. }, Some(discard)) => {
@@ -336,17 +348,22 @@ impl Planned {
         }
     }
 
-    /// Whether another event of the same registration, which says who registered the image, may make another
-    /// thing of what people would be told: a discard that only this holds, or what a rule says that asks.
+    /// Whether another event of the same registration, which says who registered the image, may change what is
+    /// reported. This is so in two cases:
+    ///
+    /// - Only the unknown identity holds the discard.
+    /// - A rule depends on the identity, and an alert or a held discard is planned.
     pub(super) fn awaits_identity(&self) -> bool {
         let asked = self.assessment.expectation.identity_asked;
         self.plan.held_by == [Interlock::IdentityUnknown]
             || (asked && (self.plan.tell || self.plan.action == Action::Hold))
     }
 
-    /// Whether nothing holds the discard, or leaves the image unverifiable, but what could not be found out
-    /// now, and may be the next time. `is_worth_it`: whether a verified image is looked at once more, since a source that the
-    /// policy wants asked of every image could not be.
+    /// Whether every reason that holds the discard, or leaves the image unverifiable, is transient. A retry may then
+    /// succeed.
+    ///
+    /// `is_worth_it` says whether a verified image is worth another look. Such a look is needed if a source could not
+    /// be queried that the policy requires for every image.
     pub(crate) fn is_transient(&self, is_worth_it: bool) -> bool {
         let expectation = &self.assessment.expectation;
         match self.assessment.judgement.verdict {
@@ -354,7 +371,7 @@ impl Planned {
             Verdict::Verified => return expectation.is_transient && is_worth_it,
             _ => {}
         }
-        // What may take long is waited for only where a discard is due.
+        // A late result is worth a retry only if a discard is due.
         let asked = expectation.is_transient || expectation.is_late;
         let held_by = &self.plan.held_by;
         let around = self.safety.as_ref();
@@ -365,7 +382,7 @@ impl Planned {
         !held_by.is_empty() && held_by.iter().all(passes)
     }
 
-    /// The record as far as it goes before anything is done.
+    /// The record of the plan, before anything is done.
     pub(crate) fn record(&self, registration: &Registration) -> Record {
         let Assessment {
             observation,
@@ -404,7 +421,7 @@ impl Planned {
     }
 }
 
-/// What cannot be right, if it holds a discard.
+/// What is wrong with the ledger's item or with a clock, if that holds a discard.
 fn doubts(input: &PlanInput<'_>, plan: &Plan) -> Vec<String> {
     let PlanInput {
         now,
@@ -429,13 +446,13 @@ fn doubts(input: &PlanInput<'_>, plan: &Plan) -> Vec<String> {
     unreadable.into_iter().chain(clock).collect()
 }
 
-/// What is known of a discard before, of an image that is held for one.
+/// What is known about an earlier discard, for an image that is held because of one.
 fn what_was_before(context: &RegistrationContext<'_>, safety: Option<&SafetyChecks>) -> String {
     let at = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let entry = context.lease.as_ref().ok().map(|lease| &lease.entry);
     let own = entry.and_then(|entry| entry.attempted);
     let undated = entry.is_some_and(|entry| entry.undated);
-    // The end of it is known: EC2 said that it did it, or the image was seen to be gone.
+    // The result is known, because EC2 confirmed the discard or the image was seen to be gone.
     let completed = entry
         .and_then(|entry| entry.discard.as_ref())
         .is_some_and(|discard| discard.completed);

@@ -1,4 +1,4 @@
-//! What Lambda hands over: an SQS batch, one event, or the order to test oneself.
+//! Handles the input from Lambda, which is an SQS batch, one event, or the request for a self-test.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,24 +27,25 @@ use crate::sources::EvidenceCache;
 use crate::sources::batch::BatchLoader;
 use crate::telemetry::{Failure, Line};
 
-/// The most messages of a batch: more than these SQS gives to no function (Lambda Developer Guide, "Batching behavior").
+/// Largest number of messages in a batch. SQS sends no more than this to a function (Lambda Developer Guide, "Batching
+/// behavior").
 const MOST_MESSAGES: usize = 10_000;
 
-/// So many images of a batch are dealt with side by side. SQS gives the function ten messages (template.yaml).
+/// Number of images of a batch that are processed concurrently. SQS sends the function ten messages (template.yaml).
 const SIDE_BY_SIDE: usize = 100;
 
-/// For so long the images of a batch are looked at together: what takes longer is each image's own business.
+/// Time limit for looking at the images of a batch together. What takes longer is queried for each image alone.
 const TOGETHER: Duration = Duration::from_secs(5);
 
-/// What Lambda gets back.
+/// The answer to Lambda.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// Of a bare event: its record.
+    /// For a bare event, its record.
     Record(Box<Record>),
-    /// Of a batch: the messages that are to come back.
+    /// For a batch, the messages that SQS must deliver again.
     Batch(SqsBatchResponse),
-    /// Of the order to test itself.
+    /// For a self-test, its report.
     SelfTest(Box<Report>),
 }
 
@@ -52,7 +53,7 @@ pub enum Answer {
 struct Arrival {
     event_id: Option<String>,
     incoming: Result<Incoming, Error>,
-    /// What was found out of its image a moment ago, together with the other images of its batch.
+    /// What was found out about its image a moment ago, together with the other images of its batch.
     known: Option<Known>,
 }
 
@@ -68,7 +69,7 @@ impl Arrival {
         Some(&self.registration()?.image_id)
     }
 
-    /// Whether it says who registered the image.
+    /// Whether the event says who registered the image.
     fn says_who(&self) -> bool {
         let who = self.registration().map(|it| &it.registered_by);
         who.is_some_and(|who| *who != RegisteredBy::Unknown)
@@ -76,20 +77,23 @@ impl Arrival {
 }
 
 impl Guard {
-    /// Takes what Lambda hands over: an SQS batch of EventBridge events, one bare event, or the order to test
-    /// itself. A batch's answer names the messages that are to come back, a bare event's is its record.
+    /// Handles an SQS batch of EventBridge events, one bare event, or the request for a self-test. The answer to a
+    /// batch names the messages that SQS must deliver again. The answer to a bare event is its record. The answer to a
+    /// self-test is its report.
     ///
     /// # Errors
-    /// For a bare event [`Error`], if it must come again: what could not be found out, told or done, or what a
-    /// person must look at. No error leaves an image discarded without an alert. For a batch only if it can not
-    /// even be told which of its messages failed, so that all of them come back.
+    /// - For a bare event, [`Error`] if it must be delivered again. Something could not be determined, reported or
+    ///   done, or a person must look at it. No error leaves an image discarded without an alert.
+    /// - For a batch, [`Error`] only if the guard cannot even report which messages failed. SQS then delivers all of
+    ///   them again.
+    /// - For a self-test, [`Error::MalformedEvent`] if the request has anything other than what is accepted.
     pub async fn handle(
         self: &Arc<Self>,
         mut input: Value,
         delivery: impl Into<Delivery>,
     ) -> Result<Answer, Error> {
         let delivery = delivery.into();
-        // At every log level: each line says which invocation it is of.
+        // An error span is there at every log level, so that each line says to which invocation it belongs.
         let span = tracing::error_span!("invocation", requestId = delivery.request_id);
         let work = async {
             let answer = match input.get_mut("Records").map(Value::take) {
@@ -114,8 +118,11 @@ impl Guard {
     }
 }
 
-/// Processes a batch's messages, many side by side and each by itself: what one does, a panic included, does not touch the
-/// others. Those about one image go one after the other, first the one that says who registered it.
+/// Processes a batch's messages, many concurrently. A message does not affect the others, even if it panics. Messages
+/// about the same image are processed in sequence. The first is the one that says who registered the image.
+///
+/// # Errors
+/// [`Error::MalformedEvent`] if `messages` is not a list of SQS messages with ids, or is too long.
 pub(super) async fn batch(
     guard: &Arc<Guard>,
     messages: Value,
@@ -138,7 +145,7 @@ pub(super) async fn batch(
     let mut places: HashMap<AmiId, usize> = HashMap::new();
     for message in messages {
         let id = message.get("messageId").and_then(Value::as_str);
-        // Without an id the message could not be reported as failed, and would be lost.
+        // Without an id, the message could not be reported as failed, and would be lost.
         let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
         let receipt = message.get("receiptHandle").and_then(Value::as_str);
         let delivery = Delivery {
@@ -185,8 +192,8 @@ pub(super) async fn batch(
     Ok(Answer::Batch(response))
 }
 
-/// Finds out, of the images of a batch together, what each must be judged by: one call for what would be one of each.
-/// What is not found out in this way is asked for each image by itself.
+/// Finds out what the images of a batch must be judged by, with one call for all instead of one for each. What is not
+/// found out in this way is queried for each image alone.
 async fn look_at_all(guard: &Arc<Guard>, by_image: &mut [Vec<(Arrival, Delivery)>]) {
     let first = |group: &Vec<(Arrival, Delivery)>| group.first()?.0.registration().cloned();
     let registrations: Vec<Registration> = by_image.iter().filter_map(first).collect();
@@ -197,14 +204,14 @@ async fn look_at_all(guard: &Arc<Guard>, by_image: &mut [Vec<(Arrival, Delivery)
     let mut looking = JoinSet::new();
     looking.spawn(async move {
         let mut known = BTreeMap::new();
-        // What is known when the time is over, is.
+        // What is known when the time is over is kept.
         let all = Box::pin(find_out(&guard, registrations, &mut known));
         let _over = tokio::time::timeout(TOGETHER, all).await;
         known
     });
     let mut known = match looking.join_next().await {
         Some(Ok(known)) => known,
-        // The image that it was about shows when each is dealt with by itself.
+        // When each image is processed alone, the log shows which image caused the panic.
         Some(Err(panic)) => {
             tracing::error!("the images of a batch could not be looked at together: {panic}");
             return;
@@ -256,11 +263,11 @@ async fn find_out(
     .await;
 }
 
-/// Processes a message, and says whether it came to an end, which a panic is not. The log knows why it did not.
+/// Processes a message. Returns whether it succeeded. A panic is a failure. The log says why a message failed.
 async fn survives(guard: &Arc<Guard>, arrival: Arrival, delivery: &Delivery) -> bool {
     let span = tracing::error_span!("message", message_id = delivery.message_id);
     let (its_guard, own) = (Arc::clone(guard), delivery.clone());
-    // Ends with this one, as a task by itself would not.
+    // A set of tasks, because its task ends when this one does. A task that was spawned alone would not.
     let mut task = JoinSet::new();
     task.spawn(async move { process(&its_guard, arrival, &own).await.is_ok() }.instrument(span));
     match task.join_next().await {
@@ -307,7 +314,7 @@ fn arrival(guard: &Guard, event: Value) -> Arrival {
     }
 }
 
-/// Takes one EventBridge event from registration to record, or tells the log why it must come again.
+/// Processes one EventBridge event, from registration to record. If the event must be delivered again, logs why.
 async fn process(guard: &Guard, arrival: Arrival, delivery: &Delivery) -> Result<Record, Error> {
     let image_id = arrival.image().map(|id| id.to_string());
     let event_id = arrival.event_id;
@@ -327,7 +334,7 @@ async fn dispatch(
     known: Option<Known>,
     delivery: &Delivery,
 ) -> Result<Record, Error> {
-    // Boxed: the SDK's futures are large, and nested deeper than the compiler likes.
+    // Boxed because the SDK's futures are large, and nested too deeply for the compiler.
     match incoming {
         Incoming::Ignored(ignored) => Ok(guard.journal(delivery, Record::ignored(ignored))),
         Incoming::Digest(digest) => {

@@ -1,4 +1,4 @@
-//! What the guard would do: nothing is changed, and nobody told.
+//! Previews what the guard would do. Changes nothing and sends no alert.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery, RetryBudget};
 use crate::record::Record;
 
-/// How long it may take to say what would be made of an image: many times what it takes.
+/// Time limit for a preview. It is many times what a preview takes.
 const REHEARSAL: Duration = Duration::from_secs(300);
 
 impl Guard {
-    /// What the guard would make of an image of this account now, its record says. Nothing is changed, and nobody told.
+    /// Record of what the guard would do about an image of this account now. Changes nothing and sends no alert.
     ///
     /// # Errors
-    /// [`Error`], if the image could not be seen, within `GUARD_WAIT_SECONDS`.
+    /// [`Error`] if the image could not be seen within `GUARD_WAIT_SECONDS`.
     pub async fn consider(&self, image: &AmiId, account: &AccountId) -> Result<Record, Error> {
         let region = self.aws.region().unwrap_or_default();
         let (id, account) = (image.clone(), account.clone());
@@ -29,10 +29,11 @@ impl Guard {
         reconsider(self, &registration).await
     }
 
-    /// What the guard would make of an event now, as [`Guard::consider`] does of an image.
+    /// Record of what the guard would do about an event now. Like [`Guard::consider`], changes nothing and sends no
+    /// alert.
     ///
     /// # Errors
-    /// [`Error`], if the event is malformed, or its image could not be seen.
+    /// [`Error`] if the event is malformed, or if its image could not be seen within `GUARD_WAIT_SECONDS`.
     pub async fn rehearse(&self, event: Value) -> Result<Record, Error> {
         match event::parse(event, &self.config.scope)? {
             Incoming::Registration(registration) => reconsider(self, &registration).await,

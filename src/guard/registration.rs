@@ -1,4 +1,4 @@
-//! A registration, from the first look at its image to the end.
+//! Processes a registration, from the first look at its image to the end.
 
 use std::time::Duration;
 
@@ -19,12 +19,11 @@ use crate::record::Record;
 use crate::sources::{Assessment, EvidenceCache};
 use crate::verdict::Verdict;
 
-/// For so long after its discard, and no longer than an image takes to settle, an image that is there may be one that
-/// EC2 just lists yet. How long it does is documented nowhere ("a short while"); less than the six minutes after which
-/// the queue brings an event back.
+/// How long EC2 may still list an image after its discard. If the settle time is shorter, that counts instead. AWS
+/// documents only "a short while". The time must be less than the six minutes after which the queue returns an event.
 const LINGERS: Duration = Duration::from_secs(180);
 
-/// What was found out of an image: it is judged by that, as if it had been asked for it alone.
+/// What a batch query found out about an image. The image is judged by it as if it had been queried alone.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(super) observation: Observation,
@@ -32,10 +31,10 @@ pub(crate) struct Known {
 }
 
 impl Guard {
-    /// Deals with an image that no event told of, as if one had.
+    /// Processes an image for which no event arrived, as if one had. `created` is the image's creation time.
     ///
     /// # Errors
-    /// As [`Guard::handle`], of a bare event.
+    /// As [`Guard::handle`] for a bare event.
     pub async fn process_missed(
         &self,
         image: &AmiId,
@@ -48,14 +47,17 @@ impl Guard {
     }
 }
 
-/// Deals with a registration, of whose image this is known, in what is left of a delivery's time.
+/// Processes a registration in the time that its delivery has left. `known` is what is already known about the image.
+///
+/// # Errors
+/// [`Error::OutOfTime`] if the time is over. Otherwise as [`Guard::handle`] for a bare event.
 pub(crate) async fn registered(
     guard: &Guard,
     registration: &Registration,
     known: Option<Known>,
     delivery: &Delivery,
 ) -> Result<Record, Error> {
-    // With the record's names, so that one search finds both.
+    // The fields have the same names as in the record, so that one search finds both.
     let span = tracing::error_span!(
         "registration",
         image_id = %registration.image_id,
@@ -77,11 +79,11 @@ pub(super) async fn follow(
 ) -> Result<Record, Error> {
     let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
     let mut looked = Some(look_at(guard, registration, known, delivery, &mut budget).await?);
-    // From here on people are told and the image may be discarded: by one invocation at a time.
+    // From here on, people are alerted and the image may be discarded. Only one invocation at a time may do this.
     let ends = guard.ends(delivery.deadline);
     let lease = loop {
         match guard.ledger.begin(registration, ends).await {
-            // Whoever has its lease may leave it as it was not.
+            // The holder of the lease may change the image, so it must be looked at again.
             Err(busy @ Error::Busy { .. }) => match budget.pause().await {
                 true => looked = None,
                 false => {
@@ -97,7 +99,7 @@ pub(super) async fn follow(
         delivery,
         lease,
     };
-    // What was waited for a lease is not taken from what AWS may need.
+    // A new budget, because waiting for the lease must not shorten the retries for AWS.
     let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
     let result = async {
         let (assessment, around) = match looked {
@@ -111,7 +113,7 @@ pub(super) async fn follow(
         guard.ledger.release(lease).await;
     }
     match (result, context.lease) {
-        // Whether this is the end of a discard, only the ledger can tell.
+        // Only the ledger knows whether the image is gone because of a discard that must be completed.
         (
             Ok(Record {
                 verdict: Verdict::Gone,
@@ -123,8 +125,14 @@ pub(super) async fn follow(
     }
 }
 
-/// Looks at an image until it is visible and settled, and judges it; and says what is around it, if that was looked
-/// at. `known`: what was found out of it a moment ago.
+/// Waits until EC2 shows an image, and judges it. Also returns the safety checks, if they were made. `known` is what
+/// was found out about the image a moment ago.
+///
+/// # Errors
+/// - [`Error::NotVisibleYet`] if EC2 does not show the image within `GUARD_WAIT_SECONDS`
+/// - [`Error::NotSettled`] if the image is too young to be judged
+/// - [`Error::IdentityMayCome`] if another event is expected that says who registered the image, and this matters
+/// - another [`Error`] if EC2 does not answer
 pub(super) async fn look_at(
     guard: &Guard,
     registration: &Registration,
@@ -153,9 +161,12 @@ pub(super) async fn look_at(
     .await
 }
 
-/// Hands the assessment back, with what is around the image if it looked, unless another event of the same registration,
-/// which is on its way, says who registered the image, and that counts. Found without a lease, so that this event is not
-/// in the way of that one.
+/// Returns the assessment, with the safety checks if they were made. Works without a lease, so that this event does not
+/// block the other one.
+///
+/// # Errors
+/// [`Error::IdentityMayCome`] if another event of the same registration is expected that says who registered the image,
+/// and this matters.
 async fn unless_identity_may_come(
     guard: &Guard,
     registration: &Registration,
@@ -180,14 +191,15 @@ async fn unless_identity_may_come(
             image: registration.image_id.to_string(),
         }),
         false => {
-            // Without the ledger it did not see all that is around the image.
+            // Without the ledger, the safety checks are incomplete.
             let around = planned.safety.filter(|_| context.lease.is_ok());
             Ok((planned.assessment, around))
         }
     }
 }
 
-/// Deals with an image that is judged: completes a discard that was cut off, discards, or leaves it.
+/// Processes a judged image. Discards it, completes an interrupted discard, or leaves the image. `around` has the
+/// safety checks, if they were already made.
 pub(super) async fn process(
     guard: &Guard,
     context: &RegistrationContext<'_>,
@@ -206,13 +218,13 @@ pub(super) async fn process(
             id,
             "it was discarded a short while ago, or may have been: either EC2 just lists it yet, or it stands",
         )),
-        // With two triggers, the other event of the same registration says who made it: it is on its way,
-        // or was dealt with.
+        // With two triggers, the other event of the registration says who registered the image. It is still expected,
+        // or was already processed.
         (lease, false) if planned.awaits_identity() => {
             let mut record = planned.record(context.registration);
             let asked = planned.assessment.expectation.identity_asked;
             match lease {
-                // Its tags changed since that was asked without a lease.
+                // The tags changed after the check that was made without a lease.
                 _ if !evaluation::no_other_event_may_come(guard, context.registration) => {
                     Err(Error::IdentityMayCome {
                         image: id.to_string(),
@@ -232,8 +244,8 @@ pub(super) async fn process(
     }
 }
 
-/// Whether an image that passes for one that was brought back may be one that EC2 still lists: it does for
-/// a short while (EC2 API reference, "DescribeImages").
+/// Whether an image that seems to have been restored may be one that EC2 still lists. EC2 lists a deregistered image
+/// for a short while (EC2 API reference, "DescribeImages").
 fn may_linger(guard: &Guard, lease: &Lease, planned: &Planned) -> bool {
     let held_by = &planned.plan.held_by;
     held_by.contains(&Interlock::DiscardedBefore)

@@ -1,7 +1,7 @@
-//! The self-test: the deployed function looks at what it depends on, changes nothing, and says what it found.
+//! The self-test. The deployed function checks what it depends on, changes nothing, and reports the results.
 //!
-//! Asked for by invoking the function with `{"self-test": true}`; with `"alert": true` beside it, an alert that is
-//! marked as a test goes out as well.
+//! It is requested by invoking the function with `{"self-test": true}`. With `"alert": true` in addition, an alert that
+//! is marked as a test is sent as well.
 
 use std::time::Duration;
 
@@ -22,21 +22,21 @@ use crate::notify;
 use crate::policy::Asked;
 use crate::sources::disk as evidence;
 
-/// The order to test oneself.
+/// The request for a self-test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Order {
     #[serde(rename = "self-test")]
     asked: bool,
-    /// Whether an alert is to be sent.
+    /// Whether to send an alert.
     #[serde(default)]
     alert: bool,
 }
 
-/// The order, if the input is one.
+/// Reads the request for a self-test. `None` if the input is something else.
 ///
 /// # Errors
-/// [`Error::MalformedEvent`] for an order that says anything else than what is accepted.
+/// [`Error::MalformedEvent`] if the request has anything other than what is accepted.
 pub(crate) fn order(input: &Value) -> Option<Result<Order, Error>> {
     input.get("self-test")?;
     let accepted = "accepted is {\"self-test\": true}, and \"alert\": true or false beside it";
@@ -51,66 +51,69 @@ pub(crate) fn order(input: &Value) -> Option<Result<Order, Error>> {
     })
 }
 
-/// What the guard found out about itself.
+/// The result of a self-test.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// `true`: tells a report from a record.
+    /// Always `true`, which distinguishes a report from a record.
     #[serde(rename = "self-test")]
     pub self_test: bool,
     /// Whether no check failed.
     pub ok: bool,
-    /// The version of the guard.
+    /// Version of the guard.
     pub version: &'static str,
-    /// `enforce` or `observe`.
+    /// Mode of the guard, which is `enforce` or `observe`.
     pub mode: &'static str,
     /// The policy that is in force.
     pub policy: PolicyInForce,
-    /// What was looked at.
+    /// The checks, with their results.
     pub checks: Vec<Check>,
 }
 
 /// The policy that is in force.
 #[derive(Clone, Debug, Serialize)]
 pub struct PolicyInForce {
-    /// Its file; null for the built-in policy.
+    /// Path of its file. Null for the built-in policy.
     pub path: Option<String>,
-    /// The file's SHA-256, as `sha256sum` prints it; null if there is none, or if it can not be read any more.
+    /// SHA-256 of the file, as `sha256sum` prints it. Null if there is no file, or if it can no longer be read.
     pub sha256: Option<String>,
-    /// How many rules say what images should bill.
+    /// Number of rules that say what images are expected to be billed as.
     pub expect_rules: usize,
-    /// How many rules exempt images.
+    /// Number of rules that exempt images.
     pub exempt_rules: usize,
-    /// `deregister`, `disable` or `none`.
+    /// Action of a discard, which is `deregister`, `disable` or `none`.
     pub action: &'static str,
-    /// The most discards in an hour.
+    /// Largest number of discards in an hour.
     pub max_per_hour: u32,
 }
 
-/// One thing that was looked at.
+/// A check, with its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What: `alert-topic`, `chat-topic`, `ledger`, `recycle-bin-rule`, `disk`, `alert`, `chat`, `time`, the name of a
-    /// permission, or a look-up: `look-up:image` and so on.
+    /// Name of the check. It is one of:
+    ///
+    /// - `alert-topic`, `chat-topic`, `ledger`, `recycle-bin-rule`, `disk`, `alert`, `chat` or `time`
+    /// - the name of a permission
+    /// - a look-up, for example `look-up:image`
     pub check: String,
-    /// How it is.
+    /// The result.
     pub state: State,
     /// What was found, as a sentence.
     pub found: String,
-    /// How many milliseconds it took to find out; null if that was not measured.
+    /// Duration of the check in milliseconds. Null if it was not measured.
     pub took_ms: Option<u64>,
 }
 
-/// How a thing is.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// As it should be.
     Ok,
-    /// As it should be, but slow: the guard works, and may have to wait for it.
+    /// As it should be, but slow. The guard works, and may have to wait for it.
     Slow,
-    /// Not as it should be: the guard can not do its work.
+    /// Not as it should be. The guard cannot do its work.
     Failed,
-    /// Not known, for the reason that is given.
+    /// Unknown, for the reason that is given.
     Unknown,
 }
 
@@ -123,17 +126,18 @@ fn check(check: impl Into<String>, state: State, found: impl Into<String>) -> Ch
     }
 }
 
-/// From here on a call counts as slow. EC2, SNS and DynamoDB answer within a second as a rule, and the SDK gives up an
-/// attempt after five.
+/// Duration from which a call counts as slow. EC2, SNS and DynamoDB usually answer within a second. The SDK gives up an
+/// attempt after five seconds.
 const USUAL: Duration = Duration::from_secs(2);
 
-/// From here on a look-up counts as slow that may rightly take long; what waits for it gives up after [`SLOW`].
+/// Duration from which a look-up that may legitimately take long counts as slow. What waits for it gives up after
+/// [`SLOW`].
 const LONG: Duration = Duration::from_secs(10);
 
-/// Measures a check, and says so if it took longer than is usual.
+/// Measures a check. Marks it as slow if it took longer than `usual`.
 async fn timed(usual: Duration, work: impl Future<Output = Check>) -> Check {
     let since = Instant::now();
-    // Boxed: the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     let mut check = Box::pin(work).await;
     let took = since.elapsed();
     check.took_ms = u64::try_from(took.as_millis()).ok();
@@ -149,7 +153,8 @@ async fn timed(usual: Duration, work: impl Future<Output = Check>) -> Check {
     check
 }
 
-/// Looks at what the guard depends on. Nothing is changed; what EC2 would do is asked with `DryRun`.
+/// Checks what the guard depends on, and sends an alert if the request wants one. Changes nothing. What EC2 would allow
+/// is asked with `DryRun`.
 pub(crate) async fn test_itself(guard: &Guard, order: Order, delivery: &Delivery) -> Report {
     let mut checks = Vec::new();
     let work = Box::pin(look_at_everything(guard, order, &mut checks));
@@ -290,7 +295,7 @@ async fn check_recycle_bin_rule(guard: &Guard, rule: &str) -> Check {
     check("recycle-bin-rule", state, found)
 }
 
-/// Looks up what it takes to judge and to discard an image, as it is done then, side by side.
+/// Makes the look-ups that judging and discarding an image need. They are concurrent, as they are for a discard.
 async fn check_look_ups(guard: &Guard, image: &Image, id: &AmiId) -> Vec<Check> {
     let region = guard.config.scope.region.as_deref().unwrap_or_default();
     let name = ImageName::of(id, region, guard.config.topic());
@@ -347,7 +352,7 @@ async fn check_look_ups(guard: &Guard, image: &Image, id: &AmiId) -> Vec<Check> 
     vec![seen, root_snapshot, own, published, references]
 }
 
-/// Reads a disk: that of an image's root snapshot.
+/// Reads the disk of the image's root snapshot.
 async fn check_disk(guard: &Guard, image: Option<Image>) -> Check {
     if let Err(why) = guard.reader.check(evidence::TIME).await {
         return check("disk", State::Failed, why);
@@ -387,8 +392,8 @@ async fn check_disk(guard: &Guard, image: Option<Image>) -> Check {
     }
 }
 
-/// Asks EC2 what the guard may do. What concerns an image is asked of one of the account's own, preferably
-/// of one that bears the guard's mark: no other can be discarded, if the role is the template's. Gives that image.
+/// Asks EC2 what the guard may do. Permissions for an image are tried on one of the account's own images. One with the
+/// guard's mark is preferred, because the template's role can discard no other. Returns that image.
 async fn check_permissions(guard: &Guard, checks: &mut Vec<Check>) -> Option<Image> {
     let images = match guard
         .aws
@@ -448,7 +453,7 @@ async fn check_permissions(guard: &Guard, checks: &mut Vec<Check>) -> Option<Ima
     Some(image.clone())
 }
 
-/// The look-up of what refers to an image, by the name of the permission that it takes first.
+/// Check for what refers to an image. It is named after the first permission that it needs.
 const REFERENCES: &str = "ec2:DescribeImageReferences";
 
 fn looked_up(name: &str, answer: Result<String, Error>) -> Check {

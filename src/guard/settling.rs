@@ -1,8 +1,9 @@
-//! The wait for an image that is too young to be judged: the queue hides its message until then.
+//! The wait for an image that is too young to be judged. Until then, the queue hides its message.
 //!
-//! A queue delays a message for at most 900 seconds, and brings it back after the queue's own visibility timeout, which
-//! uses up one receive each time. The visibility of the single message can be set instead: the rest of the wait then
-//! takes one receive, however long it is (SQS API reference, "CreateQueue", "ChangeMessageVisibility").
+//! A queue delays a message for at most 900 seconds. Then it returns the message after each of its own visibility
+//! timeouts, and each return uses up one receive. The guard sets the visibility timeout of the single message instead.
+//! The rest of the wait then takes one receive, however long it is (SQS API reference, "CreateQueue",
+//! "ChangeMessageVisibility").
 
 use tokio::time::timeout_at;
 
@@ -10,10 +11,10 @@ use crate::error::Error;
 use crate::guard::Guard;
 use crate::invocation::{Delivery, answer_by};
 
-/// Hides the message of an image that has not settled until it has. Does nothing for any other error, for an event
-/// that came without a message, or without `GUARD_QUEUE_URL`.
+/// Hides the message of an image that has not settled until it has. Does nothing for any other error, for an event that
+/// came without a message, or without `GUARD_QUEUE_URL`.
 ///
-/// A failure is only logged: the message then comes back after the queue's own visibility timeout.
+/// A failure is only logged. The message then returns after the queue's own visibility timeout.
 pub(crate) async fn hide_until_settled(guard: &Guard, error: &Error, delivery: &Delivery) {
     let Error::NotSettled {
         image,
@@ -27,7 +28,7 @@ pub(crate) async fn hide_until_settled(guard: &Guard, error: &Error, delivery: &
         return;
     };
     let seconds = seconds_until_settled(*age_seconds, *settle_seconds);
-    // Boxed: the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     let hiding = Box::pin(guard.aws.hide_message(queue, receipt, seconds));
     let why = match timeout_at(answer_by(delivery.deadline), hiding).await {
         Ok(Ok(())) => return,
@@ -39,10 +40,11 @@ pub(crate) async fn hide_until_settled(guard: &Guard, error: &Error, delivery: &
     );
 }
 
-/// How long to hide the message of an image of this age, in seconds. One second more than is left, because the age is
-/// rounded down and clocks differ: a message that came back too early would use up another receive.
+/// How long to hide the message of an image, in seconds. `age` and `settle` are in seconds too. The result is one
+/// second more than is left, because the age is rounded down and clocks differ. A message that returned too early would
+/// use up another receive.
 ///
-/// At most the whole settle time: an image from the future is looked at again after that.
+/// An image with a creation time in the future is hidden for the whole settle time and this second.
 fn seconds_until_settled(age: i64, settle: u64) -> u32 {
     let settle = i64::try_from(settle).unwrap_or(i64::MAX);
     let left = settle.saturating_sub(age).clamp(0, settle);
@@ -59,7 +61,7 @@ mod tests {
             (900, 7200, 6301),
             (0, 300, 301),
             (299, 300, 2),
-            // The error's age and the setting belong together; but whatever they are, SQS takes the answer.
+            // Such an age hardly occurs with this settle time, but SQS must accept any result.
             (300, 300, 1),
             (301, 300, 1),
             (-5, 300, 301),

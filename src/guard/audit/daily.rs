@@ -1,5 +1,5 @@
-//! The scheduled audit. What no event told of is dealt with as if one had; of everything else that is not as it
-//! should be people are told, in one summary, and nothing is done about it.
+//! The scheduled audit. An image for which no event arrived is processed as if one had. Everything else that is not as
+//! expected is reported in one summary, and nothing is done about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,32 +27,32 @@ use crate::sources::{Assessment, declared, is_asked};
 use crate::telemetry::{self, Line};
 use crate::verdict::judge;
 
-/// How long after the settle time of an image its event counts as lost: seven receives, six minutes apart, are over in
-/// 36 minutes; the rest is for the delivery of the event.
+/// How long after an image's settle time its event counts as lost. Seven receives, six minutes apart, are over in 36
+/// minutes. The rest is for the delivery of the event.
 const LOST: TimeDelta = TimeDelta::minutes(45);
 
-/// What is older than this is not dealt with any more, only told of.
+/// Age after which an image for which no event arrived is only reported, and not processed.
 const RECENT: TimeDelta = TimeDelta::days(3);
 
-/// What is kept back of an audit's time to tell what it found: several times what it takes.
+/// Time of an audit that is kept back to report its findings. It is several times what the report takes.
 const TELLING: Duration = Duration::from_secs(10);
 
-/// A page of images that was looked at.
+/// What was found on a page of images.
 #[derive(Default)]
 struct LookedAt {
-    /// How many images it has.
+    /// Number of images on the page.
     number: usize,
-    /// How many of them are as they were when they were judged, and good.
+    /// Number of these images that are right, and unchanged since they were judged.
     unchanged: usize,
-    /// Those that no event told of, and when they were created.
+    /// Images for which no event arrived, each with its creation time.
     missed: Vec<(AmiId, Box<Image>, DateTime<Utc>)>,
-    /// What was found of the others.
+    /// Findings about the other images.
     judged: Vec<Finding>,
-    /// Where the next page begins, if there is one.
+    /// Pagination cursor of the next page. `None` after the last page.
     next: Option<String>,
 }
 
-/// An audit under way.
+/// An audit in progress.
 struct AuditRun<'a> {
     audit: &'a Audit,
     lease: &'a AuditLease,
@@ -60,13 +60,13 @@ struct AuditRun<'a> {
 }
 
 impl AuditRun<'_> {
-    /// Until when it looks at images.
+    /// Deadline for looking at images. The time after it is for the report.
     fn looking_until(&self) -> Deadline {
         let until = answer_by(self.delivery.deadline);
         until.checked_sub(TELLING).unwrap_or(until)
     }
 
-    /// The same, that ends then.
+    /// The same audit with an earlier deadline.
     pub(super) fn until(&self, deadline: Deadline) -> Self {
         let delivery = Delivery {
             deadline,
@@ -80,12 +80,12 @@ impl AuditRun<'_> {
     }
 }
 
-/// Looks at all images of the account, or at as many as there is time for, and tells people what it found. The
-/// next audit goes on where this one stops.
+/// Looks at all images of the account, or at as many as there is time for, and reports the findings. The next audit
+/// continues where this one stops.
 ///
 /// # Errors
-/// [`Error`], if the event must come again: of nothing that it found was anybody told then; or people know, and an
-/// image that no event had told of could not be dealt with to the end.
+/// [`Error`] if the event must be delivered again. Either none of the findings was reported, or they were reported and
+/// an image for which no event arrived could not be fully processed.
 pub(crate) async fn daily(
     guard: &Guard,
     audit: Audit,
@@ -117,11 +117,12 @@ pub(crate) async fn daily(
     Ok(guard.journal(delivery, Record::of_audit(audit, &done)))
 }
 
-/// Follows up what was begun before, and audits, unless people were told of this audit or a later one. What it found.
+/// Follows up what was begun before, and audits, unless this audit or a later one was already reported. Returns the
+/// findings of the audit, or `None` if there was none.
 async fn audit_once(guard: &Guard, run: &AuditRun<'_>) -> Result<Option<Findings>, Error> {
     let &AuditRun { audit, lease, .. } = run;
     let mut findings = Findings::begin(lease.cursor.is_some());
-    // A time that somebody set wrong, and that is yet to come, keeps no other audit from its work.
+    // A recorded time in the future is wrong, and must not prevent other audits.
     let last = lease.last.filter(|last| *last <= guard.now());
     let time = DateTime::from_timestamp_millis(audit.time.timestamp_millis());
     let done_already = last.is_some() && last >= time;
@@ -137,15 +138,17 @@ async fn audit_once(guard: &Guard, run: &AuditRun<'_>) -> Result<Option<Findings
         guard.write(&run.delivery, Line::Audit(line(audit, &findings)));
     }
     match findings.unended {
-        // An image that EC2 lists no longer is found by no other audit.
+        // The event must be retried, because no other audit finds an image that EC2 no longer lists.
         Some(error) => Err(error),
         None => Ok((!done_already).then_some(findings)),
     }
 }
 
-/// Follows up the images that were begun with and are not known to have ended, and finds those of which nobody was
-/// told. Before an audit it is the unfinished discards alone, in half of the time: no image keeps an audit from all
-/// others. When the event comes again after that, it is all of them.
+/// Follows up the images whose processing began and is not known to have ended, and collects those that were not
+/// reported.
+///
+/// Before an audit, it processes only unfinished discards, in half of the time. No image can then keep the audit from
+/// all others. If the audit is already done and its event is delivered again, it processes all of them.
 async fn follow_up(
     guard: &Guard,
     run: &AuditRun<'_>,
@@ -163,7 +166,7 @@ async fn follow_up(
         }
     }
     let run = &run.until(match done_already {
-        // Nothing is to be told after it.
+        // Nothing has to be reported afterwards.
         true => answer_by(run.delivery.deadline),
         false => {
             let now = Deadline::now();
@@ -174,12 +177,13 @@ async fn follow_up(
         let registration = registration(audit, id, *created);
         let entry = guard.ledger.look(&registration).await?.entry;
         let is_discard = entry.unfinished().is_some();
-        // One that can not be read is somebody else's.
+        // A record that cannot be read counts as the record of another event.
         let last = entry.last();
         let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
         let of_event = last.as_ref().map(|last| last.event_id.as_deref());
         let heard_of = of_event.is_some_and(|id| id != Some(&audit.event_id));
-        // Somebody else dealt with it, or it is too late for that: it is one of the list's.
+        // Another event's delivery processed the image, or it is too late for that. The listing of all images covers
+        // it.
         if !is_discard && (heard_of || !is_recent(guard, *created)) {
             guard.ledger.leave(lease, id, *created).await;
             continue;
@@ -211,7 +215,8 @@ async fn follow_up(
     Ok(())
 }
 
-/// Looks at page after page, while there is time, and tells people what was found. Where the next audit begins.
+/// Looks at page after page while there is time, and reports the findings. Returns the pagination cursor at which the
+/// next audit begins.
 async fn audit_and_tell(
     guard: &Guard,
     run: &AuditRun<'_>,
@@ -220,7 +225,7 @@ async fn audit_and_tell(
     let &AuditRun { audit, lease, .. } = run;
     let looking = &run.until(run.looking_until());
     let mut cursor = lease.cursor.clone();
-    // Dealt with as missed of: they are among the findings already.
+    // These images were followed up, and are among the findings already.
     let dealt_with = findings.dealt_with.clone();
     let pages = |from| {
         let listed = audit::list(guard, from);
@@ -242,7 +247,7 @@ async fn audit_and_tell(
                     .map(|()| next)
             }
             Ok(Some(Err(error))) => Err(error),
-            // EC2's list had no page more, though there was to be one.
+            // EC2's list ended, although there was a cursor for another page.
             Ok(None) => Ok(None),
             Err(_) => Err(no_time(NO_PAGE)),
         };
@@ -251,14 +256,16 @@ async fn audit_and_tell(
                 findings.complete = next.is_none();
                 cursor = next;
             }
-            // How long a token is good for, EC2 says nowhere.
+            // AWS does not document how long a cursor stays valid. If EC2 refuses it, the audit starts at the
+            // beginning.
             Err(Error::Refused { .. }) if findings.resumed && findings.pages == 0 => {
                 findings.resumed = false;
                 cursor = None;
                 looked_at = pages(None);
             }
             Err(error) if findings.pages == 0 => {
-                // The more events are lost, the longer a page takes: that they are is said all the same.
+                // The more events are lost, the longer a page takes. That events are lost is logged even if no page was
+                // completed.
                 if findings.number(Group::Missed) > 0 {
                     guard.write(&looking.delivery, Line::Audit(line(audit, findings)));
                 }
@@ -280,7 +287,7 @@ async fn audit_and_tell(
     Ok(cursor)
 }
 
-/// Looks at a page of images: judges those that are not as they were when they were judged last.
+/// Looks at a page of images. Judges those that changed since they were last judged, or were not right then.
 async fn look_at_page(
     guard: &Guard,
     audit: &Audit,
@@ -307,7 +314,7 @@ async fn look_at_page(
         .last_records::<Finding>(account, region, ids)
         .await?;
     let mut others = Vec::new();
-    // What is on record of those that are as they were, and what disks told.
+    // Recorded findings of unchanged images, and what the disks of images said before.
     let mut as_before = BTreeMap::new();
     let mut disks = BTreeMap::new();
     for (id, image) in available {
@@ -319,7 +326,7 @@ async fn look_at_page(
             (None, Some(created)) if is_missed_of(guard, &image, created, lease.since) => {
                 looked_at.missed.push((id.clone(), image, created));
             }
-            // Its event has its time yet.
+            // Its event may still arrive or be processed.
             (None, Some(created)) if !is_lost(guard, created) => {}
             (known, _) => {
                 let disk = known.as_ref().and_then(Finding::disk);
@@ -346,13 +353,13 @@ async fn look_at_page(
                 add_disk(guard, &mut assessment, disk);
             }
             let finding = match as_before.remove(&registration.image_id) {
-                // Who registered it is not asked here: what was made of it stands.
+                // An audit does not know who registered the image, so the recorded finding counts.
                 Some(before) if assessment.expectation.identity_asked => before,
                 before => {
                     let planned = audit::plan_unhindered(guard, &registration, assessment);
                     let mut finding = Finding::of(&planned.record(&registration));
                     let held = before.filter(Finding::is_held);
-                    // Whatever would be done about it, nothing is.
+                    // An audit does nothing about the image, so only a held discard counts as its action.
                     finding.action = held.as_ref().and_then(|held| held.action.clone());
                     finding.held_by = held.map_or(finding.held_by, |held| held.held_by);
                     finding
@@ -365,7 +372,7 @@ async fn look_at_page(
     Ok(looked_at)
 }
 
-/// Deals with the images of a page that no event told of, and takes note of what was found.
+/// Processes the images of a page for which no event arrived, and collects the findings of the page.
 async fn process_page(
     guard: &Guard,
     run: &AuditRun<'_>,
@@ -387,7 +394,7 @@ async fn process_page(
     Ok(())
 }
 
-/// Adds what the disk told before, where it would be asked again: what is on a snapshot does not change.
+/// Adds what the disk said before, where the disk would be read again. The content of a snapshot does not change.
 fn add_disk(guard: &Guard, assessment: &mut Assessment, disk: Evidence) {
     let Assessment {
         observation,
@@ -404,8 +411,8 @@ fn add_disk(guard: &Guard, assessment: &mut Assessment, disk: Evidence) {
     }
 }
 
-/// Whether the guard should have heard of an image that the ledger does not know: it was registered a short while
-/// ago, since the guard began to audit, and its event has had its time.
+/// Whether the guard should have received an event for an image that the ledger does not know. Such an image was
+/// registered recently, after the guard's first audit began, and so long ago that its event counts as lost.
 fn is_missed_of(
     guard: &Guard,
     image: &Image,
@@ -419,18 +426,21 @@ fn is_missed_of(
         && is_recent(guard, created)
 }
 
-/// Whether the event of an unknown image of this creation time would have been judged by now.
+/// Whether the event of an image that the ledger does not know would have been judged by now.
 fn is_lost(guard: &Guard, created: DateTime<Utc>) -> bool {
     let settled = evaluation::settled_since(guard, created);
     settled.is_some_and(|settled| settled >= LOST)
 }
 
-/// Whether an image is young enough to be dealt with, and to be known if it was.
+/// Whether an image is young enough to be processed, and for the ledger to know it still if it was processed.
 fn is_recent(guard: &Guard, created: DateTime<Utc>) -> bool {
     guard.now() - created < RECENT.min(guard.ledger.keep())
 }
 
-/// Deals with an image as if its event had come. That this did not succeed is found as well.
+/// Processes an image as if its event had arrived. A failure becomes a finding too.
+///
+/// # Errors
+/// [`Error`] if the audit must stop, because its time is over or the ledger cannot be reached.
 async fn backfill(
     guard: &Guard,
     run: &AuditRun<'_>,
@@ -442,7 +452,7 @@ async fn backfill(
     if !run.time_is_left() {
         return Err(no_time(NO_PAGE));
     }
-    // Before the first step: whatever cuts it off, what was begun is followed up.
+    // Noted before the first step, so that an interrupted image is followed up.
     guard.ledger.begin_with(run.lease, id, created).await?;
     let first = findings.made_up == 0;
     findings.made_up += 1;
@@ -455,7 +465,7 @@ async fn backfill(
             findings.unended = Some(error.clone());
             let failed = Finding::failed(id, Some(image), &error);
             match error {
-                // With all the time of another attempt there may be enough of it; unless this was the first one.
+                // Another attempt has more time for this image, unless this image was already the first one.
                 Error::OutOfTime { .. } if !first => {
                     findings.add(Group::Missed, failed);
                     Err(error)
@@ -466,7 +476,7 @@ async fn backfill(
     }
 }
 
-/// Deals with an image that no event told of, and that the ledger has among those that were begun with.
+/// Processes an image for which no event arrived. The ledger must have it among the images that were begun.
 async fn process_missed(
     guard: &Guard,
     run: &AuditRun<'_>,
@@ -476,13 +486,13 @@ async fn process_missed(
     let registration = registration(run.audit, id, created);
     let dealt = registration::registered(guard, &registration, None, &run.delivery).await;
     if let Err(error) = &dealt {
-        // The failure of the audit says why its event comes again, this of which image.
+        // The audit's failure says why its event is delivered again. This line says for which image.
         tracing::warn!("{id} was not dealt with to the end: {error}");
     }
     dealt
 }
 
-/// The registration of an image that no event told of. The audit's stands for its event.
+/// Registration of an image for which no event arrived. The id of the audit's event takes the place of the event's id.
 fn registration(audit: &Audit, id: &AmiId, created: DateTime<Utc>) -> Registration {
     let (account, by) = (audit.account.clone(), &audit.event_id);
     Registration::without_event(id.clone(), account, &audit.region, by, created)
@@ -497,7 +507,7 @@ fn no_time(doing: &str) -> Error {
     }
 }
 
-/// What the log is told of an audit.
+/// The line of an audit in the log.
 fn line<'a>(audit: &'a Audit, findings: &Findings) -> telemetry::Audit<'a> {
     telemetry::Audit {
         event_id: &audit.event_id,
