@@ -1,5 +1,5 @@
-//! The record: the versioned account of one registration, from event to outcome. The log line, the
-//! alert's body for programs and the function's answer are all this one value.
+//! The record of one registration, from event to outcome. Its keys are versioned. The log line, the alert's body for
+//! programs and the function's answer all have this value.
 
 pub mod remediation;
 
@@ -19,65 +19,66 @@ use crate::marks::is_of_people;
 use crate::plan::{self, Action, Interlock, Plan, SafetyChecks};
 use crate::verdict::{Judgement, Mismatch, Verdict};
 
-/// The version of the record's keys. New keys may come; those that are there do not change.
+/// Version of the record's keys. New keys may be added. Existing keys do not change.
 pub const SCHEMA: u32 = 1;
 
-/// So much of what refers to an image is on record: one would be enough to hold a discard.
+/// Largest number of references to an image in the record. One is enough to hold a discard.
 const MOST_REFERENCES: usize = 100;
 
-/// So many of those whom an image is shared with.
+/// Largest number of accounts and organisations in [`Record::shared_with`].
 const MOST_SHARED: usize = 10;
 
-/// The account of one registration.
+/// The record of one registration.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
-    /// [`SCHEMA`].
+    /// Version of the keys, which is [`SCHEMA`].
     pub schema: u32,
-    /// The image.
+    /// Id of the image.
     pub image_id: Option<String>,
-    /// Its name.
+    /// Name of the image.
     pub name: Option<String>,
-    /// The account in which it was registered.
+    /// Account in which the image was registered.
     pub account: Option<String>,
-    /// The Region in which it was registered.
+    /// Region in which the image was registered.
     pub region: Option<String>,
-    /// Who registered it, where the event says so.
+    /// Who registered the image, if the event says so.
     pub registered_by: Option<String>,
-    /// The AWS service that did, by the event or by the image's own signs: `drs.amazonaws.com`, `EC2 Image Builder`.
+    /// AWS service that registered the image, according to the event or the image itself. For example
+    /// `drs.amazonaws.com` or `EC2 Image Builder`.
     pub service: Option<String>,
-    /// When.
+    /// When the image was registered.
     pub registered_at: Option<DateTime<Utc>>,
     /// EventBridge's id of the event.
     pub event_id: Option<String>,
-    /// The snapshot of the root device.
+    /// Snapshot of the root device.
     pub snapshot_id: Option<String>,
     /// The verdict.
     #[serde(serialize_with = "verdict_name")]
     pub verdict: Verdict,
-    /// The kind of a mismatch.
+    /// Kind of a mismatch.
     pub kind: Option<Mismatch>,
-    /// Why, as a sentence.
+    /// Reason for the verdict, as a sentence.
     pub reason: String,
-    /// What EC2 bills.
+    /// What the image is billed as.
     pub actual: Option<Actual>,
-    /// What it should bill.
+    /// What the image is expected to be billed as.
     pub expected: Option<Expected>,
     /// What every source said.
     pub evidence: Vec<Statement>,
     /// What was decided.
     pub action: Action,
-    /// What became of a discard.
+    /// Result of a discard.
     pub outcome: Option<Outcome>,
-    /// Why EC2 refused a discard, where it did.
+    /// Why EC2 refused a discard, if it did.
     pub refusal: Option<Refusal>,
-    /// What AWS said when it refused, or what went wrong.
+    /// AWS's message if it refused, or what went wrong.
     pub error: Option<String>,
-    /// The interlocks that held a discard.
+    /// Interlocks that held a discard.
     pub held_by: Vec<Interlock>,
-    /// Of a discard whose record is completed when its image is gone: the verdict that it followed from
-    /// (`mismatch/wrong`).
+    /// Verdict that led to the discard (`mismatch/wrong`), if the record of a discard is completed after the image is
+    /// gone.
     pub discarded_as: Option<String>,
-    /// What is known of a discard before, of an image that is held for one.
+    /// What is known about an earlier discard, if the image is held because of one.
     pub before: Option<String>,
     /// Until when a deregistered image can be restored.
     pub recoverable_until: Option<DateTime<Utc>>,
@@ -85,38 +86,38 @@ pub struct Record {
     pub looked_again: Option<PostCheck>,
     /// Whether a deregistered image is in the Recycle Bin.
     pub recycle_bin: Option<RecycleBin>,
-    /// The command that takes a discard back.
+    /// Command that undoes a discard.
     pub undo: Option<String>,
-    /// Whether the image has no root snapshot, and so is nothing for the Recycle Bin.
+    /// Whether the image has no root snapshot, so that the Recycle Bin cannot keep it.
     #[serde(skip)]
     pub instance_store: bool,
-    /// How to get an image that bills what it should.
+    /// How to get an image that is billed as expected, as sentences and commands.
     pub fix: Vec<String>,
-    // What may be long comes last: CloudWatch Logs Insights finds the first 200 fields of a line.
-    /// The ARNs of what refers to the image, if a discard was due.
+    // Members that may be long come last, because CloudWatch Logs Insights finds only the first 200 fields of a line.
+    /// ARNs of what refers to the image, if a discard was due.
     pub references: Vec<String>,
-    /// Whom the image is shared with, if a discard was due and it is: account ids, ARNs of organisations and their units,
-    /// `all` for everybody.
+    /// Whom the image is shared with, if it is and a discard was due. They are account ids, ARNs of organisations and
+    /// their units, or `all` for everyone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared_with: Vec<String>,
-    /// What it takes to register the image again, of one that is discarded.
+    /// What is needed to register the image again, if it is discarded.
     pub rebuild: Option<Rebuild>,
 }
 
-/// What EC2 bills, as it says it.
+/// What an image is billed as, in EC2's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actual {
     /// `PlatformDetails`.
     pub platform_details: Option<String>,
     /// `UsageOperation`.
     pub usage_operation: Option<String>,
-    /// `ProductCodes`: those of the AWS Marketplace.
+    /// `ProductCodes`, those of the AWS Marketplace.
     #[serde(default)]
     pub product_codes: BTreeSet<String>,
 }
 
 impl Actual {
-    /// What EC2 says of an image.
+    /// What EC2 says an image is billed as.
     pub(crate) fn of(image: &Image) -> Actual {
         Actual {
             platform_details: image.platform_details.clone(),
@@ -125,7 +126,8 @@ impl Actual {
         }
     }
 
-    /// What EC2 says, in words: `Linux/UNIX, product code a, b`; `nothing` without platform details.
+    /// What EC2 says in words, for example `Linux/UNIX, product code a, b`. Without platform details, they are
+    /// `nothing`.
     pub fn text(&self) -> String {
         let details = self.platform_details.as_deref();
         let details = details.filter(|details| !details.is_empty());
@@ -144,7 +146,7 @@ impl Actual {
         )
     }
 
-    /// The values of the two billing fields that this version does not know.
+    /// Values of the two billing fields that this version does not know.
     pub fn unrecognised(&self) -> Vec<&str> {
         billing::unrecognised(
             self.platform_details.as_deref(),
@@ -153,20 +155,21 @@ impl Actual {
     }
 }
 
-/// What an image should bill, and who says so.
+/// What an image is expected to be billed as, and the source that says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
-    /// Any of these is right. Empty if nothing names a platform.
+    /// Accepted platforms. Empty if no source names a platform.
     pub platform: Vec<String>,
-    /// Who says so: of platform and product codes, whoever names what differs more.
+    /// The source. Platform and product codes may have different sources. The one whose expectation differs more
+    /// counts.
     pub source: Source,
-    /// Exactly these product codes are right. Only rules of the policy name them.
+    /// Expected product codes, exactly these. Only rules of the policy name them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_codes: Option<BTreeSet<String>>,
 }
 
 impl Expected {
-    /// What is expected of an image, if anything is that can be.
+    /// What is expected of an image. `None` if no source names platforms or product codes.
     pub(crate) fn of(expectation: &Expectation, image: Option<&Image>) -> Option<Expected> {
         let codes = expectation.product_codes();
         let product_codes = codes.map(|(_, codes)| codes.clone());
@@ -192,7 +195,7 @@ impl Expected {
         }
     }
 
-    /// What is expected, in words: `Windows or SQL`, `Linux, no product code`.
+    /// What is expected, in words. For example `Windows or SQL`, or `Linux, no product code`.
     pub fn text(&self) -> String {
         let platforms = self.platform.join(" or ");
         match &self.product_codes {
@@ -203,37 +206,37 @@ impl Expected {
     }
 }
 
-/// One source's statement.
+/// Statement of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Statement {
-    /// Who.
+    /// The source.
     pub source: Source,
-    /// `found`, `none`, `skipped`, `not-applicable`, `failed` or `invalid`.
+    /// State of the source, which is `found`, `none`, `skipped`, `not-applicable`, `failed` or `invalid`.
     pub state: &'static str,
-    /// The platforms that it names.
+    /// Platforms that it names.
     pub says: Vec<String>,
-    /// The product codes that it names.
+    /// Product codes that it names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub product_codes: Option<BTreeSet<String>>,
-    /// Where it was read, or why it was not.
+    /// Where it was read, or why it could not be read.
     pub detail: String,
 }
 
-/// What became of a discard.
+/// Result of a discard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It follows the alert that says so.
+    /// The discard follows the alert that announces it.
     Planned,
-    /// The image is discarded.
+    /// The image was discarded.
     Done,
-    /// EC2 said no. The image stands.
+    /// EC2 refused. The image still exists.
     Refused,
-    /// It did not get through, as far as is known. The event comes again.
+    /// The discard did not succeed, as far as is known. The event is delivered again.
     Failed,
 }
 
-/// Why EC2 refused a discard. None is tried again by itself.
+/// Why EC2 refused a discard. A refused discard is not retried automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
@@ -241,32 +244,33 @@ pub enum Refusal {
     Protected,
     /// AWS Backup manages the image.
     BackupManaged,
-    /// The image is not this account's.
+    /// The image does not belong to this account.
     NotOwner,
-    /// A permission is missing, or a policy of the organisation forbids it.
+    /// A permission is missing, or a policy of the organisation forbids the discard.
     Denied,
     /// Another reason.
     Other,
 }
 
-/// What it takes to register an image again: all of it captured before it is discarded.
+/// What is needed to register an image again. All of it is captured before the image is discarded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
-    /// The request for RegisterImage, as `aws ec2 register-image --cli-input-json` takes it.
+    /// Request for RegisterImage, as `aws ec2 register-image --cli-input-json` accepts it.
     pub register_image: serde_json::Value,
-    /// Who may launch instances from the image, as ModifyImageAttribute takes them.
+    /// Who may launch instances from the image, as ModifyImageAttribute accepts it.
     pub launch_permissions: Vec<serde_json::Value>,
-    /// From when on the image is deprecated, as EnableImageDeprecation takes it.
+    /// Time from which the image is deprecated, as EnableImageDeprecation accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecate_at: Option<DateTime<Utc>>,
-    /// The image's deregistration protection, if it has one: `enabled-with-cooldown`, `enabled-without-cooldown`.
+    /// Deregistration protection of the image, if it has any. Either `enabled-with-cooldown` or
+    /// `enabled-without-cooldown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deregistration_protection: Option<String>,
 }
 
 impl Rebuild {
-    /// What it takes to register this image again. AWS's own tags can not be set, and the guard's marks are
-    /// of the image that it discards alone.
+    /// What is needed to register this image again. Leaves out AWS's own tags, which cannot be set, and the guard's
+    /// marks, which belong only to the image that it discards.
     pub(crate) fn of(
         registration: &Registration,
         image: &Image,
@@ -285,7 +289,7 @@ impl Rebuild {
             let specification = serde_json::json!([{ "ResourceType": "image", "Tags": tags }]);
             request.insert("TagSpecifications".into(), specification);
         }
-        // No image shows them: they are the event's.
+        // EC2 does not return an image's billing products, so the event's are taken.
         if !registration.billing_products.is_empty()
             && let Some(request) = register_image.as_object_mut()
         {
@@ -306,11 +310,11 @@ impl Rebuild {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PostCheck {
-    /// The image is not there any more.
+    /// The image is no longer there. A disabled image counts as gone too, if it was to be disabled.
     Gone,
-    /// EC2 lists it yet, as it does for a short while.
+    /// EC2 still lists the image, as it does for a short while.
     StillListed,
-    /// Looking did not succeed.
+    /// The look did not succeed.
     Unknown,
 }
 
@@ -322,7 +326,7 @@ pub enum RecycleBin {
     In,
     /// It is not.
     Absent,
-    /// Looking did not succeed.
+    /// The look did not succeed.
     Unknown,
 }
 
@@ -331,7 +335,7 @@ fn verdict_name<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok
 }
 
 impl Record {
-    /// The record of an event that is not a registration here.
+    /// Record of an event that is not a registration for this guard.
     pub fn ignored(ignored: Ignored) -> Record {
         Record {
             account: ignored.account,
@@ -344,7 +348,8 @@ impl Record {
         }
     }
 
-    /// The record of an hour's digest, that is no registration.
+    /// Record of an hourly digest, which is not a registration. `told` is the number of images that the digest
+    /// reported.
     pub(crate) fn of_digest(digest: crate::event::Digest, told: usize) -> Record {
         Record::ignored(Ignored {
             event_id: Some(digest.event_id),
@@ -356,7 +361,7 @@ impl Record {
         })
     }
 
-    /// The record of an audit, that is no registration: what was done.
+    /// Record of an audit, which is not a registration. `done` says what the audit did.
     pub(crate) fn of_audit(audit: crate::event::Audit, done: &str) -> Record {
         Record::ignored(Ignored {
             event_id: Some(audit.event_id),
@@ -366,7 +371,7 @@ impl Record {
         })
     }
 
-    /// The record of a registration, up to the plan.
+    /// Record of a registration, up to the plan.
     pub fn new(
         registration: &Registration,
         observation: &Observation,
@@ -397,8 +402,9 @@ impl Record {
         record
     }
 
-    /// What people are told, in short: what was told a short while ago is not told again. Who registered an
-    /// image is an event's to know, and does not make another thing of it.
+    /// Deduplication key for alerts. An alert with the same key as a recent one is not sent again. The interlock for an
+    /// unknown identity counts only if it is the only one. It depends on which event arrived, and does not change the
+    /// alert.
     pub(crate) fn dedup_key(&self) -> String {
         let others = self
             .held_by
@@ -420,14 +426,15 @@ impl Record {
         .to_string()
     }
 
-    /// Verdict and kind in one word (`mismatch/wrong`); of a record that completes a discard, those that it followed
-    /// from.
+    /// Verdict and kind in one word (`mismatch/wrong`). For a record that completes a discard, those that led to the
+    /// discard.
     pub(crate) fn label(&self) -> String {
         let own = || self.verdict.label();
         self.discarded_as.clone().unwrap_or_else(own)
     }
 
-    /// Makes it the record of an image with which nothing is wrong, as another event has shown.
+    /// Makes this the record of an image with which nothing is wrong, as another event has shown. Takes that event's
+    /// verdict and reason.
     pub(crate) fn clear(&mut self, (verdict, reason): (Verdict, String)) {
         self.verdict = verdict;
         self.kind = None;
@@ -438,7 +445,7 @@ impl Record {
         self.error = None;
     }
 
-    /// Whether the image has other product codes than a rule names.
+    /// Whether the image has other product codes than a rule names. `false` if no rule names any.
     pub fn product_codes_differ(&self) -> bool {
         let expected = self.expected.as_ref();
         let expected = expected.and_then(|expected| expected.product_codes.as_ref());
@@ -446,9 +453,12 @@ impl Record {
         expected.is_some_and(|expected| Some(expected) != actual)
     }
 
-    /// How much it wants to be seen: a verdict that something is wrong, or not known, is a warning; an error is
-    /// what only a person can mend besides: a discard that did not come about or can not be taken back, and one
-    /// that is held as nobody would hear of it or the image can not be marked.
+    /// Log level of the record.
+    ///
+    /// - An error needs a person. The discard failed, was refused or cannot be undone. Or it is held because no one
+    ///   would receive the alert, or because the image cannot be marked.
+    /// - A warning means that something is wrong or unknown.
+    /// - Everything else is information.
     pub fn level(&self) -> Level {
         let stuck = matches!(self.outcome, Some(Outcome::Refused | Outcome::Failed))
             || (self.recycle_bin == Some(RecycleBin::Absent) && !self.instance_store)
@@ -465,7 +475,7 @@ impl Record {
         }
     }
 
-    /// What could not be found out, and why.
+    /// What could not be determined, and why.
     pub(crate) fn unknown(self) -> String {
         let failed = |statement: &Statement| statement.state == "failed";
         let asked = self.evidence.into_iter().find(failed);
@@ -473,7 +483,7 @@ impl Record {
         why.unwrap_or(self.reason)
     }
 
-    /// Whether a [dedup_key](Record::dedup_key) is about the same verdict of the same billing.
+    /// Whether a [deduplication key](Record::dedup_key) is about the same verdict for the same billing.
     pub(crate) fn is_about_the_same(&self, dedup_key: &str) -> bool {
         let about = |dedup_key: &str| {
             let dedup_key: Value = serde_json::from_str(dedup_key).unwrap_or_default();
@@ -489,7 +499,7 @@ impl Record {
         self.actual = Some(Actual::of(image));
     }
 
-    /// Takes note of what is around the image; what could not be found out is an error.
+    /// Adds the results of the safety checks. What could not be determined is added to the error.
     pub(crate) fn check_safety(&mut self, safety: &SafetyChecks) {
         let mut unknown = Vec::new();
         match &safety.references {
@@ -505,7 +515,7 @@ impl Record {
                 }
                 self.references = arns;
             }
-            // What holds nothing is no error.
+            // This is an error only if it holds the discard.
             Err(why) if self.held_by.contains(&Interlock::InUse) => {
                 unknown.push(format!("what refers to the image is not known: {why}"));
             }
@@ -514,7 +524,7 @@ impl Record {
         if let Err(why) = &safety.listeners {
             unknown.push(format!("whether anybody listens is not known: {why}"));
         }
-        // A complete sentence. What holds nothing is no error.
+        // The reason is a complete sentence. It is an error only if it holds the discard.
         if let Err(why) = &safety.way_back
             && self.held_by.contains(&Interlock::NoWayBack)
         {
@@ -579,7 +589,7 @@ impl Record {
 }
 
 impl Statement {
-    /// What it names, in words; its state, if it names nothing.
+    /// What it names, in words. If it names nothing, its state.
     pub fn text(&self) -> String {
         match (&self.product_codes, self.says.as_slice()) {
             (Some(codes), _) => product_codes(codes),
@@ -616,7 +626,7 @@ impl From<&Evidence> for Statement {
     }
 }
 
-/// Why an interlock holds, as exactly as the record knows it.
+/// Why an interlock holds, as precisely as the record knows.
 pub fn why_held(record: &Record, interlock: Interlock) -> String {
     match (interlock, &record.before) {
         (Interlock::DiscardedBefore, Some(before)) => format!(

@@ -1,5 +1,5 @@
-//! What a person can do about an image: take a discard back, make the image right, register it again. Sentences, and
-//! commands on lines of their own, each complete.
+//! What a person can do about an image, which is to undo a discard, to correct the image, or to register it again. The
+//! steps are sentences and complete commands. Each command is on a line of its own.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use crate::marks::is_of_people;
 use crate::plan::Action;
 use crate::verdict::{Mismatch, Verdict};
 
-/// The longest list of tags in a command. With it a message's six bodies, in each of which it stands
-/// and is escaped twice, are far below the 256 KiB that SNS takes.
+/// Largest length of the tags in a command, in bytes. The tags are in each of a message's six bodies, and escaped twice
+/// there. The message still stays far below the 256 KiB that SNS accepts.
 const LONGEST_TAGS: usize = 6 * 1024;
 
-/// The command that takes a discard back; `None` where there is none.
+/// Command that undoes a discard. `None` if there is no such command.
 pub(crate) fn undo(record: &Record) -> Option<String> {
     match record.action {
         Action::Disable => Some(aws_ec2(record, "enable-image", "--image-id")),
-        // The Recycle Bin keeps EBS-backed images alone (EBS User Guide, "Recycle Bin").
+        // The Recycle Bin keeps only EBS-backed images (EBS User Guide, "Recycle Bin").
         Action::Deregister if record.instance_store => None,
         Action::Deregister => Some(aws_ec2(
             record,
@@ -33,7 +33,7 @@ pub(crate) fn undo(record: &Record) -> Option<String> {
     }
 }
 
-/// What a person can do about a discard that EC2 refused: sentences, and commands on lines of their own.
+/// What a person can do about a discard that EC2 refused. The steps are sentences, and commands on lines of their own.
 pub(crate) fn by_hand(record: &Record) -> Vec<String> {
     let command = match record.action {
         Action::Disable => "disable-image",
@@ -67,23 +67,24 @@ pub(crate) fn by_hand(record: &Record) -> Vec<String> {
     }
 }
 
-/// What an image could be created from anew.
+/// What an image could be created from again.
 #[derive(Clone, Debug)]
 pub(crate) struct RecreateFrom {
-    /// The instance whose root volume its root snapshot was taken of, and what that bills.
+    /// The instance from whose root volume the root snapshot was taken, and what the instance is billed as.
     pub(crate) origin: Origin,
-    /// Whether that is what the image should bill.
+    /// Whether the instance is billed as the image is expected to be.
     pub(crate) right: bool,
-    /// The tags of the image.
+    /// Tags of the image.
     pub(crate) tags: BTreeMap<String, String>,
 }
 
-/// How images that Packer registers keep their billing code (Packer's documentation, "amazon-ebssurrogate").
+/// How to make Packer keep the billing code of the images that it registers (Packer's documentation,
+/// "amazon-ebssurrogate").
 pub(crate) const AT_PACKER: &str = "Packer registered it. So that its next images keep the billing code: the builder amazon-ebssurrogate with \
      `use_create_image = true` makes them by CreateImage.";
 
-/// How to get an image that bills what it should: sentences, and commands, each of them complete. A placeholder in a
-/// command is quoted, so that a shell does not take it for a redirection.
+/// How to get an image that is billed as expected, as sentences and complete commands. `anew` is what the image could
+/// be created from again. A placeholder in a command is quoted, so that a shell does not take it for a redirection.
 pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     let declare = format!(
         "{} --tags 'Key={EXPECT_TAG},Value=<what it should bill>'",
@@ -99,7 +100,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
                 _ if record.instance_store => from_another_bundle(record),
                 _ => from_another_image(record, anew),
             };
-            // An empty field is wrong whatever anybody declares.
+            // An empty field is wrong, whatever is declared.
             if kind != Mismatch::Empty {
                 let first = match record.action {
                     Action::Deregister | Action::Disable => {
@@ -116,7 +117,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
             let mut steps = match anew {
                 Some(anew) => {
                     let bills = anew.origin.bills;
-                    // What was declared is what is in doubt.
+                    // The declaration is in doubt, so the new image must not repeat it.
                     let mut anew = anew.clone();
                     anew.tags.remove(EXPECT_TAG);
                     let mut steps = from_instance(record, &anew);
@@ -138,7 +139,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
         Verdict::Unverifiable if ec2_is_clear(record) => {
             vec!["Say what the image should bill:".to_owned(), declare]
         }
-        // Told of for its tag alone.
+        // It is reported only because of its tag.
         Verdict::Verified if record.action == Action::Alert => {
             vec!["Correct the tag:".to_owned(), declare]
         }
@@ -151,7 +152,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     }
 }
 
-/// What to do about an image of the right platform whose product codes are not as expected.
+/// What to do about an image with the right platform, but not the expected product codes. `None` for any other image.
 fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
     let (actual, expected) = (record.actual.as_ref()?, record.expected.as_ref()?);
     let billing = actual.billed_as().billing()?;
@@ -180,7 +181,7 @@ fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
     ])
 }
 
-/// From the instance whose root volume the image's snapshot was taken of: one command.
+/// Steps with one command, which creates the image from the instance whose root volume the snapshot was taken from.
 fn from_instance(record: &Record, anew: &RecreateFrom) -> Vec<String> {
     let (tags, left_out) = tag_specifications(&anew.tags);
     let name = record.name.as_deref().unwrap_or_default();
@@ -245,7 +246,8 @@ fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<Strin
     ]
 }
 
-/// CreateImage takes EBS-backed instances alone (EC2 API reference, "CreateImage").
+/// Steps for an instance-store-backed image. CreateImage accepts only EBS-backed instances (EC2 API reference,
+/// "CreateImage").
 fn from_another_bundle(record: &Record) -> Vec<String> {
     let platform = expected_platform(record);
     vec![
@@ -267,23 +269,23 @@ fn expected_platform(record: &Record) -> String {
     }
 }
 
-/// `--name` with an image's name, if it is one (EC2 API reference, "CreateImage": 3 to 128 letters,
-/// digits and a few signs).
+/// The option `--name` with an image's name, or with a placeholder if the name is not valid. EC2 accepts 3 to 128
+/// letters, digits and some other characters (EC2 API reference, "CreateImage").
 fn name_option(name: &str) -> String {
     let fits = (3..=128).contains(&name.len())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b" ()[]./-'@_".contains(&byte));
     match fits {
-        // The aws command line would take a word that begins so for an option.
+        // The AWS CLI would take a word that begins with a hyphen for an option.
         true if name.starts_with('-') => format!("--name={}", shell_quoted(name)),
         true => format!("--name {}", shell_quoted(name)),
         false => "--name '<name>'".to_owned(),
     }
 }
 
-/// The tags as `--tag-specifications` takes them, in JSON and quoted for a shell, and how many there
-/// was no room for. AWS's own tags can not be set, and the guard's marks are this image's alone.
+/// The tags as `--tag-specifications` accepts them, in JSON and quoted for a shell, and the number of tags that did not
+/// fit. Leaves out AWS's own tags, which cannot be set, and the guard's marks, which belong only to this image.
 fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize) {
     let kept = tags.iter().filter(|(key, _)| is_of_people(key));
     let quoted = |tags: &[serde_json::Value]| {
@@ -303,20 +305,21 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> (Option<String>, usize
     (tags, left_out)
 }
 
-/// Whether it is known what EC2 bills the image as.
+/// Whether EC2 says clearly what the image is billed as.
 fn ec2_is_clear(record: &Record) -> bool {
     let actual = record.actual.as_ref();
     actual.is_some_and(|actual| matches!(actual.billed_as(), BilledAs::Known { .. }))
 }
 
-/// Whether the image is, or is about to be, gone in a way in which it may have to be registered again.
+/// Whether the image was or is about to be deregistered, so that it may have to be registered again.
 pub(crate) fn registers_again(record: &Record) -> bool {
     record.action == Action::Deregister
         && record.rebuild.is_some()
         && !matches!(record.outcome, Some(Outcome::Refused | Outcome::Failed))
 }
 
-/// The command that registers the image again, as it was, and what it lacks.
+/// Lines with the command that registers the image again as it was. Without `with_tags`, they say that the tags are
+/// left out.
 pub(crate) fn register_again(record: &Record, rebuild: &Rebuild, with_tags: bool) -> Vec<String> {
     let mut request = rebuild.register_image.clone();
     let mut lines = Vec::new();
@@ -338,7 +341,7 @@ pub(crate) fn register_again(record: &Record, rebuild: &Rebuild, with_tags: bool
     lines
 }
 
-/// What the image had that RegisterImage cannot bring back, each with the command that does.
+/// What the image had that RegisterImage cannot restore, each with the command that restores it.
 pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<String> {
     let region = region(record);
     let on_the_new =
@@ -372,7 +375,7 @@ pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<Stri
         .and_then(Value::as_str)
         .is_some_and(|mode| mode.starts_with("uefi"))
     {
-        // EC2 API reference, "Image": it has no UefiData.
+        // DescribeImages returns no UefiData (EC2 API reference, "Image").
         steps.push(
             "It boots by UEFI, and DescribeImages does not show UEFI variables. If it had its own (Secure Boot keys), \
              read them from an instance of the image before you register it, and pass them as --uefi-data:"
@@ -386,9 +389,9 @@ pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<Stri
     steps
 }
 
-/// How those who could launch instances from the image can again: neither enabling it nor registering it brings that back
-/// (EC2 User Guide, "Disable an Amazon EC2 AMI"). Restoring it from the Recycle Bin does (EC2 User Guide, "Recover deregistered
-/// AMIs").
+/// How to share an image again. Neither enabling an image nor registering it restores its launch permissions (EC2 User
+/// Guide, "Disable an Amazon EC2 AMI"). Restoring it from the Recycle Bin does (EC2 User Guide, "Recover deregistered
+/// AMIs"). Without `image`, the command has a placeholder for the new image.
 pub(crate) fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
     let Some(rebuild) = &record.rebuild else {
         return vec![
@@ -422,7 +425,7 @@ pub(crate) fn region(record: &Record) -> String {
     word(record.region.as_deref(), "region")
 }
 
-/// A value as one word of a command, or a placeholder for it.
+/// A value as one word of a command. Without a value, or with one that needs quotes, a placeholder.
 pub(crate) fn word(value: Option<&str>, placeholder: &str) -> String {
     match value {
         Some(value) if is_word(value) => value.to_owned(),
@@ -430,7 +433,7 @@ pub(crate) fn word(value: Option<&str>, placeholder: &str) -> String {
     }
 }
 
-/// Whether a text is an id or a name that means nothing else to a shell.
+/// Whether a text is an id or a name that has no special meaning for a shell.
 pub(crate) fn is_word(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes
@@ -439,7 +442,7 @@ pub(crate) fn is_word(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Whether a line is a command: it stands alone, and can be copied and run.
+/// Whether a line is a command, which can be copied and run alone.
 pub fn is_command(line: &str) -> bool {
     line.starts_with("aws ") || line.starts_with("ami-guard ")
 }
@@ -506,7 +509,7 @@ pub(crate) mod tests {
         record
     }
 
-    /// What a shell hands to `aws`.
+    /// The arguments that a shell passes to `aws`.
     pub(crate) fn arguments(command: &str) -> Vec<String> {
         let script = format!("aws() {{ printf '%s\\0' \"$@\"; }}\n{command}");
         let shell = std::process::Command::new("sh")
@@ -627,7 +630,7 @@ pub(crate) mod tests {
             fix: steps,
             ..record()
         };
-        // SNS counts all bodies of a message.
+        // SNS counts all bodies of a message together.
         assert!(message(&record).bodies.len() < 200 * 1024);
     }
 
