@@ -1,7 +1,7 @@
-//! What people are told, and programs: a message of each record, of a digest, of an audit.
+//! Messages to people and programs. A record, a digest and an audit each have a message.
 //!
-//! Names, tags and ARNs come from outside: in the text each stands on one line, without control
-//! characters, and cut when long, so that none can forge a line or move a terminal's cursor.
+//! Names, tags and ARNs come from outside. In the text, each one is on one line, without control characters, and cut if
+//! it is long. None can forge a line or move a terminal's cursor.
 
 mod audit;
 mod chat;
@@ -20,13 +20,14 @@ use message::{A_TEST, Text, attributes, bodies};
 pub(crate) use sender::Notifier;
 use wording::subject;
 
-/// The SNS message of a record: text where people read (`default`, `email`), the record where
-/// programs do.
+/// The SNS message of a record. The bodies that people read (`default`, `email`) are a text. The bodies for programs
+/// are the record.
 pub(crate) fn message(record: &Record) -> Message {
     message_with(record, None)
 }
 
-/// The message of the first record that is over the number of an hour's alerts: it says that the digest has further ones.
+/// The message of the first record that is over the hourly limit of alerts. It says that the digest has further ones.
+/// `most` is the limit.
 pub(crate) fn first_over(record: &Record, most: u32) -> Message {
     let note = format!(
         "This hour has more alerts than the policy's alert.max_per_hour ({most}). The next hourly digest has further AMIs of \
@@ -41,7 +42,7 @@ fn message_with(record: &Record, note: Option<&str>) -> Message {
         bodies: email::bodies_of(record, note),
         chat: chat::of_record(record, note),
         attributes: {
-            // Who hears of a mismatch also hears how it ended.
+            // A subscription that receives a mismatch must also receive how its discard ended.
             let label = record.label();
             let (verdict, kind) = match label.split_once('/') {
                 Some((verdict, kind)) => (verdict, Some(kind)),
@@ -57,7 +58,7 @@ fn message_with(record: &Record, note: Option<&str>) -> Message {
     }
 }
 
-/// The message of a self-test: nothing is wrong.
+/// The message of a self-test, which says that nothing is wrong.
 pub(crate) fn test(account: Option<&str>, region: Option<&str>, mode: &str) -> Message {
     let subject = "AMI billing guard: a test, nothing is wrong".to_owned();
     let mut text = Text::default();
@@ -190,7 +191,7 @@ mod tests {
         }));
         let honest = super::email::text(&with_fix(Record {
             error: Some("e".into()),
-            // Cut as well, and so said.
+            // This is cut too, and the message says so.
             event_id: Some("e".repeat(1000)),
             ..record()
         }));
@@ -278,7 +279,7 @@ mod tests {
         assert!(has_tags(&programs["rebuild"]["register_image"]));
         assert!(programs.get("left_out").is_none() && !mail.contains("leaves out"));
 
-        // The mail has all of it, the part for programs says what it leaves out.
+        // The mail has all of it. The part for programs says what it leaves out.
         let (mail, programs) = parts(&message(&with_request(tags(46, &"\"".repeat(256)))));
         assert!(has_tags(&request(&mail).unwrap()));
         assert_eq!(programs["rebuild"]["register_image"]["Name"], "golden");
@@ -290,7 +291,7 @@ mod tests {
         );
         assert!(mail.contains(said), "{mail}");
 
-        // Neither has the tags, both have the request.
+        // Neither part has the tags. Both have the request.
         let (mail, programs) = parts(&message(&with_request(tags(46, &"\u{202e}".repeat(2560)))));
         assert_eq!(request(&mail).unwrap()["Name"], "golden");
         assert!(!has_tags(&request(&mail).unwrap()));
@@ -300,7 +301,7 @@ mod tests {
         );
         assert_eq!(programs["rebuild"]["register_image"]["Name"], "golden");
 
-        // Longer than anything that EC2 allows.
+        // The request is longer than EC2 allows.
         let long = serde_json::json!({ "Description": "\"".repeat(100_000) });
         let (mail, programs) = parts(&message(&with_request(long)));
         assert_eq!(request(&mail), None);
@@ -340,7 +341,7 @@ mod tests {
         assert!(mail.contains("and 23 more. To list all of them:"), "{mail}");
         assert!(message.chat.contains("and 113 more, which the mail has"));
 
-        // Of those that the record has, a message that is too long leaves some out.
+        // A message that is too long leaves out some of the record's references.
         let long = Record {
             references: [vec!["\"".repeat(10_000); 100], vec!["and 23 more".into()]].concat(),
             ..held

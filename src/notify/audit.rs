@@ -1,4 +1,4 @@
-//! The alert of an audit: one for all that it found.
+//! The alert of an audit, one for everything that it found.
 
 use serde_json::{Value, json};
 
@@ -10,10 +10,10 @@ use crate::expectation::EXPECT_TAG;
 use crate::findings::{FIRST, Finding, Findings, Group};
 use crate::record::SCHEMA;
 
-/// So many images of a group are shown in a chat.
+/// Largest number of images of a group that a chat shows.
 const FIRST_IN_CHAT: usize = 3;
 
-/// The message of an audit: of each group the number and the first images, as many as fit into one message.
+/// The message of an audit. It has the number of images of each group, and as many of the first images as fit.
 pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
     let mut most = FIRST;
     loop {
@@ -25,7 +25,7 @@ pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
     }
 }
 
-/// With this many images of each group.
+/// The message with at most this many images of each group.
 fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
     let subject = match findings.number(Group::Missed) {
         0 => format!(
@@ -91,7 +91,7 @@ fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
     }
 }
 
-/// How far the audit came.
+/// How far the audit got.
 fn extent(findings: &Findings) -> String {
     let from = match findings.resumed {
         true => "It went on where the last audit had stopped. ",
@@ -128,7 +128,7 @@ fn heading(group: Group, number: usize) -> String {
     }
 }
 
-/// An image on a line.
+/// An image as one line.
 fn line(finding: &Finding) -> String {
     let word = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
     let mut line = format!("{} {}", word(&finding.image_id), word(&finding.name));
@@ -143,7 +143,7 @@ fn line(finding: &Finding) -> String {
     if let Some(expected) = &finding.expected {
         line.push_str(&format!(", expected is {}", plain(&expected.text())));
     }
-    // What could be done about it is the same for many.
+    // The rest of the reason says what could be done, which is the same for many images.
     let why = finding.reason.split(';').next().unwrap_or_default();
     line.push_str(&format!(": {}", plain(why)));
     if !finding.held_by.is_empty() {

@@ -1,9 +1,9 @@
-//! The alert as chat applications show it: a custom notification of Amazon Q Developer in chat applications, which
-//! brings it to Slack, Microsoft Teams or Chime (its Administrator Guide, "Custom notifications").
+//! The alert as chat applications show it. It is a custom notification of Amazon Q Developer in chat applications,
+//! which forwards it to Slack, Microsoft Teams or Chime (its Administrator Guide, "Custom notifications").
 //!
-//! It is rendered as markdown there, of which each application has its own. So all that comes from outside stands
-//! in code, and in it nothing that could end the code, name a person or make a link. How long a notification may be
-//! is documented nowhere: it is kept well below what a message of Slack's takes.
+//! Each chat application renders it as a Markdown dialect of its own. All text from outside is therefore in code.
+//! Whatever could end the code, mention a person or make a link is escaped. AWS does not document how long a
+//! notification may be. It is kept well below the length of a Slack message.
 
 use serde_json::{Value, json};
 
@@ -15,19 +15,20 @@ use crate::plan::Action;
 use crate::record::remediation::{is_command, registers_again};
 use crate::record::{Actual, Record};
 
-/// The longest block of text. One of Slack's takes 3,000 characters.
+/// Largest length of a block of text, in bytes. Slack accepts 3,000 characters.
 const LONGEST_TEXT: usize = 2_500;
 
-/// The longest step.
+/// Largest length of a command in a step, in bytes.
 const LONGEST_STEP: usize = 600;
 
-/// The most steps between the first and the last.
+/// Largest number of steps between the first and the last one.
 const MOST_STEPS: usize = 4;
 
-/// The most references, and images of a digest, that are shown.
+/// Largest number of references, or of images of a digest, that are shown.
 const MOST: usize = 10;
 
-/// The notification of a record: what it is about, what was done, what to do; a thread for each image.
+/// The notification of a record. It says what the record is about, what was done and what to do. Each image has a
+/// thread of its own.
 pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     let image = record.image_id.as_deref().unwrap_or("An AMI");
     let mut facts = Facts::default();
@@ -53,7 +54,7 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     for arn in record.references.iter().take(MOST) {
         facts.fact("used by", Some(arn));
     }
-    // The last may stand for some that are not named.
+    // The last reference may be a number of references that are not named.
     let unnamed = record.references.last().and_then(|last| more(last));
     let number = record.references.len() + unnamed.map_or(0, |unnamed| unnamed.saturating_sub(1));
     if let Some(more @ 1..) = number.checked_sub(MOST) {
@@ -70,7 +71,7 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
         None => {}
     }
     match grouped(&record.fix).as_slice() {
-        // A way of many steps is for the mail.
+        // Many steps are only in the mail.
         [first, way @ .., last] if way.len() > MOST_STEPS => steps.extend([
             first.clone(),
             "The way there, step by step, is in the mail, and in the record (`fix`).".to_owned(),
@@ -101,7 +102,7 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     )
 }
 
-/// The notification of a digest; its hours make one thread.
+/// The notification of a digest. All digests of an account and Region are in one thread.
 pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact(
@@ -148,7 +149,8 @@ pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject:
     )
 }
 
-/// The notification of an audit, of which `lines` says what it found; all of a Region make one thread.
+/// The notification of an audit. `lines` says what the audit found. All audits of an account and Region are in one
+/// thread.
 pub(super) fn of_audit(audit: &Audit, lines: &[String], steps: &[String], subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact("in", Some(&format!("{}, {}", audit.account, audit.region)));
@@ -164,7 +166,7 @@ pub(super) fn of_audit(audit: &Audit, lines: &[String], steps: &[String], subjec
     )
 }
 
-/// The notification that tests whether chat is told at all.
+/// The notification that tests whether messages reach the chat.
 pub(super) fn of_test(account: &str, region: &str, subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact("in", Some(&format!("{account}, {region}")));
@@ -223,7 +225,7 @@ impl Facts {
         }
     }
 
-    /// A line, if there is room for it.
+    /// Adds a line, if there is room for it.
     fn line(&mut self, line: &str) {
         const CUT: &str = "… (the mail has all)\n";
         if self.0.ends_with(CUT) {
@@ -239,7 +241,7 @@ impl Facts {
     }
 }
 
-/// Steps: a sentence that ends in a colon stands before its command.
+/// Converts lines to steps. A sentence that ends in a colon and the command after it make one step.
 fn grouped(lines: &[String]) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     for line in lines {
@@ -254,13 +256,14 @@ fn grouped(lines: &[String]) -> Vec<String> {
     steps
 }
 
-/// A step. A command stands in code, because no application may change a sign of it. One that would not be the same any
-/// more, or is too long, is not shown.
+/// A step as Markdown. A command is in code, because no application may change a character of it. A command that
+/// escaping would change, or that is too long, is not shown.
 fn step(text: &str) -> String {
     if !is_command(text) {
         return inert_markdown(text);
     }
-    // What people gave names and tags is in such a command as it is; `<…>` elsewhere is for people to fill in.
+    // A command with tags has them exactly as people wrote them, so escaping must not change it. In other commands,
+    // `<…>` is for people to fill in.
     let as_it_is = text.contains("--tag-specifications") && inert_markdown(text) != text;
     match as_it_is || text.len() > LONGEST_STEP {
         true => "The exact command is in the mail, and in the record (`fix`).".to_owned(),

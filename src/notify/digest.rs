@@ -1,4 +1,4 @@
-//! The digest: images that were over an hourly limit, in as few messages as possible.
+//! The digest of images that were over an hourly limit, in as few messages as possible.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use crate::event::Digest;
 use crate::record::SCHEMA;
 use crate::record::remediation::word;
 
-/// The messages of a digest: the images that were over an hourly limit, by their records as the ledger has them. Each
-/// verdict has messages of its own, because subscriptions filter by it, and as few as possible.
+/// The messages of a digest, as few as possible. `held` has the records of the images that were over an hourly limit,
+/// as the ledger has them. Each verdict has messages of its own, because subscriptions filter by it.
 pub(crate) fn digest(digest: &Digest, held: Vec<Value>) -> Vec<Message> {
     let mut by_verdict: BTreeMap<(usize, String), Vec<Value>> = BTreeMap::new();
     for record in held {
-        // An image whose record is lost was held.
+        // An image whose record is lost counts as a mismatch, because it was held.
         let verdict = record.get("verdict").and_then(Value::as_str);
         let verdict = verdict.unwrap_or(VERDICTS[0]).to_owned();
         let rank = VERDICTS.iter().position(|it| *it == verdict);

@@ -1,4 +1,4 @@
-//! The mail of a record, and beside it the body for programs, both shortened until SNS takes them.
+//! The mail of a record, and the body for programs. Both are shortened until SNS accepts them.
 
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ use crate::record::remediation::{
 };
 use crate::record::{Expected, Record};
 
-/// The bodies of the message of a record, with a note on what was done. As long as they are too long for SNS, the next of
-/// [`SHORTENINGS`] is made.
+/// The bodies of a record's message, with a note on what was done. While they are too long for SNS, the next one of
+/// [`SHORTENINGS`] is applied.
 pub(super) fn bodies_of(record: &Record, note: Option<&str>) -> String {
     let mut draft = Draft {
         record: record.clone(),
@@ -34,8 +34,8 @@ pub(super) fn bodies_of(record: &Record, note: Option<&str>) -> String {
     bodies
 }
 
-/// What a message is shortened by until SNS takes it, one after the other. The request that registers the image again, the
-/// most valuable part, is left out last.
+/// Steps that shorten a message until SNS accepts it, in this order. The request that registers the image again is the
+/// most valuable part, so it is left out last.
 const SHORTENINGS: [fn(&mut Draft<'_>); 6] = [
     fewer_references,
     no_long_texts,
@@ -45,10 +45,10 @@ const SHORTENINGS: [fn(&mut Draft<'_>); 6] = [
     no_request,
 ];
 
-/// So many references stay in a message that is too long.
+/// Number of references that stay in a message that is too long.
 const FEWER_REFERENCES: usize = 10;
 
-/// A message in the making.
+/// A message that is being written.
 struct Draft<'a> {
     record: Record,
     /// The body for programs.
@@ -69,7 +69,7 @@ impl Draft<'_> {
         bodies(&text_of(self), &json)
     }
 
-    /// A member of the body for programs.
+    /// A member of the body for programs, by its JSON pointer.
     fn member(&mut self, pointer: &str) -> Option<&mut Value> {
         self.json.pointer_mut(pointer)
     }
@@ -80,7 +80,7 @@ fn fewer_references(draft: &mut Draft<'_>) {
     let Some(fewer @ 1..) = references.len().checked_sub(FEWER_REFERENCES) else {
         return;
     };
-    // The last one may stand for some that the record does not have either.
+    // The last reference may be a number of references that the record does not have either.
     let unnamed = references.last().and_then(|last| more(last));
     let number = unnamed.map_or(fewer, |unnamed| fewer - 1 + unnamed);
     references.truncate(FEWER_REFERENCES);
@@ -119,7 +119,7 @@ fn no_long_texts(draft: &mut Draft<'_>) {
     }
 }
 
-/// Where the request is that registers an image again.
+/// Where to find the request that registers an image again.
 const REQUEST: &str = "(`rebuild`)";
 
 const TAGS: &str = "/rebuild/register_image/TagSpecifications";
@@ -168,8 +168,8 @@ fn no_request(draft: &mut Draft<'_>) {
     ));
 }
 
-/// The text of an alert: what was done, what was registered, what it bills and should, how to make
-/// it right, how to take it back.
+/// The text of an alert. It says what was done, what was registered, what it is billed as and expected to be billed as,
+/// how to correct that, and how to undo the discard.
 #[cfg(test)]
 pub(super) fn text(record: &Record) -> String {
     text_of(&Draft {
@@ -313,9 +313,9 @@ fn text_of(draft: &Draft<'_>) -> String {
     text.0
 }
 
-/// What the message does not have, and where it is.
+/// Adds what the message leaves out, and where to find it.
 fn left_out(draft: &Draft<'_>, text: &mut Text) {
-    // Each text that `plain` cut ends in this.
+    // Each text that `plain` cut ends in this character.
     let cut = text.0.contains('…');
     if draft.left_out.is_empty() && !cut {
         return;

@@ -1,4 +1,5 @@
-//! A message as SNS takes it: one text for people, one for programs, and what subscriptions can filter by.
+//! A message in the form that SNS accepts. It has a text for people, a body for programs, and attributes by which
+//! subscriptions can filter.
 
 use serde_json::Value;
 
@@ -7,24 +8,24 @@ use crate::escape::{escaped_json, plain};
 /// What a self-test says to people.
 pub(super) const A_TEST: &str =
     "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.";
-/// The longest message: SNS takes 256 KiB of all bodies together, as they are escaped (SNS API reference,
-/// "Publish").
+/// Largest length of a message's bodies, in bytes. SNS accepts 256 KiB of all bodies together, in their escaped form
+/// (SNS API reference, "Publish").
 pub(super) const LONGEST_MESSAGE: usize = 240 * 1024;
 
-/// What is published: one text for people, one for programs.
+/// What is published, with a text for people and a body for programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
-    /// The subject of a mail: ASCII, one line, below 100 characters.
+    /// Subject of a mail. It is ASCII, on one line, and below 100 characters.
     pub(crate) subject: String,
     /// SNS's JSON with a body for each protocol.
     pub(crate) bodies: String,
-    /// The custom notification for chat applications.
+    /// The custom notification for chat applications, as JSON.
     pub(crate) chat: String,
-    /// What subscriptions can filter by, by name; none is empty.
+    /// Attributes by which subscriptions can filter, as names and values. No value is empty.
     pub(crate) attributes: Vec<(&'static str, String)>,
 }
 
-/// What subscriptions can filter by. SNS takes no empty value.
+/// Attributes by which subscriptions can filter. Leaves out empty values, which SNS does not accept.
 pub(super) fn attributes(
     verdict: &str,
     kind: Option<&str>,
@@ -43,7 +44,7 @@ pub(super) fn attributes(
         .collect()
 }
 
-/// Cuts every text in a record.
+/// Escapes every text in a record to one line, and cuts it if it is long.
 pub(super) fn cut(json: &mut Value) {
     match json {
         Value::String(text) => *text = plain(text),
@@ -62,7 +63,7 @@ pub(super) fn bodies(text: &str, json: &Value) -> String {
     bodies.to_string()
 }
 
-/// A text in the making, line by line.
+/// A text that is built line by line.
 #[derive(Default)]
 pub(super) struct Text(pub(super) String);
 
@@ -77,7 +78,7 @@ impl Text {
         self.line(heading);
     }
 
-    /// A named value from outside.
+    /// Adds a named value from outside, escaped. Without a value, adds `-`.
     pub(super) fn field(&mut self, name: &str, value: &Option<String>) {
         let value = match value.as_deref() {
             None | Some("") => "-".into(),

@@ -1,4 +1,4 @@
-//! The notifier: sends a message to the alert topic, and to chat applications beside it.
+//! The notifier, which sends a message to the alert topic and also to chat applications.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::invocation::{Deadline, answer_by};
 
-/// For so long an invocation that is otherwise over waits for chat, if there is time; it may take so much of what is
-/// kept back for the answer.
+/// How long an invocation that is otherwise over waits for chat messages, if there is time. And how much of the time
+/// that is reserved for the answer this may use.
 const CHAT: Duration = Duration::from_secs(3);
 const CHAT_RESERVE: Duration = Duration::from_secs(1);
 
-/// Sends messages.
+/// Sends messages to the alert topic and the chat topic.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     aws: Aws,
-    /// The ARN of the topic that every message goes to.
+    /// ARN of the topic for every message.
     alert_topic: Option<String>,
-    /// The ARN of the topic that chat applications listen to, if there is one.
+    /// ARN of the topic to which chat applications subscribe, if there is one.
     chat_topic: Option<String>,
-    /// Messages that are on their way to chat applications.
+    /// Messages that are being sent to chat applications.
     chats: Mutex<JoinSet<()>>,
     chat_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -43,8 +43,8 @@ impl Notifier {
         }
     }
 
-    /// Publishes a message, and once the alert topic took it, to chat applications as well, if there is a topic for
-    /// them. Chat is a convenience: nothing waits for it but the end of the invocation.
+    /// Publishes a message to the alert topic. If that succeeds, also publishes it to the chat topic, if there is one.
+    /// Chat is a convenience, so only the end of the invocation waits for it, and its failure is only logged.
     ///
     /// # Errors
     /// As [`Notifier::publish`].
@@ -54,7 +54,7 @@ impl Notifier {
             let (aws, message) = (self.aws.clone(), message.clone());
             let turn = Arc::clone(&self.chat_turn);
             let sending = async move {
-                // One after the other: what was done stands below what was announced.
+                // In sequence, so that the chat shows what was done below what was announced.
                 let _turn = turn.lock().await;
                 if let Err(error) = to_chat(&aws, &topic, &message).await {
                     tracing::error!(error_type = "Chat", "chat was not told: {error}");
@@ -68,7 +68,7 @@ impl Notifier {
     /// Publishes a message to the alert topic.
     ///
     /// # Errors
-    /// [`Error`]: then nobody may have been told. [`Error::NotPossible`] if there is no topic.
+    /// [`Error`] if no one may have received the message. [`Error::NotPossible`] if there is no topic.
     pub(crate) async fn publish(&self, message: &Message) -> Result<(), Error> {
         let Some(topic) = &self.alert_topic else {
             return Err(Error::NotPossible {
@@ -87,13 +87,13 @@ impl Notifier {
         Box::pin(self.aws.publish(topic, subject, bodies, attributes)).await
     }
 
-    /// Publishes a message to chat applications and waits for that. `None` if there is no topic for them.
+    /// Publishes a message to the chat topic, and waits for that. `None` if there is no chat topic.
     pub(crate) async fn publish_to_chat(&self, message: &Message) -> Option<Result<(), Error>> {
         let topic = self.chat_topic.as_deref()?;
         Some(to_chat(&self.aws, topic, message).await)
     }
 
-    /// Waits until chat has been told, a little while, and no longer than there is time.
+    /// Waits until the messages to chat are sent. Waits a few seconds at most, and no longer than there is time.
     pub(crate) async fn finish(&self, deadline: Deadline) {
         let mut chats = std::mem::take(&mut *self.chats());
         let until = (Instant::now() + CHAT).min(answer_by(deadline) + CHAT_RESERVE);
@@ -103,7 +103,8 @@ impl Notifier {
         }
     }
 
-    /// A panic elsewhere leaves nothing half done here.
+    /// Locks the messages that are being sent. Ignoring poisoning is safe, because a panic elsewhere leaves the set
+    /// consistent.
     fn chats(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.chats.lock().unwrap_or_else(PoisonError::into_inner)
     }

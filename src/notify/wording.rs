@@ -1,4 +1,4 @@
-//! What was done about an image, in words: for subjects, and sentence by sentence.
+//! Describes what was done about an image, for subjects and as sentences.
 
 use crate::escape::plain;
 use crate::marks::{DISCARD_TAG, DISCARD_VALUE};
@@ -7,10 +7,10 @@ use crate::record::remediation::{aws_ec2, by_hand, undo};
 use crate::record::{Outcome, Record, RecycleBin, why_held};
 use crate::verdict::Mismatch;
 
-/// A subject is shorter than 100 characters (SNS API reference, "Publish").
+/// Largest length of a subject, which must be below 100 characters (SNS API reference, "Publish").
 const SUBJECT: usize = 99;
 
-/// The subject of a mail. Nothing in it comes from outside but the image's id, which was checked.
+/// The subject of a mail. Only the image's id comes from outside, and it was checked.
 pub(super) fn subject(record: &Record) -> String {
     let image = record.image_id.as_deref().unwrap_or("an AMI");
     let mut subject = format!("AMI billing {}: {image} {}", record.label(), done(record));
@@ -18,7 +18,7 @@ pub(super) fn subject(record: &Record) -> String {
     subject
 }
 
-/// What is done about an image, in words for a subject: ASCII.
+/// What is done about an image, in ASCII words for a subject.
 pub(super) fn done(record: &Record) -> &'static str {
     match (record.action, record.outcome) {
         (Action::Deregister, Some(Outcome::Done)) => "was deregistered",
@@ -37,7 +37,7 @@ pub(super) fn done(record: &Record) -> &'static str {
     }
 }
 
-/// What was done, or why nothing, a sentence a line.
+/// What was done, or why nothing was done. Each line is a sentence or a command.
 pub(super) fn actions(record: &Record) -> Vec<String> {
     let error = || plain(record.error.as_deref().unwrap_or("no reason given"));
     let mut actions = match (record.action, record.outcome) {
