@@ -1,5 +1,5 @@
-//! What the guard does, without an AWS account: plays the events of `events/` through the real
-//! handler, against a simulated EC2 and SNS on loopback.
+//! Shows what the guard does, without an AWS account. Plays the events of `events/` through the real handler, against a
+//! simulated EC2 and SNS on loopback.
 //!
 //! `cargo run --example demo`
 
@@ -24,16 +24,16 @@ use packed::Packed;
 use serde_json::{Value, json};
 use sim::{AttachedVolume, Image, Instance, Sim, Snapshot, Topic, World};
 
-/// The root volume of a Windows server, of whose snapshot somebody registers an image by hand.
+/// Root volume of a Windows server. A person registers an image from its snapshot by hand.
 const VOLUME: &str = "vol-0a1b2c3d4e5f60001";
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard";
 
-/// Where a chat application would listen.
+/// Topic to which a chat application would subscribe.
 const CHAT_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ami-billing-guard-chat";
 
-/// The images of the events: the last digits of the id, the name, what their tag says they should
-/// bill, and what EC2 made of them.
+/// The images of the events. Each has the last digits of its id, its name, the value of its tag, and EC2's platform
+/// details and usage operation.
 const IMAGES: [(&str, &str, &str, &str, &str); 10] = [
     (
         "01",
@@ -77,7 +77,7 @@ const IMAGES: [(&str, &str, &str, &str, &str); 10] = [
     ("22", UPLOADED, "", "Linux/UNIX", "RunInstances"),
 ];
 
-/// What has no lineage and no tag: only its disk says what it is.
+/// Name of an image without lineage and tag. Only its disk says what it is.
 const UPLOADED: &str = "rhel9-uploaded";
 
 fn world(uploaded: &Path) -> Result<World, Box<dyn Error>> {
@@ -129,7 +129,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if arguments.next().as_deref() == Some(contained::ARGUMENT) {
         return Ok(contained::run_child(arguments));
     }
-    // One of the disks that the tests read, as a raw image: sparse, and gone when the demo is over.
+    // One of the disks that the tests read, as a sparse raw image. It is deleted when the demo is over.
     let folder =
         std::env::temp_dir().join(format!("ami-billing-guard-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -262,7 +262,7 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The events are those of one day, and the images are ten minutes old.
+/// Moves the events, which are all of one day, to eleven minutes ago. The images are ten minutes old.
 fn let_happen_now(event: &mut Value) {
     if let Some(time) = event.get_mut("time") {
         *time = json!(sim::clock::now() - TimeDelta::minutes(11));
@@ -284,7 +284,7 @@ fn pretty(json: &str) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(&serde_json::from_str::<Value>(json)?)
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Default)]
 struct Row {
     event: String,
@@ -352,12 +352,12 @@ fn print_table(rows: &[Row]) {
     }
 }
 
-/// One line on a terminal that is written over; nothing elsewhere.
+/// Overwrites one line on a terminal. Does nothing elsewhere.
 fn progress(text: &str) {
     let mut out = std::io::stdout();
     if out.is_terminal() {
         print!("\r\u{1b}[K{text}");
-        // A progress line that can not be shown is no loss.
+        // A progress line that cannot be shown does not matter.
         let _ = out.flush();
     }
 }
@@ -366,7 +366,7 @@ fn progress(text: &str) {
 mod tests {
     use super::*;
 
-    /// Of older events the guard would say that a clock is wrong, and hold every discard.
+    /// For older events, the guard would say that a clock is wrong, and hold every discard.
     #[test]
     fn regression_every_event_happens_when_its_image_is_made() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");

@@ -1,4 +1,4 @@
-//! The Lambda function: settings, clients, and the runtime's loop.
+//! The Lambda function. Reads the settings, connects the clients, and runs the runtime's loop.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     serve()
 }
 
-// One event at a time, and below 1,769 MB not even one processor: worker threads would only cost.
+// Lambda sends one event at a time. Below 1,769 MB, a function does not have even one processor. Worker threads would
+// only add overhead.
 #[tokio::main(flavor = "current_thread")]
 async fn serve() -> ExitCode {
     let started = Telemetry::init();
@@ -95,7 +96,7 @@ fn settings() -> Result<(Config, Policy), ConfigError> {
     Ok((config, policy))
 }
 
-/// Lambda's deadline, milliseconds since the epoch, on the clock that timers use.
+/// Lambda's deadline on the clock that timers use. `epoch_ms` is in milliseconds since the epoch.
 fn deadline(epoch_ms: u64) -> Deadline {
     let now_ms = u64::try_from(Clock::SYSTEM.now().timestamp_millis()).unwrap_or(u64::MAX);
     Deadline::now() + Duration::from_millis(epoch_ms.saturating_sub(now_ms))

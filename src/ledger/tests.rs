@@ -1,4 +1,4 @@
-//! The ledger as those who use it see it: what holds of one store holds of the other.
+//! Tests of the ledger as its callers see it. Both stores must behave alike.
 
 use std::ops::Deref;
 
@@ -15,7 +15,7 @@ use crate::ledger::item::BEGUN;
 use crate::plan::Action;
 
 const TABLE: &str = "ami-billing-guard";
-/// What time it is where the simulator is.
+/// The simulator's clock.
 const CLOCK: Clock = Clock::new(sim::clock::now, || fastrand::u64(..));
 
 fn registration(image: &str) -> Registration {
@@ -39,12 +39,12 @@ fn soon() -> DateTime<Utc> {
     CLOCK.now() + TimeDelta::seconds(60)
 }
 
-/// The time of every discard here, and when virtual time begins: the real hour could end within a test.
+/// Time of every discard in these tests, and the start of virtual time. The real hour could end within a test.
 fn noon() -> DateTime<Utc> {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
 
-/// A moment from which on a lease that ends then is over.
+/// A time in the past. A lease that ends then is over.
 fn long_ago() -> DateTime<Utc> {
     CLOCK.now() - TimeDelta::seconds(60)
 }
@@ -77,7 +77,7 @@ async fn table_at(endpoint: &str) -> Ledger {
     Ledger::in_table(&aws, TABLE, TimeDelta::days(365), CLOCK)
 }
 
-/// A simulated table, and time that is virtual for as long as it is there.
+/// A simulated table. Time is virtual while it exists.
 struct Bench(Sim);
 
 impl Bench {
@@ -104,8 +104,8 @@ impl Drop for Bench {
     }
 }
 
-/// Both kinds of ledger: what holds of one holds of the other. Where the tests in Python run these, the
-/// table is moto's, and time is the machine's.
+/// Both kinds of ledger, which must behave alike. When the tests in Python run these tests, the table is moto's, and
+/// time is the machine's.
 async fn both() -> (Option<Bench>, [Ledger; 2]) {
     let (bench, table) = match std::env::var("LEDGER_TEST_ENDPOINT") {
         Ok(endpoint) => {
@@ -185,7 +185,7 @@ async fn a_turn_that_nobody_ended_ends_by_itself_and_its_holder_can_write_no_mor
     }
 }
 
-/// Its holder, if there is one, can do and write what it could: another one begins only when that one has ended.
+/// If the lease has a holder, the holder can still act and write. Another lease begins only when this one has ended.
 #[tokio::test(start_paused = true)]
 async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last_longer() {
     let (_bench, ledgers) = both().await;
@@ -219,7 +219,7 @@ async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last
                 until > earliest && until <= CLOCK.now() + LONGEST_TURN,
                 "{until}"
             );
-            // A second look leaves it as it is.
+            // A second repair changes nothing.
             ledger.repair_lease_of(&image).await;
             assert_eq!(ledger.store.read(&id).await.unwrap(), item);
             // The holder can write, and end its lease.
@@ -228,7 +228,7 @@ async fn regression_a_lease_whose_end_is_broken_ends_when_no_invocation_can_last
                 .await
                 .unwrap();
             let lease = ledger.begin(&image, soon()).await.unwrap();
-            // Once it is over, another has it.
+            // Once the lease is over, another invocation gets it.
             ledger.write(set(ms(long_ago()))).await.unwrap();
             ledger.begin(&image, soon()).await.unwrap();
             assert!(
@@ -288,8 +288,12 @@ async fn regression_a_counter_that_has_lost_its_number_counts_nothing() {
     }
 }
 
-/// 50 tags with keys and values as long as they can be, of characters of four bytes or such as JSON escapes, a hundred
-/// block devices, a thousand accounts that may use the image, and all sentences that are long.
+/// The record has:
+///
+/// - 50 tags with the longest keys and values, of four-byte characters or of characters that JSON escapes
+/// - a hundred block devices
+/// - a thousand accounts that may use the image
+/// - long texts wherever there are texts
 #[tokio::test(start_paused = true)]
 async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
     let (_bench, ledgers) = both().await;
@@ -346,7 +350,7 @@ async fn regression_the_largest_record_that_there_can_be_fits_into_its_item() {
             .sum();
         println!("the largest item has {bytes} bytes");
         assert!(bytes < 400 * 1024, "{bytes}");
-        // All that it takes to register the image again is there.
+        // Everything that is needed to register the image again is there.
         let lease = ledger.look(&image(1)).await.unwrap();
         let kept = lease.entry.discard.unwrap().record;
         assert_eq!(kept.get("rebuild"), Some(&serde_json::json!(rebuild)));
@@ -452,7 +456,7 @@ async fn regression_an_hour_that_began_with_a_limit_of_nothing_is_not_damaged() 
             panic!("{place:?}")
         };
         assert!(ledger.is_first_over_limit(&lease, &hour).await.unwrap());
-        // The policy is changed within the hour.
+        // The policy changes within the hour.
         for (number, place) in [(1, Reservation::Kept), (2, Reservation::Full(hour))] {
             let lease = match number {
                 1 => &lease,
@@ -520,7 +524,7 @@ async fn an_image_waits_for_the_digest_once_and_until_it_was_told_of() {
             .await
             .unwrap();
         assert!(waiting().await.is_empty());
-        // What an alert of its own reports meanwhile, or what is right, no digest does.
+        // The digest leaves out an image that an alert of its own has reported meanwhile, or that is right.
         for told in [
             NotificationState::Now("b".into()),
             NotificationState::Nothing,
@@ -553,7 +557,7 @@ async fn an_alert_is_counted_once_in_its_hour_and_one_has_room_for_so_many() {
         (1, "a", noon(), &Reservation::Kept),
         (1, "b", noon(), &Reservation::Kept),
         (2, "a", noon(), &full),
-        // The last alert of the image is the one that is counted.
+        // Only the last alert of an image is counted.
         (1, "b", noon(), &Reservation::Kept),
         (2, "a", later, &Reservation::Kept),
         (1, "b", later, &Reservation::Kept),
@@ -658,7 +662,7 @@ async fn an_attempt_is_remembered_unless_the_image_was_seen_to_stand_after_it() 
         let lease = begin().await;
         assert!(lease.entry.attempted.is_some());
         assert_eq!(lease.entry.unfinished(), None);
-        // What comes later does not overwrite what is known of the discard.
+        // A later record does not overwrite what is known about the discard.
         let later = record(Action::None, None);
         ledger
             .end(&lease, &later, NotificationState::Nothing)
@@ -705,7 +709,7 @@ async fn a_discard_is_remembered_of_the_snapshot_too_for_what_is_registered_from
             Some(5),
             "its own it knows from its entry"
         );
-        // Whoever takes its own back leaves the other's.
+        // Removing one image's discard leaves the other's.
         ledger.mark_uncertain(one, &early, true).await.unwrap();
         assert_eq!(discarded(three).await, Some(5));
         ledger.mark_uncertain(two, &late, false).await.unwrap();
@@ -733,7 +737,7 @@ async fn what_an_audit_began_is_known_until_it_ended_and_was_told_of() {
         let (begun, ended, lease) = begin().await;
         assert_eq!((begun, ended, lease.last), (0, 0, None));
         for id in &ids {
-            // To the nanosecond; it is kept to the millisecond.
+            // This time has nanoseconds, and the ledger keeps milliseconds.
             let created = noon() + TimeDelta::nanoseconds(1);
             ledger.begin_with(&lease, id, created).await.unwrap();
         }
@@ -823,7 +827,7 @@ async fn an_answer_that_was_lost_does_not_shut_its_own_invocation_out() {
             .end(&lease, &planned(), NotificationState::Nothing)
             .await
             .unwrap();
-        // Counted once.
+        // The discard was counted once.
         let lease = ledger.begin(&image(2), soon()).await.unwrap();
         assert_eq!(
             ledger.reserve(&lease, 2, &planned(), noon()).await.unwrap(),
