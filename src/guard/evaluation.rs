@@ -26,9 +26,9 @@ const OLD_EVENT: TimeDelta = TimeDelta::minutes(10);
 /// usually delivers within about 90 seconds.
 const OTHER_EVENT: TimeDelta = TimeDelta::minutes(5);
 
-/// How long after the settle time an event is retried because a source could not be queried, although nothing seems to
-/// be wrong with the image. SQS returns an event every six minutes. The last time before the event is lost is at the
-/// earliest half an hour after the settle time.
+/// How long after the settle time an event is retried because a source could not be queried. Nothing seems to be wrong
+/// with the image. SQS returns an event every six minutes. The last time before the event is lost is at the earliest
+/// half an hour after the settle time.
 const ANOTHER_LOOK: TimeDelta = TimeDelta::minutes(20);
 
 /// If an image's creation time is further in the future than this, the guard does not wait for the image to settle.

@@ -1,8 +1,8 @@
-//! The alert as chat applications show it. It is a custom notification of Amazon Q Developer in chat applications,
-//! which forwards it to Slack, Microsoft Teams or Chime (its Administrator Guide, "Custom notifications").
+//! The alert as chat applications show it. It is a custom notification of Amazon Q Developer in chat applications (its
+//! Administrator Guide, "Custom notifications"). From there it goes to Slack, Microsoft Teams or Chime.
 //!
 //! Each chat application renders it as a Markdown dialect of its own. All text from outside is therefore in code.
-//! Whatever could end the code, mention a person or make a link is escaped. AWS does not document how long a
+//! Characters that could end the code, mention a person or make a link are replaced. AWS does not document how long a
 //! notification may be. It is kept well below the length of a Slack message.
 
 use serde_json::{Value, json};
@@ -256,13 +256,13 @@ fn grouped(lines: &[String]) -> Vec<String> {
     steps
 }
 
-/// A step as Markdown. A command is in code, because no application may change a character of it. A command that
-/// escaping would change, or that is too long, is not shown.
+/// A step as Markdown. A command is in code, because no application may change a character of it. A command is not
+/// shown if it is too long, or if the replacement of characters would alter what it does.
 fn step(text: &str) -> String {
     if !is_command(text) {
         return inert_markdown(text);
     }
-    // A command with tags has them exactly as people wrote them, so escaping must not change it. In other commands,
+    // A command with tags has them exactly as people wrote them, so no character may be replaced. In other commands,
     // `<…>` is for people to fill in.
     let as_it_is = text.contains("--tag-specifications") && inert_markdown(text) != text;
     match as_it_is || text.len() > LONGEST_STEP {

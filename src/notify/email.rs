@@ -168,8 +168,8 @@ fn no_request(draft: &mut Draft<'_>) {
     ));
 }
 
-/// The text of an alert. It says what was done, what was registered, what it is billed as and expected to be billed as,
-/// how to correct that, and how to undo the discard.
+/// The text of an alert. It says what was done, what was registered, and what the image is and should be billed as. It
+/// also says how to correct that, and how to undo the discard.
 #[cfg(test)]
 pub(super) fn text(record: &Record) -> String {
     text_of(&Draft {

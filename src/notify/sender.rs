@@ -83,7 +83,7 @@ impl Notifier {
             attributes,
             ..
         } = message;
-        // Boxed: the SDK's futures are large.
+        // Boxed because the SDK's futures are large.
         Box::pin(self.aws.publish(topic, subject, bodies, attributes)).await
     }
 
