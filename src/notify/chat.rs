@@ -54,7 +54,7 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
     for arn in record.references.iter().take(MOST) {
         facts.fact("used by", Some(arn));
     }
-    // The last reference may be a number of references that are not named.
+    // The last reference may be `and 3 more`, for references that are not named.
     let unnamed = record.references.last().and_then(|last| more(last));
     let number = record.references.len() + unnamed.map_or(0, |unnamed| unnamed.saturating_sub(1));
     if let Some(more @ 1..) = number.checked_sub(MOST) {
@@ -71,7 +71,7 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
         None => {}
     }
     match grouped(&record.fix).as_slice() {
-        // Many steps are only in the mail.
+        // If there are many steps, only the mail has all of them.
         [first, way @ .., last] if way.len() > MOST_STEPS => steps.extend([
             first.clone(),
             "The way there, step by step, is in the mail, and in the record (`fix`).".to_owned(),

@@ -80,7 +80,7 @@ fn fewer_references(draft: &mut Draft<'_>) {
     let Some(fewer @ 1..) = references.len().checked_sub(FEWER_REFERENCES) else {
         return;
     };
-    // The last reference may be a number of references that the record does not have either.
+    // The last reference may be `and 3 more`, for references that the record does not have either.
     let unnamed = references.last().and_then(|last| more(last));
     let number = unnamed.map_or(fewer, |unnamed| fewer - 1 + unnamed);
     references.truncate(FEWER_REFERENCES);
@@ -168,8 +168,8 @@ fn no_request(draft: &mut Draft<'_>) {
     ));
 }
 
-/// The text of an alert. It says what was done, what was registered, and what the image is and should be billed as. It
-/// also says how to correct that, and how to undo the discard.
+/// The text of an alert. It says what was done, what was registered, what the image is billed as, and what is expected.
+/// It also says how to correct that, and how to undo the discard.
 #[cfg(test)]
 pub(super) fn text(record: &Record) -> String {
     text_of(&Draft {
