@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
+use tokio::sync::Mutex;
 
 use crate::aws::{Described, Page, retry};
 use crate::ec2::Observation;
@@ -158,7 +159,12 @@ async fn judge_page(
     .await;
     if scope.disks && guard.policy.disk != Asked::Never {
         // Among thousands of images, a disk is worth its blocks only if a discard depends on it.
-        let reading = asking(guard, &asked, Asked::WhenNeeded);
+        // A page reads one disk after the other, and does not wait for the disks of other pages.
+        let disk_turn = Mutex::default();
+        let reading = Collector {
+            disk_turn: &disk_turn,
+            ..asking(guard, &asked, Asked::WhenNeeded)
+        };
         for (registration, assessment) in &mut assessed {
             let observation = assessment.observation.clone();
             *assessment = Box::pin(reading.assess(registration, observation, None)).await;

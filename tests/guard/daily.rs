@@ -1191,3 +1191,40 @@ async fn a_summary_reads_in_every_form_as_it_was_found_good_and_fits_whatever_im
     assert_eq!(group(&summaries(&harness)[0], "mismatch").0, 60);
     assert!(!message.body("email").contains('\u{1b}'));
 }
+
+/// Each page reads its own disks, one after the other. None waits for those of another page.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn regression_an_audit_reads_the_disks_of_several_pages_side_by_side() {
+    // Of each page, two images have neither a tag nor a lineage, so that their disks are needed.
+    let images = (0..3_000).map(|n| match n % 500 {
+        0 | 1 => aged(n, 100),
+        _ => windows(aged(n, 100)),
+    });
+    let settings = Settings {
+        policy: Policy::default(),
+        ..settings("")
+    };
+    let harness = harness(images, settings).await;
+    let slow = FaultKind::Slow(Duration::from_secs(4));
+    harness.inject(Fault::always("ListSnapshotBlocks", slow));
+    let account = "123456789012".parse().unwrap();
+    let scope = ami_billing_guard::audit::Scope {
+        disks: true,
+        ..Default::default()
+    };
+    let mut pages = harness.guard.audit(&account, scope, None);
+    let mut asked = 0;
+    while let Some(page) = pages.next().await {
+        for record in page.unwrap().records {
+            let record = json!(record);
+            let disk = record["evidence"].as_array().into_iter().flatten();
+            let disk = disk.filter(|it| it["source"] == "disk" && it["state"] != "skipped");
+            for said in disk {
+                asked += 1;
+                let detail = said["detail"].as_str().unwrap();
+                assert!(!detail.contains("no time was left"), "{detail}");
+            }
+        }
+    }
+    assert_eq!(asked, 12);
+}
