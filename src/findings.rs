@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::billing::Platforms;
 use crate::ec2::Image;
 use crate::error::Error;
-use crate::expectation::{
-    DISK_MAY_HOLD, Declared, Evidence, Expectation, OPEN_EXEMPTION, Says, Source,
-};
+use crate::expectation::declared::Declared;
+use crate::expectation::{DISK_MAY_HOLD, Evidence, Expectation, OPEN_EXEMPTION, Says, Source};
 use crate::ids::AmiId;
 use crate::record::{Actual, Expected, Record, Statement};
 

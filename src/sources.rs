@@ -14,7 +14,8 @@ use self::disk::{Disk, ROOT_SNAPSHOT};
 use self::lineage::{Lineage, ORIGIN};
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
-use crate::expectation::{self, Declared, Evidence, Expectation, Lookup, Says, Source, Subject};
+use crate::expectation::declared::{self, Declared};
+use crate::expectation::{Evidence, Expectation, Lookup, Says, Source, Subject};
 use crate::policy::{Asked, Policy};
 use crate::sources::batch::Lookups;
 use crate::verdict::{Judgement, Verdict, judge};
@@ -297,7 +298,7 @@ fn declare(
         image,
         snapshot,
     };
-    expectation::declared(subject, policy)
+    declared::declared(subject, policy)
 }
 
 /// Whether to query an observed source.

@@ -2,10 +2,13 @@
 //! it that identify the system.
 
 mod linux;
+mod told;
 mod windows;
 
-use crate::file_system::{self, Content, ReadError};
-use crate::findings::{Findings, SqlServer, System};
+use self::told::Told;
+use crate::file_system::ReadError;
+use crate::file_system::open::{self, Content};
+use crate::findings::Findings;
 use crate::partitions;
 use crate::tree::{Root, Tree};
 use crate::volume::Volume;
@@ -18,14 +21,6 @@ struct Found {
     roots: Vec<Root>,
     /// The partition and its content, as shown to people.
     place: String,
-}
-
-/// What the files of one root directory say.
-#[derive(PartialEq)]
-struct Told {
-    system: System,
-    name: String,
-    sql_server: Option<SqlServer>,
 }
 
 /// Location of OSTree's deployments: `/ostree/deploy/NAME/deploy/CHECKSUM.N`. Each is the root of one version of the
@@ -68,7 +63,7 @@ pub(crate) fn find(volume: &Volume) -> Result<Findings, ReadError> {
     let mut others = Vec::new();
     let mut sql_server_beside = false;
     for partition in partitions::partitions(volume)? {
-        match file_system::open(&partition.region, partition.is_boot_code) {
+        match open::open(&partition.region, partition.is_boot_code) {
             Ok(Content::Nothing) => {}
             Ok(Content::Closed(what)) => closed.push(format!("{what} ({partition})")),
             Ok(Content::Open(kind, file_systems)) => {

@@ -65,20 +65,32 @@ fn code(text: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// The paths that begin with `crate`, `super` or `self`, and those of `use` that begin with a child of the module.
+/// The paths that begin with `crate`, `super` or `self`, those of `use`, and those that begin with a child of the module.
 fn paths(text: &str, module: &Module) -> Vec<Module> {
+    let parent = module[..module.len().saturating_sub(1)].to_vec();
+    let mut starts = vec![
+        ("crate::".to_owned(), Vec::new()),
+        ("super::".to_owned(), parent),
+        ("self::".to_owned(), module.clone()),
+        ("use ".to_owned(), module.clone()),
+    ];
+    for line in text.lines() {
+        let declared = line
+            .split_once("mod ")
+            .and_then(|(_, name)| name.strip_suffix(';'));
+        if let Some(child) = declared {
+            starts.push((
+                format!("{child}::"),
+                [&module[..], &[child.to_owned()]].concat(),
+            ));
+        }
+    }
     let mut found = Vec::new();
-    let parent = &module[..module.len().saturating_sub(1)];
-    for (start, base) in [
-        ("crate::", &[][..]),
-        ("super::", parent),
-        ("self::", module),
-        ("use ", module),
-    ] {
-        for (at, _) in text.match_indices(start) {
+    for (start, base) in starts {
+        for (at, _) in text.match_indices(&start) {
             let before = text[..at].chars().next_back();
             if before.is_none_or(|sign| !sign.is_alphanumeric() && sign != '_' && sign != ':') {
-                tree(&text[at + start.len()..], base.to_vec(), &mut found);
+                tree(&text[at + start.len()..], base.clone(), &mut found);
             }
         }
     }
@@ -189,12 +201,21 @@ fn no_files_import_each_other_in_a_circle() {
 #[test]
 fn the_test_of_layers_reads_paths_as_the_compiler_does() {
     let module: Module = ["a", "b"].map(str::to_owned).to_vec();
-    let text = "use super::{c::D, e};\nuse crate::f::{self, g::{H, I}};\nlet x = crate::j::k(super::super::l);";
+    let text = "use super::{c::D, e};\nuse crate::f::{self, g::{H, I}};\nlet x = crate::j::k(super::super::l);\nmod m;\nlet y = m::n();";
     let paths: BTreeSet<String> = paths(text, &module)
         .iter()
         .map(|path| path.join("::"))
         .collect();
-    for expected in ["a::c::D", "a::e", "f", "f::g::H", "f::g::I", "j::k", "l"] {
+    for expected in [
+        "a::c::D",
+        "a::e",
+        "f",
+        "f::g::H",
+        "f::g::I",
+        "j::k",
+        "l",
+        "a::b::m::n",
+    ] {
         assert!(paths.contains(expected), "{expected} of {paths:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Signs of a Linux distribution: its identity in os-release, and the files that show who licenses it.
 
-use super::Told;
+use super::told::Told;
 use crate::file_system::ReadError;
 use crate::findings::{LinuxSigns, SqlServer, System};
 use crate::tree::Tree;

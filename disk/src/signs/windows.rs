@@ -1,7 +1,7 @@
 //! Signs of Windows: its identity in the registry, and the editions of SQL Server.
 
-use super::Told;
 use super::linux::short;
+use super::told::Told;
 use crate::file_system::ReadError;
 use crate::findings::{SqlEdition, SqlServer, System, WindowsKind};
 use crate::hive::Hive;

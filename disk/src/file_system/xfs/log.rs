@@ -8,7 +8,7 @@
 //! record that was cut off still has sectors of the previous pass. A damaged record was written completely. ("XFS
 //! Algorithms & Data Structures", "Journaling Log"; the kernel's `xlog_find_head`, `xlog_verify_head`)
 
-use super::Layout;
+use super::layout::Layout;
 use crate::file_system::{CRC, ReadError, Region};
 use crate::numbers::{big_at, u32_at};
 
