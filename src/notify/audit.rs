@@ -141,7 +141,7 @@ fn line(finding: &Finding) -> String {
         }
     }
     if let Some(expected) = &finding.expected {
-        line.push_str(&format!(", expected is {}", plain(&expected.text())));
+        line.push_str(&format!(", expected {}", plain(&expected.text())));
     }
     // The rest of the reason says what could be done, which is the same for many images.
     let why = finding.reason.split(';').next().unwrap_or_default();

@@ -148,7 +148,7 @@ def test_filters_find_what_they_say_and_are_in_the_address(report: Open, rows: l
     page = report()
     page.get_by_label("Verdict", exact=True).select_option("mismatch")
     assert hits(page) == len(of(rows, verdict="mismatch"))
-    page.get_by_label("Bills", exact=True).select_option("Linux/UNIX")
+    page.get_by_label("Billed as", exact=True).select_option("Linux/UNIX")
     lost = [row for row in of(rows, verdict="mismatch") if row["actual"]["platform_details"] == "Linux/UNIX"]
     assert hits(page) == len(lost)
     # Who is sent the address sees the same.
@@ -219,7 +219,7 @@ def test_sums_and_cells_of_the_matrix_lead_to_their_amis(report: Open, rows: lis
     number = int(re.match(r"\d+", cell.inner_text())[0])
     cell.click()
     expect(page.locator("#hits")).to_have_text(f"{number} of {AMIS} AMIs")
-    assert page.get_by_label("Should bill", exact=True).input_value() != ""
+    assert page.get_by_label("Expected", exact=True).input_value() != ""
 
 
 def test_columns_sort_both_ways_and_say_so(report: Open) -> None:

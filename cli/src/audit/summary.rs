@@ -79,7 +79,7 @@ impl Summary {
             true => ContentArrangement::Dynamic,
             false => ContentArrangement::Disabled,
         });
-        table.set_header(["AMI", "Region", "Verdict", "Bills", "Should bill", "Name"]);
+        table.set_header(["AMI", "Region", "Verdict", "Billed as", "Expected", "Name"]);
         for row in self.table.drain(..) {
             let cell = |text: Option<&str>| shown(text.unwrap_or("-"));
             let label = row.label();

@@ -108,7 +108,7 @@
       const operation = row.actual.usage_operation;
       add("Billed as", plain(row.bills) + (operation ? ` (${plain(operation)})` : "") + plain(row.sold));
     }
-    add("Should bill", plain(row.should) + (row.expected ? `, says ${plain(row.expected.source)}` : ""));
+    add("Expected", plain(row.should) + (row.expected ? `, source ${plain(row.expected.source)}` : ""));
     const named = (it) => it.says.length ? it.says.join(" or ") : it.product_codes ? sold(it.product_codes) : "";
     const decisive = row.expected && row.evidence.find((it) => it.source === row.expected.source && named(it)
       && (it.says.length > 0) === (row.expected.platform.length > 0));
