@@ -84,17 +84,13 @@ impl Ledger {
         record: &Record,
     ) -> Result<(), Error> {
         let told = NotificationState::InDigest(record.dedup_key());
-        let both = [
-            self.lasting(self.of_lease(lease, closing(lease, record, told, self.clock.now()))),
-            self.lasting(Write {
-                id: held_in(&lease.place),
-                if_any: Vec::new(),
-                changes: vec![Change::Include(HELD, waiting_in(lease))],
-            }),
-        ];
-        let token = self.clock.token();
-        let written = self.retry(|| self.store.write_both(both.clone(), &token));
-        match written.await? {
+        let end = self.of_lease(lease, closing(lease, record, told, self.clock.now()));
+        let held = Write {
+            id: held_in(&lease.place),
+            if_any: Vec::new(),
+            changes: vec![Change::Include(HELD, waiting_in(lease))],
+        };
+        match self.write_both([end, held]).await? {
             Written::Yes(_) => {
                 lease.ended.store(true, Ordering::Relaxed);
                 Ok(())

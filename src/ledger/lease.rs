@@ -51,18 +51,9 @@ impl Ledger {
         registration: &Registration,
         until: DateTime<Utc>,
     ) -> Result<Lease, Error> {
-        let image = registration.image_id.clone();
-        let place = of_place(registration.account.as_str(), &registration.region);
-        let id = format!("{place}#{image}");
-        let (token, item) = self.take_lease(&id, image.as_str(), until).await?;
-        Ok(Lease {
-            entry: Entry::read(&item, self.clock.now()),
-            image,
-            place,
-            id,
-            token,
-            ended: AtomicBool::new(false),
-        })
+        let (id, image) = (item_of(registration), registration.image_id.as_str());
+        let (token, item) = self.take_lease(&id, image, until).await?;
+        Ok(self.lease(registration, &item, token, false))
     }
 
     /// Takes the lease of an item. Returns the token that proves ownership, and the item.
@@ -153,18 +144,21 @@ impl Ledger {
     /// # Errors
     /// [`Error`] if the ledger cannot be reached.
     pub(crate) async fn look(&self, registration: &Registration) -> Result<Lease, Error> {
-        let image = registration.image_id.clone();
-        let place = of_place(registration.account.as_str(), &registration.region);
-        let id = format!("{place}#{image}");
-        Ok(Lease {
-            entry: Entry::read(&self.store.read(&id).await?, self.clock.now()),
-            image,
-            place,
-            id,
-            // No item has this token, so every write with it is refused.
-            token: self.clock.token(),
-            ended: AtomicBool::new(true),
-        })
+        let item = self.store.read(&item_of(registration)).await?;
+        // No item has this token, so every write with it is refused.
+        let token = self.clock.token();
+        Ok(self.lease(registration, &item, token, true))
+    }
+
+    fn lease(&self, registration: &Registration, item: &Item, token: String, ended: bool) -> Lease {
+        Lease {
+            entry: Entry::read(item, self.clock.now()),
+            image: registration.image_id.clone(),
+            place: of_place(registration.account.as_str(), &registration.region),
+            id: item_of(registration),
+            token,
+            ended: AtomicBool::new(ended),
+        }
     }
 
     /// Releases a lease, unless it has ended. Nothing was completed under it, so the event returns.

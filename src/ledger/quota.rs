@@ -63,11 +63,7 @@ impl Ledger {
             changes: vec![Change::Add(BEGUN, 1)],
         };
         let counter = count.id.clone();
-        let both = [self.lasting(place), self.lasting(count)];
-        // All attempts share this token, so that the discard is counted once.
-        let token = self.clock.token();
-        let written = self.retry(|| self.store.write_both(both.clone(), &token));
-        match written.await? {
+        match self.write_both([place, count]).await? {
             Written::Yes(_) => {
                 lease.entry.place.set(hour).ok();
                 Ok(Reservation::Kept)
@@ -161,13 +157,8 @@ impl Ledger {
             ],
             changes: vec![Change::Add(ALERTED, 1)],
         };
-        let both = [
-            self.lasting(self.of_lease(lease, changes)),
-            self.lasting(count),
-        ];
-        let token = self.clock.token();
-        let written = self.retry(|| self.store.write_both(both.clone(), &token));
-        match written.await? {
+        let alert = self.of_lease(lease, changes);
+        match self.write_both([alert, count]).await? {
             Written::Yes(_) => Ok(Reservation::Kept),
             Written::No(0) => Err(busy(&lease.image)),
             Written::No(_) => Ok(Reservation::Full(hour)),

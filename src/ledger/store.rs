@@ -81,8 +81,16 @@ impl Ledger {
         }
     }
 
+    /// Writes two items, both or neither. All attempts share a token, so that a write that adds takes effect once.
+    pub(super) async fn write_both(&self, writes: [Write; 2]) -> Result<Written, Error> {
+        let both = writes.map(|write| self.lasting(write));
+        let token = self.clock.token();
+        self.retry(|| self.store.write_both(both.clone(), &token))
+            .await
+    }
+
     /// Adds the new expiry time to a write. Every write postpones the expiry of its item.
-    pub(super) fn lasting(&self, mut write: Write) -> Write {
+    fn lasting(&self, mut write: Write) -> Write {
         let expires = (self.clock.now() + self.keep).timestamp();
         write
             .changes
@@ -91,7 +99,7 @@ impl Ledger {
     }
 
     /// Retries a write that loses to concurrent writes, with jittered back-off for at most [`CONTENTION`].
-    pub(super) async fn retry<F: Future<Output = Result<Written, Error>>>(
+    async fn retry<F: Future<Output = Result<Written, Error>>>(
         &self,
         mut write: impl FnMut() -> F,
     ) -> Result<Written, Error> {
