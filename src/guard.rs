@@ -52,7 +52,7 @@ pub struct Guard {
     /// Program that reads disks in a separate process (see [`disk::contained`]).
     pub(crate) reader: Reader,
     pub(crate) disk_turn: tokio::sync::Mutex<()>,
-    pub(crate) journal: Box<Journal>,
+    journal: Box<Journal>,
     pub(crate) notifier: Notifier,
     pub(crate) way_back: WayBack,
 }
@@ -127,7 +127,7 @@ impl Guard {
             message: &error.with_retry(),
             needs_a_person: error.needs_a_person(),
         };
-        (self.journal)(delivery, Line::Failure(failure));
+        self.write(delivery, Line::Failure(failure));
         error
     }
 

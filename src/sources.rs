@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::disk::contained::Reader;
 use tokio::sync::Mutex;
 
+use self::batch::Lookups;
 use self::disk::{Disk, ROOT_SNAPSHOT};
 use self::lineage::{Lineage, ORIGIN};
 use crate::ec2::{Image, Observation, Snapshot};
@@ -17,7 +18,6 @@ use crate::event::Registration;
 use crate::expectation::declared::{self, Declared};
 use crate::expectation::{Evidence, Expectation, Lookup, Says, Source, Subject};
 use crate::policy::{Asked, Policy};
-use crate::sources::batch::Lookups;
 use crate::verdict::{Judgement, Verdict, judge};
 
 /// How long to wait while other disks of the batch are read. Afterwards, there must be time to read this disk and to
@@ -70,7 +70,6 @@ pub(crate) struct Assessment {
 }
 
 /// Queries the sources.
-#[derive(Clone)]
 pub(crate) struct Collector<'a> {
     /// Look-ups in EC2.
     pub(crate) lookups: Lookups,

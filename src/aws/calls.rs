@@ -25,7 +25,7 @@ pub(crate) const MOST_VALUES: usize = 200;
 pub(crate) const SLOW: Duration = Duration::from_secs(25);
 
 /// A page of a list as EC2 returned it: its items and the token of the next page.
-pub(super) type ListPage<T> = (Option<Vec<T>>, Option<String>);
+type ListPage<T> = (Option<Vec<T>>, Option<String>);
 
 /// All items of a paginated list. A page may be empty and still have a token, so the last page is the one without a
 /// token (EC2 API reference, "Query requests").

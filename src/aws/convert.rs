@@ -98,7 +98,7 @@ pub(super) fn observed(image: ec2::Image) -> Image {
 /// The RegisterImage request that registers such an image again, without its tags. It has every member of the request
 /// that DescribeImages shows. DescribeImages shows neither `UefiData` nor `BillingProducts`. (EC2 API reference,
 /// "RegisterImage", "Image".)
-pub(super) fn request(image: &ec2::Image) -> Value {
+fn request(image: &ec2::Image) -> Value {
     let mappings = image.block_device_mappings.iter().flatten().map(|mapping| {
         let ebs = mapping.ebs.as_ref().map(|ebs| {
             present(json!({
@@ -144,14 +144,14 @@ pub(super) fn request(image: &ec2::Image) -> Value {
 
 /// Whether RegisterImage accepts `Iops` for a volume of this type. DescribeImages also shows the baseline of a gp2
 /// volume. (EC2 API reference, "EbsBlockDevice".)
-pub(super) fn has_iops(ebs: &ec2::EbsBlockDevice) -> bool {
+fn has_iops(ebs: &ec2::EbsBlockDevice) -> bool {
     use ec2::VolumeType::{Gp3, Io1, Io2};
     matches!(ebs.volume_type, Some(Gp3 | Io1 | Io2))
 }
 
 /// Whether RegisterImage accepts `Throughput` for a volume of this type: "valid only for gp3 volumes". (EC2 API
 /// reference, "EbsBlockDevice".)
-pub(super) fn has_throughput(ebs: &ec2::EbsBlockDevice) -> bool {
+fn has_throughput(ebs: &ec2::EbsBlockDevice) -> bool {
     matches!(ebs.volume_type, Some(ec2::VolumeType::Gp3))
 }
 
@@ -165,7 +165,7 @@ pub(super) fn present(mut object: Value) -> Value {
 
 /// The mapping of the root device. In some images the mapping names the disk and RootDeviceName names its first
 /// partition (`/dev/sda`, `/dev/sda1`), or the reverse.
-pub(super) fn root_mapping(
+fn root_mapping(
     root: Option<&str>,
     mappings: Vec<ec2::BlockDeviceMapping>,
 ) -> Option<ec2::EbsBlockDevice> {

@@ -23,7 +23,7 @@ pub(super) const THROTTLED: [&str; 10] = [
 ];
 
 /// Transient errors that the SDK does not treat as such, with the documents that describe them.
-pub(super) const TRANSIENT: [&str; 4] = [
+const TRANSIENT: [&str; 4] = [
     // Another caller is tagging the same resource (EC2 API reference, "Error codes").
     "ConcurrentTagAccess",
     // (EC2 API reference, "Error codes")
@@ -83,7 +83,7 @@ pub(super) fn may_have_acted<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRe
 }
 
 /// An error followed by its causes. If credentials are missing, the outermost error says nothing useful.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut said: Vec<String> = Vec::new();
     for cause in causes.take(10) {
@@ -96,7 +96,7 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// The text, cut after `most` characters. A text that was cut says so.
-pub(super) fn cut_after(most: usize, text: &str) -> String {
+fn cut_after(most: usize, text: &str) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{} (cut here)", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),

@@ -21,7 +21,7 @@ use crate::event::Registration;
 use crate::ids::AmiId;
 
 /// IAM's name of the most frequent call.
-pub(super) const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
+const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
 
 /// EC2's error codes for an image id that it does not know, or no longer knows.
 pub(super) const UNKNOWN_IMAGE: [&str; 2] = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
@@ -253,7 +253,7 @@ impl Aws {
     }
 
     /// The images on all pages of a request.
-    pub(super) async fn pages_of_images(
+    async fn pages_of_images(
         &self,
         request: impl Fn() -> DescribeImagesFluentBuilder,
     ) -> Result<Vec<ec2::Image>, Error> {
@@ -302,7 +302,7 @@ impl Aws {
         Ok(arns)
     }
 
-    pub(super) async fn referring_resources(&self, id: &AmiId) -> Result<Vec<String>, Error> {
+    async fn referring_resources(&self, id: &AmiId) -> Result<Vec<String>, Error> {
         use ec2::ImageReferenceResourceType::{
             Ec2Instance, Ec2LaunchTemplate, ImageBuilderContainerRecipe, ImageBuilderImageRecipe,
             SsmParameter,

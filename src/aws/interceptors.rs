@@ -107,7 +107,7 @@ impl Intercept for Counting {
 
 /// Whether an answer reports throttling. The body is not parsed yet, so this searches it for the error codes. Each
 /// protocol puts the code in a different place.
-pub(super) fn is_throttled(response: &HttpResponse) -> bool {
+fn is_throttled(response: &HttpResponse) -> bool {
     if response.status().is_success() {
         return false;
     }

@@ -221,7 +221,7 @@ pub(crate) async fn assess_all(
 }
 
 /// Collector that queries the sources about many images in batches. `disk` says when an image's disk is read.
-pub(super) fn asking<'a>(guard: &'a Guard, batch: &Arc<BatchLoader>, disk: Asked) -> Collector<'a> {
+fn asking<'a>(guard: &'a Guard, batch: &Arc<BatchLoader>, disk: Asked) -> Collector<'a> {
     let lookups = Lookups::together(guard.aws.clone(), Arc::clone(batch));
     Collector {
         lookups,

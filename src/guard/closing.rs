@@ -1,11 +1,9 @@
 //! Closes a registration, which means that the alert is sent and the record is stored.
 
-use super::Guard;
 use crate::error::Error;
-use crate::guard::RegistrationContext;
+use crate::guard::{Guard, RegistrationContext};
 use crate::ledger::{Lease, NotificationState, Reservation};
-use crate::notify;
-use crate::notify::Message;
+use crate::notify::{self, Message};
 use crate::record::Record;
 
 /// How an alert that announces no discard is sent.

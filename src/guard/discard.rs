@@ -275,7 +275,7 @@ async fn hold_over_limit(
 }
 
 /// Holds a discard that was about to begin, and reports that.
-pub(super) async fn hold(
+async fn hold(
     guard: &Guard,
     context: &RegistrationContext<'_>,
     mut planned: Planned,
@@ -344,7 +344,7 @@ pub(crate) async fn complete(
 ///
 /// # Errors
 /// [`Error::NotVisibleYet`] if the mark does not show within the retry budget.
-pub(super) async fn marked(
+async fn marked(
     guard: &Guard,
     registration: &Registration,
     budget: &mut RetryBudget,

@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use super::Guard;
 use crate::aws::Described;
 use crate::billing::Difference;
 use crate::ec2::{Image, Observation};
 use crate::error::Error;
 use crate::event::Registration;
-use crate::guard::RegistrationContext;
+use crate::guard::{Guard, RegistrationContext};
 use crate::ids::AmiId;
 use crate::invocation::RetryBudget;
 use crate::ledger::Discard;
@@ -191,7 +190,7 @@ pub(crate) async fn plan(
 }
 
 /// Checks everything on which a discard depends besides the image itself. All calls are concurrent.
-pub(super) async fn check_safety(
+async fn check_safety(
     guard: &Guard,
     context: &RegistrationContext<'_>,
     image: &Image,

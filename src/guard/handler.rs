@@ -11,15 +11,13 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
-use crate::event;
-use crate::event::{Incoming, RegisteredBy, Registration};
+use crate::event::{self, Incoming, RegisteredBy, Registration};
 use crate::guard::evaluation::observed;
 use crate::guard::registration::Known;
 use crate::guard::self_test::Report;
-use crate::guard::{audit, digest, registration, self_test, settling};
+use crate::guard::{Guard, audit, digest, registration, self_test, settling};
 use crate::ids::AmiId;
 use crate::invocation::{Delivery, in_time};
 use crate::record::Record;
@@ -111,7 +109,7 @@ impl Guard {
                 },
             };
             self.notifier.finish(delivery.deadline).await;
-            (self.journal)(&delivery, Line::Invocation(self.aws.tally()));
+            self.write(&delivery, Line::Invocation(self.aws.tally()));
             answer
         };
         work.instrument(span).await
@@ -123,11 +121,7 @@ impl Guard {
 ///
 /// # Errors
 /// [`Error::MalformedEvent`] if `messages` is not a list of SQS messages with ids, or is too long.
-pub(super) async fn batch(
-    guard: &Arc<Guard>,
-    messages: Value,
-    delivery: &Delivery,
-) -> Result<Answer, Error> {
+async fn batch(guard: &Arc<Guard>, messages: Value, delivery: &Delivery) -> Result<Answer, Error> {
     let malformed = |what: &str| {
         let error = Error::MalformedEvent(what.into());
         guard.failed(delivery, None, None, error)
@@ -280,7 +274,7 @@ async fn survives(guard: &Arc<Guard>, arrival: Arrival, delivery: &Delivery) -> 
                 message: &panic.to_string(),
                 needs_a_person: true,
             };
-            (guard.journal)(delivery, Line::Failure(failure));
+            guard.write(delivery, Line::Failure(failure));
             false
         }
         None => false,

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
-use crate::event;
-use crate::event::{Incoming, RegisteredBy, Registration};
-use crate::guard::{RegistrationContext, evaluation};
+use crate::event::{self, Incoming, RegisteredBy, Registration};
+use crate::guard::{Guard, RegistrationContext, evaluation};
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery, RetryBudget};
 use crate::record::Record;

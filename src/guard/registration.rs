@@ -5,12 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::Instrument;
 
-use super::Guard;
 use crate::ec2::Observation;
 use crate::error::Error;
 use crate::event::{RegisteredBy, Registration};
 use crate::guard::evaluation::{Planned, not_visible};
-use crate::guard::{RegistrationContext, discard, evaluation};
+use crate::guard::{Guard, RegistrationContext, discard, evaluation};
 use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Delivery, RetryBudget, in_time};
 use crate::ledger::Lease;
@@ -71,7 +70,7 @@ pub(crate) async fn registered(
     in_time(delivery, work, late).await
 }
 
-pub(super) async fn follow(
+async fn follow(
     guard: &Guard,
     registration: &Registration,
     known: Option<Known>,
@@ -133,7 +132,7 @@ pub(super) async fn follow(
 /// - [`Error::NotSettled`] if the image is too young to be judged
 /// - [`Error::IdentityMayCome`] if another event is expected that says who registered the image, and this matters
 /// - another [`Error`] if EC2 does not answer
-pub(super) async fn look_at(
+async fn look_at(
     guard: &Guard,
     registration: &Registration,
     known: Option<Known>,
@@ -200,7 +199,7 @@ async fn unless_identity_may_come(
 
 /// Processes a judged image. Discards it, completes an interrupted discard, or leaves the image. `around` has the
 /// safety checks, if they were already made.
-pub(super) async fn process(
+async fn process(
     guard: &Guard,
     context: &RegistrationContext<'_>,
     assessment: Assessment,
