@@ -23,7 +23,7 @@ GROWTH_BYTES = 4_000_000
 def audited(world: World, start) -> Emulator:
     """A guard that audited for the first time a week ago."""
     world.make_ledger()
-    world.swept_before()
+    world.audited_before()
     return start(GUARD_LEDGER_TABLE=LEDGER)
 
 

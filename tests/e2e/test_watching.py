@@ -129,7 +129,7 @@ def watched(moto, guard_binary, environment, tmp_path_factory) -> Iterator[tuple
             ])
         )
         guard.invoke(scheduled())
-        world.swept_before()
+        world.audited_before()
         world.image("Windows", expect="Windows", age=timedelta(hours=2))
         guard.invoke(audit())
         yield world, guard

@@ -385,7 +385,7 @@ class World:
             TableName=LEDGER, TimeToLiveSpecification=properties["TimeToLiveSpecification"]
         )
 
-    def swept_before(self) -> None:
+    def audited_before(self) -> None:
         """Has the ledger remember that the first audit was a week ago."""
         since = str(int((now() - timedelta(days=7)).timestamp() * 1000))
         item = {"id": {"S": f"audit#{ACCOUNT}#{REGION}"}, "since_ms": {"N": since}}

@@ -40,15 +40,15 @@ fn windows(image: Image) -> Image {
 
 /// A harness whose guard audited for the first time a week ago.
 async fn harness(images: impl IntoIterator<Item = Image>, settings: Settings) -> Harness {
-    swept_before(Harness::with_chat(world(images), settings).await)
+    audited_before(Harness::with_chat(world(images), settings).await)
 }
 
 /// A harness in which nothing is told beside the rest: whatever is called, is so in the same order each time.
-async fn house_without_chat(
+async fn harness_without_chat(
     images: impl IntoIterator<Item = Image>,
     settings: Settings,
 ) -> Harness {
-    swept_before(Harness::around(world(images), settings).await)
+    audited_before(Harness::around(world(images), settings).await)
 }
 
 fn world(images: impl IntoIterator<Item = Image>) -> World {
@@ -62,7 +62,7 @@ fn world(images: impl IntoIterator<Item = Image>) -> World {
     world
 }
 
-fn swept_before(harness: Harness) -> Harness {
+fn audited_before(harness: Harness) -> Harness {
     let week = (now() - TimeDelta::days(7)).timestamp_millis();
     remember(&harness, "id", json!({ "S": AUDITS }));
     remember(&harness, "since_ms", json!({ "N": week.to_string() }));
@@ -290,7 +290,7 @@ async fn what_is_known_and_as_it_was_costs_no_call_and_what_changed_is_judged_an
 
 /// What an audit by one policy makes of an image that was judged by another one: how many are unchanged, and the
 /// groups of the summary.
-async fn swept_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String>) {
+async fn audited_by(policy: &str, image: &Image, before: &str) -> (u64, Vec<String>) {
     let known = harness([image.clone()], settings(before)).await;
     known.record(event_of(image)).await;
     let harness = harness([image.clone()], settings(policy)).await;
@@ -388,7 +388,7 @@ async fn what_is_known_is_judged_anew_where_the_policy_says_something_else_of_it
         ),
     ] {
         let expected = (unchanged, told.map(str::to_owned).into_iter().collect());
-        let found = swept_by(&now, image, &before).await;
+        let found = audited_by(&now, image, &before).await;
         assert_eq!(found, expected, "{before:?}, then {now:?}");
     }
 }
@@ -490,7 +490,7 @@ fn with_red_hat(bills: (&str, &str)) -> Image {
 }
 
 /// A harness with this image, and a guard that reads disks. `before`: another one, whose ledger it has.
-async fn house_of_disk(image: &Image, policy: &str, before: Option<&Harness>) -> Harness {
+async fn harness_of_disk(image: &Image, policy: &str, before: Option<&Harness>) -> Harness {
     let text = format!("version = 1\nevidence.lineage = \"never\"\n{policy}");
     let settings = Settings {
         policy: Policy::parse("policy.toml", &text).unwrap(),
@@ -537,14 +537,14 @@ async fn what_its_disk_told_of_an_image_stands_though_no_audit_reads_disks() {
         if let Some(declared) = declared {
             image = expects(image, declared);
         }
-        let before = house_of_disk(&image, "", None).await;
+        let before = harness_of_disk(&image, "", None).await;
         let record = before.record(event_of(&image)).await;
         assert_eq!(record["verdict"], verdict, "{record}");
         assert!(
             record["reason"].as_str().unwrap().contains("disk says"),
             "{record}"
         );
-        let harness = house_of_disk(&image, now, Some(&before)).await;
+        let harness = harness_of_disk(&image, now, Some(&before)).await;
         harness.record(scheduled(1)).await;
         let found = summaries(&harness).first().map(|it| it["groups"].clone());
         let found = found.map(|groups| groups.as_object().unwrap().keys().next().cloned());
@@ -587,7 +587,7 @@ async fn three_thousand_images_are_looked_at_in_six_pages() {
 
 /// So many images, each of a volume that was made from a snapshot of which only a publisher's image could tell: four
 /// look-ups, one after the other.
-async fn house_of_volumes(images: usize) -> Harness {
+async fn harness_of_volumes(images: usize) -> Harness {
     let mut asking = settings("");
     asking.policy.lineage = Asked::Always;
     let harness = harness((0..images).map(|n| aged(n, 100)), asking).await;
@@ -606,7 +606,7 @@ async fn house_of_volumes(images: usize) -> Harness {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_ends_also_where_searches_among_others_images_are_slow() {
-    let harness = house_of_volumes(300).await;
+    let harness = harness_of_volumes(300).await;
     super::lookups::slow_among_others(&harness, Duration::from_secs(8));
     harness.record(scheduled(1)).await;
     assert_eq!(summaries(&harness).remove(0)["looked_at"], 300);
@@ -644,7 +644,7 @@ async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit(
     }
     let mut asking = settings("");
     asking.policy.lineage = Asked::Always;
-    let harness = swept_before(Harness::around(world, asking).await);
+    let harness = audited_before(Harness::around(world, asking).await);
     let begun = tokio::time::Instant::now();
     harness.record(scheduled(1)).await;
     assert!(
@@ -664,7 +664,7 @@ async fn regression_an_image_that_ec2_shows_in_part_spoils_no_other_of_an_audit(
 /// One page after the other, there would be time for two of them: each is five calls, one after the other.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_audit_looks_at_pages_side_by_side_where_every_list_takes_four_seconds() {
-    let harness = house_of_volumes(10_000).await;
+    let harness = harness_of_volumes(10_000).await;
     for action in ["DescribeImages", "DescribeSnapshots", "DescribeVolumes"] {
         let slow = FaultKind::Slow(Duration::from_secs(4));
         harness.inject(Fault::always(action, slow));
@@ -1061,14 +1061,14 @@ async fn an_audit_that_is_cut_off_at_any_step_of_a_discard_ends_it_or_holds_it_a
         settle: Duration::ZERO,
         ..settings(NOBODY_ASKS)
     };
-    let whole = house_without_chat(images(), settings()).await;
+    let whole = harness_without_chat(images(), settings()).await;
     whole.record(scheduled(1)).await;
     let steps = whole.sim.calls();
     let calls = || steps.iter().map(|call| call.action.as_str());
     let done = calls().position(|call| call == "DeregisterImage").unwrap();
     let mut held = Vec::new();
     for (n, call) in steps.iter().enumerate() {
-        let harness = house_without_chat(images(), settings()).await;
+        let harness = harness_without_chat(images(), settings()).await;
         let action = &call.action;
         let ordinal = calls().take(n + 1).filter(|it| it == action).count();
         // The call takes effect, and its answer never comes.

@@ -138,9 +138,7 @@ fn floors() -> Vec<Vec<String>> {
         .take_while(|line| line.starts_with("//! |"));
     let modules = |row: &str| {
         let names = row.split('`').skip(1).step_by(2);
-        names
-            .map(|name| name.trim_start_matches("mod@").to_owned())
-            .collect()
+        names.map(str::to_owned).collect()
     };
     rows.map(modules).collect()
 }

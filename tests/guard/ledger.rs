@@ -21,7 +21,7 @@ pub(super) fn with(ledger: Option<&'static str>, policy: &str) -> Settings {
 }
 
 /// A harness with the ledger in a table.
-async fn house_with_table(image: Image) -> Harness {
+async fn harness_with_table(image: Image) -> Harness {
     Harness::with(image, with(Some(TABLE), "")).await
 }
 
@@ -87,7 +87,7 @@ pub(super) fn discards(harness: &Harness) -> usize {
 /// to say that it is the same reservation.
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_reservation_whose_answer_was_lost_and_that_met_a_conflict_counts_once() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     for (attempt, fault) in [
         (1, FaultKind::ResetAfter),
         (2, FaultKind::TransactionConflict),
@@ -180,7 +180,7 @@ async fn where_the_mark_does_not_show_in_time_the_event_comes_again_and_nothing_
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before_it_is_done() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.record(registered()).await;
     let mut calls = harness.calls();
     calls.retain(|call| !looks(call) || call == "ListImagesInRecycleBin");
@@ -207,7 +207,7 @@ async fn a_discard_is_reserved_before_anything_is_touched_and_noted_right_before
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_verified_image_is_on_record_and_costs_one_call_of_ec2() {
     let image = billing(expecting("Windows"), "Windows", "RunInstances:0002");
-    let harness = house_with_table(image).await;
+    let harness = harness_with_table(image).await;
     harness.record(registered()).await;
     assert_eq!(
         harness.calls(),
@@ -366,7 +366,7 @@ async fn regression_what_the_guard_discarded_itself_is_known_at_once() {
 async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
     let calls = calls_of_a_discard("").await;
     let deed = calls.iter().position(|call| call == "DeregisterImage");
-    let harness = house_that_is_cut_off_at(deed.unwrap() + 1, "", &calls).await;
+    let harness = harness_that_is_cut_off_at(deed.unwrap() + 1, "", &calls).await;
     assert!(!harness.image_stands());
     let record = again(&harness).await.unwrap();
     assert_eq!(
@@ -381,7 +381,7 @@ async fn regression_the_first_retry_completes_a_discard_that_ec2_carried_out() {
 async fn an_image_whose_discard_may_not_have_been_carried_out_is_not_taken_for_gone_at_once() {
     let calls = calls_of_a_discard("").await;
     let deed = calls.iter().position(|call| call == "DeregisterImage");
-    let harness = house_that_is_cut_off_at(deed.unwrap(), "", &calls).await;
+    let harness = harness_that_is_cut_off_at(deed.unwrap(), "", &calls).await;
     assert!(harness.image_stands());
     harness.sim.heal();
     turns_end().await;
@@ -571,7 +571,7 @@ async fn the_other_trigger_says_nothing_of_what_people_know() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_is_gone_while_the_ledger_is_away_comes_again() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.sim.world().images.clear();
     harness.inject(Fault::always("UpdateItem", FaultKind::InternalError));
     let old = registered_at(now() - TimeDelta::minutes(11));
@@ -581,7 +581,7 @@ async fn an_image_that_is_gone_while_the_ledger_is_away_comes_again() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.sim.world().recycle_bin_rules.clear();
     harness.inject(Fault::from_nth("Publish", 2, FaultKind::InternalError));
     harness.give(registered()).await.unwrap_err();
@@ -598,7 +598,7 @@ async fn that_there_is_no_way_back_is_told_until_somebody_could_be_told() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
     for look in ["DescribeImages", "ListImagesInRecycleBin"] {
         let nth = if look == "DescribeImages" { 3 } else { 1 };
@@ -617,7 +617,7 @@ async fn a_correction_that_could_not_be_published_is_published_the_next_time() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_image_that_ec2_lists_for_long_after_a_lost_answer_is_found_in_the_recycle_bin() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.sim.world().after_deregistration = Lingering {
         listed_for: 100,
         empty_for: None,
@@ -666,7 +666,11 @@ pub(super) async fn calls_of_a_discard(policy: &str) -> Vec<String> {
 }
 
 /// A harness in which the `n`th call of a discard takes effect, and its answer comes too late.
-pub(super) async fn house_that_is_cut_off_at(n: usize, policy: &str, calls: &[String]) -> Harness {
+pub(super) async fn harness_that_is_cut_off_at(
+    n: usize,
+    policy: &str,
+    calls: &[String],
+) -> Harness {
     let harness = Harness::with(expecting("Windows"), with(Some(TABLE), policy)).await;
     let action = &calls[n - 1];
     let ordinal = calls[..n].iter().filter(|call| *call == action).count();
@@ -687,7 +691,7 @@ async fn a_retry_after_a_crash_at_any_step_finishes_the_discard_or_holds_it_and_
         let published = 1 + calls.iter().position(|call| call == "Publish").unwrap();
         let mut held = Vec::new();
         for n in 1..=calls.len() {
-            let harness = house_that_is_cut_off_at(n, policy, &calls).await;
+            let harness = harness_that_is_cut_off_at(n, policy, &calls).await;
             let step = format!("{policy}: crash after {}, call {n}", calls[n - 1]);
             assert_eq!(!harness.image_stands(), n >= done, "{step}");
             again(&harness).await.ok();
@@ -721,7 +725,7 @@ async fn what_people_bring_back_between_a_crash_and_the_retry_stays() {
         .position(|call| call == "DeregisterImage")
         .unwrap();
     for n in done..=calls.len() {
-        let harness = house_that_is_cut_off_at(n, "", &calls).await;
+        let harness = harness_that_is_cut_off_at(n, "", &calls).await;
         restore(&harness);
         let record = again(&harness).await.unwrap();
         assert_eq!(record["held_by"], json!(["discarded-before"]));
@@ -737,7 +741,7 @@ async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again(
         .iter()
         .position(|call| call == "DeregisterImage")
         .unwrap();
-    let harness = house_that_is_cut_off_at(done, "", &calls).await;
+    let harness = harness_that_is_cut_off_at(done, "", &calls).await;
     let record = again_later(&harness).await.unwrap();
     assert_eq!(
         (&record["verdict"], &record["action"], &record["outcome"]),
@@ -751,7 +755,7 @@ async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again(
     assert_eq!(record["action"], "none", "completed once");
 
     // Without a rule the alert promised a way back that there is not.
-    let harness = house_that_is_cut_off_at(done, "", &calls).await;
+    let harness = harness_that_is_cut_off_at(done, "", &calls).await;
     harness.sim.world().recycle_bin.clear();
     let record = again_later(&harness).await.unwrap();
     assert_eq!(record["recycle_bin"], "absent");
@@ -763,7 +767,7 @@ async fn a_discard_whose_end_nobody_saw_is_completed_when_its_event_comes_again(
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_succeeded() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     // The deed takes effect, and then nothing is heard of it, nor of the image.
     harness.inject(Fault::always("DeregisterImage", FaultKind::ResetAfter));
     for look in ["DescribeImages", "ListImagesInRecycleBin"] {
@@ -786,7 +790,7 @@ async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
     let unread = || Fault::always("GetItem", FaultKind::InternalError);
     let unreserved = || Fault::always("TransactWriteItems", FaultKind::AccessDenied);
     for fault in [denied(), failing(), unread(), unreserved()] {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         let what = format!("{fault:?}");
         harness.inject(fault);
         let error = harness.give(registered()).await.unwrap_err();
@@ -810,7 +814,7 @@ async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
         billing(expecting("Windows"), "Windows", "RunInstances:0002"),
         tagged(expecting("Windows"), "aws:backup:source-resource", "i-1"),
     ] {
-        let harness = house_with_table(image).await;
+        let harness = harness_with_table(image).await;
         harness.sim.world().tables.clear();
         harness.record(registered()).await;
     }
@@ -818,7 +822,7 @@ async fn without_the_ledger_an_image_is_judged_and_told_of_and_comes_again() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn without_a_note_of_it_nothing_is_discarded_and_people_learn_that_it_stands() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     // Begun and reserved; the note fails, with whatever is written afterwards.
     harness.inject(Fault::from_nth("UpdateItem", 2, FaultKind::InternalError));
     let error = harness.give(registered()).await.unwrap_err();
@@ -832,7 +836,7 @@ async fn without_a_note_of_it_nothing_is_discarded_and_people_learn_that_it_stan
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_discard_that_the_ledger_could_not_note_the_end_of_is_done_all_the_same() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::from_nth("UpdateItem", 4, FaultKind::InternalError));
     assert_eq!(harness.record(registered()).await["outcome"], "done");
     // The note from before the deed is enough for people to win.
@@ -848,7 +852,7 @@ async fn a_plan_that_changes_on_the_retry_is_followed() {
         .iter()
         .position(|call| call == "TransactWriteItems")
         .unwrap();
-    let harness = house_that_is_cut_off_at(reserved, "", &calls).await;
+    let harness = harness_that_is_cut_off_at(reserved, "", &calls).await;
     harness
         .sim
         .world()
@@ -865,7 +869,7 @@ async fn a_plan_that_changes_on_the_retry_is_followed() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn an_invocation_that_time_cuts_off_leaves_the_rest_to_the_next_one() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always(
         "Publish",
         FaultKind::Slow(Duration::from_secs(60)),
@@ -1083,7 +1087,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
         ),
     ];
     for (fault, name, advice) in cases {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         harness.inject(Fault::always("DeregisterImage", fault));
         let record = harness.record(registered()).await;
         assert_eq!(
@@ -1102,7 +1106,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn protection_that_comes_in_the_last_moment_is_known_by_the_image_whatever_ec2_calls_it() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::nth(
         "Publish",
         1,
@@ -1180,7 +1184,7 @@ async fn regression_the_request_to_register_again_has_only_what_a_volume_type_ta
         });
     }
     image.deprecation_time = Some("2028-11-25T12:00:00Z".parse().unwrap());
-    let harness = house_with_table(image).await;
+    let harness = harness_with_table(image).await;
     let record = harness.record(registered()).await;
     assert_eq!(record["outcome"], "done");
     let devices = &record["rebuild"]["register_image"]["BlockDeviceMappings"];
@@ -1235,7 +1239,7 @@ async fn who_may_launch_from_an_image_is_known_before_it_is_disabled_or_it_is_no
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_table_that_is_not_there_is_named() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.sim.world().tables = [("another".to_owned(), Table::new("id"))].into();
     let error = harness.give(registered()).await.unwrap_err();
     assert!(error.to_string().contains(TABLE), "{error}");
@@ -1245,7 +1249,7 @@ async fn a_table_that_is_not_there_is_named() {
 async fn regression_a_look_around_that_does_not_get_through_is_told_of_and_brings_the_event_back() {
     for action in AROUND {
         for fault in [FaultKind::Throttle, FaultKind::ResetBefore] {
-            let harness = house_with_table(expecting("Windows")).await;
+            let harness = harness_with_table(expecting("Windows")).await;
             harness.inject(Fault::always(action, fault));
             for _ in 0..2 {
                 let error = harness.give(registered()).await.unwrap_err();
@@ -1268,7 +1272,7 @@ async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
         (AROUND[3], 1),
         ("CreateTags", 1),
     ] {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         harness.inject(Fault::nth(action, n, FaultKind::CutBody));
         let record = harness.record(registered()).await;
         assert_eq!(record["outcome"], "done", "{action} {n}");
@@ -1278,7 +1282,7 @@ async fn regression_an_answer_of_ec2_that_is_cut_once_is_asked_for_again() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_discard_that_a_slow_ledger_cuts_off_is_on_record_and_told_of() {
     for n in [2, 3] {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         let slow = FaultKind::Slow(Duration::from_secs(60));
         harness.inject(Fault::from_nth("UpdateItem", n, slow));
         let soon = Deadline::now() + Duration::from_secs(17);
@@ -1290,7 +1294,7 @@ async fn regression_a_discard_that_a_slow_ledger_cuts_off_is_on_record_and_told_
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_people_hear_of_a_failed_discard_also_if_time_is_short_and_the_ledger_slow() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     let late = FaultKind::Slow(Duration::from_millis(4_500));
     harness.inject(Fault::nth(AROUND[0], 2, late));
     let slow = FaultKind::Slow(Duration::from_secs(60));
@@ -1302,7 +1306,7 @@ async fn regression_people_hear_of_a_failed_discard_also_if_time_is_short_and_th
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_discard() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.record(registered()).await;
     restore(&harness);
     harness.inject(Fault::nth("UpdateItem", 1, FaultKind::CutShort(0)));
@@ -1313,7 +1317,7 @@ async fn regression_an_empty_answer_of_the_ledger_does_not_make_it_forget_a_disc
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_deregister_after_a_refusal_is_not_claimed_as_the_guards() {
     for fault in [FaultKind::AccessDenied, FaultKind::Throttle] {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         harness.inject(Fault::always("DeregisterImage", fault));
         harness.give(registered()).await.ok();
         let alerts = harness.alerts().len();
@@ -1329,7 +1333,7 @@ async fn regression_what_people_deregister_after_a_refusal_is_not_claimed_as_the
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.record(registered()).await;
     restore(&harness);
     let record = harness.record(registered()).await;
@@ -1341,7 +1345,7 @@ async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_is_not() {
-    let certain = house_with_table(expecting("Windows")).await;
+    let certain = harness_with_table(expecting("Windows")).await;
     certain.record(registered()).await;
     restore(&certain);
     let record = certain.record(registered()).await;
@@ -1356,7 +1360,7 @@ async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_
     // No answer came, and the image stands: nobody can say.
     let calls = calls_of_a_discard("").await;
     let act = calls.iter().position(|call| call == "DeregisterImage");
-    let doubtful = house_that_is_cut_off_at(act.unwrap(), "", &calls).await;
+    let doubtful = harness_that_is_cut_off_at(act.unwrap(), "", &calls).await;
     assert!(doubtful.image_stands());
     let record = again_later(&doubtful).await.unwrap();
     assert_eq!(record["held_by"], json!(["discarded-before"]));
@@ -1371,7 +1375,7 @@ async fn regression_an_image_that_people_disabled_is_not_said_to_be_deregistered
         .iter()
         .position(|call| call == "DeregisterImage")
         .unwrap();
-    let harness = house_that_is_cut_off_at(done - 1, "", &calls).await;
+    let harness = harness_that_is_cut_off_at(done - 1, "", &calls).await;
     harness.sim.world().images.get_mut(AMI).unwrap().state = "disabled".into();
     let record = again_later(&harness).await.unwrap();
     assert_eq!(
@@ -1388,7 +1392,7 @@ async fn regression_a_refusal_is_one_also_if_the_recycle_bin_can_not_be_looked_i
         (refuse("AuthFailure", backup), "backup-managed"),
         (refuse("InvalidParameterValue", "no"), "other"),
     ] {
-        let harness = house_with_table(expecting("Windows")).await;
+        let harness = harness_with_table(expecting("Windows")).await;
         harness.inject(Fault::always("DeregisterImage", fault));
         harness.inject(Fault::always(
             "ListImagesInRecycleBin",
@@ -1401,7 +1405,7 @@ async fn regression_a_refusal_is_one_also_if_the_recycle_bin_can_not_be_looked_i
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trigger() {
-    let harness = house_with_table(billing(
+    let harness = harness_with_table(billing(
         expecting("Windows"),
         "Windows",
         "RunInstances:0010",
@@ -1421,7 +1425,7 @@ async fn regression_a_mismatch_that_nobody_was_told_of_is_told_by_the_other_trig
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_image_that_people_disable_while_its_deregistration_is_refused_is_not_gone() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always("DeregisterImage", FaultKind::AccessDenied));
     harness.inject(Fault::nth(
         "Publish",
@@ -1444,7 +1448,7 @@ async fn regression_an_image_that_people_disable_while_its_deregistration_is_ref
 
 /// An answer that was lost, a refusal after it, and an image that EC2 lists for long: whether it is gone is not
 /// known, also if no Recycle Bin has it.
-async fn house_in_doubt(policy: &str, act: &str) -> Harness {
+async fn harness_in_doubt(policy: &str, act: &str) -> Harness {
     let harness = Harness::with(expecting("Windows"), with(Some(TABLE), policy)).await;
     {
         let mut world = harness.sim.world();
@@ -1466,7 +1470,7 @@ async fn regression_a_discard_that_may_have_been_done_is_not_forgotten_as_ec2_li
         refuse("OperationNotPermitted", "no"),
         FaultKind::AccessDenied,
     ] {
-        let harness = house_in_doubt("", "DeregisterImage").await;
+        let harness = harness_in_doubt("", "DeregisterImage").await;
         harness.inject(Fault::from_nth("DeregisterImage", 2, later.clone()));
         let error = harness.give(registered()).await.unwrap_err();
         assert_eq!(error.error_type(), "Unavailable", "{later:?}: {error}");
@@ -1487,7 +1491,7 @@ async fn regression_a_discard_that_may_have_been_done_is_not_forgotten_as_ec2_li
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_people_bring_back_after_a_discard_that_may_have_been_done_stays() {
-    let harness = house_in_doubt("[discard]\naction = \"disable\"", "DisableImage").await;
+    let harness = harness_in_doubt("[discard]\naction = \"disable\"", "DisableImage").await;
     harness.inject(Fault::from_nth("DisableImage", 2, FaultKind::Throttle));
     harness.inject(Fault::from_nth("DescribeImages", 3, FaultKind::Throttle));
     harness.give(registered()).await.unwrap_err();
@@ -1505,7 +1509,7 @@ async fn regression_what_people_bring_back_after_a_discard_that_may_have_been_do
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_refused_discard_is_neither_tried_nor_told_again_for_a_duplicate() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always(
         "DeregisterImage",
         refuse("OperationNotPermitted", "it is protected"),
@@ -1601,7 +1605,7 @@ async fn regression_another_mismatch_than_the_one_that_is_known_is_told_by_the_o
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_an_answer_of_the_ledger_without_a_body_does_not_forget_a_discard_of_the_same_snapshot()
  {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always("GetItem", FaultKind::CutShort(0)));
     let error = harness.give(registered()).await.unwrap_err();
     assert_eq!(error.error_type(), "NotFoundOut");
@@ -1618,7 +1622,7 @@ async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_
     for n in 0..46 {
         image.tags.insert(format!("key-{n}"), String::new());
     }
-    let harness = house_with_table(image).await;
+    let harness = harness_with_table(image).await;
     let record = harness.record(registered()).await;
     assert_eq!(record["held_by"], json!(["untaggable"]));
     let world = harness.sim.world();
@@ -1628,7 +1632,7 @@ async fn regression_an_image_without_room_for_the_guards_tags_takes_no_place_of_
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_a_refusal_that_nobody_could_be_told_of_is_told_the_next_time() {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     let no = || refuse("OperationNotPermitted", "it is protected");
     harness.inject(Fault::always("DeregisterImage", no()));
     harness.inject(Fault::from_nth("Publish", 2, FaultKind::InternalError));
@@ -1643,7 +1647,7 @@ async fn regression_a_refusal_that_nobody_could_be_told_of_is_told_the_next_time
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_what_is_registered_again_after_a_discard_that_may_have_been_done_stays() {
-    let harness = house_in_doubt("", "DeregisterImage").await;
+    let harness = harness_in_doubt("", "DeregisterImage").await;
     harness.inject(Fault::from_nth("DeregisterImage", 2, FaultKind::Throttle));
     harness.give(registered()).await.unwrap_err();
     let anew = "ami-0a1b2c3d4e5f60002";
@@ -1689,7 +1693,7 @@ async fn an_image_that_stands_long_after_its_discard_was_brought_back_however_lo
 #[tokio::test(crate = "crate::virtual_time")]
 async fn regression_that_an_image_is_not_available_to_be_deregistered_does_not_say_that_it_is_gone()
 {
-    let harness = house_with_table(expecting("Windows")).await;
+    let harness = harness_with_table(expecting("Windows")).await;
     harness.inject(Fault::always(
         "DeregisterImage",
         refuse(

@@ -280,7 +280,7 @@ async fn in_memory_the_ledger_of_an_enforcing_guard_is_no_ledger() {
     assert_eq!(states(&report(&harness).await)["ledger"], "ok");
 }
 
-async fn house_with_a_chat() -> Harness {
+async fn harness_with_a_chat() -> Harness {
     let mut world = World::default();
     world.add_image(expecting("Windows"));
     Harness::with_chat(world, settings()).await
@@ -293,7 +293,7 @@ async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
         FaultKind::InternalError,
         FaultKind::Slow(Duration::from_secs(30)),
     ] {
-        let harness = house_with_a_chat().await;
+        let harness = harness_with_a_chat().await;
         // The first message is the alert topic's.
         harness.inject(Fault::from_nth("Publish", 2, fault.clone()));
         let record = harness.record(registered()).await;
@@ -309,7 +309,7 @@ async fn a_chat_that_can_not_be_told_or_hangs_keeps_nothing_from_being_done() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_chat_hears_nothing_that_the_alert_topic_did_not_take() {
-    let harness = house_with_a_chat().await;
+    let harness = harness_with_a_chat().await;
     harness.inject(Fault::nth("Publish", 1, FaultKind::AccessDenied));
     harness.give(registered()).await.unwrap_err();
     assert!(harness.image_stands());

@@ -33,7 +33,7 @@ fn wrong(id: &str, created: DateTime<Utc>) -> Image {
     image
 }
 
-async fn house_with(images: Vec<Image>, settings: Settings) -> Harness {
+async fn harness_with(images: Vec<Image>, settings: Settings) -> Harness {
     let mut world = World::default();
     for image in images {
         for snapshot in image.snapshot_ids() {
@@ -92,7 +92,7 @@ async fn the_message_of_a_young_image_is_hidden_for_what_is_left_and_its_image_j
  {
     let (young, settled, younger) = (ago(900), ago(SETTLE), ago(20));
     let images = [(AMI, young), (SETTLED, settled), (YOUNGER, younger)];
-    let harness = house_with(
+    let harness = harness_with(
         images.map(|(id, created)| wrong(id, created)).to_vec(),
         settings(),
     )
@@ -145,7 +145,7 @@ async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
     for fault in refused {
         let created = ago(900);
         let images = vec![wrong(AMI, created), wrong(SETTLED, ago(SETTLE))];
-        let harness = house_with(images, settings()).await;
+        let harness = harness_with(images, settings()).await;
         harness.inject(Fault::always("ChangeMessageVisibility", fault.clone()));
         let events = [about(AMI, created), about(SETTLED, ago(SETTLE))].map(|it| it.to_string());
         let answer = harness.give(batch(&events)).await.unwrap();
@@ -162,7 +162,7 @@ async fn that_a_message_cannot_be_hidden_changes_nothing_else() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_queue_that_does_not_answer_does_not_use_up_the_time_for_the_answer() {
     let created = ago(900);
-    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = harness_with(vec![wrong(AMI, created)], settings()).await;
     let slow = FaultKind::Slow(Duration::from_secs(60));
     harness.inject(Fault::always("ChangeMessageVisibility", slow));
     let deadline = Deadline::now() + Duration::from_secs(6);
@@ -207,7 +207,7 @@ async fn no_other_error_hides_a_message() {
         ),
     ];
     for (error, body, fault) in cases {
-        let harness = house_with(vec![wrong(AMI, settled)], settings()).await;
+        let harness = harness_with(vec![wrong(AMI, settled)], settings()).await;
         if let Some(fault) = fault {
             harness.inject(fault);
         }
@@ -229,11 +229,11 @@ async fn without_a_queue_url_or_a_message_nothing_is_hidden() {
         queue_url: None,
         ..settings()
     };
-    let harness = house_with(vec![wrong(AMI, created)], without_url).await;
+    let harness = harness_with(vec![wrong(AMI, created)], without_url).await;
     let answer = harness.give(batch_of(&event)).await.unwrap();
     assert_eq!((failed(&answer), asked(&harness)), (vec!["message-0"], 0));
 
-    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = harness_with(vec![wrong(AMI, created)], settings()).await;
     let error = harness.give(event.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotSettled { .. }), "{error}");
     let mut without_handle = batch_of(&event);
@@ -248,7 +248,7 @@ async fn without_a_queue_url_or_a_message_nothing_is_hidden() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn every_message_of_a_young_image_is_hidden() {
     let created = ago(20);
-    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = harness_with(vec![wrong(AMI, created)], settings()).await;
     let events = [about(AMI, created), became_available_at(created)].map(|it| it.to_string());
     let answer = harness.give(batch(&events)).await.unwrap();
     assert_eq!(failed(&answer), ["message-0", "message-1"]);
@@ -260,7 +260,7 @@ async fn every_message_of_a_young_image_is_hidden() {
 #[tokio::test(crate = "crate::virtual_time")]
 async fn after_a_long_settle_time_a_state_change_still_waits_for_who_registered_the_image() {
     let created = ago(SETTLE + 2);
-    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = harness_with(vec![wrong(AMI, created)], settings()).await;
     let change = became_available_at(created);
     let error = harness.give(change.clone()).await.unwrap_err();
     assert!(matches!(error, Error::IdentityMayCome { .. }), "{error}");
@@ -269,7 +269,7 @@ async fn after_a_long_settle_time_a_state_change_still_waits_for_who_registered_
 
     // Six minutes later none is under way any more.
     let created = ago(SETTLE + 360);
-    let harness = house_with(vec![wrong(AMI, created)], settings()).await;
+    let harness = harness_with(vec![wrong(AMI, created)], settings()).await;
     let record = harness.record(became_available_at(created)).await;
     assert_eq!(record["held_by"], json!(["identity-unknown"]));
 }

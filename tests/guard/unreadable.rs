@@ -2,7 +2,7 @@
 //! people brought it back is never discarded.
 
 use super::ledger::{
-    TABLE, calls_of_a_discard, discards, hourly, house_that_is_cut_off_at, restore, with,
+    TABLE, calls_of_a_discard, discards, harness_that_is_cut_off_at, hourly, restore, with,
 };
 use super::*;
 
@@ -133,7 +133,7 @@ async fn regression_an_image_that_was_brought_back_is_never_discarded_whatever_i
                 harness.record(registered()).await;
                 harness
             }
-            true => house_that_is_cut_off_at(done, "", &calls).await,
+            true => harness_that_is_cut_off_at(done, "", &calls).await,
         };
         harness.sim.heal();
         restore(&harness);

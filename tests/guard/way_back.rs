@@ -27,7 +27,7 @@ fn about(image: &str) -> Value {
 }
 
 /// A harness with these Linux/UNIX images that are expected to be Windows.
-async fn house_with(images: &[&str], settings: Settings) -> Harness {
+async fn harness_with(images: &[&str], settings: Settings) -> Harness {
     let mut world = World::default();
     for id in images {
         let image = tagged(Image::new(*id), "ami-billing-guard:expect", "Windows");
@@ -101,7 +101,7 @@ async fn while_the_rule_is_pending_a_discard_is_held_told_once_and_comes_back() 
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn mismatches_of_a_new_stack_are_discarded_when_its_rule_is_active_and_can_all_be_restored() {
-    let harness = house_with(&IMAGES, settings()).await;
+    let harness = harness_with(&IMAGES, settings()).await;
     set_status(&harness, "pending");
     let batch = || {
         let message =
@@ -200,7 +200,7 @@ async fn what_else_holds_a_discard_keeps_its_event_from_coming_back() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn a_rule_that_is_available_is_asked_for_once_in_a_process() {
-    let harness = house_with(&IMAGES, settings()).await;
+    let harness = harness_with(&IMAGES, settings()).await;
     for image in IMAGES {
         assert_eq!(harness.record(about(image)).await["outcome"], "done");
     }
@@ -213,7 +213,7 @@ async fn a_rule_that_is_available_is_asked_for_once_in_a_process() {
 
 #[tokio::test(crate = "crate::virtual_time")]
 async fn images_of_one_batch_ask_once_also_while_the_rule_is_pending() {
-    let harness = house_with(&IMAGES, settings()).await;
+    let harness = harness_with(&IMAGES, settings()).await;
     set_status(&harness, "pending");
     harness.inject(Fault::always(
         "GetRule",
