@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::billing::Platforms;
 use crate::ec2::Image;
@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::expectation::declared::Declared;
 use crate::expectation::{DISK_MAY_HOLD, Evidence, Expectation, OPEN_EXEMPTION, Says, Source};
 use crate::ids::AmiId;
+use crate::record::stored::{StoredRecord, StoredStatement};
 use crate::record::{Actual, Expected, Record, Statement};
 
 /// Largest number of images of a group that are kept and reported one by one.
@@ -47,7 +48,7 @@ impl Group {
 }
 
 /// What a summary says about an image: some members of its record, under the same names.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Finding {
     /// The image.
     pub(crate) image_id: Option<String>,
@@ -58,7 +59,6 @@ pub(crate) struct Finding {
     /// The kind of a mismatch.
     pub(crate) kind: Option<String>,
     /// The reason, as a sentence.
-    #[serde(default)]
     pub(crate) reason: String,
     /// What it is billed as.
     pub(crate) actual: Option<Actual>,
@@ -69,29 +69,40 @@ pub(crate) struct Finding {
     /// The result of a discard.
     pub(crate) outcome: Option<String>,
     /// The interlocks that held a discard.
-    #[serde(default)]
     pub(crate) held_by: Vec<String>,
     /// Id of the event for which the image was judged.
     pub(crate) event_id: Option<String>,
-    #[serde(default, skip_serializing)]
-    evidence: Vec<Said>,
+    #[serde(skip)]
+    evidence: Vec<StoredStatement>,
 }
 
-/// What a source said, as far as an audit needs it.
-#[derive(Clone, Debug, Deserialize)]
-struct Said {
-    source: String,
-    state: String,
-    says: Vec<String>,
-    #[serde(default)]
-    product_codes: Option<BTreeSet<String>>,
-    detail: String,
+impl From<StoredRecord> for Finding {
+    fn from(record: StoredRecord) -> Finding {
+        let Some(evidence) = record.evidence else {
+            // What was said before cannot be compared with what is said now. The image is then judged again.
+            return Finding::default();
+        };
+        Finding {
+            image_id: record.image_id,
+            name: record.name,
+            verdict: record.verdict,
+            kind: record.kind,
+            reason: record.reason.unwrap_or_default(),
+            actual: record.actual,
+            expected: record.expected,
+            action: record.action,
+            outcome: record.outcome,
+            held_by: record.held_by,
+            event_id: record.event_id,
+            evidence,
+        }
+    }
 }
 
 impl Finding {
     /// The finding of a record.
     pub(crate) fn of(record: &Record) -> Finding {
-        serde_json::from_value(serde_json::json!(record)).unwrap_or_default()
+        StoredRecord::of(record).into()
     }
 
     /// Finding for an image that could not be processed. `image` is the image as it was listed.

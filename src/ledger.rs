@@ -28,12 +28,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::escape::quoted;
 use crate::ids::AmiId;
 use crate::plan::CLOCKS_DIFFER;
+use crate::record::stored::StoredRecord;
 use crate::record::{Outcome, Record};
 use crate::verdict::Verdict;
 pub(crate) use audit::AuditLease;
@@ -268,7 +268,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error`] if the ledger cannot be reached.
-    pub(crate) async fn last_records<T: DeserializeOwned + Default>(
+    pub(crate) async fn last_records<T: From<StoredRecord> + Default>(
         &self,
         account: &str,
         region: &str,
@@ -282,7 +282,7 @@ impl Ledger {
         let items = self.store.read_many(&ids, RECORD).await?;
         let records = items.iter().filter_map(|(id, item)| {
             let record = match item.get(RECORD)? {
-                Value::Text(record) => serde_json::from_str(record).unwrap_or_default(),
+                Value::Text(record) => StoredRecord::read(record).map(T::from).unwrap_or_default(),
                 Value::Number(_) | Value::Set(_) | Value::Foreign => T::default(),
             };
             Some(((*images.get(id)?).clone(), record))

@@ -2,6 +2,7 @@
 //! programs and the function's answer all have this value.
 
 pub mod remediation;
+pub(crate) mod stored;
 
 use std::collections::BTreeSet;
 

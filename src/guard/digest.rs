@@ -6,6 +6,7 @@ use crate::event::Digest;
 use crate::invocation::Delivery;
 use crate::notify;
 use crate::record::Record;
+use crate::record::stored::StoredRecord;
 
 /// Largest number of images in one message of a digest. They are split into several messages if they do not fit into
 /// one.
@@ -28,11 +29,14 @@ pub(super) async fn digest(
         let mut held = Vec::new();
         for (image, _) in images {
             let entry = guard.ledger.entry(account, region, image).await?;
-            match (entry.for_digest(), entry.last()) {
-                (Some(record), _) => held.push(record),
+            match (entry.for_digest(), &entry.last) {
+                (Some(record), _) => held.push(record.clone()),
                 // What happened to the image meanwhile has its own record and, if necessary, its own alert.
                 (None, Some(_)) => {}
-                (None, None) => held.push(serde_json::json!({ "image_id": image })),
+                (None, None) => held.push(StoredRecord {
+                    image_id: Some(image.to_string()),
+                    ..StoredRecord::default()
+                }),
             }
         }
         told += held.len();

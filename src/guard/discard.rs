@@ -16,7 +16,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::aws::{CallFailure, Described};
@@ -302,26 +301,23 @@ pub(crate) async fn complete(
     };
     let mut record = planned.record(context.registration);
     // Only the ledger still knows what the image was, and why it was discarded.
-    let kept = &discard.record;
-    let text = |key: &str| kept.get(key)?.as_str().map(str::to_owned);
-    record.name = text("name");
-    record.snapshot_id = text("snapshot_id");
-    record.undo = text("undo");
+    let kept = discard.record.clone();
+    record.discarded_as = kept.label();
+    record.name = kept.name;
+    record.snapshot_id = kept.snapshot_id;
+    record.undo = kept.undo;
     record.instance_store = record.undo.is_none();
-    record.actual = of_kept(kept, "actual");
-    record.expected = of_kept(kept, "expected");
-    record.rebuild = of_kept(kept, "rebuild");
-    record.fix = of_kept(kept, "fix").unwrap_or_default();
+    record.actual = kept.actual;
+    record.expected = kept.expected;
+    record.rebuild = kept.rebuild;
+    record.fix = kept.fix;
     record.action = discard.action();
-    record.discarded_as = text("verdict").map(|verdict| match text("kind") {
-        Some(kind) => format!("{verdict}/{kind}"),
-        None => verdict,
-    });
     record.reason = format!(
         "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record. It was \
          discarded as {}",
         record.reason,
-        text("reason").unwrap_or_else(|| "its record in the log says".into())
+        kept.reason
+            .unwrap_or_else(|| "its record in the log says".into())
     );
     record.outcome = Some(Outcome::Done);
     record.looked_again = Some(PostCheck::Gone);
@@ -646,11 +642,6 @@ fn draft(planned: &Planned, context: &RegistrationContext<'_>) -> Record {
     record.undo = undo(&record);
     record.outcome = Some(Outcome::Planned);
     record
-}
-
-/// A member of a record that the ledger stored. `None` if it is missing or has another type.
-fn of_kept<T: DeserializeOwned>(record: &serde_json::Value, key: &str) -> Option<T> {
-    T::deserialize(record.get(key)?).ok()
 }
 
 /// Plan for a discard that this interlock turned out to hold.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use serde::Deserialize;
 
 use super::item::{
     ALERTED_AS, ATTEMPTED_AT, COMPLETED, DISCARD, DOUBTED, Item, PLACE, RECORD, TOLD, TOLD_AT,
@@ -13,6 +12,7 @@ use super::item::{
 use crate::escape::quoted;
 use crate::expectation::Source;
 use crate::plan::{Action, CLOCKS_DIFFER, History};
+use crate::record::stored::{StoredRecord, StoredStatement};
 use crate::record::{Record, Refusal, SCHEMA};
 use crate::verdict::Verdict;
 
@@ -54,8 +54,8 @@ pub(crate) struct Entry {
     pub(super) waits: bool,
     /// Deduplication key of the last alert, and when it was sent.
     pub(super) told: Option<(String, DateTime<Utc>)>,
-    /// The last record as JSON, parsed only on demand.
-    pub(super) last: Option<String>,
+    /// The last record.
+    pub(crate) last: Option<StoredRecord>,
 }
 
 /// A discard that was begun.
@@ -66,24 +66,17 @@ pub(crate) struct Discard {
     /// Whether people were told that the discard may have failed.
     pub(crate) doubted: bool,
     /// The discard's record as JSON, with everything that is needed to rebuild the image.
-    pub(crate) record: serde_json::Value,
+    pub(crate) record: StoredRecord,
 }
 
 impl Discard {
     /// The action that was begun: to deregister the image, or to disable it.
     pub(crate) fn action(&self) -> Action {
-        match self.record.get("action").and_then(|action| action.as_str()) {
+        match self.record.action.as_deref() {
             Some("disable") => Action::Disable,
             _ => Action::Deregister,
         }
     }
-}
-
-/// The part of a record that the ledger itself reads.
-#[derive(Deserialize)]
-struct Head {
-    schema: u32,
-    outcome: Option<String>,
 }
 
 /// Reads the attributes of an item. An attribute that is not as the guard writes it is noted. It never counts as
@@ -150,19 +143,13 @@ impl Reader<'_> {
         }
     }
 
-    /// A record of a schema that this version knows, and whether it is the record of a completed discard.
-    fn record(&mut self, name: &'static str) -> Option<(String, bool)> {
-        let text = self.text(name)?;
-        match serde_json::from_str::<Head>(&text) {
-            Ok(head) if head.schema <= SCHEMA => {
-                Some((text, head.outcome.as_deref() == Some("done")))
-            }
-            _ => {
-                let accepted = format!("a record of schema {SCHEMA} or earlier, as JSON");
-                self.wrong(name, &accepted);
-                None
-            }
+    fn record(&mut self, name: &'static str) -> Option<StoredRecord> {
+        let record = StoredRecord::read(&self.text(name)?);
+        if record.is_none() {
+            let accepted = format!("a record of schema {SCHEMA} or earlier, as JSON");
+            self.wrong(name, &accepted);
         }
+        record
     }
 }
 
@@ -185,16 +172,17 @@ impl Entry {
         let (discard, last) = (reader.record(DISCARD), reader.record(RECORD));
         // A noted discard has both its time and `completed`. Either one is enough to detect it.
         let has = |name: &str| item.contains_key(name);
-        let is_done =
-            |record: &Option<(String, bool)>| record.as_ref().is_some_and(|(_, done)| *done);
-        let marks = has(COMPLETED) || has(DOUBTED) || is_done(&discard) || is_done(&last);
+        let is_done = |record: &StoredRecord| record.outcome.as_deref() == Some("done");
+        let marks = has(COMPLETED)
+            || has(DOUBTED)
+            || discard.as_ref().is_some_and(is_done)
+            || last.as_ref().is_some_and(is_done);
         if marks && !has(ATTEMPTED_AT) {
             reader.wrong(
                 ATTEMPTED_AT,
                 "the time of the discard, of which the item has other marks",
             );
         }
-        let discard = discard.and_then(|(record, _)| serde_json::from_str(&record).ok());
         Entry {
             attempted,
             undated: attempted.is_none() && (marks || has(ATTEMPTED_AT)),
@@ -208,7 +196,7 @@ impl Entry {
             alerted_as,
             waits,
             told: told.zip(told_at),
-            last: last.map(|(record, _)| record),
+            last,
         }
     }
 
@@ -235,54 +223,42 @@ impl Entry {
     /// The verdict and reason by which another event of the same registration cleared this image. That event named who
     /// registered the image. Its verdict was `exempt`, or `verified` by sources that say the same now.
     pub(crate) fn cleared(&self, record: &Record) -> Option<(Verdict, String)> {
-        let last = self.last()?;
-        let text = |key: &str| last.get(key)?.as_str();
-        let verdict = match text("verdict")? {
+        let last = self.last.as_ref()?;
+        let verdict = match last.verdict.as_deref()? {
             "exempt" => Verdict::Exempt,
             "verified" => Verdict::Verified,
             _ => return None,
         };
-        text("registered_by")?;
-        let at = DateTime::parse_from_rfc3339(text("registered_at")?).ok()?;
+        last.registered_by.as_ref()?;
+        let at = DateTime::parse_from_rfc3339(last.registered_at.as_ref()?).ok()?;
         let apart = (at.to_utc() - record.registered_at?).abs();
-        let said = last.get("evidence").and_then(serde_json::Value::as_array)?;
+        let said = last.evidence.as_ref()?;
         // A policy rule may depend on who registered the image. No other source may say anything new.
         let news = record.evidence.iter().any(|statement| {
-            let now = serde_json::json!(statement);
-            let same = |then: &serde_json::Value| {
-                then.get("source") == now.get("source") && then.get("says") == now.get("says")
+            let same = |then: &StoredStatement| {
+                then.source == statement.source.name() && then.says == statement.says
             };
             statement.source != Source::Policy
                 && statement.state == "found"
                 && !said.iter().any(same)
         });
         let same = apart < ONE_REGISTRATION
-            && last.get("actual") == Some(&serde_json::json!(record.actual))
+            && last.actual == record.actual
             && (verdict == Verdict::Exempt || !news);
-        same.then(|| (verdict, text("reason").unwrap_or_default().to_owned()))
+        same.then(|| (verdict, last.reason.clone().unwrap_or_default()))
     }
 
     /// Why EC2 refused the last discard, if it did.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        Refusal::deserialize(self.last()?.get("refusal")?).ok()
-    }
-
-    /// The last record as JSON.
-    pub(crate) fn last(&self) -> Option<serde_json::Value> {
-        serde_json::from_str(self.last.as_ref()?).ok()
+        self.last.as_ref()?.refusal
     }
 
     /// The last record, if the next digest must report it. Such a record needs a person, and no alert has reported it.
-    pub(crate) fn for_digest(&self) -> Option<serde_json::Value> {
-        let last = self.last()?;
-        let is = |key: &str, wanted: &[&str]| {
-            let word = last.get(key).and_then(serde_json::Value::as_str);
-            word.is_some_and(|word| wanted.contains(&word))
-        };
-        let held_by = last.get("held_by").and_then(serde_json::Value::as_array);
-        let by_limit = held_by.is_some_and(|held_by| held_by.iter().any(|it| it == "limit"));
-        let waits = by_limit || (self.waits && is("action", &["hold", "alert"]));
-        waits.then_some(last)
+    pub(crate) fn for_digest(&self) -> Option<&StoredRecord> {
+        self.last.as_ref().filter(|last| {
+            let needs_a_person = matches!(last.action.as_deref(), Some("hold" | "alert"));
+            last.is_held_by("limit") || (self.waits && needs_a_person)
+        })
     }
 
     /// The discard that the guard has not seen completed.

@@ -7,12 +7,13 @@
 
 use serde_json::{Value, json};
 
-use super::message::{A_TEST, held_by};
+use super::message::A_TEST;
 use super::wording::{actions, done, more, subject};
 use crate::escape::{escaped_json, inert_markdown, plain};
 use crate::event::{Audit, Digest};
 use crate::plan::Action;
 use crate::record::remediation::{is_command, registers_again};
+use crate::record::stored::StoredRecord;
 use crate::record::{Actual, Record};
 
 /// Largest length of a block of text, in bytes. Slack accepts 3,000 characters.
@@ -103,17 +104,17 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
 }
 
 /// The notification of a digest. All digests of an account and Region are in one thread.
-pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject: &str) -> String {
+pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[StoredRecord], subject: &str) -> String {
     let mut facts = Facts::default();
     facts.fact(
         "in",
         Some(&format!("{}, {}", digest.account, digest.region)),
     );
     for record in held.iter().take(MOST) {
-        let word = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or("-");
+        let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         facts.fact(
-            word("image_id"),
-            Some(&format!("{}: {}", word("name"), word("reason"))),
+            &word(&record.image_id),
+            Some(&format!("{}: {}", word(&record.name), word(&record.reason))),
         );
     }
     if let Some(more) = held.len().checked_sub(MOST).filter(|more| *more > 0) {
@@ -126,7 +127,7 @@ pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[Value], subject:
         "Then have them judged again by giving their events to the function again, or deregister them yourself."
             .to_owned(),
     ];
-    let by_limit = held.iter().all(|it| held_by(it).contains(&"limit"));
+    let by_limit = held.iter().all(|it| it.is_held_by("limit"));
     let title = match by_limit {
         true => "AMIs that do not bill what they should, held by the hourly limit",
         false => "AMIs that are held or need a look, over an hourly limit",

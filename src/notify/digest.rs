@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::chat;
-use super::message::{LONGEST_MESSAGE, Message, Text, attributes, bodies, held_by};
+use super::message::{LONGEST_MESSAGE, Message, Text, attributes, bodies};
 use crate::escape::plain;
 use crate::event::Digest;
 use crate::record::SCHEMA;
 use crate::record::remediation::word;
+use crate::record::stored::StoredRecord;
 
 /// The messages of a digest, as few as possible. `held` has the records of the images that were over an hourly limit,
 /// as the ledger has them. Each verdict has messages of its own, because subscriptions filter by it.
-pub(crate) fn digest(digest: &Digest, held: Vec<Value>) -> Vec<Message> {
-    let mut by_verdict: BTreeMap<(usize, String), Vec<Value>> = BTreeMap::new();
+pub(crate) fn digest(digest: &Digest, held: Vec<StoredRecord>) -> Vec<Message> {
+    let mut by_verdict: BTreeMap<(usize, String), Vec<StoredRecord>> = BTreeMap::new();
     for record in held {
         // An image whose record is lost counts as a mismatch, because it was held.
-        let verdict = record.get("verdict").and_then(Value::as_str);
-        let verdict = verdict.unwrap_or(VERDICTS[0]).to_owned();
+        let verdict = record.verdict.as_deref().unwrap_or(VERDICTS[0]).to_owned();
         let rank = VERDICTS.iter().position(|it| *it == verdict);
         let rank = rank.unwrap_or(VERDICTS.len());
         by_verdict.entry((rank, verdict)).or_default().push(record);
@@ -31,7 +31,7 @@ pub(crate) fn digest(digest: &Digest, held: Vec<Value>) -> Vec<Message> {
 /// The verdicts of digests, in the order of their messages.
 const VERDICTS: [&str; 3] = ["mismatch", "conflict", "unverifiable"];
 
-fn digests(digest: &Digest, verdict: &str, held: &[Value]) -> Vec<Message> {
+fn digests(digest: &Digest, verdict: &str, held: &[StoredRecord]) -> Vec<Message> {
     let message = one_digest(digest, verdict, held);
     if message.bodies.len() <= LONGEST_MESSAGE || held.len() == 1 {
         return vec![message];
@@ -44,20 +44,10 @@ fn digests(digest: &Digest, verdict: &str, held: &[Value]) -> Vec<Message> {
     .concat()
 }
 
-fn one_digest(digest: &Digest, verdict: &str, held: &[Value]) -> Message {
-    const KEYS: [&str; 8] = [
-        "image_id",
-        "name",
-        "verdict",
-        "kind",
-        "reason",
-        "event_id",
-        "registered_by",
-        "registered_at",
-    ];
+fn one_digest(digest: &Digest, verdict: &str, held: &[StoredRecord]) -> Message {
     let mut text = Text::default();
     let number = held.len();
-    let is_by_limit = |record: &&Value| held_by(record).contains(&"limit");
+    let is_by_limit = |record: &&StoredRecord| record.is_held_by("limit");
     let by_limit = held.iter().filter(is_by_limit).count();
     let others = number - by_limit;
     if by_limit > 0 {
@@ -74,20 +64,16 @@ fn one_digest(digest: &Digest, verdict: &str, held: &[Value]) -> Message {
     }
     text.heading(&format!("In account {}, {}", digest.account, digest.region));
     for record in held {
-        let word = |key: &str| plain(record.get(key).and_then(Value::as_str).unwrap_or("-"));
-        let label = match record.get("kind").and_then(Value::as_str) {
-            Some(kind) => format!("{}/{}", word("verdict"), plain(kind)),
-            None => word("verdict"),
-        };
+        let word = |text: &Option<String>| plain(text.as_deref().unwrap_or("-"));
         let mut line = format!(
-            "  {} {}: {label}: {}",
-            word("image_id"),
-            word("name"),
-            word("reason")
+            "  {} {}: {}: {}",
+            word(&record.image_id),
+            word(&record.name),
+            word(&record.label()),
+            word(&record.reason)
         );
-        let held_by = held_by(record);
-        if !held_by.is_empty() {
-            line.push_str(&format!("; held by {}", plain(&held_by.join(", "))));
+        if !record.held_by.is_empty() {
+            line.push_str(&format!("; held by {}", plain(&record.held_by.join(", "))));
         }
         text.line(&line);
     }
@@ -110,14 +96,21 @@ fn one_digest(digest: &Digest, verdict: &str, held: &[Value]) -> Message {
     let images: Vec<Value> = held
         .iter()
         .map(|record| {
-            let members = KEYS.iter().filter_map(|key| {
-                let text = plain(record.get(*key)?.as_str()?);
-                Some(((*key).to_owned(), text.into()))
-            });
-            let mut members: serde_json::Map<String, Value> = members.collect();
-            if record.get("held_by").is_some() {
-                members.insert("held_by".into(), held_by(record).into());
-            }
+            let members = [
+                ("image_id", &record.image_id),
+                ("name", &record.name),
+                ("verdict", &record.verdict),
+                ("kind", &record.kind),
+                ("reason", &record.reason),
+                ("event_id", &record.event_id),
+                ("registered_by", &record.registered_by),
+                ("registered_at", &record.registered_at),
+            ];
+            let known = members.into_iter();
+            let known = known
+                .filter_map(|(key, text)| Some((key.to_owned(), plain(text.as_ref()?).into())));
+            let mut members: serde_json::Map<String, Value> = known.collect();
+            members.insert("held_by".into(), record.held_by.clone().into());
             members.into()
         })
         .collect();

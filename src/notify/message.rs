@@ -87,10 +87,3 @@ impl Text {
         self.line(&format!("  {name:<12} {value}"));
     }
 }
-
-/// The interlocks in a record as the ledger has it.
-pub(super) fn held_by(record: &Value) -> Vec<&str> {
-    let held_by = record.get("held_by").and_then(Value::as_array);
-    let held_by = held_by.into_iter().flatten();
-    held_by.filter_map(Value::as_str).collect()
-}

@@ -177,9 +177,7 @@ async fn follow_up(
         let registration = registration(audit, id, *created);
         let entry = guard.ledger.look(&registration).await?.entry;
         let is_discard = entry.unfinished().is_some();
-        // A record that cannot be read counts as the record of another event.
-        let last = entry.last();
-        let last = last.map(|last| serde_json::from_value::<Finding>(last).unwrap_or_default());
+        let last = entry.last.map(Finding::from);
         let of_event = last.as_ref().map(|last| last.event_id.as_deref());
         let heard_of = of_event.is_some_and(|id| id != Some(&audit.event_id));
         // Another event's delivery processed the image, or it is too late for that. The listing of all images covers
