@@ -149,6 +149,15 @@ pub enum ConfigError {
     Policy(#[from] PolicyError),
 }
 
+/// What is accepted as a topic.
+const TOPIC_ARN: &str = "the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)";
+
+/// Default of [`Config::ledger_days`], in days.
+const DEFAULT_LEDGER_DAYS: u32 = 365;
+
+/// Default of [`Config::settle`], in seconds.
+const DEFAULT_SETTLE_SECONDS: u64 = 300;
+
 impl Config {
     /// Reads the settings. `variable` returns the value of an environment variable.
     ///
@@ -169,16 +178,12 @@ impl Config {
                 });
             }
         };
-        let accepted = "the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)";
-        let alert_topic = variable("GUARD_ALERT_TOPIC_ARN")?.ok_or(ConfigError::Missing {
+        let alert_topic = topic("GUARD_ALERT_TOPIC_ARN", variable("GUARD_ALERT_TOPIC_ARN")?)?;
+        let alert_topic = alert_topic.ok_or(ConfigError::Missing {
             variable: "GUARD_ALERT_TOPIC_ARN",
-            accepted,
+            accepted: TOPIC_ARN,
         })?;
-        let alert_topic = topic("GUARD_ALERT_TOPIC_ARN", alert_topic, accepted)?;
-        let chat_topic = match variable("GUARD_CHAT_TOPIC_ARN")? {
-            None => None,
-            Some(value) => Some(topic("GUARD_CHAT_TOPIC_ARN", value, accepted)?),
-        };
+        let chat_topic = topic("GUARD_CHAT_TOPIC_ARN", variable("GUARD_CHAT_TOPIC_ARN")?)?;
         if chat_topic.as_ref() == Some(&alert_topic) {
             return Err(ConfigError::Unaccepted {
                 variable: "GUARD_CHAT_TOPIC_ARN",
@@ -195,19 +200,9 @@ impl Config {
                 accepted: "an account id of twelve digits",
             })?),
         };
-        let accepted = "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`";
-        let ledger_table = match variable("GUARD_LEDGER_TABLE")? {
-            Some(value) if !is_table_name(&value) => {
-                return Err(ConfigError::Unaccepted {
-                    variable: "GUARD_LEDGER_TABLE",
-                    value,
-                    accepted,
-                });
-            }
-            name => name,
-        };
+        let ledger_table = table_name(variable("GUARD_LEDGER_TABLE")?)?;
         let ledger_days = match variable("GUARD_LEDGER_DAYS")? {
-            None => 365,
+            None => DEFAULT_LEDGER_DAYS,
             Some(value) => match value.parse() {
                 Ok(days @ 1..=3650) => days,
                 _ => {
@@ -219,16 +214,7 @@ impl Config {
                 }
             },
         };
-        let recycle_bin_rule = match variable("GUARD_RECYCLE_BIN_RULE")? {
-            Some(value) if !is_rule_id(&value) => {
-                return Err(ConfigError::Unaccepted {
-                    variable: "GUARD_RECYCLE_BIN_RULE",
-                    value,
-                    accepted: "the id of a Recycle Bin retention rule: 11 letters and digits",
-                });
-            }
-            id => id,
-        };
+        let recycle_bin_rule = rule_id(variable("GUARD_RECYCLE_BIN_RULE")?)?;
         let queue_url = match variable("GUARD_QUEUE_URL")? {
             Some(value) if !is_url(&value) => {
                 return Err(ConfigError::Unaccepted {
@@ -268,7 +254,7 @@ impl Config {
             // Packer tags an image after it has copied it to all Regions, which can take more than half an hour.
             settle: seconds(
                 "GUARD_SETTLE_SECONDS",
-                300,
+                DEFAULT_SETTLE_SECONDS,
                 "whole seconds from 0 to 7200",
                 7200,
             )?,
@@ -276,9 +262,33 @@ impl Config {
             queue_url,
         })
     }
-}
 
-impl Config {
+    /// Settings of the command line, which shows what the guard would do in enforce mode. Checks topic, table and rule
+    /// like [`Config::read`], but does not require a topic. The other settings have the function's defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unaccepted`] for a topic, table or rule that is not accepted. An empty text is not accepted.
+    pub fn for_command_line(
+        alert_topic: Option<String>,
+        ledger_table: Option<String>,
+        recycle_bin_rule: Option<String>,
+        wait: Duration,
+    ) -> Result<Config, ConfigError> {
+        Ok(Config {
+            mode: Mode::Enforce,
+            alert_topic: topic("GUARD_ALERT_TOPIC_ARN", alert_topic)?,
+            chat_topic: None,
+            policy_path: None,
+            scope: Scope::default(),
+            wait,
+            ledger_table: table_name(ledger_table)?,
+            ledger_days: DEFAULT_LEDGER_DAYS,
+            settle: Duration::from_secs(DEFAULT_SETTLE_SECONDS),
+            recycle_bin_rule: rule_id(recycle_bin_rule)?,
+            queue_url: None,
+        })
+    }
+
     /// ARN of the alert topic. Empty if there is none.
     pub(crate) fn topic(&self) -> &str {
         self.alert_topic.as_deref().unwrap_or_default()
@@ -305,21 +315,46 @@ pub(crate) fn text(
     }
 }
 
-/// Checks that a value is the ARN of a topic.
-fn topic(
-    variable: &'static str,
-    value: String,
-    accepted: &'static str,
-) -> Result<String, ConfigError> {
-    let parts: Vec<&str> = value.split(':').collect();
-    match parts.as_slice() {
-        ["arn", _, "sns", _, _, name] if !name.is_empty() => Ok(value),
-        _ => Err(ConfigError::Unaccepted {
+/// Checks that a value, if there is one, is the ARN of a topic.
+fn topic(variable: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(value) if !is_topic_arn(&value) => Err(ConfigError::Unaccepted {
             variable,
             value,
-            accepted,
+            accepted: TOPIC_ARN,
         }),
+        arn => Ok(arn),
     }
+}
+
+/// Checks that a value, if there is one, is the name of a DynamoDB table.
+fn table_name(value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(value) if !is_table_name(&value) => Err(ConfigError::Unaccepted {
+            variable: "GUARD_LEDGER_TABLE",
+            value,
+            accepted: "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`",
+        }),
+        name => Ok(name),
+    }
+}
+
+/// Checks that a value, if there is one, is the id of a retention rule.
+fn rule_id(value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(value) if !is_rule_id(&value) => Err(ConfigError::Unaccepted {
+            variable: "GUARD_RECYCLE_BIN_RULE",
+            value,
+            accepted: "the id of a Recycle Bin retention rule: 11 letters and digits",
+        }),
+        id => Ok(id),
+    }
+}
+
+/// Whether a text has the shape of a topic's ARN.
+fn is_topic_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    matches!(parts.as_slice(), ["arn", _, "sns", _, _, name] if !name.is_empty())
 }
 
 /// Whether a text can be the name of a DynamoDB table (DynamoDB Developer Guide, "Naming rules").
@@ -509,6 +544,49 @@ mod tests {
         assert_eq!(config.ledger_days, 90);
         assert_eq!(config.recycle_bin_rule.as_deref(), Some("JSzDHyLPHm0"));
         assert_eq!(config.queue_url.as_deref(), Some(QUEUE));
+    }
+
+    #[test]
+    fn the_command_line_has_the_defaults_of_the_function_and_needs_no_topic() {
+        let function = read(&[
+            TOPIC,
+            ("GUARD_MODE", "enforce"),
+            ("GUARD_LEDGER_TABLE", "guard-ledger"),
+            ("GUARD_RECYCLE_BIN_RULE", "JSzDHyLPHm0"),
+        ])
+        .unwrap();
+        let config = Config::for_command_line(
+            Some(TOPIC.1.into()),
+            Some("guard-ledger".into()),
+            Some("JSzDHyLPHm0".into()),
+            function.wait,
+        );
+        assert_eq!(config.unwrap(), function);
+        let config = Config::for_command_line(None, None, None, Duration::from_secs(60));
+        assert_eq!(
+            config.unwrap(),
+            Config {
+                alert_topic: None,
+                ledger_table: None,
+                recycle_bin_rule: None,
+                wait: Duration::from_secs(60),
+                ..function
+            }
+        );
+    }
+
+    #[test]
+    fn the_command_line_has_the_checks_of_the_function() {
+        let wrong = || Some("a b".to_owned());
+        for (variable, topic, ledger, rule) in [
+            ("GUARD_ALERT_TOPIC_ARN", wrong(), None, None),
+            ("GUARD_LEDGER_TABLE", None, wrong(), None),
+            ("GUARD_RECYCLE_BIN_RULE", None, None, wrong()),
+        ] {
+            let error = Config::for_command_line(topic, ledger, rule, Duration::ZERO).unwrap_err();
+            let function = read(&[(variable, "a b"), TOPIC]);
+            assert_eq!(error.to_string(), function.unwrap_err());
+        }
     }
 
     #[test]

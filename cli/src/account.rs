@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ami_billing_guard::config::{self, Config, Mode};
+use ami_billing_guard::config::{self, Config};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::ids::AccountId;
 use ami_billing_guard::policy::Policy;
@@ -100,33 +100,23 @@ impl Session {
 }
 
 impl GuardArgs {
-    /// The settings, as the function would read them. `wait` is how long to wait for an AMI to become visible.
+    /// The guard's settings. `wait` is how long to wait for an AMI to become visible.
     fn config(&self, wait: Duration) -> Result<Config, CliError> {
-        // Uses the function's own checks.
-        let variable = |name: &str| match name {
-            // The function requires a topic, but the command line does not.
-            "GUARD_ALERT_TOPIC_ARN" => Some(self.topic().unwrap_or(NO_TOPIC).to_owned()),
-            "GUARD_LEDGER_TABLE" => self.ledger().map(str::to_owned),
-            // The function, too, treats an empty variable as unset.
-            "GUARD_RECYCLE_BIN_RULE" => self.recycle_bin_rule.clone(),
-            // The command line shows what the guard would do in enforce mode.
-            "GUARD_MODE" => Some(Mode::Enforce.word().into()),
-            _ => None,
-        };
-        let mut config =
-            Config::read(variable).map_err(|error| CliError::Usage(error.to_string()))?;
-        config.alert_topic = self.topic().map(str::to_owned);
-        config.wait = wait;
-        Ok(config)
+        Config::for_command_line(self.topic(), self.ledger(), self.recycle_bin_rule(), wait)
+            .map_err(|error| CliError::Usage(error.to_string()))
     }
 
     /// The topic. Here and below, an empty variable counts as unset, as for the function.
-    fn topic(&self) -> Option<&str> {
-        self.topic.as_deref().filter(|topic| !topic.is_empty())
+    fn topic(&self) -> Option<String> {
+        self.topic.clone().filter(|arn| !arn.is_empty())
     }
 
-    fn ledger(&self) -> Option<&str> {
-        self.ledger.as_deref().filter(|name| !name.is_empty())
+    fn ledger(&self) -> Option<String> {
+        self.ledger.clone().filter(|name| !name.is_empty())
+    }
+
+    fn recycle_bin_rule(&self) -> Option<String> {
+        self.recycle_bin_rule.clone().filter(|id| !id.is_empty())
     }
 
     fn policy(&self) -> Option<&Path> {
@@ -214,9 +204,6 @@ pub(crate) fn read(path: &Path) -> Result<String, CliError> {
         CliError::Usage(format!("{name:?} can not be read: {error}{instead}"))
     })
 }
-
-/// Placeholder if no topic is given.
-const NO_TOPIC: &str = "arn:aws:sns:::none";
 
 /// The reader of disks: this program, as a child process.
 ///
