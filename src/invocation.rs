@@ -48,11 +48,50 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// Retry budget of one event while AWS does not show the current state yet. It is `GUARD_WAIT_SECONDS` in total, in
-/// pauses that double, with jitter.
+/// Pauses between attempts. Each is twice as long as the one before, up to the longest one, with jitter.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Pauses from the first to the longest one.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Backoff {
+        Backoff {
+            next: first,
+            longest,
+        }
+    }
+
+    /// Length of the next pause. Half of it is random, so that many images do not make their calls in step.
+    fn next(&mut self) -> Duration {
+        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.next = (self.next * 2).min(self.longest);
+        pause
+    }
+
+    /// Sleeps for the next pause.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// Sleeps for the next pause. Returns `false` at once if the pause would end after `until`.
+    pub(crate) async fn pause_until(&mut self, until: Instant) -> bool {
+        let pause = self.next();
+        if Instant::now() + pause > until {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        true
+    }
+}
+
+/// Retry budget of one event while AWS does not show the current state yet. It is `GUARD_WAIT_SECONDS` of pauses in
+/// total.
 pub(crate) struct RetryBudget {
     left: Duration,
-    next: Duration,
+    backoff: Backoff,
     /// When the invocation ends.
     pub(crate) deadline: Deadline,
 }
@@ -61,21 +100,19 @@ impl RetryBudget {
     pub(crate) fn new(left: Duration, deadline: Deadline) -> RetryBudget {
         RetryBudget {
             left,
-            next: Duration::from_millis(200),
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(2)),
             deadline,
         }
     }
 
     /// Sleeps for the next pause. Returns `false` at once if the budget does not allow another look.
     pub(crate) async fn pause(&mut self) -> bool {
-        // Half of the pause is random, so that many images do not make their calls in step.
-        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = self.backoff.next();
         let Some(left) = self.left.checked_sub(pause) else {
             return false;
         };
         tokio::time::sleep(pause).await;
         self.left = left;
-        self.next = (self.next * 2).min(Duration::from_secs(2));
         true
     }
 

@@ -13,6 +13,7 @@ use super::interceptors::Counting;
 use crate::ec2::ReservedInstances;
 use crate::error::Error;
 use crate::ids::{AccountId, AmiId};
+use crate::invocation::Backoff;
 
 /// Retry budget for bulk calls on transient errors. EC2's largest request token bucket refills in much less time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -174,13 +175,11 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T, Error>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, Error> {
     let until = Instant::now() + PATIENCE;
-    let mut pause = Duration::from_millis(250);
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(4));
     loop {
         match call().await {
-            Err(error) if !error.needs_a_person() && Instant::now() + pause < until => {}
+            Err(error) if !error.needs_a_person() && backoff.pause_until(until).await => {}
             answer => return answer,
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(Duration::from_secs(4));
     }
 }

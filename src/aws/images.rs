@@ -8,6 +8,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_images::builders::DescribeImagesFluentBuilder;
 use aws_sdk_ec2::types as ec2;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::calls::{MOST_IN_A_PAGE, MOST_VALUES, SLOW, all_pages, by_id, in_one_attempt, slowly};
 use super::connect::Aws;
@@ -19,6 +20,7 @@ use crate::ec2::{Image, PUBLISHERS};
 use crate::error::Error;
 use crate::event::Registration;
 use crate::ids::AmiId;
+use crate::invocation::Backoff;
 
 /// IAM's name of the most frequent call.
 const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
@@ -26,12 +28,8 @@ const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
 /// EC2's error codes for an image id that it does not know, or no longer knows.
 pub(super) const UNKNOWN_IMAGE: [&str; 2] = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
 
-/// Pauses before CreateTags is sent again, jittered. Another caller's tagging of the same image takes a moment.
-const TAGGING: [Duration; 3] = [
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(800),
-];
+/// How long CreateTags is sent again. Another caller's tagging of the same image takes a moment.
+const TAGGING: Duration = Duration::from_millis(2_500);
 
 /// How to find images.
 #[derive(Clone, Copy, Debug)]
@@ -400,17 +398,17 @@ impl Aws {
             .iter()
             .map(|(key, value)| ec2::Tag::builder().key(*key).value(value).build())
             .collect();
-        let mut pauses = TAGGING.iter();
+        let until = Instant::now() + TAGGING;
+        let mut backoff = Backoff::new(Duration::from_millis(300), Duration::from_secs(1));
         loop {
             let request = self.ec2.create_tags().resources(image.id.as_str());
-            let answer = request.set_tags(Some(tags.clone())).send().await;
-            match (answer, pauses.next()) {
-                (Ok(_), _) => return Ok(()),
+            match request.set_tags(Some(tags.clone())).send().await {
+                Ok(_) => return Ok(()),
                 // The SDK does not retry this error.
-                (Err(error), Some(pause)) if error.code() == Some("ConcurrentTagAccess") => {
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                }
-                (Err(error), _) => return Err(classify("ec2:CreateTags", image.arn(), &error)),
+                Err(error)
+                    if error.code() == Some("ConcurrentTagAccess")
+                        && backoff.pause_until(until).await => {}
+                Err(error) => return Err(classify("ec2:CreateTags", image.arn(), &error)),
             }
         }
     }

@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::types::{
 use super::item::{Change, Condition, Item, Value, Write, Written};
 use crate::aws::{Aws, TruncationCheck, classify};
 use crate::error::Error;
+use crate::invocation::Backoff;
 
 /// Key of an item.
 const KEY: &str = "id";
@@ -176,7 +177,7 @@ impl Table {
         let mut found = BTreeMap::new();
         for ids in ids.chunks(MOST_KEYS) {
             let mut keys: Vec<_> = ids.iter().map(key).collect();
-            let mut pause = Duration::from_millis(50);
+            let mut backoff = Backoff::new(Duration::from_millis(75), Duration::from_secs(3));
             loop {
                 let asked = KeysAndAttributes::builder()
                     .set_keys(Some(keys))
@@ -203,8 +204,7 @@ impl Table {
                     Some(left) if !left.keys.is_empty() => left.keys,
                     _ => break,
                 };
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
+                backoff.pause().await;
             }
         }
         Ok(found)

@@ -14,6 +14,7 @@ use super::memory::Memory;
 use crate::aws::Aws;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::invocation::Backoff;
 
 /// Total time to wait for other invocations that write the same item.
 const CONTENTION: Duration = Duration::from_secs(3);
@@ -104,15 +105,13 @@ impl Ledger {
         mut write: impl FnMut() -> F,
     ) -> Result<Written, Error> {
         let until = Instant::now() + CONTENTION;
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(30), Duration::from_millis(450));
         loop {
             // Boxed because the SDK's futures are large.
             match Box::pin(write()).await? {
-                Written::Contended if Instant::now() + pause < until => {}
+                Written::Contended if backoff.pause_until(until).await => {}
                 written => return Ok(written),
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause = (pause * 2).min(Duration::from_millis(300));
         }
     }
 }
