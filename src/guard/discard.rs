@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::event::Registration;
 use crate::guard::evaluation::{Planned, not_visible};
 use crate::guard::{Guard, RegistrationContext, closing, evaluation};
-use crate::invocation::RetryBudget;
+use crate::invocation::{Backoff, RetryBudget};
 use crate::ledger::{Hour, Lease, Note, NotificationState, Reservation};
 use crate::marks::{
     DISCARD_TAG, DISCARD_VALUE, RECORD_TAG, SHOULD_BE_TAG, VERDICT_TAG, WITHDRAWN_VALUE, is_marked,
@@ -48,8 +48,8 @@ const TO_TELL: Duration = Duration::from_secs(3);
 /// Largest length of a tag's value, in characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
 
-/// Number of attempts to deregister or disable an image, and the initial back-off, which is jittered. The SDK does not
-/// retry these calls. It would not say whether an attempt whose answer was lost came before a refusal.
+/// Number of attempts to deregister or disable an image, and the initial back-off. The SDK does not retry these calls. It
+/// would not say whether an attempt whose answer was lost came before a refusal.
 const ATTEMPTS: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(300);
 
@@ -63,6 +63,27 @@ enum Remaining {
     Image(Option<Box<Image>>),
     /// Unknown, because the look had no clear result.
     Unknown,
+}
+
+/// What EC2 did to an image that it was asked to discard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing, because EC2 was not asked yet, or did not act on any request.
+    Untouched,
+    /// EC2 may have discarded it, because an answer is missing.
+    InDoubt,
+    /// EC2 discarded it.
+    Done,
+}
+
+/// A discard that was announced. What is known about it survives a step that is cut off because the time ends.
+struct Discarding<'a> {
+    guard: &'a Guard,
+    context: &'a RegistrationContext<'a>,
+    lease: &'a Lease,
+    note: Note<'a>,
+    record: Record,
+    progress: Progress,
 }
 
 /// Why a discard did not succeed.
@@ -164,40 +185,22 @@ pub(crate) async fn discard(
 
     // From here on, the image may be gone. Whatever happens, it is recorded and reported.
     let cut_off = budget.answer_by() - TO_TELL;
-    let mut may_have_acted = false;
-    let action_taken = take_away(
+    let mut discarding = Discarding {
         guard,
         context,
         lease,
-        &note,
-        &mut record,
-        &mut may_have_acted,
-        budget,
-    );
-    let not_discarded = match tokio::time::timeout_at(cut_off, action_taken).await {
-        Ok(Ok(())) => return close_done(guard, context, record).await,
-        Ok(Err(not_discarded)) => not_discarded,
-        Err(_) if record.outcome == Some(Outcome::Done) => {
-            record.error = Some("no time was left to look at what came of it".into());
-            record.looked_again.get_or_insert(PostCheck::Unknown);
-            if record.action == Action::Deregister {
-                record.recycle_bin.get_or_insert(RecycleBin::Unknown);
-            }
-            return close_done(guard, context, record).await;
-        }
-        Err(_) => DiscardError {
-            error: Error::OutOfTime {
-                image: id.to_string(),
-                doing: match may_have_acted {
-                    true => "whether it is gone is not known".into(),
-                    false => "EC2 did not discard it".into(),
-                },
-            },
-            stands: !may_have_acted,
-            refusal: None,
-        },
+        note,
+        record,
+        progress: Progress::Untouched,
     };
-    close_not_discarded(guard, context, lease, &note, record, not_discarded).await
+    let result = match tokio::time::timeout_at(cut_off, discarding.carry_out(budget)).await {
+        Ok(result) => result,
+        Err(_) => discarding.out_of_time(),
+    };
+    match result {
+        Ok(()) => close_done(guard, context, discarding.record).await,
+        Err(not_discarded) => discarding.close_not_discarded(not_discarded).await,
+    }
 }
 
 /// Leaves an image whose discard EC2 refused a short while ago. People were alerted then.
@@ -360,212 +363,239 @@ async fn marked(
     }
 }
 
-/// Deregisters or disables the image, and looks at the result. Notes the attempt in the ledger first, because an image
-/// that exists afterwards may have been restored. `may_have_acted` is set to whether EC2 may have done it.
-async fn take_away(
-    guard: &Guard,
-    context: &RegistrationContext<'_>,
-    lease: &Lease,
-    note: &Note<'_>,
-    record: &mut Record,
-    may_have_acted: &mut bool,
-    budget: &mut RetryBudget,
-) -> Result<(), DiscardError> {
-    if let Err(error) = guard.ledger.record_attempt(lease, note, record).await {
-        return Err(DiscardError {
-            error: passing(error),
-            stands: true,
-            refusal: None,
-        });
-    }
-    let answer = ask_ec2(guard, context, record.action, may_have_acted, budget).await;
-    if answer.is_ok() {
-        // Set at once, so that a slow or interrupted look does not change it.
-        record.outcome = Some(Outcome::Done);
-    }
-    let done = answer.is_ok();
-    let in_doubt = *may_have_acted && !done;
-    let left = look_for(guard, context, record.action, done, in_doubt, budget).await;
-    let look = match (answer, left) {
-        (_, Remaining::Nothing) | (Ok(()), Remaining::OthersDeed) => PostCheck::Gone,
-        (Ok(()), Remaining::Unknown) => PostCheck::Unknown,
-        (Ok(()), Remaining::Image(_)) => PostCheck::StillListed,
-        (Err(error), left @ (Remaining::Image(_) | Remaining::Unknown)) if !in_doubt => {
-            let protected = matches!(left, Remaining::Image(Some(image)) if image.is_protected());
+impl Discarding<'_> {
+    /// Deregisters or disables the image, and looks at the result. Notes the attempt in the ledger first, because an
+    /// image that exists afterwards may have been restored.
+    async fn carry_out(&mut self, budget: &mut RetryBudget) -> Result<(), DiscardError> {
+        let ledger = &self.guard.ledger;
+        if let Err(error) = ledger
+            .record_attempt(self.lease, &self.note, &self.record)
+            .await
+        {
             return Err(DiscardError {
-                refusal: refusal(&error, protected),
-                error,
+                error: passing(error),
                 stands: true,
-            });
-        }
-        // EC2 may still list an image that is gone. A retry of the event shows whether an attempt whose answer was lost
-        // was carried out.
-        (Err(error), _) => {
-            let call = match record.action {
-                Action::Disable => "ec2:DisableImage",
-                _ => "ec2:DeregisterImage",
-            };
-            let message = match error {
-                Error::Unavailable { message, .. } => message,
-                error => error.to_string(),
-            };
-            return Err(DiscardError {
-                error: Error::Unavailable {
-                    call,
-                    resource: context.registration.image_id.to_string(),
-                    message: format!("{message}; whether it was done all the same is not known"),
-                },
-                stands: false,
                 refusal: None,
             });
         }
-    };
-    record.outcome = Some(Outcome::Done);
-    record.looked_again = Some(look);
-    if record.action == Action::Deregister {
-        look_into_recycle_bin(guard, context.registration, record, budget).await;
-    }
-    Ok(())
-}
-
-/// Deregisters or disables the image, with retries while they may help. `may_have_acted` is set to whether EC2 may have
-/// done it, whatever the answer.
-async fn ask_ec2(
-    guard: &Guard,
-    context: &RegistrationContext<'_>,
-    action: Action,
-    may_have_acted: &mut bool,
-    budget: &mut RetryBudget,
-) -> Result<(), Error> {
-    let image = guard.name(context.registration);
-    let mut attempts = ATTEMPTS;
-    loop {
-        let before = *may_have_acted;
-        // If this call is interrupted, EC2 may have acted.
-        *may_have_acted = true;
-        let answer = match action {
-            Action::Disable => guard.aws.disable_image(&image).await,
-            _ => guard.aws.deregister_image(&image).await,
-        };
-        let CallFailure {
-            error,
-            may_have_acted: acted,
-        } = match answer {
-            Ok(()) => return Ok(()),
-            Err(not_taken) => not_taken,
-        };
-        *may_have_acted = before || acted;
-        attempts -= 1;
-        match error {
-            // After an attempt whose answer was lost, this code means that EC2 deregistered the image. Otherwise it
-            // means only that the image is not there to be deregistered. A look then shows why.
-            Error::Refused { code, .. }
-                if before && action == Action::Deregister && code == "InvalidAMIID.Unavailable" =>
+        let answer = self.ask_ec2(budget).await;
+        let left = self.look_for(budget).await;
+        let look = match (answer, left) {
+            (_, Remaining::Nothing) | (Ok(()), Remaining::OthersDeed) => PostCheck::Gone,
+            (Ok(()), Remaining::Unknown) => PostCheck::Unknown,
+            (Ok(()), Remaining::Image(_)) => PostCheck::StillListed,
+            (Err(error), left @ (Remaining::Image(_) | Remaining::Unknown))
+                if self.progress == Progress::Untouched =>
             {
-                return Ok(());
+                let protected =
+                    matches!(left, Remaining::Image(Some(image)) if image.is_protected());
+                return Err(DiscardError {
+                    refusal: refusal(&error, protected),
+                    error,
+                    stands: true,
+                });
             }
-            // IAM allows this because of the tag that was written a moment ago. AWS does not promise that IAM sees the
-            // tag at once.
-            Error::AccessDenied { .. } if budget.pause().await => attempts += 1,
-            Error::Unavailable { .. } if attempts > 0 => {
-                let pause = BACKOFF * (ATTEMPTS - attempts);
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            }
-            error => return Err(error),
-        }
-    }
-}
-
-/// Looks at what remains of an image that EC2 was asked to discard.
-///
-/// `done` says whether EC2 confirmed the discard. `in_doubt` says whether EC2 may have carried it out, because an
-/// answer was lost. The image is then looked at several times, because EC2 lists a deregistered image for a short
-/// while. The Recycle Bin is searched as well, because it has what was deregistered.
-async fn look_for(
-    guard: &Guard,
-    context: &RegistrationContext<'_>,
-    action: Action,
-    done: bool,
-    in_doubt: bool,
-    budget: &mut RetryBudget,
-) -> Remaining {
-    let id = &context.registration.image_id;
-    let left = loop {
-        let left = match (guard.aws.describe_image(id).await, action) {
-            (Ok(Described::Disabled), Action::Disable)
-            | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => {
-                Remaining::Nothing
-            }
-            (Ok(Described::Gone(_) | Described::NoImage), _) => Remaining::OthersDeed,
-            (Ok(Described::Available(image)), _) => Remaining::Image(Some(image)),
-            (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
-                Remaining::Image(None)
-            }
-            (Ok(Described::NotFound), _) if done => Remaining::Nothing,
-            // For an image that was seen a moment ago, this answer proves nothing.
-            (Ok(Described::NotFound) | Err(_), _) => Remaining::Unknown,
+            // EC2 may still list an image that is gone. A retry of the event shows whether an attempt whose answer was
+            // lost was carried out.
+            (Err(error), _) => return Err(self.in_doubt(error)),
         };
-        if !in_doubt || matches!(left, Remaining::Nothing) || !budget.pause().await {
-            break left;
+        self.confirm();
+        self.record.looked_again = Some(look);
+        if self.record.action == Action::Deregister {
+            let registration = self.context.registration;
+            look_into_recycle_bin(self.guard, registration, &mut self.record, budget).await;
         }
-    };
-    match left {
-        Remaining::Nothing => Remaining::Nothing,
-        left if in_doubt && action == Action::Deregister => match guard.aws.recycle_bin(id).await {
-            Ok(Some(_)) => Remaining::Nothing,
-            Ok(None) | Err(_) => left,
-        },
-        left => left,
+        Ok(())
     }
-}
 
-/// Records a discard that EC2 refused or did not answer, and reports that in a second alert.
-///
-/// # Errors
-/// [`Error`] if a retry may succeed, or if a refusal could not be reported. The event is then delivered again.
-async fn close_not_discarded(
-    guard: &Guard,
-    context: &RegistrationContext<'_>,
-    lease: &Lease,
-    note: &Note<'_>,
-    mut record: Record,
-    not_discarded: DiscardError,
-) -> Result<Record, Error> {
-    let DiscardError {
-        error,
-        stands,
-        refusal,
-    } = not_discarded;
-    record.outcome = Some(match refusal {
-        None => Outcome::Failed,
-        Some(_) => Outcome::Refused,
-    });
-    record.refusal = refusal;
-    record.error = Some(error.to_string());
-    record.undo = None;
-    // The record is written first. The alert and the ledger do not wait for each other, because time may be short.
-    let record = guard.journal(context.delivery, record);
-    let (published, noted) = tokio::join!(
-        Box::pin(closing::publish(guard, &record)),
-        Box::pin(guard.ledger.mark_uncertain(lease, note, stands))
-    );
-    // A refused discard is not retried automatically if it was reported.
-    let told = match (refusal, &published) {
-        (Some(_), Ok(())) => NotificationState::Now(record.dedup_key()),
-        _ => NotificationState::Nothing,
-    };
-    if let Err(unnoted) = noted {
-        // If the image still exists, it is held the next time, as if a person had restored it.
-        tracing::error!("that it was not discarded could not be noted: {unnoted}");
+    /// Deregisters or disables the image, with retries while they may help.
+    async fn ask_ec2(&mut self, budget: &mut RetryBudget) -> Result<(), Error> {
+        let (aws, action) = (&self.guard.aws, self.record.action);
+        let image = self.guard.name(self.context.registration);
+        let mut attempts = ATTEMPTS;
+        let mut backoff = Backoff::new(BACKOFF, BACKOFF * ATTEMPTS);
+        loop {
+            let before = self.progress;
+            // If this call is interrupted, EC2 may have acted.
+            self.progress = Progress::InDoubt;
+            let answer = match action {
+                Action::Disable => aws.disable_image(&image).await,
+                _ => aws.deregister_image(&image).await,
+            };
+            let CallFailure {
+                error,
+                may_have_acted,
+            } = match answer {
+                Ok(()) => {
+                    // Noted at once, so that a slow or interrupted look does not change it.
+                    self.confirm();
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            if !may_have_acted {
+                self.progress = before;
+            }
+            attempts -= 1;
+            match error {
+                // After an attempt whose answer was lost, this code means that EC2 deregistered the image. Otherwise it
+                // means only that the image is not there to be deregistered. A look then shows why.
+                Error::Refused { code, .. }
+                    if before == Progress::InDoubt
+                        && action == Action::Deregister
+                        && code == "InvalidAMIID.Unavailable" =>
+                {
+                    self.confirm();
+                    return Ok(());
+                }
+                // IAM allows this because of the tag that was written a moment ago. AWS does not promise that IAM sees
+                // the tag at once.
+                Error::AccessDenied { .. } if budget.pause().await => attempts += 1,
+                Error::Unavailable { .. } if attempts > 0 => backoff.pause().await,
+                error => return Err(error),
+            }
+        }
     }
-    closing::keep(guard, context, &record, told).await;
-    match (published, refusal) {
-        (Ok(()), Some(_)) => Ok(record),
-        (Ok(()), None) => Err(error),
-        (Err(silence), Some(_)) => Err(silence),
-        (Err(silence), None) => {
-            tracing::error!("nobody could be told of this: {silence}");
-            Err(error)
+
+    /// Notes that the image was discarded.
+    fn confirm(&mut self) {
+        self.progress = Progress::Done;
+        self.record.outcome = Some(Outcome::Done);
+    }
+
+    /// Looks at what remains of the image.
+    ///
+    /// If EC2 may have discarded it, because an answer was lost, looks several times, because EC2 lists a deregistered
+    /// image for a short while. Then also searches the Recycle Bin, which has what was deregistered.
+    async fn look_for(&self, budget: &mut RetryBudget) -> Remaining {
+        let (aws, action) = (&self.guard.aws, self.record.action);
+        let id = &self.context.registration.image_id;
+        let in_doubt = self.progress == Progress::InDoubt;
+        let left = loop {
+            let left = match (aws.describe_image(id).await, action) {
+                (Ok(Described::Disabled), Action::Disable)
+                | (Ok(Described::Gone(_) | Described::NoImage), Action::Deregister) => {
+                    Remaining::Nothing
+                }
+                (Ok(Described::Gone(_) | Described::NoImage), _) => Remaining::OthersDeed,
+                (Ok(Described::Available(image)), _) => Remaining::Image(Some(image)),
+                (Ok(Described::Disabled | Described::Failed(_) | Described::Underway(_)), _) => {
+                    Remaining::Image(None)
+                }
+                (Ok(Described::NotFound), _) if self.progress == Progress::Done => {
+                    Remaining::Nothing
+                }
+                // For an image that was seen a moment ago, this answer proves nothing.
+                (Ok(Described::NotFound) | Err(_), _) => Remaining::Unknown,
+            };
+            if !in_doubt || matches!(left, Remaining::Nothing) || !budget.pause().await {
+                break left;
+            }
+        };
+        match left {
+            Remaining::Nothing => Remaining::Nothing,
+            left if in_doubt && action == Action::Deregister => match aws.recycle_bin(id).await {
+                Ok(Some(_)) => Remaining::Nothing,
+                Ok(None) | Err(_) => left,
+            },
+            left => left,
+        }
+    }
+
+    /// The error of a discard that EC2 may have carried out, although its last answer was this error.
+    fn in_doubt(&self, error: Error) -> DiscardError {
+        let message = match error {
+            Error::Unavailable { message, .. } => message,
+            error => error.to_string(),
+        };
+        DiscardError {
+            error: Error::Unavailable {
+                call: match self.record.action {
+                    Action::Disable => "ec2:DisableImage",
+                    _ => "ec2:DeregisterImage",
+                },
+                resource: self.context.registration.image_id.to_string(),
+                message: format!("{message}; whether it was done all the same is not known"),
+            },
+            stands: false,
+            refusal: None,
+        }
+    }
+
+    /// The result if the time ended before the last step did.
+    fn out_of_time(&mut self) -> Result<(), DiscardError> {
+        if self.progress == Progress::Done {
+            let record = &mut self.record;
+            record.error = Some("no time was left to look at what came of it".into());
+            record.looked_again.get_or_insert(PostCheck::Unknown);
+            if record.action == Action::Deregister {
+                record.recycle_bin.get_or_insert(RecycleBin::Unknown);
+            }
+            return Ok(());
+        }
+        let stands = self.progress == Progress::Untouched;
+        Err(DiscardError {
+            error: Error::OutOfTime {
+                image: self.context.registration.image_id.to_string(),
+                doing: match stands {
+                    true => "EC2 did not discard it".into(),
+                    false => "whether it is gone is not known".into(),
+                },
+            },
+            stands,
+            refusal: None,
+        })
+    }
+
+    /// Records a discard that EC2 refused or did not answer, and reports that in a second alert.
+    ///
+    /// # Errors
+    /// [`Error`] if a retry may succeed, or if a refusal could not be reported. The event is then delivered again.
+    async fn close_not_discarded(self, not_discarded: DiscardError) -> Result<Record, Error> {
+        let Discarding {
+            guard,
+            context,
+            lease,
+            note,
+            mut record,
+            ..
+        } = self;
+        let DiscardError {
+            error,
+            stands,
+            refusal,
+        } = not_discarded;
+        record.outcome = Some(match refusal {
+            None => Outcome::Failed,
+            Some(_) => Outcome::Refused,
+        });
+        record.refusal = refusal;
+        record.error = Some(error.to_string());
+        record.undo = None;
+        // The record is written first. The alert and the ledger do not wait for each other, because time may be short.
+        let record = guard.journal(context.delivery, record);
+        let (published, noted) = tokio::join!(
+            Box::pin(closing::publish(guard, &record)),
+            Box::pin(guard.ledger.mark_uncertain(lease, &note, stands))
+        );
+        // A refused discard is not retried automatically if it was reported.
+        let told = match (refusal, &published) {
+            (Some(_), Ok(())) => NotificationState::Now(record.dedup_key()),
+            _ => NotificationState::Nothing,
+        };
+        if let Err(unnoted) = noted {
+            // If the image still exists, it is held the next time, as if a person had restored it.
+            tracing::error!("that it was not discarded could not be noted: {unnoted}");
+        }
+        closing::keep(guard, context, &record, told).await;
+        match (published, refusal) {
+            (Ok(()), Some(_)) => Ok(record),
+            (Ok(()), None) => Err(error),
+            (Err(silence), Some(_)) => Err(silence),
+            (Err(silence), None) => {
+                tracing::error!("nobody could be told of this: {silence}");
+                Err(error)
+            }
         }
     }
 }

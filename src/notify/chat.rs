@@ -104,7 +104,12 @@ pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
 }
 
 /// The notification of a digest. All digests of an account and Region are in one thread.
-pub(super) fn of_digest(digest: &Digest, verdict: &str, held: &[StoredRecord], subject: &str) -> String {
+pub(super) fn of_digest(
+    digest: &Digest,
+    verdict: &str,
+    held: &[StoredRecord],
+    subject: &str,
+) -> String {
     let mut facts = Facts::default();
     facts.fact(
         "in",
