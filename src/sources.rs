@@ -4,15 +4,18 @@
 pub(crate) mod batch;
 pub mod disk;
 pub(crate) mod lineage;
+mod observed;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ::disk::contained::Reader;
 use tokio::sync::Mutex;
 
 use self::batch::Lookups;
-use self::disk::{Disk, ROOT_SNAPSHOT};
-use self::lineage::{Lineage, ORIGIN};
+use self::disk::ROOT_SNAPSHOT;
+use self::lineage::ORIGIN;
+use self::observed::Observed;
 use crate::ec2::{Image, Observation, Snapshot};
 use crate::event::Registration;
 use crate::expectation::declared::{self, Declared};
@@ -28,8 +31,8 @@ const TURN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct EvidenceCache {
     snapshot: Lookup<Snapshot>,
-    lineage: Option<Lineage>,
-    disk: Option<Disk>,
+    /// What lineage and disk found, as far as they were queried.
+    observed: BTreeMap<Source, Observed>,
     /// Whether the look-up of the snapshot failed and a retry may succeed.
     is_transient: bool,
     /// Whether product codes were compared.
@@ -43,8 +46,7 @@ impl EvidenceCache {
     fn none(image: &Image) -> EvidenceCache {
         EvidenceCache {
             snapshot: nothing_seen(image),
-            lineage: None,
-            disk: None,
+            observed: BTreeMap::new(),
             is_transient: lacks_root_snapshot(image),
             compared: false,
             just_now: false,
@@ -122,17 +124,23 @@ impl Collector<'_> {
         let mut declared = declare(&snapshot);
         let before = before.unwrap_or_else(|| EvidenceCache::none(image));
         let mut is_transient = before.is_transient;
-        // Look-ups that failed a moment ago are retried.
-        let known = before.lineage.filter(|lineage| !lineage.failed());
-        let read = before.disk.filter(|disk| !disk.is_transient);
+        let mut observed = before.observed;
+        // Look-ups that failed a moment ago are retried. A disk is read again only if that may help.
+        observed.retain(|source, found| match source {
+            Source::Disk => !found.is_transient,
+            _ => !found.failed(),
+        });
+        let sources = [
+            (Source::Lineage, self.policy.lineage),
+            (Source::Disk, self.disk),
+        ];
         if declared.expectation.exemption.is_none()
             && let Lookup::NotYet = snapshot
         {
-            let asks = |asked: Asked, known: bool| {
-                !known && is_asked(asked, Source::Lineage, observation, &declared.expectation)
-            };
-            let observes =
-                asks(self.policy.lineage, known.is_some()) || asks(self.disk, read.is_some());
+            let observes = sources.iter().any(|(source, asked)| {
+                !observed.contains_key(source)
+                    && is_asked(*asked, *source, observation, &declared.expectation)
+            });
             snapshot = match before.snapshot {
                 seen @ Lookup::Seen(_) if before.just_now => seen,
                 _ if declared.needs_snapshot || observes => {
@@ -147,8 +155,7 @@ impl Collector<'_> {
         let mut expectation = declared.expectation;
         let mut cache = EvidenceCache {
             snapshot,
-            lineage: known,
-            disk: read,
+            observed,
             is_transient,
             compared: before.compared,
             just_now: false,
@@ -158,35 +165,30 @@ impl Collector<'_> {
         }
         let snapshot = &cache.snapshot;
 
-        if cache.lineage.is_none()
-            && is_asked(
-                self.policy.lineage,
-                Source::Lineage,
-                observation,
-                &expectation,
-            )
-        {
-            cache.lineage = Some(self.walk(registration, image, snapshot).await);
+        expectation.is_transient = is_transient;
+        for (source, asked) in sources {
+            let found = match cache.observed.get(&source).cloned() {
+                Some(found) => found,
+                None if is_asked(asked, source, observation, &expectation) => {
+                    let found = self.observe(source, registration, image, snapshot).await;
+                    cache.observed.insert(source, found.clone());
+                    found
+                }
+                None => unasked(source, snapshot),
+            };
+            expectation.origin = expectation.origin.or(found.origin);
+            expectation.unrecognised_witness |= found.unrecognised;
+            expectation.is_transient |= found.is_transient;
+            expectation.is_late |= found.is_late;
+            expectation.evidence.extend(found.evidence);
         }
-        let said = cache.lineage.clone();
-        let said = said.unwrap_or_else(|| not_asked(snapshot));
-        expectation.origin = said.origin;
-        expectation.unrecognised_witness = said.unrecognised;
-        expectation.is_late = said.late.is_some() || said.is_odd;
-        expectation.evidence.extend(said.evidence);
-
-        if cache.disk.is_none() && is_asked(self.disk, Source::Disk, observation, &expectation) {
-            cache.disk = Some(self.read_disk(registration, image, snapshot).await);
-        }
-        let found = cache.disk.clone().unwrap_or_else(|| not_read(snapshot));
-        expectation.is_transient = is_transient || said.is_transient || found.is_transient;
-        expectation.evidence.push(found.evidence);
         expectation.evidence.sort_by_key(|evidence| evidence.source);
 
         // Product codes decide nothing, and no call returns those of many snapshots. They are therefore compared only
         // if something is wrong with the image.
         let verdict = judge(observation, &expectation).verdict;
-        if let (Some(lineage), Lookup::Seen(snapshot)) = (&mut cache.lineage, &cache.snapshot)
+        let lineage = cache.observed.get_mut(&Source::Lineage);
+        if let (Some(lineage), Lookup::Seen(snapshot)) = (lineage, &cache.snapshot)
             && matches!(verdict, Verdict::Mismatch(_) | Verdict::Conflict)
             && !cache.compared
             && !self.lookups.are_together()
@@ -227,22 +229,28 @@ impl Collector<'_> {
         }
     }
 
-    /// Follows the lineage, and adds the billing that the registration itself asked for.
-    async fn walk(
+    /// Queries an observed source. Adds the billing that the registration itself asked for to the lineage.
+    async fn observe(
         &self,
+        source: Source,
         registration: &Registration,
         image: &Image,
         snapshot: &Lookup<Snapshot>,
-    ) -> Lineage {
-        let mut lineage = match snapshot {
-            Lookup::Seen(snapshot) => {
-                lineage::walk(&self.lookups, registration, image, snapshot).await
+    ) -> Observed {
+        let mut found = match snapshot {
+            Lookup::Seen(snapshot) => match source {
+                Source::Disk => self.read_disk(registration, image, snapshot).await,
+                _ => lineage::walk(&self.lookups, registration, image, snapshot).await,
+            },
+            Lookup::Failed(why) => {
+                Observed::single(source, Says::Failed(why.clone()), subject(source))
             }
-            Lookup::Failed(why) => Lineage::mute(Says::Failed(why.clone()), ORIGIN),
-            Lookup::NotYet | Lookup::NotApplicable(_) => not_asked(snapshot),
+            Lookup::NotYet | Lookup::NotApplicable(_) => unasked(source, snapshot),
         };
-        lineage.evidence.extend(lineage::requested(registration));
-        lineage
+        if source == Source::Lineage {
+            found.evidence.extend(lineage::requested(registration));
+        }
+        found
     }
 
     /// Reads the disk. Only one disk is read at a time, because each may need nearly as much memory as the smallest
@@ -251,20 +259,13 @@ impl Collector<'_> {
         &self,
         registration: &Registration,
         image: &Image,
-        snapshot: &Lookup<Snapshot>,
-    ) -> Disk {
-        let snapshot = match snapshot {
-            Lookup::Seen(snapshot) => snapshot,
-            Lookup::Failed(why) => return Disk::mute(Says::Failed(why.clone()), ROOT_SNAPSHOT),
-            Lookup::NotYet | Lookup::NotApplicable(_) => return not_read(snapshot),
-        };
+        snapshot: &Snapshot,
+    ) -> Observed {
         let Ok(_turn) = tokio::time::timeout(TURN, self.disk_turn.lock()).await else {
-            return Disk {
+            let why = "no time was left after other disks of this batch";
+            return Observed {
                 is_transient: true,
-                ..Disk::undetermined(
-                    "no time was left after other disks of this batch",
-                    ROOT_SNAPSHOT,
-                )
+                ..disk::undetermined(why, ROOT_SNAPSHOT)
             };
         };
         let most_blocks = self.policy.disk_max_blocks;
@@ -335,16 +336,18 @@ fn nothing_seen(image: &Image) -> Lookup<Snapshot> {
     }
 }
 
-fn not_asked(snapshot: &Lookup<Snapshot>) -> Lineage {
+/// An observed source that is not queried.
+fn unasked(source: Source, snapshot: &Lookup<Snapshot>) -> Observed {
     match snapshot {
-        Lookup::NotApplicable(why) => Lineage::mute(Says::NotApplicable, why),
-        _ => Lineage::mute(Says::NotAsked, ORIGIN),
+        Lookup::NotApplicable(why) => Observed::single(source, Says::NotApplicable, why),
+        _ => Observed::single(source, Says::NotAsked, subject(source)),
     }
 }
 
-fn not_read(snapshot: &Lookup<Snapshot>) -> Disk {
-    match snapshot {
-        Lookup::NotApplicable(why) => Disk::mute(Says::NotApplicable, why),
-        _ => Disk::mute(Says::NotAsked, ROOT_SNAPSHOT),
+/// Subject of an observed source's statement if there is nothing else to report.
+fn subject(source: Source) -> &'static str {
+    match source {
+        Source::Disk => ROOT_SNAPSHOT,
+        _ => ORIGIN,
     }
 }

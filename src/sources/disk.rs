@@ -11,13 +11,14 @@ use disk::contained::{Blocks, Limits, Reader};
 use disk::{Findings, Inspection, LinuxSigns, SqlEdition, SqlServer, System, WindowsKind};
 use tokio::time::Instant;
 
+use super::observed::Observed;
 use crate::aws::{Aws, KMS, SnapshotBlocks};
 use crate::billing::{self, Billing, Licence, Os, Platform, Platforms};
 use crate::ec2::{Image, Snapshot};
 use crate::error::Error;
 use crate::escape::one_line;
 use crate::event::Registration;
-use crate::expectation::{Evidence, Says, Source};
+use crate::expectation::{Says, Source};
 
 /// Time limit for one disk. Reading its twenty blocks or so usually takes a second or two.
 pub(crate) const TIME: Duration = Duration::from_secs(10);
@@ -37,31 +38,10 @@ const NOT_SHOWN_YET: TimeDelta = TimeDelta::minutes(5);
 /// Subject of the disk's statement if there is nothing else to report.
 pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";
 
-/// Result of reading a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Disk {
-    pub(crate) evidence: Evidence,
-    /// Whether the disk could not be read and a retry may succeed.
-    pub(crate) is_transient: bool,
-}
-
-impl Disk {
-    /// A disk without a finding.
-    pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Disk {
-        Disk {
-            evidence: Evidence {
-                source: Source::Disk,
-                says,
-                detail: detail.into(),
-            },
-            is_transient: false,
-        }
-    }
-
-    /// A disk whose contents could not be determined.
-    pub(crate) fn undetermined(why: &str, detail: impl Into<String>) -> Disk {
-        Disk::mute(Says::Failed(format!("undetermined: {why}")), detail)
-    }
+/// A disk whose contents could not be determined.
+pub(super) fn undetermined(why: &str, detail: impl Into<String>) -> Observed {
+    let says = Says::Failed(format!("undetermined: {why}"));
+    Observed::single(Source::Disk, says, detail)
 }
 
 /// Reads the root snapshot of an image, in a child process of `reader` and at most `most_blocks` blocks of it.
@@ -72,15 +52,15 @@ pub(crate) async fn read(
     registration: &Registration,
     image: &Image,
     snapshot: &Snapshot,
-) -> Disk {
+) -> Observed {
     let id = &snapshot.id;
     if snapshot.owner.as_deref() != Some(registration.account.as_str()) {
         let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
         let why = format!("{id} belongs to {owner}, not to this account");
-        return Disk::undetermined(&why, ROOT_SNAPSHOT);
+        return undetermined(&why, ROOT_SNAPSHOT);
     }
     if let Some(why) = unreadable(snapshot) {
-        return Disk::undetermined(&why, ROOT_SNAPSHOT);
+        return undetermined(&why, ROOT_SNAPSHOT);
     }
     let limits = Limits {
         blocks: most_blocks.into(),
@@ -94,15 +74,15 @@ pub(crate) async fn read(
             let why = format!(
                 "EBS does not show {id} yet ({message}): it was completed a short while ago"
             );
-            Disk {
+            Observed {
                 is_transient: true,
-                ..Disk::undetermined(&why, format!("what is on {id}"))
+                ..undetermined(&why, format!("what is on {id}"))
             }
         }
         // Only a refusal makes it worth a call to find out whether this is the reason.
         Err(error) if says_no(&error) && is_public(aws, id).await => {
             let why = format!("{id} is public, and the EBS direct APIs read no public snapshots");
-            Disk::undetermined(&why, format!("what is on {id}"))
+            undetermined(&why, format!("what is on {id}"))
         }
         Err(error) => {
             let why = match (&error, &snapshot.kms_key) {
@@ -116,9 +96,9 @@ pub(crate) async fn read(
                 ) => format!("access denied to key {key} ({KMS}): {message}"),
                 _ => error.to_string(),
             };
-            Disk {
+            Observed {
                 is_transient: !error.needs_a_person(),
-                ..Disk::undetermined(&why, format!("what is on {id}"))
+                ..undetermined(&why, format!("what is on {id}"))
             }
         }
     }
@@ -275,11 +255,11 @@ impl<P: FnMut(u64) + Send> Blocks for Watched<P> {
 }
 
 /// The evidence that an inspection gives about an image.
-fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
+fn said(inspection: &Inspection, id: &str, image: &Image) -> Observed {
     let blocks = inspection.blocks_read;
     let findings = match &inspection.result {
         Ok(findings) => findings,
-        Err(why) => return Disk::undetermined(why, format!("{id}, {blocks} blocks read")),
+        Err(why) => return undetermined(why, format!("{id}, {blocks} blocks read")),
     };
     let mut paths: Vec<String> = findings
         .evidence
@@ -311,7 +291,7 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
         && billed_as == Some(Billing::PLAIN_LINUX)
     {
         let why = "whether the AMI's product code bills Red Hat Enterprise Linux, or a billing code is missing, is not known";
-        return Disk::undetermined(why, detail);
+        return undetermined(why, detail);
     }
     if sold && !matches!(findings.system, System::Windows(_)) {
         platforms = platforms.or(plain);
@@ -323,7 +303,7 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Disk {
             "; an instance that was migrated from SUSE Linux Enterprise Server keeps its code",
         );
     }
-    Disk::mute(Says::Platforms(platforms), detail)
+    Observed::single(Source::Disk, Says::Platforms(platforms), detail)
 }
 
 const SUSE: Billing = Billing {

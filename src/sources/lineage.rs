@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::batch::Lookups;
+use super::observed::Observed;
 use crate::aws::{Aws, ImagesBy, SLOW, lacking, no_answer_in};
 use crate::billing::{BilledAs, Billing, By, Licence, Os, Platform, Platforms};
 use crate::ec2::{Attachment, Image, Instance, PUBLISHERS, Snapshot, Volume, is_same_device};
@@ -34,40 +35,6 @@ const EVENTUALLY: TimeDelta = TimeDelta::minutes(30);
 
 /// Subject of the lineage's statement if there is nothing else to report.
 pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
-
-/// Result of following the lineage.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lineage {
-    /// Its statements, at least one.
-    pub(crate) evidence: Vec<Evidence>,
-    /// The instance that the image could be created from.
-    pub(crate) origin: Option<Origin>,
-    /// Whether a look-up failed that may succeed on a retry.
-    pub(crate) is_transient: bool,
-    /// Why the search among the publishers' images has no result, if a retry may succeed. The search may take long, so
-    /// the event is retried for it only if a discard is due.
-    pub(crate) late: Option<String>,
-    /// Whether EC2's data about a witness contradicts itself, or lacks what decides. Such data holds a discard.
-    pub(crate) is_odd: bool,
-    /// Whether a witness has platform details that this version does not know.
-    pub(crate) unrecognised: bool,
-}
-
-impl Lineage {
-    /// Whether a look-up failed.
-    pub(crate) fn failed(&self) -> bool {
-        let mut evidence = self.evidence.iter();
-        evidence.any(|evidence| matches!(evidence.says, Says::Failed(_)))
-    }
-
-    /// A lineage with a single statement and no finding.
-    pub(crate) fn mute(says: Says, detail: impl Into<String>) -> Lineage {
-        Lineage {
-            evidence: vec![statement(says, detail)],
-            ..Lineage::default()
-        }
-    }
-}
 
 /// The billing that a registration asked for through billing products. `None` if it named no billing products.
 pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
@@ -104,7 +71,7 @@ pub(crate) async fn walk(
     registration: &Registration,
     image: &Image,
     snapshot: &Snapshot,
-) -> Lineage {
+) -> Observed {
     let place = Walk {
         lookups,
         account: registration.account.as_str(),
@@ -116,10 +83,8 @@ pub(crate) async fn walk(
     };
     if snapshot.owner.as_deref() != Some(place.account) {
         let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
-        return Lineage::mute(
-            Says::Silent,
-            format!("{} belongs to {owner}, not to this account", snapshot.id),
-        );
+        let detail = format!("{} belongs to {owner}, not to this account", snapshot.id);
+        return Observed::single(Source::Lineage, Says::Silent, detail);
     }
     let trail = match &snapshot.volume {
         Some(volume) => place.by_volume(volume).await,
@@ -127,19 +92,15 @@ pub(crate) async fn walk(
     };
     // Long after the event, EC2's data is unlikely to change. The event is then no longer retried for it, unless a
     // discard is due.
-    let is_odd = trail.is_odd;
-    if is_odd && lookups.aws.clock().now() - registration.time < EVENTUALLY {
+    if trail.is_odd && lookups.aws.clock().now() - registration.time < EVENTUALLY {
         place.is_transient.store(true, Ordering::Relaxed);
     }
-    let mut lineage = trail.lineage();
+    let mut observed = trail.observed();
     if !image.product_codes.is_empty() {
-        lineage.evidence.iter_mut().for_each(sold);
+        observed.evidence.iter_mut().for_each(sold);
     }
-    Lineage {
-        is_transient: place.is_transient.into_inner(),
-        is_odd,
-        ..lineage
-    }
+    observed.is_transient = place.is_transient.into_inner();
+    observed
 }
 
 /// Extends a statement on an image that has a product code. The AWS Marketplace bills Red Hat Enterprise Linux without
@@ -174,18 +135,19 @@ struct Trail {
     /// Look-ups that failed, and why.
     failed: Vec<String>,
     origin: Option<Origin>,
-    /// Why the search among the publishers' images has no result, if a retry may succeed.
+    /// Why the search among the publishers' images has no result, if a retry may succeed. The search may take long, so
+    /// the event is retried for it only if a discard is due.
     late: Option<String>,
     /// Whether a witness has platform details that this version does not know.
     unrecognised: bool,
-    /// Whether EC2's data about a witness contradicts itself, or lacks what decides.
+    /// Whether EC2's data about a witness contradicts itself, or lacks what decides. Such data holds a discard.
     is_odd: bool,
 }
 
 impl Trail {
-    /// Turns the trail into a lineage. Failed look-ups come first, because every finding after them is from a weaker
+    /// Turns the trail into statements. Failed look-ups come first, because every finding after them is from a weaker
     /// witness.
-    fn lineage(mut self) -> Lineage {
+    fn observed(mut self) -> Observed {
         let seen = match self.seen.is_empty() {
             true => ORIGIN.to_owned(),
             false => self.seen.join("; "),
@@ -215,12 +177,11 @@ impl Trail {
             }
         }
         evidence.extend(late);
-        Lineage {
+        Observed {
             evidence,
             origin: self.origin,
             is_transient: false,
-            is_odd: self.is_odd,
-            late: self.late,
+            is_late: self.late.is_some() || self.is_odd,
             unrecognised: self.unrecognised,
         }
     }
