@@ -518,7 +518,7 @@ pub fn unrecognised<'a>(details: Option<&'a str>, operation: Option<&'a str>) ->
 pub enum Platform {
     /// Exactly this billing.
     Exactly(Billing),
-    /// Exactly this billing, and an AWS Marketplace product code that bills the rest. SUSE Linux Enterprise Server for
+    /// Exactly this billing, and an AWS Marketplace product code for the rest. SUSE Linux Enterprise Server for
     /// SAP is billed as plain Linux and by its product code.
     WithProductCode(Billing),
     /// Any billing with a SQL Server edition, on any operating system (the code `SQL`).

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::billing::{BilledAs, Billing, Licence, Parsed, parse_platform_details};
 
-/// What DescribeImages says about an image. An image that is not visible yet is no observation, because nothing can be
-/// judged by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
+/// What DescribeImages says about an image. An image that is not visible yet gives none, because nothing can be judged
+/// by it (see [`Error::NotVisibleYet`](crate::Error::NotVisibleYet)).
 #[derive(Clone, Debug)]
 pub enum Observation {
     /// The image exists and is `available`.

@@ -134,7 +134,7 @@ impl Ledger {
     /// Notes the result of a discard that did not succeed.
     ///
     /// If `stands`, the image was seen to exist afterwards. The attempt is then removed, because a later disappearance
-    /// is not the guard's doing. Otherwise the attempt stays, with a note that people were told that it may have
+    /// is not the guard's doing. Otherwise the attempt stays, with a note that an alert said that it may have
     /// failed.
     ///
     /// # Errors

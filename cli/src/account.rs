@@ -55,7 +55,7 @@ pub(crate) struct GuardArgs {
         hide_env_values = true
     )]
     policy: Option<OsString>,
-    /// The guard's alert topic. With it, a discard is held if nobody listens to it
+    /// The guard's alert topic. With it, a discard is held if the topic has no confirmed subscription
     #[arg(
         long,
         value_name = "ARN",

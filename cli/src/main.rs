@@ -77,7 +77,7 @@ impl<W: Write> Write for Output<W> {
     }
 }
 
-/// The operator's side of ami-billing-guard: what AMIs bill, and what they should.
+/// The operator's side of ami-billing-guard: what AMIs are billed as, and what is expected.
 #[derive(Parser)]
 #[command(name = "ami-guard", version, after_help = EXIT_CODES)]
 struct CommandLine {
@@ -87,28 +87,28 @@ struct CommandLine {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  all is found out, and as it should be
+  0  everything could be determined, and is as expected
   1  a mismatch was found
   2  the command line, or a file that it names, was not understood
-  3  something could not be found out, or the result could not be written";
+  3  something could not be determined, or the result could not be written";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tell whether AMIs bill what they should, with the evidence, and what the guard would do
+    /// Check whether AMIs are billed as expected, with the evidence, and what the guard would do
     Check(check::Arguments),
-    /// Show who says what an AMI should bill, and who decides
+    /// Show what every source expects an AMI to be billed as, and which one decides
     Explain(explain::Arguments),
-    /// Tell what operating system is on a disk, and what an AMI made of it may bill
+    /// Show which operating system is on a disk, and what an AMI made of it may be billed as
     Inspect(inspect::Arguments),
-    /// Check a policy file, or test what it makes of described AMIs
+    /// Check a policy file, or test it with described AMIs
     Policy(policy::Arguments),
     /// Judge registrations again, from EventBridge's events or CloudTrail's log files
     Replay(replay::Arguments),
-    /// Bring a discarded AMI back
+    /// Restore a discarded AMI
     Restore(restore::Arguments),
     /// Judge every AMI of the account
     Audit(audit::Arguments),
-    /// Print what makes a shell complete this command line
+    /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,

@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     /// Judge nothing if there is an event that is not understood
     #[arg(long)]
     strict: bool,
-    /// Print what is no registration as well, and why not
+    /// Also print events that are not registrations, and why
     #[arg(long)]
     all: bool,
     /// Print the records as JSON, one a line

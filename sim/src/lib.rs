@@ -40,8 +40,8 @@
 //!   `DeleteAssociatedSnapshots` is set.
 //! - Regions: a request applies to the Region that it was signed for, which has its own resources. A Region that the
 //!   account has not opted in to refuses everything.
-//! - Limits that a client can meet: 50 tags, the lengths of keys and values, the format of ids and names, page sizes,
-//!   and 200 values in all filters of a call. For SNS, these are the rules for subjects, `MessageStructure` and message
+//! - Limits that a client can meet: 50 tags, the lengths of keys and values, and the format of ids and names. Also page
+//!   sizes, and 200 values in all filters of a call. For SNS, these are the rules for subjects, `MessageStructure` and message
 //!   sizes.
 //! - Pages: a token is valid for its action, without expiry. A page contains what exists when it is requested. In
 //!   worlds of 100,000 images, a page or a request for 200 resources of any kind takes milliseconds.

@@ -145,8 +145,8 @@ impl World {
     /// same world.
     ///
     /// All images are available, and owned by the account.
-    /// - The weights of the drawn platforms are 54 % Linux, 18 % Windows, 13 % Red Hat Enterprise Linux, 5 % SUSE
-    ///   Linux, 7 % with SQL Server, 2 % Red Hat Enterprise Linux with HA, 1 % Ubuntu Pro. Uploads are always Linux,
+    /// - The weights of the drawn platforms: Linux 54 %, Windows 18 %, Red Hat Enterprise Linux 13 %, with SQL Server
+    ///   7 %. SUSE Linux has 5 %, Red Hat Enterprise Linux with HA 2 %, and Ubuntu Pro 1 %. Uploads are always Linux,
     ///   which raises Linux to about 58 %.
     /// - 35 % are created by `CreateImage`, 35 % by `RegisterImage` from an instance's root volume, 10 % by
     ///   `RegisterImage` from a helper's second volume, 12 % by `CopyImage`, and 8 % are uploads.

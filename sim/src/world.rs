@@ -758,8 +758,8 @@ pub struct Deregistered {
 
 /// Phases after a deregistration, counted in calls that name the image's id.
 ///
-/// "Recently deregistered images appear in the returned results for a short interval and then return empty results",
-/// and eventually an error says that the id does not exist (API reference of `DescribeImages`).
+/// "Recently deregistered images appear in the returned results for a short interval and then return empty results"
+/// (API reference of `DescribeImages`). Eventually, an error says that the id does not exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lingering {
     /// Number of calls that still show the image as before.

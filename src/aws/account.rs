@@ -169,8 +169,8 @@ impl Aws {
     }
 }
 
-/// Retries a call on transient errors, with jittered back-off for at most a minute. A throttled request is no reason to
-/// give up work that takes minutes.
+/// Retries a call on transient errors, with jittered back-off for at most a minute. Work that takes minutes must
+/// not fail because of a throttled request.
 pub(crate) async fn retry<T, F: Future<Output = Result<T, Error>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<T, Error> {

@@ -138,7 +138,9 @@ impl Ledger {
     pub(crate) async fn release_audit(&self, lease: &AuditLease) {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
         if let Err(error) = self.in_audit(lease, changes).await {
-            tracing::warn!("the turn of the audit ends by itself: {error}");
+            tracing::warn!(
+                "the lease of the audit expires by itself, because it could not be released: {error}"
+            );
         }
     }
 

@@ -63,9 +63,9 @@ pub(crate) struct Entry {
 pub(crate) struct Discard {
     /// Whether the guard saw the discard completed.
     pub(crate) completed: bool,
-    /// Whether people were told that the discard may have failed.
+    /// Whether an alert said that the discard may have failed.
     pub(crate) doubted: bool,
-    /// The discard's record as JSON, with everything that is needed to rebuild the image.
+    /// The discard's record, with everything that is needed to rebuild the image.
     pub(crate) record: StoredRecord,
 }
 
@@ -274,8 +274,8 @@ impl Entry {
         })
     }
 
-    /// Whether EC2 refused this very discard less than [`REFUSED`] ago, and people were told. The ledger does not keep
-    /// the deduplication key of a discard that was completed or failed.
+    /// Whether EC2 refused this very discard less than [`REFUSED`] ago, and an alert said so. The ledger does not keep the
+    /// deduplication key of a discard that was completed or failed.
     pub(crate) fn was_refused(&self, planned: &Record, now: DateTime<Utc>) -> bool {
         let dedup_key = planned.dedup_key();
         self.told

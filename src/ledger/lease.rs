@@ -168,7 +168,10 @@ impl Ledger {
         }
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
         if let Err(error) = self.in_lease(lease, changes).await {
-            tracing::warn!("the turn of {} ends by itself: {error}", lease.image);
+            tracing::warn!(
+                "the lease of {} expires by itself, because it could not be released: {error}",
+                lease.image
+            );
         }
     }
 

@@ -68,7 +68,7 @@ pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
     Err(told)
 }
 
-/// Largest number of faults to report. A file with more of them is no policy.
+/// Largest number of faults to report. A file with more of them is not a policy at all.
 const SHOWN: usize = 200;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

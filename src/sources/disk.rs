@@ -1,7 +1,7 @@
 //! What is on an image's root snapshot, and what an image with such a disk may be billed as.
 //!
 //! A disk shows which operating system it holds, and only sometimes who supplies the licence. Where nothing shows that,
-//! every legitimate billing is right. A disk that cannot be read is no evidence.
+//! every legitimate billing is right. A disk that cannot be read proves nothing.
 
 use std::ops::Range;
 use std::time::Duration;

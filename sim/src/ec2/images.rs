@@ -162,9 +162,9 @@ fn block_device(world: &World, mapping: &Form, root: &str) -> Result<BlockDevice
     })
 }
 
-/// Refuses `Iops` and `Throughput` for volume types without this setting, and requires `Iops` where it is mandatory:
-/// "This parameter is required for io1 and io2 volumes", "valid only for gp3 volumes" (API reference of
-/// `EbsBlockDevice`). Code and messages are those of CreateVolume.
+/// Refuses `Iops` and `Throughput` for volume types without this setting. Requires `Iops` where it is mandatory:
+/// "required for io1 and io2 volumes" (API reference of `EbsBlockDevice`). `Throughput` is "valid only for gp3
+/// volumes". Code and messages are those of CreateVolume.
 fn check_performance(ebs: &Form, volume_type: &str) -> Result<(), Refusal> {
     let wrong = |code: &str, message: String| Err(Refusal::new(code, message));
     let unsupported = |parameter: &str| {
