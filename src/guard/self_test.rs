@@ -238,8 +238,8 @@ async fn look_at_everything(guard: &Guard, order: Order, checks: &mut Vec<Check>
         };
         let published = guard.notifier.publish(&message).await;
         checks.push(told("alert", published));
-        if let Some(published) = guard.notifier.publish_to_chat(&message).await {
-            checks.push(told("chat", published));
+        for (channel, sent) in guard.notifier.send_copies(&message).await {
+            checks.push(told(channel, sent));
         }
     }
 }
