@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::billing::{Billing, Difference, Platforms, platform_meant_by};
 use crate::ec2::{Image, Snapshot};
 use crate::event::Registration;
+use crate::policy::{Asked, DiscardFrom, Policy};
 
 /// Tag with which a person declares what an image is expected to be billed as. Commas separate several values.
 pub const EXPECT_TAG: &str = "ami-billing-guard:expect";
@@ -58,6 +59,16 @@ pub enum Standing {
 }
 
 impl Source {
+    /// All sources, the strongest first.
+    pub const ALL: [Source; 6] = [
+        Source::ImageTag,
+        Source::SnapshotTag,
+        Source::Policy,
+        Source::Lineage,
+        Source::Disk,
+        Source::Default,
+    ];
+
     /// Name of the source in records.
     pub fn name(&self) -> &'static str {
         match self {
@@ -76,6 +87,25 @@ impl Source {
             Source::ImageTag | Source::SnapshotTag | Source::Policy => Standing::Declared,
             Source::Lineage | Source::Disk => Standing::Observed,
             Source::Default => Standing::Default,
+        }
+    }
+
+    /// When to query an observed source. The policy's key for it is `evidence.` and the source's name.
+    pub fn asked(&self, policy: &Policy) -> Option<Asked> {
+        match self {
+            Source::Lineage => Some(policy.lineage),
+            Source::Disk => Some(policy.disk),
+            Source::ImageTag | Source::SnapshotTag | Source::Policy | Source::Default => None,
+        }
+    }
+
+    /// The word in the policy's `discard.from` that lets this source suffice for a discard. `None` if no word does.
+    pub fn discard_from(&self) -> Option<DiscardFrom> {
+        match self {
+            Source::ImageTag | Source::SnapshotTag | Source::Policy => Some(DiscardFrom::Declared),
+            Source::Lineage => Some(DiscardFrom::Lineage),
+            Source::Disk => Some(DiscardFrom::Disk),
+            Source::Default => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::ec2::{Image, Observation};
 use crate::event::{RegisteredBy, Registration};
 use crate::expectation::{Expectation, Says, Source, Standing};
 use crate::marks::{MARKS, MOST_TAGS, is_marked, is_of_people};
-use crate::policy::{AlertOn, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard, Policy};
+use crate::policy::{AlertOn, Confirm, DiscardAction, HoldOrDiscard, Policy};
 use crate::verdict::{Mismatch, Verdict};
 pub use interlock::Interlock;
 
@@ -358,11 +358,8 @@ fn suffices(expectation: &Expectation, kind: Mismatch, image: &Image, policy: &P
     else {
         return false;
     };
-    let asked_for = match (decisive.source.standing(), decisive.source) {
-        (Standing::Declared, _) => DiscardFrom::Declared,
-        (Standing::Observed, Source::Disk) => DiscardFrom::Disk,
-        (Standing::Observed, _) => DiscardFrom::Lineage,
-        (Standing::Default, _) => return false,
+    let Some(asked_for) = decisive.source.discard_from() else {
+        return false;
     };
     let observed = decisive.source.standing() == Standing::Observed;
     // Observation alone may discard an image that is billed for too little. It never discards one that is billed for
@@ -423,6 +420,7 @@ fn by_signs(image: &Image) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::DiscardFrom;
     use std::collections::BTreeSet;
 
     use crate::billing::Platforms;
@@ -1095,7 +1093,7 @@ mod tests {
         #[test]
         fn no_discard_with_details_that_are_not_known(
             details in "\\PC{0,40}", operation in "RunInstances(:[0-9a-v]{4})?|\\PC{0,20}",
-            source in prop::sample::select(vec![Source::ImageTag, Source::Policy, Source::Lineage, Source::Disk]),
+            source in prop::sample::select(Source::ALL.to_vec()),
             platform in prop::sample::select(crate::billing::Platform::codes().collect::<Vec<_>>()),
         ) {
             use crate::billing::{Parsed, parse_platform_details};
@@ -1117,9 +1115,7 @@ mod tests {
         #[test]
         fn no_discard_without_a_declaration_unless_the_field_is_empty(
             kind in prop::sample::select(vec![Mismatch::Empty, Mismatch::Missing, Mismatch::Wrong, Mismatch::Extra]),
-            source in prop::sample::select(vec![
-                Source::ImageTag, Source::SnapshotTag, Source::Policy, Source::Lineage, Source::Disk, Source::Default,
-            ]),
+            source in prop::sample::select(Source::ALL.to_vec()),
             observe in any::<bool>(),
         ) {
             let plan = case(|case| {

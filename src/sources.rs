@@ -128,7 +128,11 @@ impl Collector<'_> {
         // Look-ups that failed a moment ago are retried. A disk is read again only if that may help.
         observed.retain(|source, found| match source {
             Source::Disk => !found.is_transient,
-            _ => !found.failed(),
+            Source::Lineage
+            | Source::ImageTag
+            | Source::SnapshotTag
+            | Source::Policy
+            | Source::Default => !found.failed(),
         });
         let sources = [
             (Source::Lineage, self.policy.lineage),
@@ -239,8 +243,13 @@ impl Collector<'_> {
     ) -> Observed {
         let mut found = match snapshot {
             Lookup::Seen(snapshot) => match source {
+                Source::Lineage => {
+                    lineage::walk(&self.lookups, registration, image, snapshot).await
+                }
                 Source::Disk => self.read_disk(registration, image, snapshot).await,
-                _ => lineage::walk(&self.lookups, registration, image, snapshot).await,
+                Source::ImageTag | Source::SnapshotTag | Source::Policy | Source::Default => {
+                    Observed::single(source, Says::NotAsked, subject(source))
+                }
             },
             Lookup::Failed(why) => {
                 Observed::single(source, Says::Failed(why.clone()), subject(source))
@@ -347,7 +356,8 @@ fn unasked(source: Source, snapshot: &Lookup<Snapshot>) -> Observed {
 /// Subject of an observed source's statement if there is nothing else to report.
 fn subject(source: Source) -> &'static str {
     match source {
+        Source::Lineage => ORIGIN,
         Source::Disk => ROOT_SNAPSHOT,
-        _ => ORIGIN,
+        Source::ImageTag | Source::SnapshotTag | Source::Policy | Source::Default => source.name(),
     }
 }

@@ -952,14 +952,7 @@ mod tests {
     }
 
     fn any_expectation() -> impl Strategy<Value = Expectation> {
-        let sources = [
-            Source::ImageTag,
-            Source::SnapshotTag,
-            Source::Policy,
-            Source::Lineage,
-            Source::Disk,
-            Source::Default,
-        ];
+        let sources = Source::ALL;
         let evidence = sources.map(|source| {
             any_says().prop_map(move |says| Evidence {
                 source,

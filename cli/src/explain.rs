@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use ami_billing_guard::expectation::Source;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::policy::{Asked, Policy};
 use ami_billing_guard::record::why_held;
@@ -129,12 +128,8 @@ fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) 
     let mark = if decides { "  ← decides" } else { "" };
     let source = statement.source.name();
     let mut branches = vec![leaf(shown(&statement.detail))];
-    let asked = match statement.source {
-        Source::Lineage => Some(("evidence.lineage", policy.lineage)),
-        Source::Disk => Some(("evidence.disk", policy.disk)),
-        _ => None,
-    };
-    if let ("skipped", Some((key, asked))) = (statement.state, asked) {
+    if let ("skipped", Some(asked)) = (statement.state, statement.source.asked(policy)) {
+        let key = format!("evidence.{source}");
         branches.push(leaf(match asked {
             Asked::Never => format!("the policy's {key} is \"never\""),
             _ if decided => {

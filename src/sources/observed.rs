@@ -12,7 +12,7 @@ pub(crate) struct Observed {
     /// Whether a query failed that may succeed on a retry.
     pub(crate) is_transient: bool,
     /// Whether the search among the publishers' images has no result and a retry may succeed, or EC2's data about a
-    /// witness contradicts itself or lacks what decides. The event is retried for that only if a discard is due.
+    /// witness contradicts itself or lacks what decides. This holds a discard.
     pub(crate) is_late: bool,
     /// Whether a witness has platform details that this version does not know.
     pub(crate) unrecognised: bool,
