@@ -2,7 +2,7 @@
 //!
 //! The canonical strings are those of the EC2 User Guide, "AMI billing information fields". The guide calls its list
 //! "some of" the values. EC2's own answers and its other interfaces spell some of them differently, see
-//! [`OTHER_SPELLINGS`]. Parsing never guesses. An unknown value is [`Parsed::Unrecognised`], and never a mismatch.
+//! `OTHER_SPELLINGS`. Parsing never guesses. An unknown value is [`Parsed::Unrecognised`], and never a mismatch.
 
 use std::fmt;
 

@@ -8,7 +8,9 @@ use crate::billing::Platforms;
 use crate::ec2::Image;
 use crate::error::Error;
 use crate::expectation::declared::Declared;
-use crate::expectation::{DISK_MAY_HOLD, Evidence, Expectation, OPEN_EXEMPTION, Says, Source};
+use crate::expectation::{
+    DISK_MAY_HOLD, Evidence, Expectation, OPEN_EXEMPTION, Says, Source, Standing,
+};
 use crate::ids::AmiId;
 use crate::record::stored::{StoredRecord, StoredStatement};
 use crate::record::{Actual, Expected, Record, Statement};
@@ -78,10 +80,14 @@ pub(crate) struct Finding {
 
 impl From<StoredRecord> for Finding {
     fn from(record: StoredRecord) -> Finding {
-        let Some(evidence) = record.evidence else {
-            // What was said before cannot be compared with what is said now. The image is then judged again.
-            return Finding::default();
-        };
+        // What a later version wrote in another form may be what decided. Without a verdict, an audit judges the image
+        // again.
+        if !record.unreadable.is_empty() {
+            return Finding {
+                image_id: record.image_id,
+                ..Finding::default()
+            };
+        }
         Finding {
             image_id: record.image_id,
             name: record.name,
@@ -94,7 +100,7 @@ impl From<StoredRecord> for Finding {
             outcome: record.outcome,
             held_by: record.held_by,
             event_id: record.event_id,
-            evidence,
+            evidence: record.evidence,
         }
     }
 }
@@ -127,9 +133,9 @@ impl Finding {
             }
             _ => {
                 let decided = self.expected.as_ref().map(|expected| expected.source);
-                let observed = [Source::Lineage, Source::Disk]
-                    .iter()
-                    .any(|it| self.spoke(*it));
+                let observed = Source::ALL
+                    .into_iter()
+                    .any(|it| it.standing() == Standing::Observed && self.spoke(it));
                 // A declaration that is weaker than the deciding source changes nothing, unless it contradicts what was
                 // observed. Product codes are the policy's, whichever source names the platform.
                 let codes = declared.expectation.product_codes().is_some()
@@ -293,5 +299,26 @@ impl Findings {
     /// The number of images to report.
     pub(crate) fn to_tell(&self) -> usize {
         self.groups.values().map(|found| found.number).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_an_image_whose_record_cannot_be_read_whole_is_judged_again() {
+        let finding = |source: &str| {
+            let record = format!(
+                r#"{{"schema": 1, "image_id": "ami-1", "verdict": "verified",
+                    "expected": {{"platform": ["Windows"], "source": "{source}"}}}}"#
+            );
+            Finding::from(StoredRecord::read(&record).unwrap())
+        };
+        assert!(finding("image-tag").is_good());
+        let of_a_later_version = finding("inventory");
+        assert_eq!(of_a_later_version.image_id.as_deref(), Some("ami-1"));
+        assert!(!of_a_later_version.is_good());
+        assert_eq!(of_a_later_version.verdict, None);
     }
 }

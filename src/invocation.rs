@@ -56,7 +56,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from the first to the longest one.
+    /// Pauses from the first to the longest one, before jitter. The jitter shortens a pause by up to half.
     pub(crate) fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff {
             next: first,
@@ -64,26 +64,27 @@ impl Backoff {
         }
     }
 
-    /// Length of the next pause. Half of it is random, so that many images do not make their calls in step.
-    fn next(&mut self) -> Duration {
-        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.next = (self.next * 2).min(self.longest);
-        pause
-    }
-
     /// Sleeps for the next pause.
     pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        self.pause_within(Duration::MAX).await;
     }
 
     /// Sleeps for the next pause. Returns `false` at once if the pause would end after `until`.
     pub(crate) async fn pause_until(&mut self, until: Instant) -> bool {
-        let pause = self.next();
-        if Instant::now() + pause > until {
-            return false;
+        let left = until.saturating_duration_since(Instant::now());
+        self.pause_within(left).await.is_some()
+    }
+
+    /// Sleeps for the next pause, and returns its length. Returns `None` at once if it is longer than `left`.
+    async fn pause_within(&mut self, left: Duration) -> Option<Duration> {
+        // Random, so that many images do not make their calls in step.
+        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
+        if pause > left {
+            return None;
         }
         tokio::time::sleep(pause).await;
-        true
+        self.next = (self.next * 2).min(self.longest);
+        Some(pause)
     }
 }
 
@@ -107,12 +108,10 @@ impl RetryBudget {
 
     /// Sleeps for the next pause. Returns `false` at once if the budget does not allow another look.
     pub(crate) async fn pause(&mut self) -> bool {
-        let pause = self.backoff.next();
-        let Some(left) = self.left.checked_sub(pause) else {
+        let Some(pause) = self.backoff.pause_within(self.left).await else {
             return false;
         };
-        tokio::time::sleep(pause).await;
-        self.left = left;
+        self.left -= pause;
         true
     }
 

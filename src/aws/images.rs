@@ -8,7 +8,6 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_images::builders::DescribeImagesFluentBuilder;
 use aws_sdk_ec2::types as ec2;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::calls::{MOST_IN_A_PAGE, MOST_VALUES, SLOW, all_pages, by_id, in_one_attempt, slowly};
 use super::connect::Aws;
@@ -28,8 +27,8 @@ const DESCRIBE_IMAGES: &str = "ec2:DescribeImages";
 /// EC2's error codes for an image id that it does not know, or no longer knows.
 pub(super) const UNKNOWN_IMAGE: [&str; 2] = ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"];
 
-/// How long CreateTags is sent again. Another caller's tagging of the same image takes a moment.
-const TAGGING: Duration = Duration::from_millis(2_500);
+/// Number of attempts of CreateTags. Another caller's tagging of the same image takes a moment.
+const TAGGING: u32 = 4;
 
 /// How to find images.
 #[derive(Clone, Copy, Debug)]
@@ -398,16 +397,17 @@ impl Aws {
             .iter()
             .map(|(key, value)| ec2::Tag::builder().key(*key).value(value).build())
             .collect();
-        let until = Instant::now() + TAGGING;
-        let mut backoff = Backoff::new(Duration::from_millis(300), Duration::from_secs(1));
+        let mut backoff = Backoff::new(Duration::from_millis(300), Duration::from_millis(1_200));
+        let mut attempts = TAGGING;
         loop {
+            attempts -= 1;
             let request = self.ec2.create_tags().resources(image.id.as_str());
             match request.set_tags(Some(tags.clone())).send().await {
                 Ok(_) => return Ok(()),
                 // The SDK does not retry this error.
-                Err(error)
-                    if error.code() == Some("ConcurrentTagAccess")
-                        && backoff.pause_until(until).await => {}
+                Err(error) if error.code() == Some("ConcurrentTagAccess") && attempts > 0 => {
+                    backoff.pause().await;
+                }
                 Err(error) => return Err(classify("ec2:CreateTags", image.arn(), &error)),
             }
         }

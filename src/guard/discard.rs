@@ -48,10 +48,10 @@ const TO_TELL: Duration = Duration::from_secs(3);
 /// Largest length of a tag's value, in characters (EC2 User Guide, "Tag restrictions").
 const TAG_VALUE: usize = 256;
 
-/// Number of attempts to deregister or disable an image, and the initial back-off. The SDK does not retry these calls. It
-/// would not say whether an attempt whose answer was lost came before a refusal.
+/// Number of attempts to deregister or disable an image, and the initial back-off. The SDK does not retry these calls.
+/// It would not say whether an attempt whose answer was lost came before a refusal.
 const ATTEMPTS: u32 = 3;
-const BACKOFF: Duration = Duration::from_millis(300);
+const BACKOFF: Duration = Duration::from_millis(450);
 
 /// What remains of an image after EC2 was asked to discard it.
 enum Remaining {
@@ -76,7 +76,7 @@ enum Progress {
     Done,
 }
 
-/// A discard that was announced. What is known about it survives a step that is cut off because the time ends.
+/// A discard that was announced. Its record and progress remain when a step is cut off at the deadline.
 struct Discarding<'a> {
     guard: &'a Guard,
     context: &'a RegistrationContext<'a>,
@@ -413,7 +413,7 @@ impl Discarding<'_> {
         let (aws, action) = (&self.guard.aws, self.record.action);
         let image = self.guard.name(self.context.registration);
         let mut attempts = ATTEMPTS;
-        let mut backoff = Backoff::new(BACKOFF, BACKOFF * ATTEMPTS);
+        let mut backoff = Backoff::new(BACKOFF, BACKOFF * 2);
         loop {
             let before = self.progress;
             // If this call is interrupted, EC2 may have acted.
@@ -465,8 +465,8 @@ impl Discarding<'_> {
 
     /// Looks at what remains of the image.
     ///
-    /// If EC2 may have discarded it, because an answer was lost, looks several times, because EC2 lists a deregistered
-    /// image for a short while. Then also searches the Recycle Bin, which has what was deregistered.
+    /// An answer may have been lost. Then looks several times, because EC2 lists a deregistered image for a short while.
+    /// Also searches the Recycle Bin, which has what was deregistered.
     async fn look_for(&self, budget: &mut RetryBudget) -> Remaining {
         let (aws, action) = (&self.guard.aws, self.record.action);
         let id = &self.context.registration.image_id;

@@ -143,6 +143,7 @@ impl Reader<'_> {
         }
     }
 
+    /// A record of a schema that this version knows.
     fn record(&mut self, name: &'static str) -> Option<StoredRecord> {
         let record = StoredRecord::read(&self.text(name)?);
         if record.is_none() {
@@ -232,7 +233,9 @@ impl Entry {
         last.registered_by.as_ref()?;
         let at = DateTime::parse_from_rfc3339(last.registered_at.as_ref()?).ok()?;
         let apart = (at.to_utc() - record.registered_at?).abs();
-        let said = last.evidence.as_ref()?;
+        if last.unreadable.contains(&"evidence") || last.unreadable.contains(&"actual") {
+            return None;
+        }
         // A policy rule may depend on who registered the image. No other source may say anything new.
         let news = record.evidence.iter().any(|statement| {
             let same = |then: &StoredStatement| {
@@ -240,7 +243,7 @@ impl Entry {
             };
             statement.source != Source::Policy
                 && statement.state == "found"
-                && !said.iter().any(same)
+                && !last.evidence.iter().any(same)
         });
         let same = apart < ONE_REGISTRATION
             && last.actual == record.actual
@@ -257,7 +260,11 @@ impl Entry {
     pub(crate) fn for_digest(&self) -> Option<&StoredRecord> {
         self.last.as_ref().filter(|last| {
             let needs_a_person = matches!(last.action.as_deref(), Some("hold" | "alert"));
-            last.is_held_by("limit") || (self.waits && needs_a_person)
+            // An extra line is better than an image that is never reported.
+            let in_doubt = ["held_by", "action"]
+                .iter()
+                .any(|it| last.unreadable.contains(it));
+            last.is_held_by("limit") || (self.waits && needs_a_person) || in_doubt
         })
     }
 

@@ -110,7 +110,10 @@ fn one_digest(digest: &Digest, verdict: &str, held: &[StoredRecord]) -> Message 
             let known = known
                 .filter_map(|(key, text)| Some((key.to_owned(), plain(text.as_ref()?).into())));
             let mut members: serde_json::Map<String, Value> = known.collect();
-            members.insert("held_by".into(), record.held_by.clone().into());
+            // What held an image whose record is lost is not known.
+            if record.schema.is_some() {
+                members.insert("held_by".into(), record.held_by.clone().into());
+            }
             members.into()
         })
         .collect();

@@ -2,58 +2,38 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Actual, Expected, Rebuild, Record, Refusal, SCHEMA};
 
-/// A record that was stored as JSON. A member that is missing, or that this version cannot read, is absent, and makes no
-/// other member unreadable. See [`Record`] for the members.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+/// A record that was stored as JSON. A member that is missing, or that this version cannot read, is absent. See
+/// [`Record`] for the members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoredRecord {
-    #[serde(deserialize_with = "lenient")]
     pub(crate) schema: Option<u32>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) image_id: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) name: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) snapshot_id: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) registered_by: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) registered_at: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) event_id: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) verdict: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) kind: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) reason: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) actual: Option<Actual>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) expected: Option<Expected>,
-    /// `None` if a statement cannot be read, because the others are then not all that was said.
-    #[serde(deserialize_with = "lenient")]
-    pub(crate) evidence: Option<Vec<StoredStatement>>,
-    #[serde(deserialize_with = "lenient")]
+    pub(crate) evidence: Vec<StoredStatement>,
     pub(crate) action: Option<String>,
-    /// The only member that must be readable. A discard that was carried out must never count as not carried out.
     pub(crate) outcome: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) refusal: Option<Refusal>,
-    #[serde(deserialize_with = "texts")]
     pub(crate) held_by: Vec<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) undo: Option<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) fix: Vec<String>,
-    #[serde(deserialize_with = "lenient")]
     pub(crate) rebuild: Option<Rebuild>,
+    /// Names of the members that this version cannot read.
+    pub(crate) unreadable: Vec<&'static str>,
 }
 
 /// What a source said.
@@ -68,16 +48,50 @@ pub(crate) struct StoredStatement {
 }
 
 impl StoredRecord {
-    /// Reads a record. `None` if it is not a record of a schema that this version knows.
+    /// Reads a record. `None` if it is not a record of a schema that this version knows. Also `None` if its outcome
+    /// cannot be read, because a discard that was carried out must not count as not carried out.
     pub(crate) fn read(json: &str) -> Option<StoredRecord> {
-        let record: StoredRecord = serde_json::from_str(json).ok()?;
-        record.schema.filter(|schema| *schema <= SCHEMA)?;
-        Some(record)
+        let record = StoredRecord::of_members(serde_json::from_str(json).ok()?);
+        let known = record.schema.is_some_and(|schema| schema <= SCHEMA);
+        (known && !record.unreadable.contains(&"outcome")).then_some(record)
     }
 
-    /// A record as it is read after it was stored.
+    /// The stored form of a record.
     pub(crate) fn of(record: &Record) -> StoredRecord {
-        serde_json::from_value(serde_json::json!(record)).unwrap_or_default()
+        match serde_json::json!(record) {
+            Value::Object(members) => StoredRecord::of_members(members),
+            _ => StoredRecord::default(),
+        }
+    }
+
+    fn of_members(members: Map<String, Value>) -> StoredRecord {
+        let mut reader = Reader {
+            members,
+            unreadable: Vec::new(),
+        };
+        StoredRecord {
+            schema: reader.member("schema"),
+            image_id: reader.member("image_id"),
+            name: reader.member("name"),
+            snapshot_id: reader.member("snapshot_id"),
+            registered_by: reader.member("registered_by"),
+            registered_at: reader.member("registered_at"),
+            event_id: reader.member("event_id"),
+            verdict: reader.member("verdict"),
+            kind: reader.member("kind"),
+            reason: reader.member("reason"),
+            actual: reader.member("actual"),
+            expected: reader.member("expected"),
+            evidence: reader.member("evidence").unwrap_or_default(),
+            action: reader.member("action"),
+            outcome: reader.member("outcome"),
+            refusal: reader.member("refusal"),
+            held_by: reader.member("held_by").unwrap_or_default(),
+            undo: reader.member("undo"),
+            fix: reader.member("fix").unwrap_or_default(),
+            rebuild: reader.member("rebuild"),
+            unreadable: reader.unreadable,
+        }
     }
 
     /// Verdict and kind in one word (`mismatch/wrong`).
@@ -95,23 +109,21 @@ impl StoredRecord {
     }
 }
 
-/// Reads a member. One of another form counts as missing.
-fn lenient<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
-    member: D,
-) -> Result<T, D::Error> {
-    Ok(T::deserialize(Value::deserialize(member)?).unwrap_or_default())
+/// Reads the members of a record.
+struct Reader {
+    members: Map<String, Value>,
+    unreadable: Vec<&'static str>,
 }
 
-/// Reads a list of texts. Leaves out what is not a text.
-fn texts<'de, D: Deserializer<'de>>(member: D) -> Result<Vec<String>, D::Error> {
-    let Value::Array(members) = Value::deserialize(member)? else {
-        return Ok(Vec::new());
-    };
-    let text = |member| match member {
-        Value::String(text) => Some(text),
-        _ => None,
-    };
-    Ok(members.into_iter().filter_map(text).collect())
+impl Reader {
+    fn member<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
+        let member = self.members.remove(name)?;
+        let read = serde_json::from_value::<Option<T>>(member);
+        read.unwrap_or_else(|_| {
+            self.unreadable.push(name);
+            None
+        })
+    }
 }
 
 #[cfg(test)]
@@ -123,13 +135,16 @@ mod tests {
         let read = StoredRecord::read(
             r#"{"schema": 1, "image_id": "ami-1", "name": 7, "verdict": "mismatch", "actual": "Windows",
                 "expected": {"platform": ["Windows"], "source": "a-later-one"}, "evidence": [{"source": "disk"}],
-                "refusal": "a-later-one", "held_by": ["limit", 7], "rebuild": [], "later": true}"#,
+                "refusal": "a-later-one", "held_by": ["limit"], "rebuild": 7, "later": true}"#,
         );
         let expected = StoredRecord {
             schema: Some(1),
             image_id: Some("ami-1".into()),
             verdict: Some("mismatch".into()),
             held_by: vec!["limit".into()],
+            unreadable: vec![
+                "name", "actual", "expected", "evidence", "refusal", "rebuild",
+            ],
             ..StoredRecord::default()
         };
         assert_eq!(read, Some(expected));
@@ -141,11 +156,12 @@ mod tests {
             "",
             "null",
             "[]",
+            "[1]",
+            "[1, null]",
             "{}",
             r#"{"schema": "1"}"#,
             r#"{"schema": 2}"#,
             r#"{"schema": 1, "outcome": 7}"#,
-            r#"{"schema": 1, "schema": 1}"#,
         ] {
             assert_eq!(StoredRecord::read(json), None, "{json}");
         }

@@ -160,7 +160,8 @@ async fn follow_up(
         let (account, region) = (audit.account.as_str(), audit.region.as_str());
         let ended = lease.ended_with.iter();
         let ended = guard.ledger.last_records::<Finding>(account, region, ended);
-        for (id, finding) in ended.await? {
+        for (id, mut finding) in ended.await? {
+            finding.image_id.get_or_insert_with(|| id.to_string());
             findings.add(Group::Missed, finding);
             findings.dealt_with.insert(id);
         }
@@ -177,6 +178,7 @@ async fn follow_up(
         let registration = registration(audit, id, *created);
         let entry = guard.ledger.look(&registration).await?.entry;
         let is_discard = entry.unfinished().is_some();
+        // A record of which a member cannot be read counts as the record of another event.
         let last = entry.last.map(Finding::from);
         let of_event = last.as_ref().map(|last| last.event_id.as_deref());
         let heard_of = of_event.is_some_and(|id| id != Some(&audit.event_id));
