@@ -316,7 +316,7 @@ mod tests {
             Finding::from(StoredRecord::read(&record).unwrap())
         };
         assert!(finding("image-tag").is_good());
-        let of_a_later_version = finding("inventory");
+        let of_a_later_version = finding("a-later-source");
         assert_eq!(of_a_later_version.image_id.as_deref(), Some("ami-1"));
         assert!(!of_a_later_version.is_good());
         assert_eq!(of_a_later_version.verdict, None);
