@@ -160,7 +160,7 @@ fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Platfo
     match Platforms::parse(texts.iter().map(String::as_str)) {
         Ok(platforms) => Ok(Some(platforms)),
         Err(text) => Err(D::Error::custom(format!(
-            "{} is no platform; accepted are {ACCEPTED_PLATFORMS}",
+            "{} is not a platform. Accepted: {ACCEPTED_PLATFORMS}",
             quoted(text)
         ))),
     }
@@ -172,7 +172,7 @@ fn product_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<
     match codes.iter().find(|code| !is_product_code(code)) {
         None => Ok(codes),
         Some(code) => Err(D::Error::custom(format!(
-            "{} is not a product code; accepted are {PRODUCT_CODES}",
+            "{} is not a product code. Accepted: {PRODUCT_CODES}",
             quoted(code)
         ))),
     }

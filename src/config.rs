@@ -65,7 +65,7 @@ pub struct Config {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A required setting is missing.
-    #[error("{variable} is not set; accepted is {accepted}")]
+    #[error("{variable} is not set. Accepted: {accepted}")]
     Missing {
         /// The environment variable.
         variable: &'static str,
@@ -73,7 +73,7 @@ pub enum ConfigError {
         accepted: &'static str,
     },
     /// The value of a setting is not accepted.
-    #[error("{variable} is {value:?}; accepted is {accepted}")]
+    #[error("{variable} is {value:?}. Accepted: {accepted}")]
     Unaccepted {
         /// The environment variable.
         variable: &'static str,
@@ -83,7 +83,7 @@ pub enum ConfigError {
         accepted: &'static str,
     },
     /// A setting is not UTF-8.
-    #[error("{variable} is {value:?}, which is not UTF-8; accepted is UTF-8 text")]
+    #[error("{variable} is {value:?}, which is not UTF-8. Accepted: UTF-8 text")]
     NotUtf8 {
         /// The environment variable.
         variable: String,
@@ -92,8 +92,8 @@ pub enum ConfigError {
     },
     /// An endpoint of the AWS SDK is not a URL.
     #[error(
-        "{variable} is {value:?}; accepted is an http:// or https:// URL with a host, such as http://localhost:4566; \
-         unset it to use AWS's own endpoint"
+        "{variable} is {value:?}. Accepted: an http:// or https:// URL with a host, such as http://localhost:4566. \
+         Unset it to use AWS's own endpoint"
     )]
     Endpoint {
         /// The environment variable.
@@ -103,8 +103,8 @@ pub enum ConfigError {
     },
     /// An endpoint in the AWS SDK's configuration file is not a URL.
     #[error(
-        "endpoint_url in the AWS configuration file is {value:?} for {service}; accepted is an http:// or https:// URL \
-         with a host, such as http://localhost:4566; remove it to use AWS's own endpoint"
+        "endpoint_url in the AWS configuration file is {value:?} for {service}. Accepted: an http:// or https:// URL \
+         with a host, such as http://localhost:4566. Remove it to use AWS's own endpoint"
     )]
     EndpointInFile {
         /// Id of a service to which it applies.
@@ -114,8 +114,8 @@ pub enum ConfigError {
     },
     /// The ledger would forget a discard while the image could still be discarded again.
     #[error(
-        "GUARD_LEDGER_DAYS is \"{days}\", and the policy's discard.max_age_hours is {hours}; accepted are no fewer days \
-         than that: a discard that is forgotten could be made again of an image that somebody brought back"
+        "GUARD_LEDGER_DAYS is \"{days}\", and the policy's discard.max_age_hours is {hours}. Accepted: at least as \
+         long. Otherwise the guard forgets a discard, and could discard an image again that you restored"
     )]
     ForgetsTooSoon {
         /// `GUARD_LEDGER_DAYS`.
@@ -125,8 +125,8 @@ pub enum ConfigError {
     },
     /// Every image would be too old for a discard before it has settled.
     #[error(
-        "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}; accepted is a shorter \
-         time than that: an image would be too old before it is judged, and none would ever be discarded"
+        "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}. Accepted: a shorter \
+         time. Otherwise every image is too old when the guard judges it, and none is ever discarded"
     )]
     SettlesTooLate {
         /// `GUARD_SETTLE_SECONDS`.
@@ -136,7 +136,7 @@ pub enum ConfigError {
     },
     /// The policy file cannot be read.
     #[error(
-        "GUARD_POLICY_PATH is {path:?}, which can not be read: {error}; accepted is the path of a policy file"
+        "GUARD_POLICY_PATH is {path:?}, which cannot be read: {error}. Accepted: the path of a policy file"
     )]
     UnreadablePolicy {
         /// Its path.
@@ -188,8 +188,8 @@ impl Config {
             return Err(ConfigError::Unaccepted {
                 variable: "GUARD_CHAT_TOPIC_ARN",
                 value: alert_topic,
-                accepted: "another topic than GUARD_ALERT_TOPIC_ARN: chat applications show their own format alone, and \
-                           people would get it as a mail",
+                accepted: "a topic other than GUARD_ALERT_TOPIC_ARN, because chat messages have a format of their own, \
+                           which would also arrive as mails",
             });
         }
         let account = match variable("GUARD_ACCOUNT_ID")? {
@@ -463,7 +463,7 @@ pub fn read_file(path: &Path, most: usize) -> io::Result<String> {
     file.take(limit).read_to_end(&mut bytes)?;
     if bytes.len() > most {
         return Err(io::Error::other(format!(
-            "it has more than {most} bytes, the most that is accepted"
+            "it has more than {most} bytes, which is the limit"
         )));
     }
     String::from_utf8(bytes).map_err(io::Error::other)
@@ -594,31 +594,33 @@ mod tests {
         let cases = [
             (
                 vec![],
-                "GUARD_ALERT_TOPIC_ARN is not set; accepted is the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)",
+                "GUARD_ALERT_TOPIC_ARN is not set. Accepted: the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)",
             ),
             (
                 vec![("GUARD_ALERT_TOPIC_ARN", "alerts")],
-                "GUARD_ALERT_TOPIC_ARN is \"alerts\"; accepted is the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)",
+                "GUARD_ALERT_TOPIC_ARN is \"alerts\". Accepted: the ARN of an SNS topic \
+                 (arn:aws:sns:REGION:ACCOUNT:NAME)",
             ),
             (
                 vec![TOPIC, ("GUARD_MODE", "Enforce")],
-                "GUARD_MODE is \"Enforce\"; accepted is `enforce` or `observe`",
+                "GUARD_MODE is \"Enforce\". Accepted: `enforce` or `observe`",
             ),
             (
                 vec![TOPIC, ("GUARD_ACCOUNT_ID", "12345")],
-                "GUARD_ACCOUNT_ID is \"12345\"; accepted is an account id of twelve digits",
+                "GUARD_ACCOUNT_ID is \"12345\". Accepted: an account id of twelve digits",
             ),
             (
                 vec![TOPIC, ("GUARD_WAIT_SECONDS", "5s")],
-                "GUARD_WAIT_SECONDS is \"5s\"; accepted is whole seconds from 0 to 30",
+                "GUARD_WAIT_SECONDS is \"5s\". Accepted: whole seconds from 0 to 30",
             ),
             (
                 vec![TOPIC, ("GUARD_LEDGER_TABLE", "a table")],
-                "GUARD_LEDGER_TABLE is \"a table\"; accepted is the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`",
+                "GUARD_LEDGER_TABLE is \"a table\". Accepted: the name of a DynamoDB table: 3 to 255 letters, digits, \
+                 `_`, `-` and `.`",
             ),
             (
                 vec![TOPIC, ("GUARD_LEDGER_DAYS", "0")],
-                "GUARD_LEDGER_DAYS is \"0\"; accepted is whole days from 1 to 3650",
+                "GUARD_LEDGER_DAYS is \"0\". Accepted: whole days from 1 to 3650",
             ),
             (
                 vec![
@@ -628,11 +630,12 @@ mod tests {
                         "arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0",
                     ),
                 ],
-                "GUARD_RECYCLE_BIN_RULE is \"arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0\"; accepted is the id of a Recycle Bin retention rule: 11 letters and digits",
+                "GUARD_RECYCLE_BIN_RULE is \"arn:aws:rbin:eu-west-1:123456789012:rule/JSzDHyLPHm0\". Accepted: the id \
+                 of a Recycle Bin retention rule: 11 letters and digits",
             ),
             (
                 vec![TOPIC, ("GUARD_SETTLE_SECONDS", "7201")],
-                "GUARD_SETTLE_SECONDS is \"7201\"; accepted is whole seconds from 0 to 7200",
+                "GUARD_SETTLE_SECONDS is \"7201\". Accepted: whole seconds from 0 to 7200",
             ),
             (
                 vec![
@@ -642,11 +645,13 @@ mod tests {
                         "arn:aws:sqs:eu-west-1:123456789012:events",
                     ),
                 ],
-                "GUARD_QUEUE_URL is \"arn:aws:sqs:eu-west-1:123456789012:events\"; accepted is an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+                "GUARD_QUEUE_URL is \"arn:aws:sqs:eu-west-1:123456789012:events\". Accepted: an https:// or http:// \
+                 URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
             ),
             (
                 vec![TOPIC, ("GUARD_QUEUE_URL", "https://")],
-                "GUARD_QUEUE_URL is \"https://\"; accepted is an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+                "GUARD_QUEUE_URL is \"https://\". Accepted: an https:// or http:// URL of an SQS queue, such as \
+                 https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
             ),
         ];
         for (settings, words) in cases {
@@ -680,7 +685,7 @@ mod tests {
             });
             assert_eq!(
                 error.unwrap_err().to_string(),
-                format!("{broken} is \"a\\xFFb\", which is not UTF-8; accepted is UTF-8 text")
+                format!("{broken} is \"a\\xFFb\", which is not UTF-8. Accepted: UTF-8 text")
             );
         }
     }
@@ -709,8 +714,8 @@ mod tests {
                 assert_eq!(
                     check(name, wrong).unwrap_err(),
                     format!(
-                        "{name} is {wrong:?}; accepted is an http:// or https:// URL with a host, such as \
-                         http://localhost:4566; unset it to use AWS's own endpoint"
+                        "{name} is {wrong:?}. Accepted: an http:// or https:// URL with a host, such as \
+                         http://localhost:4566. Unset it to use AWS's own endpoint"
                     )
                 );
             }
@@ -731,7 +736,8 @@ mod tests {
             ..read(&[TOPIC]).unwrap()
         };
         let error = read_policy(&config).unwrap_err().to_string();
-        let words = "GUARD_POLICY_PATH is \"/dev/zero\", which can not be read: it is a folder, a FIFO or a device, not a regular file";
+        let words = "GUARD_POLICY_PATH is \"/dev/zero\", which cannot be read: it is a folder, a FIFO or a device, not \
+                     a regular file";
         assert!(error.starts_with(words), "{error}");
 
         let fifo = std::env::temp_dir().join(format!("policy-{}", std::process::id()));
@@ -756,7 +762,8 @@ mod tests {
             ];
             check(&read(&settings).unwrap(), &policy).map_err(|error| error.to_string())
         };
-        let words = "GUARD_LEDGER_DAYS is \"1\", and the policy's discard.max_age_hours is 25; accepted are no fewer";
+        let words = "GUARD_LEDGER_DAYS is \"1\", and the policy's discard.max_age_hours is 25. Accepted: at least as \
+                     long";
         assert!(days("1").unwrap_err().starts_with(words));
         assert_eq!(days("2"), Ok(()));
         // A ledger in memory ends with the process, whatever the number of days.
@@ -781,8 +788,8 @@ mod tests {
         };
         for (seconds, hours) in [("7200", 2), ("7200", 1), ("3600", 1), ("0", 0)] {
             let words = format!(
-                "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}; accepted is a \
-                 shorter time than that"
+                "GUARD_SETTLE_SECONDS is \"{seconds}\", and the policy's discard.max_age_hours is {hours}. Accepted: a \
+                 shorter time"
             );
             let error = check(seconds, hours).unwrap_err();
             assert!(error.starts_with(&words), "{error}");
@@ -803,7 +810,7 @@ mod tests {
             read_policy(&config.unwrap())
         };
         let error = read_policy("/nowhere/policy.toml").unwrap_err();
-        let words = "GUARD_POLICY_PATH is \"/nowhere/policy.toml\", which can not be read";
+        let words = "GUARD_POLICY_PATH is \"/nowhere/policy.toml\", which cannot be read";
         assert!(error.to_string().starts_with(words), "{error}");
         assert_eq!(read_policy("").unwrap(), Policy::default());
     }

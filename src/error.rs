@@ -14,7 +14,7 @@ pub enum Error {
     #[error("malformed event: {0}")]
     MalformedEvent(String),
     /// EC2 does not yet show the image, or a change that was just made to it.
-    #[error("EC2 does not show yet what is true of {image} ({why})")]
+    #[error("EC2 does not show the current state of {image} yet: {why}")]
     NotVisibleYet {
         /// The image.
         image: String,
@@ -34,7 +34,7 @@ pub enum Error {
         settle_seconds: u64,
     },
     /// Another invocation is processing the same event, or another event of the same image.
-    #[error("another invocation is dealing with {what}")]
+    #[error("another invocation is processing {what}")]
     Busy {
         /// The image, or the item of the ledger.
         what: String,
@@ -42,7 +42,7 @@ pub enum Error {
     /// A discard is held, or an image unverifiable, only because of something transient. Something could not be
     /// determined, or the Recycle Bin rule is not active yet. An alert reports a held discard if the policy reports
     /// mismatches.
-    #[error("{image} waits until this is over: {why}")]
+    #[error("{image} cannot be decided yet: {why}")]
     NotFoundOut {
         /// The image.
         image: String,
@@ -51,8 +51,8 @@ pub enum Error {
     },
     /// What to do about the image depends on who registered it. This event does not say, and another one may.
     #[error(
-        "what is to be done about {image} depends on who registered it, and this event does not say: CloudTrail's may \
-         yet come"
+        "what to do about {image} depends on who registered it. This event does not say who, and CloudTrail's may \
+         still arrive"
     )]
     IdentityMayCome {
         /// The image.
@@ -100,7 +100,7 @@ pub enum Error {
         message: String,
     },
     /// No answer, or one that a retry may improve: throttled, 5xx, network.
-    #[error("{call} on {resource} did not get through: {message}")]
+    #[error("{call} on {resource} failed: {message}")]
     Unavailable {
         /// The IAM action of the call.
         call: &'static str,
@@ -155,7 +155,7 @@ impl Error {
             | Error::Busy { .. }
             | Error::NotFoundOut { .. }
             | Error::IdentityMayCome { .. }
-            | Error::OutOfTime { .. } => format!("{self}; the event will be tried again"),
+            | Error::OutOfTime { .. } => format!("{self}; the event will be retried"),
             Error::MalformedEvent(_)
             | Error::AccessDenied { .. }
             | Error::Refused { .. }
@@ -174,10 +174,10 @@ mod tests {
         let busy = Error::Busy {
             what: "ami-1".into(),
         };
-        assert_eq!(busy.to_string(), "another invocation is dealing with ami-1");
+        assert_eq!(busy.to_string(), "another invocation is processing ami-1");
         assert_eq!(
             busy.with_retry(),
-            "another invocation is dealing with ami-1; the event will be tried again"
+            "another invocation is processing ami-1; the event will be retried"
         );
         let malformed = Error::MalformedEvent("no id".into());
         assert_eq!(malformed.with_retry(), malformed.to_string());

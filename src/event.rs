@@ -204,7 +204,7 @@ pub fn parse(event: Value, scope: &Scope) -> Result<Incoming, Error> {
     };
     let elsewhere = |what: &str, given: &Option<String>, meant: Option<&str>| match (given, meant) {
         (Some(given), Some(meant)) if given != meant => Some(format!(
-            "the event is of {what} {}, this guard is for {meant}",
+            "the event is from {what} {}, and this guard is for {meant}",
             quoted(given)
         )),
         _ => None,
@@ -276,7 +276,7 @@ fn address(event: &EventBridgeEvent<Value>) -> Result<(String, AccountId, String
 }
 
 fn needed<T>(what: &str, value: Option<T>) -> Result<T, Error> {
-    value.ok_or_else(|| malformed(format!("an event without {what}")))
+    value.ok_or_else(|| malformed(format!("the event lacks {what}")))
 }
 
 /// What an event reports, wherever it comes from.
@@ -313,7 +313,7 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
         return Ok(Tells::OfSomethingElse(what));
     }
     let call = ApiCall::deserialize(&event.detail)
-        .map_err(|error| malformed(format!("the CloudTrail record: {error}")))?;
+        .map_err(|error| malformed(format!("cannot parse the CloudTrail record: {error}")))?;
     if let Some(code) = &call.error_code {
         return Ok(Tells::OfSomethingElse(format!(
             "{} did not register anything: {} {}",
@@ -333,13 +333,13 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     for (what, inside, outside) in inside_and_outside {
         if inside.is_some() && inside != outside {
             return Err(malformed(format!(
-                "the CloudTrail record's {what} is not that of the event around it"
+                "the CloudTrail record's {what} differs from that of the event around it"
             )));
         }
     }
     if call.response_elements.is_none() {
         return Err(malformed(
-            "the CloudTrail record has no responseElements, although it has no errorCode: it does not say which image"
+            "the CloudTrail record has neither responseElements nor errorCode, so it does not name the image"
                 .into(),
         ));
     }
@@ -359,7 +359,7 @@ fn api_call_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
 
 fn state_change_tells(event: &EventBridgeEvent<Value>) -> Result<Tells, Error> {
     let change = StateChange::deserialize(&event.detail)
-        .map_err(|error| malformed(format!("the state change: {error}")))?;
+        .map_err(|error| malformed(format!("cannot parse the state change: {error}")))?;
     match change.state.as_deref() {
         Some("available") => Ok(Tells::Registered {
             image_id: change.image_id,
@@ -424,7 +424,7 @@ fn name_of(what: &str, name: String) -> Result<String, Error> {
         Ok(name)
     } else {
         Err(malformed(format!(
-            "{} is no {what}: at most 64 letters, digits and hyphens are accepted",
+            "{} is not a valid {what}. Accepted: at most 64 letters, digits and hyphens",
             quoted(&name)
         )))
     }
@@ -632,12 +632,12 @@ mod tests {
     fn a_registration_that_lacks_what_is_needed_is_malformed() {
         malformed_because(
             with("/detail/responseElements", Value::Null),
-            "no responseElements",
+            "neither responseElements",
         );
         malformed_because(with("/detail/responseElements", json!({})), "image id");
         malformed_because(
             with("/detail/responseElements", json!({"imageId": "ami-XYZ"})),
-            "no AMI id",
+            "not an AMI id",
         );
         malformed_because(
             with("/detail/responseElements", json!({"imageId": 7})),

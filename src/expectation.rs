@@ -139,12 +139,12 @@ impl Says {
 impl fmt::Display for Says {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Says::NotAsked => f.write_str("nothing (not asked)"),
+            Says::NotAsked => f.write_str("nothing (skipped)"),
             Says::NotApplicable => f.write_str("nothing (not applicable)"),
             Says::Silent => f.write_str("nothing"),
             Says::Failed(why) => write!(f, "nothing (failed: {why})"),
             Says::NoPlatform(text) => {
-                write!(f, "{text:?}, which is no platform")?;
+                write!(f, "{text:?}, which is not a platform")?;
                 match platform_meant_by(text) {
                     Some(meant) => write!(f, " (did you mean {meant}?)"),
                     None => Ok(()),

@@ -25,7 +25,7 @@ impl FromStr for AmiId {
             Ok(AmiId(text.to_owned()))
         } else {
             Err(format!(
-                "{} is no AMI id: `ami-` and 8 or 17 hexadecimal digits are accepted",
+                "{} is not an AMI id. Accepted: `ami-` and 8 or 17 hexadecimal digits",
                 quoted(text)
             ))
         }
@@ -62,7 +62,7 @@ impl FromStr for AccountId {
             Ok(AccountId(text.to_owned()))
         } else {
             Err(format!(
-                "{} is no account id: twelve digits are accepted",
+                "{} is not an account id. Accepted: twelve digits",
                 quoted(text)
             ))
         }

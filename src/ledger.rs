@@ -185,7 +185,7 @@ impl Ledger {
                 Some((_, at)) => first = Some(first.map_or(at, |first| at.min(first))),
                 None => {
                     let what = format!(
-                        "discards has {}; accepted are a time and an AMI id",
+                        "discards has {}. Accepted: a time and an AMI id",
                         quoted(text)
                     );
                     return Err(unreadable(&id, &what));

@@ -46,7 +46,7 @@ impl Policy {
     pub fn parse(file: &str, text: &str) -> Result<Policy, PolicyError> {
         if text.len() > LARGEST_POLICY {
             let fault = format!(
-                "{file}: the policy has {} bytes; accepted are at most {LARGEST_POLICY}",
+                "{file}: the policy has {} bytes. Accepted: at most {LARGEST_POLICY}",
                 text.len()
             );
             return Err(PolicyError {
@@ -206,16 +206,16 @@ mod tests {
              on = []\n",
         );
         let expected = [
-            "policy.toml:1:11: `2` is not accepted; accepted are version = 1",
+            "policy.toml:1:11: `2` is not accepted. Accepted: version = 1",
             &format!(
-                "policy.toml:3:20: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?); accepted are {ACCEPTED_PLATFORMS}"
+                "policy.toml:3:20: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?). Accepted: {ACCEPTED_PLATFORMS}"
             ),
-            "policy.toml:5:10: `\"delete\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
-            "policy.toml:6:16: `-1` is not accepted; accepted are whole numbers from 0 to 4294967295",
-            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?); accepted are action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
-            "policy.toml:8:21: `7` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
-            "policy.toml:10:8: `\"yes\"` is not accepted; accepted are true, false",
-            "policy.toml:11:2: unknown key `alerts` (did you mean `alert`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
+            "policy.toml:5:10: `\"delete\"` is not accepted. Accepted: \"deregister\", \"disable\", \"none\"",
+            "policy.toml:6:16: `-1` is not accepted. Accepted: whole numbers from 0 to 4294967295",
+            "policy.toml:7:1: unknown key `max_per_day` (did you mean `max_per_hour`?). Accepted: action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
+            "policy.toml:8:21: `7` is not accepted. Accepted: \"declared\", \"lineage\", \"disk\"",
+            "policy.toml:10:8: `\"yes\"` is not accepted. Accepted: true, false",
+            "policy.toml:11:2: unknown key `alerts` (did you mean `alert`?). Accepted: version, defaults, evidence, discard, alert, expect, exempt",
         ];
         assert_eq!(faults, expected.join("\n"));
     }
@@ -231,7 +231,7 @@ mod tests {
         let text = format!("version = 1\n{key} = 1\n");
         assert_eq!(
             faults(&text),
-            "policy.toml: the policy has 1048593 bytes; accepted are at most 262144"
+            "policy.toml: the policy has 1048593 bytes. Accepted: at most 262144"
         );
         // The longest key that is read is refused, and is cut in the error.
         let key = "k".repeat(LARGEST_POLICY - 20);
@@ -262,8 +262,9 @@ mod tests {
             match Policy::parse("p", &text) {
                 Ok(_) => String::new(),
                 Err(error) => brief(&error.to_string())
-                    .split("(globs); ")
+                    .split("is not accepted: ")
                     .nth(1)
+                    .and_then(|rest| rest.strip_suffix(". Accepted: (globs)"))
                     .unwrap()
                     .to_owned(),
             }
@@ -367,7 +368,7 @@ mod tests {
     fn a_policy_without_a_version_is_refused() {
         assert_eq!(
             faults("[alert]\non = [\"mismatch\"]\n"),
-            "policy.toml:1:1: `version` is missing; accepted is version = 1"
+            "policy.toml:1:1: `version` is missing. Accepted: version = 1"
         );
     }
 
@@ -387,149 +388,151 @@ mod tests {
                 "a value without quotes, and a slip elsewhere",
                 "version = 1\n[[expect]]\nname = win2022-*\nplatform = \"Windows\"\n[alert]\non = [\"missmatch\"]\n",
                 &[
-                    "policy.toml:3:8: `name = win2022-*` is no TOML: string values must be quoted, expected literal string",
-                    "policy.toml:6:7: `\"missmatch\"` is not accepted (did you mean \"mismatch\"?); accepted are \"mismatch\", \"conflict\", \"unverifiable\"",
+                    "policy.toml:3:8: `name = win2022-*` is not valid TOML: string values must be quoted, expected literal string",
+                    "policy.toml:6:7: `\"missmatch\"` is not accepted (did you mean \"mismatch\"?). Accepted: \"mismatch\", \"conflict\", \"unverifiable\"",
                 ][..],
             ),
             (
                 "a code that is another word for one",
                 "version = 1\n[[expect]]\nname = \"rhel*\"\nplatform = [\"RHEL\", \"RedHatHA\", \"Solaris\"]\n",
                 &[
-                    "policy.toml:4:13: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?); accepted are (platforms)",
-                    "policy.toml:4:33: `\"Solaris\"` is not accepted; accepted are (platforms)",
+                    "policy.toml:4:13: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?). Accepted: (platforms)",
+                    "policy.toml:4:33: `\"Solaris\"` is not accepted. Accepted: (platforms)",
                 ][..],
             ),
             (
                 "misspelt keys at every level",
                 "version = 1\n[evidnce]\ntags = true\n[discard]\nmax_per_hours = 3\n[[expect]]\nnmae = \"x\"\nplattform = \"Windows\"\n",
                 &[
-                    "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?); accepted are version, defaults, evidence, discard, alert, expect, exempt",
-                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?); accepted are action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
-                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?); accepted are (match keys), platform, product_codes, disk",
-                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?); accepted are (match keys), platform, product_codes, disk",
+                    "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?). Accepted: version, defaults, evidence, discard, alert, expect, exempt",
+                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?). Accepted: action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
+                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?). Accepted: (match keys), platform, product_codes, disk",
+                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?). Accepted: (match keys), platform, product_codes, disk",
                 ][..],
             ),
             (
                 "a rule that would mean every image",
                 "version = 1\n[[expect]]\nplatform = \"Linux\"\n[[exempt]]\nreason = \"why not\"\n",
                 &[
-                    "policy.toml:2:1: [[expect]] without a match key would mean every image; accepted are (match keys)",
-                    "policy.toml:4:1: [[exempt]] without a match key would mean every image; accepted are (match keys)",
+                    "policy.toml:2:1: [[expect]] without a match key would match every image. Accepted: (match keys)",
+                    "policy.toml:4:1: [[exempt]] without a match key would match every image. Accepted: (match keys)",
                 ][..],
             ),
             (
                 "a rule without what it is for",
                 "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"xyz\"\nreason = \" \"\n",
                 &[
-                    "policy.toml:2:1: [[expect]] without `platform` or `product_codes`; accepted are (platforms)",
-                    "policy.toml:4:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
-                    "policy.toml:8:10: `\" \"` is not accepted; accepted are sentences that say why the images are exempt",
+                    "policy.toml:2:1: [[expect]] without `platform` or `product_codes`. Accepted: (platforms)",
+                    "policy.toml:4:1: [[exempt]] without `reason`. Accepted: sentences that say why the images are exempt",
+                    "policy.toml:8:10: `\" \"` is not accepted. Accepted: sentences that say why the images are exempt",
                 ][..],
             ),
             (
                 "globs that are none",
                 "version = 1\n[[expect]]\nname = \"win[\"\ndescription = 7\nregistered_by = \"arn:**role\"\ntag = { Team = \"\" }\nplatform = \"Windows\"\n",
                 &[
-                    "policy.toml:3:8: `\"win[\"` is not accepted (did you mean \"win[[]\"?); accepted are (globs); its character 4: invalid range pattern",
-                    "policy.toml:4:15: `7` is not accepted; accepted are (globs)",
-                    "policy.toml:5:17: `\"arn:**role\"` is not accepted (did you mean \"arn:*role\"?); accepted are (globs); its character 4: recursive wildcards must form a single path component",
-                    "policy.toml:6:16: `\"\"` is not accepted; accepted are (globs)",
+                    "policy.toml:3:8: `\"win[\"` is not accepted (did you mean \"win[[]\"?): invalid range pattern at character 4. Accepted: (globs)",
+                    "policy.toml:4:15: `7` is not accepted. Accepted: (globs)",
+                    "policy.toml:5:17: `\"arn:**role\"` is not accepted (did you mean \"arn:*role\"?): recursive wildcards must form a single path component at character 4. Accepted: (globs)",
+                    "policy.toml:6:16: `\"\"` is not accepted. Accepted: (globs)",
                 ][..],
             ),
             (
                 "a table where a list of rules belongs, and tags that are no table",
                 "version = 1\n[expect]\nname = \"win*\"\nplatform = \"Windows\"\n[[exempt]]\ntag = \"Team\"\nreason = \"r\"\n",
                 &[
-                    "policy.toml:2:2: `expect` is not a list of rules; each is written under [[expect]]",
-                    "policy.toml:6:7: `\"Team\"` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
+                    "policy.toml:2:2: `expect` is not a list of rules. Write each rule under [[expect]]",
+                    "policy.toml:6:7: `\"Team\"` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
                 ][..],
             ),
             (
                 "globs that never match what they mean",
                 "version = 1\n[[exempt]]\nname = \"rhel-{8,9}-byol\"\ndescription = \"[z-a]*\"\narchitecture = \"amd64\"\naccount = \"prod\"\nregion = \"EU-WEST-1\"\nsnapshot_description = \"[^x]\"\nregistered_by = \" a\\\\*b\"\ninvoked_by = \"/**/\"\ntag = { '' = \"x \" }\nreason = \"r\"\n",
                 &[
-                    "policy.toml:3:8: `\"rhel-{8,9}-byol\"` is not accepted; accepted are (globs); alternatives are not known: write a rule for each",
-                    "policy.toml:4:15: `\"[z-a]*\"` is not accepted; accepted are (globs); no character is from z to a",
-                    "policy.toml:5:16: `\"amd64\"` is not accepted; accepted are (globs); architectures are i386, x86_64, arm64, x86_64_mac, arm64_mac",
-                    "policy.toml:6:11: `\"prod\"` is not accepted; accepted are (globs); an account has twelve digits",
-                    "policy.toml:7:10: `\"EU-WEST-1\"` is not accepted; accepted are (globs); a Region has lower-case letters, digits and hyphens",
-                    "policy.toml:8:24: `\"[^x]\"` is not accepted; accepted are (globs); that a character is none of these is written [!ab]",
-                    "policy.toml:9:17: `\" a\\\\*b\"` is not accepted; accepted are (globs); a backslash stands for itself; to match a * write [*]",
-                    "policy.toml:10:14: `\"/**/\"` is not accepted; accepted are (globs); one * is any text already",
-                    "policy.toml:11:9: a tag's key is never empty",
-                    "policy.toml:11:14: `\"x \"` is not accepted; accepted are (globs); spaces around it are part of it",
+                    "policy.toml:3:8: `\"rhel-{8,9}-byol\"` is not accepted: alternatives in braces are not supported. Write a rule for each. Accepted: (globs)",
+                    "policy.toml:4:15: `\"[z-a]*\"` is not accepted: no character is from z to a. Accepted: (globs)",
+                    "policy.toml:5:16: `\"amd64\"` is not accepted: architectures are i386, x86_64, arm64, x86_64_mac, arm64_mac. Accepted: (globs)",
+                    "policy.toml:6:11: `\"prod\"` is not accepted: an account has twelve digits. Accepted: (globs)",
+                    "policy.toml:7:10: `\"EU-WEST-1\"` is not accepted: a Region has lower-case letters, digits and hyphens. Accepted: (globs)",
+                    "policy.toml:8:24: `\"[^x]\"` is not accepted: to exclude characters, write [!ab]. Accepted: (globs)",
+                    "policy.toml:9:17: `\" a\\\\*b\"` is not accepted: a backslash stands for itself. To match a *, write [*]. Accepted: (globs)",
+                    "policy.toml:10:14: `\"/**/\"` is not accepted: a single * already stands for any text. Accepted: (globs)",
+                    "policy.toml:11:9: a tag's key cannot be empty",
+                    "policy.toml:11:14: `\"x \"` is not accepted: it begins or ends with a space. Accepted: (globs)",
                 ][..],
             ),
             (
                 "a value over several lines, and a fault in a list",
                 "version = 1\n[[exempt]]\nname = \"\"\"a[\nb\"\"\"\nreason = \"r\"\n[discard]\nfrom = [\n[\"declared\"],\n]\naction = \"none!\"\n",
                 &[
-                    "policy.toml:3:8: `\"\"\"a[…` is not accepted (did you mean \"a[[]…\"?); accepted are (globs); its character 2: invalid range pattern",
-                    "policy.toml:8:1: `[\"declared\"]` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
-                    "policy.toml:10:10: `\"none!\"` is not accepted (did you mean \"none\"?); accepted are \"deregister\", \"disable\", \"none\"",
+                    "policy.toml:3:8: `\"\"\"a[…` is not accepted (did you mean \"a[[]…\"?): invalid range pattern at character 2. Accepted: (globs)",
+                    "policy.toml:8:1: `[\"declared\"]` is not accepted. Accepted: \"declared\", \"lineage\", \"disk\"",
+                    "policy.toml:10:10: `\"none!\"` is not accepted (did you mean \"none\"?). Accepted: \"deregister\", \"disable\", \"none\"",
                 ][..],
             ),
             (
                 "product codes that cannot be any, and where a list of none means nothing",
                 "version = 1\n[[expect]]\nname = \"a*\"\nproduct_codes = [\"bp-6fa54006\", \"a b\", 7]\n[[expect]]\nproduct_code = []\nplatform = []\n[[exempt]]\nproduct_codes = []\nreason = \"r\"\n",
                 &[
-                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted; accepted are product codes as DescribeImages shows them in ProductCodes; this is a billing product, which no image shows: name the platform that it stands for (platform = \"RedHat\")",
-                    "policy.toml:4:33: `\"a b\"` is not accepted; accepted are (product codes)",
-                    "policy.toml:4:40: `7` is not accepted; accepted are (product codes)",
-                    "policy.toml:6:16: `[]` is not accepted; accepted are (product codes); an empty list matches no image",
-                    "policy.toml:7:12: `[]` is not accepted; accepted are (platforms)",
-                    "policy.toml:9:17: `[]` is not accepted; accepted are (product codes); an empty list matches no image",
+                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted: it is a billing product, which no image shows. Name its platform instead (platform = \"RedHat\"). Accepted: product codes as DescribeImages shows them in ProductCodes",
+                    "policy.toml:4:33: `\"a b\"` is not accepted. Accepted: (product codes)",
+                    "policy.toml:4:40: `7` is not accepted. Accepted: (product codes)",
+                    "policy.toml:6:16: `[]` is not accepted: an empty list matches no image. Accepted: (product codes)",
+                    "policy.toml:7:12: `[]` is not accepted. Accepted: (platforms)",
+                    "policy.toml:9:17: `[]` is not accepted: an empty list matches no image. Accepted: (product codes)",
                 ][..],
             ),
             (
                 "rules that no image can satisfy",
                 "version = 1\n[[expect]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\n[[expect]]\nname = \"xyz\"\nplatform = \"Linux with a product code\"\nproduct_codes = []\n[[exempt]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\nreason = \"r\"\n",
                 &[
-                    "policy.toml:2:1: [[expect]] that no image can satisfy: it matches AMIs by a product code that `product_codes` does not have",
-                    "policy.toml:5:1: [[expect]] that no image can satisfy: its `platform` needs a product code, and `product_codes` is empty",
-                    "policy.toml:9:1: [[exempt]] with `product_code` and `product_codes`, which are the same here: write one list",
+                    "policy.toml:2:1: no image can satisfy this [[expect]]: it matches AMIs by a product code that `product_codes` does not have",
+                    "policy.toml:5:1: no image can satisfy this [[expect]]: its `platform` needs a product code, and `product_codes` is empty",
+                    "policy.toml:9:1: [[exempt]] with `product_code` and `product_codes`, which mean the same here. Write one list",
                 ][..],
             ),
             (
                 "tags of a snapshot that are no table, and a disk without what the image is billed as",
                 "version = 1\n[[exempt]]\nsnapshot_tag = \"Team\"\nreason = \"r\"\n[[expect]]\nsnapshot_tag = {}\nplatform = \"SUSE\"\n[[expect]]\nname = \"xyz\"\ndisk = \"Linux\"\nproduct_codes = []\n",
                 &[
-                    "policy.toml:3:16: `\"Team\"` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
-                    "policy.toml:6:16: `{}` is not accepted; accepted are tables of tag keys and globs: { Team = \"data-*\" }",
-                    "policy.toml:8:1: [[expect]] with `disk`, and without the `platform` that the image is rightly billed as",
+                    "policy.toml:3:16: `\"Team\"` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
+                    "policy.toml:6:16: `{}` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
+                    "policy.toml:8:1: [[expect]] with `disk`, but without the `platform` that the image is rightly billed as",
                 ][..],
             ),
             (
                 "an exemption with a Region and without a reason",
                 "version = 1\n[[exempt]]\nregion = \"eu-*\"\n",
                 &[
-                    "policy.toml:2:1: [[exempt]] without `reason`; accepted are sentences that say why the images are exempt",
+                    "policy.toml:2:1: [[exempt]] without `reason`. Accepted: sentences that say why the images are exempt",
                 ][..],
             ),
             (
                 "words and numbers that are not accepted",
                 "version = 1\n[evidence]\nlineage = \"allways\"\ndisk = true\n[discard]\naction = \"deregister-image\"\nfrom = [\"declared\", \"tags\"]\nmax_per_hour = \"10\"\nmax_age_hours = 1.5\n",
                 &[
-                    "policy.toml:3:11: `\"allways\"` is not accepted (did you mean \"always\"?); accepted are \"never\", \"when-needed\", \"always\"",
-                    "policy.toml:4:8: `true` is not accepted; accepted are \"never\", \"when-needed\", \"always\"",
-                    "policy.toml:6:10: `\"deregister-image\"` is not accepted; accepted are \"deregister\", \"disable\", \"none\"",
-                    "policy.toml:7:21: `\"tags\"` is not accepted; accepted are \"declared\", \"lineage\", \"disk\"",
-                    "policy.toml:8:16: `\"10\"` is not accepted; accepted are whole numbers from 0 to 4294967295",
-                    "policy.toml:9:17: `1.5` is not accepted; accepted are whole numbers from 0 to 4294967295",
+                    "policy.toml:3:11: `\"allways\"` is not accepted (did you mean \"always\"?). Accepted: \"never\", \"when-needed\", \"always\"",
+                    "policy.toml:4:8: `true` is not accepted. Accepted: \"never\", \"when-needed\", \"always\"",
+                    "policy.toml:6:10: `\"deregister-image\"` is not accepted. Accepted: \"deregister\", \"disable\", \"none\"",
+                    "policy.toml:7:21: `\"tags\"` is not accepted. Accepted: \"declared\", \"lineage\", \"disk\"",
+                    "policy.toml:8:16: `\"10\"` is not accepted. Accepted: whole numbers from 0 to 4294967295",
+                    "policy.toml:9:17: `1.5` is not accepted. Accepted: whole numbers from 0 to 4294967295",
                 ][..],
             ),
             (
                 "a newer version, and the same key twice",
                 "version = 2\n[discard]\naction = \"none\"\naction = \"disable\"\n",
                 &[
-                    "policy.toml:1:11: `2` is not accepted; accepted are version = 1",
-                    "policy.toml:4:1: `action = \"disable\"` is no TOML: duplicate key",
+                    "policy.toml:1:11: `2` is not accepted. Accepted: version = 1",
+                    "policy.toml:4:1: `action = \"disable\"` is not valid TOML: duplicate key",
                 ][..],
             ),
             (
                 "a header that is not closed",
                 "version = 1\n[[expect]\nname = \"win*\"\nplatform = \"Windows\"\n",
-                &["policy.toml:2:10: `[[expect]` is no TOML: unclosed array table, expected `]`"][..],
+                &[
+                    "policy.toml:2:10: `[[expect]` is not valid TOML: unclosed array table, expected `]`",
+                ][..],
             ),
         ];
         for (what, text, expected) in cases {

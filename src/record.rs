@@ -356,9 +356,7 @@ impl Record {
             event_id: Some(digest.event_id),
             account: Some(digest.account.to_string()),
             region: Some(digest.region),
-            reason: format!(
-                "the event asks for the digest: images that people were told of: {told}"
-            ),
+            reason: format!("the event requests the digest. Images reported: {told}"),
         })
     }
 
@@ -368,7 +366,7 @@ impl Record {
             event_id: Some(audit.event_id),
             account: Some(audit.account.to_string()),
             region: Some(audit.region),
-            reason: format!("the event asks for an audit: {done}"),
+            reason: format!("the event requests an audit: {done}"),
         })
     }
 
@@ -439,7 +437,7 @@ impl Record {
     pub(crate) fn clear(&mut self, (verdict, reason): (Verdict, String)) {
         self.verdict = verdict;
         self.kind = None;
-        self.reason = format!("as the event that says who registered it has shown: {reason}");
+        self.reason = format!("according to the event that says who registered it: {reason}");
         self.action = Action::None;
         self.held_by.clear();
         self.fix.clear();
@@ -518,12 +516,16 @@ impl Record {
             }
             // This is an error only if it holds the discard.
             Err(why) if self.held_by.contains(&Interlock::InUse) => {
-                unknown.push(format!("what refers to the image is not known: {why}"));
+                unknown.push(format!(
+                    "could not determine what refers to the image: {why}"
+                ));
             }
             Err(_) => {}
         }
         if let Err(why) = &safety.listeners {
-            unknown.push(format!("whether anybody listens is not known: {why}"));
+            unknown.push(format!(
+                "could not determine whether the topic has a confirmed subscription: {why}"
+            ));
         }
         // The reason is a complete sentence. It is an error only if it holds the discard.
         if let Err(why) = &safety.way_back
@@ -533,7 +535,7 @@ impl Record {
         }
         if let Err(why) = &safety.discarded_sibling {
             unknown.push(format!(
-                "whether one like it was discarded before is not known: {why}"
+                "could not determine whether an image of the same snapshot was discarded: {why}"
             ));
         }
         let account = self.account.clone().unwrap_or_default();
@@ -544,7 +546,9 @@ impl Record {
             self.shared_with.push(format!("and {more} more"));
         }
         if let Err(why) = &safety.launch_permissions {
-            unknown.push(format!("who may launch from the image is not known: {why}"));
+            unknown.push(format!(
+                "could not read the launch permissions of the image: {why}"
+            ));
         }
         if !unknown.is_empty() {
             self.error = Some(unknown.join("; "));
@@ -631,19 +635,21 @@ impl From<&Evidence> for Statement {
 pub fn why_held(record: &Record, interlock: Interlock) -> String {
     match (interlock, &record.before) {
         (Interlock::DiscardedBefore, Some(before)) => format!(
-            "{before}. What people bring back is never discarded again: deregister it yourself if it is to go"
+            "{before}. The guard never discards a restored image again. If you do not want it, deregister it yourself"
         ),
         (Interlock::InUse, _) if !record.references.is_empty() => {
-            "something refers to it, which is listed here".to_owned()
+            "what is listed here refers to it, or is a copy of it".to_owned()
         }
-        (Interlock::InUse, _) => "whether anything refers to it could not be found out".to_owned(),
+        (Interlock::InUse, _) => {
+            "the guard could not determine whether anything refers to it".to_owned()
+        }
         (Interlock::Shared, _) if !record.shared_with.is_empty() => {
             let named = record.shared_with.iter().map(|name| match name.as_str() {
-                "all" => "everybody",
+                "all" => "everyone",
                 name => name,
             });
             format!(
-                "it is shared with {}, and what they use it for cannot be seen from this account",
+                "it is shared with {}, and this account cannot see how they use it",
                 named.collect::<Vec<_>>().join(", ")
             )
         }
@@ -670,14 +676,14 @@ fn why_a_service_holds(service: Option<&str>) -> String {
     ]) {
         "a migration may depend on it"
     } else if is(&["ssm."]) {
-        "as a rule this is an automation document of your own"
+        "this is usually one of your own automation documents"
     } else if is(&["imagebuilder.", "Image Builder"]) {
-        "as a rule this is a pipeline of your own"
+        "this is usually one of your own pipelines"
     } else {
-        "what depends on the image is not known"
+        "the guard does not know what depends on it"
     };
     format!(
-        "{named}, an AWS service, registered the image: {depends}. To have such images discarded, set the policy's \
+        "the AWS service {named} registered the image, and {depends}. To discard such images, set the policy's \
          discard.service_registered to \"discard\""
     )
 }

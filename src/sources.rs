@@ -226,7 +226,7 @@ impl Collector<'_> {
                 ),
             },
             Ok(None) => {
-                let why = format!("EC2 shows no snapshot {id} to this account");
+                let why = format!("EC2 does not show {id} to this account");
                 (Lookup::Failed(why), false)
             }
             Err(error) => (Lookup::Failed(error.to_string()), !error.needs_a_person()),
@@ -271,7 +271,7 @@ impl Collector<'_> {
         snapshot: &Snapshot,
     ) -> Observed {
         let Ok(_turn) = tokio::time::timeout(TURN, self.disk_turn.lock()).await else {
-            let why = "no time was left after other disks of this batch";
+            let why = "no time was left after the other disks of this batch";
             return Observed {
                 is_transient: true,
                 ..disk::undetermined(why, ROOT_SNAPSHOT)
@@ -336,10 +336,10 @@ fn lacks_root_snapshot(image: &Image) -> bool {
 
 fn nothing_seen(image: &Image) -> Lookup<Snapshot> {
     if image.is_instance_store_backed() {
-        Lookup::NotApplicable("the image is instance-store-backed: it has no root snapshot".into())
+        Lookup::NotApplicable("the image is instance-store-backed and has no root snapshot".into())
     } else if image.root_snapshot.is_none() {
         // The snapshot exists, and may well have a tag.
-        Lookup::Failed("EC2 names no snapshot of the root device".into())
+        Lookup::Failed("EC2 does not name the snapshot of the root device".into())
     } else {
         Lookup::NotYet
     }

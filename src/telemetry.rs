@@ -198,7 +198,7 @@ impl Telemetry {
             what,
         };
         serde_json::to_string(&whole)
-            .inspect_err(|error| tracing::error!("a line could not be written: {error}"))
+            .inspect_err(|error| tracing::error!("could not write a line of the log: {error}"))
             .ok()
     }
 }
@@ -471,7 +471,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_counted_by_its_code_and_says_which_event_it_was() {
-        let message = "another invocation is dealing with ami-1";
+        let message = "another invocation is processing ami-1";
         let failure = Failure {
             event_id: Some("e-1"),
             image_id: Some("ami-1"),

@@ -137,7 +137,7 @@ pub fn judge(observation: &Observation, expectation: &Expectation) -> Judgement 
 /// What is wrong with a tag that does not name a platform.
 fn mistyped(tag: &Evidence) -> String {
     let (source, says) = (tag.source.name(), &tag.says);
-    format!("{source} says {says}; accepted are {ACCEPTED_PLATFORMS}")
+    format!("{source} says {says}. Accepted: {ACCEPTED_PLATFORMS}")
 }
 
 fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) {
@@ -148,7 +148,8 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         BilledAs::Empty => {
             return (
                 Verdict::Mismatch(Mismatch::Empty),
-                "the image has no platform details: its registration was unsuccessful".into(),
+                "the image has no platform details, because its registration was unsuccessful"
+                    .into(),
             );
         }
         BilledAs::Contradiction => {
@@ -171,15 +172,15 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         BilledAs::Unrecognised => {
             return (
                 Verdict::Unverifiable,
-                format!(
-                    "the platform details {} are not known to this version, and {}",
-                    quoted(details.unwrap_or_default()),
-                    match operation {
-                        None | Some("") => "there is no usage operation".to_owned(),
-                        Some(operation) =>
-                            format!("neither is the usage operation {}", quoted(operation)),
-                    }
-                ),
+                match (quoted(details.unwrap_or_default()), operation) {
+                    (details, None | Some("")) => format!(
+                        "this version does not know the platform details {details}, and there is no usage operation"
+                    ),
+                    (details, Some(operation)) => format!(
+                        "this version knows neither the platform details {details} nor the usage operation {}",
+                        quoted(operation)
+                    ),
+                },
             );
         }
     };
@@ -192,7 +193,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         return (
             Verdict::Conflict,
             format!(
-                "the evidence contradicts itself: {} says {}, but {} says {}",
+                "the sources contradict each other: {} expects {}, but {} expects {}",
                 named(one),
                 one.says,
                 named(other),
@@ -204,15 +205,15 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
         Some(compared) => compared,
         None => {
             let nothing = match expectation.product_codes() {
-                None => "nothing says",
-                Some(_) => "the policy names product codes alone, and nothing says",
+                None => "no source says",
+                Some(_) => "the policy names only product codes, and no source says",
             };
-            let nothing = format!("{nothing} what the image should bill");
+            let nothing = format!("{nothing} what the image should be billed as");
             let reason = match expectation.mistyped() {
                 // The sentence about that tag lists what is accepted.
                 Some(_) => nothing,
                 None => format!(
-                    "{nothing}; declare it with the tag {EXPECT_TAG} ({ACCEPTED_PLATFORMS})"
+                    "{nothing}; declare it with the tag {EXPECT_TAG}. Accepted: {ACCEPTED_PLATFORMS}"
                 ),
             };
             return (Verdict::Unverifiable, reason);
@@ -223,7 +224,7 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
     let aside = match by {
         By::Both | By::Details => String::new(),
         By::Operation => format!(
-            ". This is by its usage operation {}: its platform details {} are not known to this version",
+            ". This follows from its usage operation {}, because this version does not know its platform details {}",
             quoted(operation.unwrap_or_default()),
             quoted(details.unwrap_or_default())
         ),
@@ -233,15 +234,15 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
             return (
                 Verdict::Unverifiable,
                 format!(
-                    "the image is billed as {bills}, as {source} says{aside}; but which product codes it should have is not known: \
-                     {why}"
+                    "the image is billed as {bills}, as {source} expects{aside}; could not determine which product \
+                     codes are expected: {why}"
                 ),
             );
         }
         Difference::None => {
             return (
                 Verdict::Verified,
-                format!("the image is billed as {bills}, as {source} says{aside}"),
+                format!("the image is billed as {bills}, as {source} expects{aside}"),
             );
         }
         Difference::Extra => Mismatch::Extra,
@@ -262,10 +263,10 @@ fn judge_billing(image: &Image, expectation: &Expectation) -> (Verdict, String) 
     let reason = match lacks {
         Some(what) => {
             format!(
-                "{source} says {says}: {what} is missing; the image is billed as {bills}{aside}"
+                "{source} expects {says}, and {what} is missing; the image is billed as {bills}{aside}"
             )
         }
-        None => format!("{source} says {says}, but the image is billed as {bills}{aside}"),
+        None => format!("{source} expects {says}, but the image is billed as {bills}{aside}"),
     };
     (Verdict::Mismatch(verdict), reason)
 }
@@ -858,7 +859,7 @@ mod tests {
         let missing = judged("", "image-tag: Linux", "code").reason;
         assert_eq!(
             missing,
-            "policy says product code code, but the image is billed as `Linux/UNIX` with no product code"
+            "policy expects product code code, but the image is billed as `Linux/UNIX` with no product code"
         );
     }
 
@@ -872,7 +873,7 @@ mod tests {
         );
         assert_eq!(
             judgement.reason,
-            "disk says Linux with a product code: a product code is missing; the image is billed as `Linux/UNIX`"
+            "disk expects Linux with a product code, and a product code is missing; the image is billed as `Linux/UNIX`"
         );
     }
 

@@ -150,8 +150,8 @@ impl Aws {
             Described::Gone(_) | Described::NoImage | Described::NotFound => {}
         }
         if self.recycle_bin(id).await?.is_none() {
-            let message = "it is neither there nor in the Recycle Bin of this account and Region. If it was discarded, \
-                           the alert has the command that registers it again from its snapshots";
+            let message = "it does not exist, and is not in the Recycle Bin of this account and Region. If the guard \
+                           discarded it, the alert has the command that registers it again from its snapshots";
             return Err(not_possible("NotInRecycleBin", message.into()));
         }
         if !rehearse {
@@ -160,7 +160,7 @@ impl Aws {
             answer.map_err(|error| match error.code() {
                 Some("InvalidAMIID.NotFound") => not_possible(
                     "InvalidAMIID.NotFound",
-                    "it has left the Recycle Bin".into(),
+                    "it is no longer in the Recycle Bin".into(),
                 ),
                 _ => classify("ec2:RestoreImageFromRecycleBin", id.as_str(), &error),
             })?;

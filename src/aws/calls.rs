@@ -53,7 +53,7 @@ where
                 return Err(Error::Unavailable {
                     call,
                     resource: resource.to_owned(),
-                    message: "the answer is not whole: a page leads back to an earlier one".into(),
+                    message: "the answer is incomplete: a page leads back to an earlier one".into(),
                 });
             }
             next => token = next,

@@ -134,7 +134,7 @@ impl HttpConnector for Connections {
                 (Err(error), Some(mut request), Some(connection))
                     if was_cut_off(&error) && known.forget(connection) =>
                 {
-                    tracing::debug!("a connection that had been waiting was dead: {error}");
+                    tracing::debug!("an idle connection was closed: {error}");
                     if let Some(captured) = captured {
                         request.add_extension(captured);
                     }

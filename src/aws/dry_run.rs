@@ -130,7 +130,7 @@ impl Aws {
 
 fn tried<T, E: ProvideErrorMetadata>(answer: Result<T, SdkError<E, HttpResponse>>) -> Tried {
     let error = match answer {
-        Ok(_) => return Tried::Unknown("EC2 did not take it for a dry run".into()),
+        Ok(_) => return Tried::Unknown("EC2 did not treat it as a dry run".into()),
         Err(error) => error,
     };
     match error

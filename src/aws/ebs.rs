@@ -141,7 +141,7 @@ impl SnapshotBlocks {
         }
         Err(self.broken(
             LIST,
-            format!("{MOST_PAGES} pages do not tell of block {from}"),
+            format!("{MOST_PAGES} pages do not include block {from}"),
         ))
     }
 
@@ -149,7 +149,7 @@ impl SnapshotBlocks {
     fn take(&mut self, from: u64, page: &ListSnapshotBlocksOutput) -> Result<bool, Error> {
         if page.block_size().map(u64_of) != Some(BLOCK_BYTES) {
             let size = format!("{:?}", page.block_size());
-            return Err(self.broken(LIST, format!("blocks of {size} bytes are not known")));
+            return Err(self.broken(LIST, format!("blocks of {size} bytes are not supported")));
         }
         let Some(gibibytes) = page.volume_size().map(i64::unsigned_abs) else {
             return Err(self.broken(LIST, "the answer lacks the size of the volume".into()));
@@ -228,10 +228,10 @@ async fn fetch_one(
                 let checksum = BASE64_STANDARD.encode(Sha256::digest(&bytes));
                 match bytes.len() as u64 == BLOCK_BYTES && checksum == expected {
                     true => return Ok(bytes),
-                    false => wrong = format!("block {index} does not have its checksum"),
+                    false => wrong = format!("block {index} does not match its checksum"),
                 }
             }
-            Err(error) => wrong = format!("block {index} did not arrive whole: {error}"),
+            Err(error) => wrong = format!("block {index} arrived incomplete: {error}"),
         }
     }
     Err(Failed::For(Error::Unavailable {

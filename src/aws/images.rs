@@ -150,13 +150,12 @@ impl Aws {
             code,
             message,
         };
-        let missing =
-            || "there is no such AMI in this Region, or this account may not see it".into();
+        let missing = || "it does not exist in this Region, or this account cannot see it".into();
         match self.describe_image(id).await? {
             Described::Available(image) => image.root_snapshot.ok_or_else(|| {
                 none(
                     "NoRootSnapshot",
-                    "EC2 names no snapshot of its root device".into(),
+                    "EC2 does not name the snapshot of its root device".into(),
                 )
             }),
             Described::NoImage | Described::NotFound => {
@@ -458,8 +457,8 @@ fn taken<E: ProvideErrorMetadata>(
 ) -> Result<(), CallFailure> {
     let said = match answer {
         Ok(Some(true)) => return Ok(()),
-        Ok(Some(false)) => "EC2 answers that it did not do it",
-        Ok(None) => "the answer lacks whether it was done",
+        Ok(Some(false)) => "EC2 answered that it did not do it",
+        Ok(None) => "the answer does not say whether it was done",
         Err(error) => {
             return Err(CallFailure {
                 may_have_acted: may_have_acted(&error),

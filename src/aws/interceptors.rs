@@ -67,7 +67,7 @@ impl Intercept for TruncationCheck {
         let whole = response.body().bytes().is_some_and(self.0);
         // Only the code of an error matters, so a truncated error body is harmless.
         if response.status().is_success() && !whole {
-            return Err("the answer is not whole".into());
+            return Err("the answer is incomplete".into());
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Aws {
                         "its volume",
                         non_empty(snapshot.volume_id.clone()).is_none(),
                     ),
-                    ("when it was started", snapshot.start_time.is_none()),
+                    ("its start time", snapshot.start_time.is_none()),
                 ];
                 Some(Snapshot {
                     lacks: first_of(lacks),
@@ -160,10 +160,13 @@ impl Aws {
                     it.instance_id.is_none() || it.device.is_none() || it.attach_time.is_none()
                 };
                 let lacks = [
-                    ("what it is attached to", volume.attachments.is_none()),
-                    ("how it is attached", attached.into_iter().any(in_part)),
+                    ("its attachments", volume.attachments.is_none()),
                     (
-                        "what it was made from",
+                        "details of an attachment",
+                        attached.into_iter().any(in_part),
+                    ),
+                    (
+                        "its source",
                         volume.snapshot_id.is_none() && volume.source_volume_id.is_none(),
                     ),
                 ];
@@ -232,7 +235,7 @@ impl Aws {
                         ("its state", instance.state.is_none()),
                         ("its root device", instance.root_device_name.is_none()),
                         (
-                            "how it is billed",
+                            "its billing fields",
                             instance.platform_details.is_none()
                                 || instance.usage_operation.is_none(),
                         ),

@@ -34,8 +34,8 @@ async fn serve() -> ExitCode {
     };
     if config.mode == Mode::Enforce && config.ledger_table.is_none() {
         tracing::warn!(
-            "GUARD_LEDGER_TABLE is not set: what was discarded, and how many were this hour, is remembered only until \
-             this process ends"
+            "GUARD_LEDGER_TABLE is not set. The guard remembers its discards, and their number in this hour, only \
+             until this process ends"
         );
     }
     let reader = match std::env::current_exe() {
@@ -43,7 +43,7 @@ async fn serve() -> ExitCode {
         Err(error) => {
             tracing::error!(
                 error_type = "Settings",
-                "the guard does not start: it does not know its own program, which reads disks: {error}"
+                "the guard does not start, because it cannot find its own program, which reads disks: {error}"
             );
             return ExitCode::FAILURE;
         }

@@ -112,8 +112,10 @@ impl<T> Outcome<'_, T> {
     pub(super) fn open(&self) -> Option<String> {
         let doubt = self.doubts.first()?;
         let why = match &doubt.why {
-            Unknown::Identity => "asks who registered the image, and the event does not say",
-            Unknown::Snapshot => "asks for the root snapshot, which was not looked at",
+            Unknown::Identity => {
+                "depends on who registered the image, which the event does not say"
+            }
+            Unknown::Snapshot => "depends on the root snapshot, which was not looked up",
             Unknown::SnapshotFailed(why) => why,
         };
         Some(format!("{}: {why}", doubt.rule))
@@ -169,7 +171,7 @@ fn holds(condition: &Condition, subject: Subject<'_>) -> Matching {
                 seen.tags.get(key).map(String::as_str)
             }
             Lookup::Seen(seen) if seen.owner.is_none() => {
-                let why = format!("EC2 does not say whose {} is", seen.id);
+                let why = format!("EC2 does not say who owns {}", seen.id);
                 return Matching::Unknown(Unknown::SnapshotFailed(why));
             }
             Lookup::Seen(_) | Lookup::NotApplicable(_) => None,

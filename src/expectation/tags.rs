@@ -28,7 +28,7 @@ pub(super) fn on_snapshot(subject: Subject<'_>, policy: &Policy) -> Evidence {
         Lookup::NotApplicable(why) => says(Says::NotApplicable, why),
         Lookup::Failed(why) => says(Says::Failed(why.clone()), EXPECT_TAG),
         Lookup::Seen(snapshot) if snapshot.owner.is_none() => {
-            let why = format!("EC2 does not say whose {} is", snapshot.id);
+            let why = format!("EC2 does not say who owns {}", snapshot.id);
             says(Says::Failed(why), EXPECT_TAG)
         }
         // Only people who may speak for the account can declare something with a tag.

@@ -72,7 +72,10 @@ async fn way_of_alert(guard: &Guard, lease: &Lease, record: &Record) -> Result<W
         Ok(false) => Ok(Way::Digest),
         Err(busy @ Error::Busy { .. }) => Err(busy),
         Err(error) => {
-            tracing::warn!("the alert of {:?} is not counted: {error}", record.image_id);
+            tracing::warn!(
+                "could not count the alert for {:?}: {error}",
+                record.image_id
+            );
             Ok(Way::AtOnce)
         }
     }
@@ -94,7 +97,7 @@ pub(crate) async fn leave_to_digest(
         // An extra message is better than an image that is never reported.
         Err(error) => {
             tracing::warn!(
-                "{} is not left to the digest: {error}",
+                "could not leave {} to the digest: {error}",
                 context.registration.image_id
             );
             tell_at_once(guard, context, record, true).await
@@ -177,7 +180,7 @@ pub(crate) async fn keep(
     {
         // No discard is lost, because it was noted before it began.
         tracing::warn!(
-            "the ledger does not have the record of {}: {error}",
+            "could not write the record of {} to the ledger: {error}",
             context.registration.image_id
         );
     }

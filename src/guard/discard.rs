@@ -110,7 +110,7 @@ pub(crate) async fn discard(
     let enough = |needed: Duration| match Instant::now() + needed > deadline {
         true => Err(Error::OutOfTime {
             image: id.to_string(),
-            doing: "the discard was not begun".into(),
+            doing: "the discard was not started".into(),
         }),
         false => Ok(()),
     };
@@ -148,7 +148,7 @@ pub(crate) async fn discard(
         Ok(()) => {}
         // The image cannot be tagged. A retry of the event shows what happened to it.
         Err(Error::Refused { code, .. }) if code.starts_with("InvalidAMIID") => {
-            return Err(not_visible(id, format!("CreateTags says {code}")));
+            return Err(not_visible(id, format!("CreateTags answered {code}")));
         }
         Err(refusal @ (Error::Refused { .. } | Error::AccessDenied { .. })) => {
             return hold(guard, context, planned, Interlock::Untaggable, &refusal).await;
@@ -213,8 +213,9 @@ async fn leave_refused(
     record.refusal = lease.entry.refusal();
     record.outcome = Some(Outcome::Refused);
     record.undo = None;
-    record.error =
-        Some("EC2 refused this a short while ago: it was not asked again, and people know".into());
+    record.error = Some(
+        "EC2 refused this a short while ago. The guard reported that, and did not ask again".into(),
+    );
     closing::close(guard, context, record, NotificationState::AsBefore).await
 }
 
@@ -270,7 +271,7 @@ async fn hold_over_limit(
         Err(busy @ Error::Busy { .. }) => Err(busy),
         // An extra message is better than an image that is never reported.
         Err(error) => {
-            tracing::warn!("whether {id} is the first over the limit is not known: {error}");
+            tracing::warn!("could not determine whether {id} is the first over the limit: {error}");
             closing::tell_at_once(guard, context, record, true).await
         }
     }
@@ -316,11 +317,11 @@ pub(crate) async fn complete(
     record.fix = kept.fix;
     record.action = discard.action();
     record.reason = format!(
-        "{}; the guard's discard of it was cut off, or did not seem to succeed, and this completes its record. It was \
-         discarded as {}",
+        "{}; the guard's discard of it was interrupted, or seemed to fail, and this record completes it. Reason for \
+         the discard: {}",
         record.reason,
         kept.reason
-            .unwrap_or_else(|| "its record in the log says".into())
+            .unwrap_or_else(|| "see its record in the log".into())
     );
     record.outcome = Some(Outcome::Done);
     record.looked_again = Some(PostCheck::Gone);
@@ -357,7 +358,7 @@ async fn marked(
         if !budget.pause().await {
             return Err(not_visible(
                 &registration.image_id,
-                format!("the tag {DISCARD_TAG} was written and does not show"),
+                format!("the tag {DISCARD_TAG} was written, and EC2 does not show it"),
             ));
         }
     }
@@ -515,7 +516,7 @@ impl Discarding<'_> {
                     _ => "ec2:DeregisterImage",
                 },
                 resource: self.context.registration.image_id.to_string(),
-                message: format!("{message}; whether it was done all the same is not known"),
+                message: format!("{message}; EC2 may have done it nevertheless"),
             },
             stands: false,
             refusal: None,
@@ -526,7 +527,7 @@ impl Discarding<'_> {
     fn out_of_time(&mut self) -> Result<(), DiscardError> {
         if self.progress == Progress::Done {
             let record = &mut self.record;
-            record.error = Some("no time was left to look at what came of it".into());
+            record.error = Some("no time was left to check the result".into());
             record.looked_again.get_or_insert(PostCheck::Unknown);
             if record.action == Action::Deregister {
                 record.recycle_bin.get_or_insert(RecycleBin::Unknown);
@@ -539,7 +540,7 @@ impl Discarding<'_> {
                 image: self.context.registration.image_id.to_string(),
                 doing: match stands {
                     true => "EC2 did not discard it".into(),
-                    false => "whether it is gone is not known".into(),
+                    false => "could not determine whether it is gone".into(),
                 },
             },
             stands,
@@ -585,7 +586,9 @@ impl Discarding<'_> {
         };
         if let Err(unnoted) = noted {
             // If the image still exists, it is held the next time, as if a person had restored it.
-            tracing::error!("that it was not discarded could not be noted: {unnoted}");
+            tracing::error!(
+                "could not note in the ledger that the image was not discarded: {unnoted}"
+            );
         }
         closing::keep(guard, context, &record, told).await;
         match (published, refusal) {
@@ -593,7 +596,7 @@ impl Discarding<'_> {
             (Ok(()), None) => Err(error),
             (Err(silence), Some(_)) => Err(silence),
             (Err(silence), None) => {
-                tracing::error!("nobody could be told of this: {silence}");
+                tracing::error!("could not send an alert about this: {silence}");
                 Err(error)
             }
         }
@@ -615,7 +618,7 @@ async fn look_into_recycle_bin(
             Ok(None) if record.undo.is_some() && budget.pause().await => {}
             Ok(None) => break (RecycleBin::Absent, None),
             Err(error) => {
-                let why = "whether the image is in the Recycle Bin is not known";
+                let why = "could not determine whether the image is in the Recycle Bin";
                 record.error = Some(format!("{why}: {error}"));
                 break (RecycleBin::Unknown, None);
             }
@@ -647,7 +650,10 @@ pub(crate) async fn leave(
         let marks = marks(registration, &planned.assessment, WITHDRAWN_VALUE);
         // A mark alone discards nothing. If it cannot be withdrawn, the alert must still be sent.
         if let Err(error) = guard.aws.tag_image(&guard.name(registration), &marks).await {
-            tracing::warn!("the mark on {} stays: {error}", registration.image_id);
+            tracing::warn!(
+                "could not withdraw the mark on {}: {error}",
+                registration.image_id
+            );
         }
     }
     let mut record = planned.record(registration);

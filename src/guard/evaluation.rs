@@ -62,7 +62,8 @@ pub(crate) async fn observe(
             Ok(observation) => return Ok(observation),
             Err(NotReady::There(why)) => why,
             Err(NotReady::Unknown(_)) if old => {
-                let why = "EC2 knows no such image, more than ten minutes after the event".into();
+                let why =
+                    "EC2 does not know the image, more than ten minutes after the event".into();
                 return Ok(Observation::Gone {
                     why,
                     disabled: false,
@@ -95,7 +96,7 @@ async fn took_away(
     let at = lease.entry.attempted?;
     let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let why = match lease.entry.unfinished() {
-        None => format!("EC2 knows no such image, and the guard discarded it at {at}"),
+        None => format!("EC2 does not know the image, which the guard discarded at {at}"),
         // The discard may not have been carried out, and EC2 may briefly not show the image.
         Some(_) => {
             let bin = guard.aws.recycle_bin(&registration.image_id).await;
@@ -309,7 +310,7 @@ pub(crate) fn observed(described: Described) -> Result<Observation, NotReady> {
         Described::Gone(why) => gone(why, false),
         Described::Failed(why) => Ok(Observation::Failed { why }),
         Described::Underway(why) => Err(NotReady::There(why)),
-        Described::NoImage => Err(NotReady::Unknown("EC2 shows no such image".into())),
+        Described::NoImage => Err(NotReady::Unknown("EC2 does not show the image".into())),
         Described::NotFound => Err(NotReady::Unknown("EC2 says InvalidAMIID.NotFound".into())),
     }
 }
@@ -458,16 +459,16 @@ fn what_was_before(context: &RegistrationContext<'_>, safety: Option<&SafetyChec
     let sibling = safety.and_then(|around| around.discarded_sibling.clone().ok().flatten());
     match (own, sibling) {
         (Some(own), _) if completed => format!(
-            "it was discarded at {}, and somebody brought it back since",
+            "it was discarded at {}, and restored afterwards",
             at(own)
         ),
         (Some(own), _) => format!(
-            "its discard was begun at {}: either somebody brought it back since, or it is not known whether it was \
-             carried out",
+            "its discard was begun at {}, and the guard could not determine whether it was carried out. If it was, the \
+             image was restored afterwards",
             at(own)
         ),
-        (None, _) if undated => "its item in the ledger has marks of a discard, and no time of it that can be read: either \
-             somebody brought it back since, or it is not known whether it was carried out"
+        (None, _) if undated => "its item in the ledger has signs of a discard, but no readable time. The guard could \
+                                 not determine whether it was carried out. If it was, the image was restored afterwards"
             .to_owned(),
         (None, Some(sibling)) => {
             format!(
@@ -475,7 +476,7 @@ fn what_was_before(context: &RegistrationContext<'_>, safety: Option<&SafetyChec
                 at(sibling)
             )
         }
-        (None, None) => "it bears the guard's mark, and the ledger does not know why: it may have been discarded before".to_owned(),
+        (None, None) => "it has the guard's mark, and the ledger does not say why. It may have been discarded before".to_owned(),
     }
 }
 

@@ -131,7 +131,7 @@ async fn batch(guard: &Arc<Guard>, messages: Value, delivery: &Delivery) -> Resu
     };
     if messages.len() > MOST_MESSAGES {
         let number = messages.len();
-        let what = format!("Records has {number} messages; accepted are up to {MOST_MESSAGES}");
+        let what = format!("Records has {number} messages. Accepted: up to {MOST_MESSAGES}");
         return Err(malformed(&what));
     }
     let mut ids = Vec::new();
@@ -140,7 +140,7 @@ async fn batch(guard: &Arc<Guard>, messages: Value, delivery: &Delivery) -> Resu
     for message in messages {
         let id = message.get("messageId").and_then(Value::as_str);
         // Without an id, the message could not be reported as failed, and would be lost.
-        let id = id.ok_or_else(|| malformed("an SQS message without messageId"))?;
+        let id = id.ok_or_else(|| malformed("an SQS message lacks its messageId"))?;
         let receipt = message.get("receiptHandle").and_then(Value::as_str);
         let delivery = Delivery {
             message_id: Some(id.to_owned()),
@@ -207,7 +207,7 @@ async fn look_at_all(guard: &Arc<Guard>, by_image: &mut [Vec<(Arrival, Delivery)
         Some(Ok(known)) => known,
         // When each image is processed alone, the log shows which image caused the panic.
         Some(Err(panic)) => {
-            tracing::error!("the images of a batch could not be looked at together: {panic}");
+            tracing::error!("could not query the images of a batch together: {panic}");
             return;
         }
         None => return,
@@ -284,11 +284,12 @@ async fn survives(guard: &Arc<Guard>, arrival: Arrival, delivery: &Delivery) -> 
 /// The event in an SQS message.
 fn arrival_of(guard: &Guard, message: Value) -> Arrival {
     let event = serde_json::from_value(message)
-        .map_err(|error| Error::MalformedEvent(format!("an SQS message: {error}")))
+        .map_err(|error| Error::MalformedEvent(format!("cannot parse the SQS message: {error}")))
         .and_then(|message: SqsMessage| {
             let body = message.body.unwrap_or_default();
-            serde_json::from_str(&body)
-                .map_err(|error| Error::MalformedEvent(format!("an SQS message's body: {error}")))
+            serde_json::from_str(&body).map_err(|error| {
+                Error::MalformedEvent(format!("cannot parse the SQS message's body: {error}"))
+            })
         });
     match event {
         Ok(event) => arrival(guard, event),
@@ -336,7 +337,7 @@ async fn dispatch(
             let work = Box::pin(digest::digest(guard, digest, delivery).instrument(span));
             let late = Error::OutOfTime {
                 image: "the digest".into(),
-                doing: "the next one tells of the others".into(),
+                doing: "the next one reports the others".into(),
             };
             in_time(delivery, work, late).await
         }
@@ -345,7 +346,7 @@ async fn dispatch(
             let work = Box::pin(audit::daily::daily(guard, audit, delivery).instrument(span));
             let late = Error::OutOfTime {
                 image: "the audit".into(),
-                doing: "what it found may not have been told".into(),
+                doing: "its findings may not have been reported".into(),
             };
             in_time(delivery, work, late).await
         }

@@ -37,7 +37,7 @@ impl Guard {
             Incoming::Registration(registration) => reconsider(self, &registration).await,
             Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
             Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
-            Incoming::Audit(audit) => Ok(Record::of_audit(audit, "nothing is told")),
+            Incoming::Audit(audit) => Ok(Record::of_audit(audit, "nothing is reported")),
         }
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn registered(
     let work = Box::pin(follow(guard, registration, known, delivery).instrument(span));
     let late = Error::OutOfTime {
         image: registration.image_id.to_string(),
-        doing: "how far it went shows the next time".into(),
+        doing: "the next attempt shows how far this one got".into(),
     };
     in_time(delivery, work, late).await
 }
@@ -215,7 +215,7 @@ async fn process(
         }
         (Ok(lease), false) if may_linger(guard, lease, &planned) => Err(not_visible(
             id,
-            "it was discarded a short while ago, or may have been: either EC2 just lists it yet, or it stands",
+            "it was, or may have been, discarded a short while ago, and EC2 still lists it",
         )),
         // With two triggers, the other event of the registration says who registered the image. It is still expected,
         // or was already processed.

@@ -39,14 +39,14 @@ pub(crate) struct Order {
 /// [`Error::MalformedEvent`] if the request has anything other than what is accepted.
 pub(crate) fn order(input: &Value) -> Option<Result<Order, Error>> {
     input.get("self-test")?;
-    let accepted = "accepted is {\"self-test\": true}, and \"alert\": true or false beside it";
+    let accepted = "Accepted: {\"self-test\": true}, and optionally \"alert\": true or false";
     Some(match Order::deserialize(input) {
         Ok(order) if order.asked => Ok(order),
         Ok(_) => Err(Error::MalformedEvent(format!(
-            "a self-test that is not asked for; {accepted}"
+            "\"self-test\" is not true. {accepted}"
         ))),
         Err(error) => Err(Error::MalformedEvent(format!(
-            "a self-test: {error}; {accepted}"
+            "cannot parse the self-test: {error}. {accepted}"
         ))),
     })
 }
@@ -144,7 +144,7 @@ async fn timed(usual: Duration, work: impl Future<Output = Check>) -> Check {
     if took > usual && check.state == State::Ok {
         check.state = State::Slow;
         check.found = format!(
-            "{}; it took {:.1} seconds, and is usually answered within {}",
+            "{}; it took {:.1} seconds, and usually takes at most {}",
             check.found,
             took.as_secs_f64(),
             usual.as_secs()
@@ -219,7 +219,7 @@ async fn look_at_everything(guard: &Guard, order: Order, checks: &mut Vec<Check>
         None => checks.push(check(
             REFERENCES,
             State::Unknown,
-            "not tried: the account has no image of its own that it could be tried on",
+            "not tried: the account has no image of its own to try it on",
         )),
     }
     if guard.policy.disk != Asked::Never {
@@ -233,7 +233,7 @@ async fn look_at_everything(guard: &Guard, order: Order, checks: &mut Vec<Check>
             guard.config.mode.word(),
         );
         let told = |name: &str, published: Result<(), Error>| match published {
-            Ok(()) => check(name, State::Ok, "sent: look whether it arrives"),
+            Ok(()) => check(name, State::Ok, "sent. Check that it arrives"),
             Err(error) => check(name, State::Failed, error.to_string()),
         };
         let published = guard.notifier.publish(&message).await;
@@ -249,7 +249,7 @@ async fn check_topic(guard: &Guard, name: &str, topic: &str) -> Check {
         Ok(0) => check(
             name,
             State::Failed,
-            format!("nobody listens: {topic} has no confirmed subscription"),
+            format!("{topic} has no confirmed subscription, so alerts reach no one"),
         ),
         Ok(number) => check(
             name,
@@ -274,7 +274,7 @@ async fn check_ledger(guard: &Guard) -> Check {
                 Mode::Enforce => State::Failed,
                 Mode::Observe => State::Ok,
             },
-            "GUARD_LEDGER_TABLE is not set: it is in memory, and forgets when the process ends",
+            "GUARD_LEDGER_TABLE is not set. The ledger is in memory, and is lost when the process ends",
         ),
     }
 }
@@ -285,8 +285,8 @@ async fn check_recycle_bin_rule(guard: &Guard, rule: &str) -> Check {
         Ok(RuleStatus::Pending) => (
             State::Unknown,
             format!(
-                "{rule} is pending: discards are held until it is available. The first rule of a Region takes up to \
-                 30 minutes"
+                "{rule} is pending, and the guard holds discards until it is available. The first rule of a Region \
+                 takes up to 30 minutes"
             ),
         ),
         Err(error) if error.needs_a_person() => (State::Failed, error.to_string()),
@@ -306,7 +306,7 @@ async fn check_look_ups(guard: &Guard, image: &Image, id: &AmiId) -> Vec<Check> 
         let described = guard.aws.describe_image(id).await;
         looked_up(
             "look-up:image",
-            described.map(|_| format!("{id} was asked for")),
+            described.map(|_| format!("looked up {id}")),
         )
     };
     let root_snapshot = async {
@@ -315,7 +315,7 @@ async fn check_look_ups(guard: &Guard, image: &Image, id: &AmiId) -> Vec<Check> 
             return check("look-up:root-snapshot", State::Unknown, why);
         };
         let seen = guard.aws.describe_snapshot(snapshot).await;
-        let seen = seen.map(|_| format!("{snapshot} was asked for"));
+        let seen = seen.map(|_| format!("looked up {snapshot}"));
         looked_up("look-up:root-snapshot", seen)
     };
     let images = async |name, by| {
@@ -358,7 +358,7 @@ async fn check_disk(guard: &Guard, image: Option<Image>) -> Check {
         return check("disk", State::Failed, why);
     }
     let Some(snapshot) = image.and_then(|image| image.root_snapshot) else {
-        let why = "not tried: the account has no image of its own whose disk could be read";
+        let why = "not tried: the account has no image of its own whose disk the guard could read";
         return check("disk", State::Unknown, why);
     };
     if let (Ok(Some(seen)), Some(account)) = (
@@ -426,7 +426,7 @@ async fn check_permissions(guard: &Guard, checks: &mut Vec<Check>) -> Option<Ima
     });
     let Some((image, id)) = own else {
         for permission in crate::aws::ON_AN_IMAGE {
-            let why = "not tried: the account has no image of its own that it could be tried on";
+            let why = "not tried: the account has no image of its own to try it on";
             checks.push(check(permission, State::Unknown, why));
         }
         return None;
@@ -439,13 +439,14 @@ async fn check_permissions(guard: &Guard, checks: &mut Vec<Check>) -> Option<Ima
             ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Allowed) if !is_marked(image) => check(
                 permission,
                 State::Ok,
-                format!("allowed on {id}, which does not even bear the guard's mark: the role is wider than the template's"),
+                format!("allowed on {id}, although it does not have the guard's mark. The role allows more than the \
+                         template's"),
             ),
             ("ec2:DeregisterImage" | "ec2:DisableImage", Tried::Denied(_)) if !is_marked(image) => check(
                 permission,
                 State::Unknown,
-                format!("{id} does not bear the guard's mark, and so may not be discarded: as it should be. Whether \
-                         one that does may be, only such a one shows"),
+                format!("denied on {id} as intended, because it does not have the guard's mark. Only an image with the \
+                         mark can show whether the guard may discard it"),
             ),
             _ => of_permission(permission, id.as_str(), &tried),
         });
@@ -475,7 +476,7 @@ fn of_permission(permission: &str, resource: &str, tried: &Tried) -> Check {
         Tried::Unknown(why) => check(
             permission,
             State::Unknown,
-            format!("not found out on {resource}: {why}"),
+            format!("could not be determined on {resource}: {why}"),
         ),
     }
 }

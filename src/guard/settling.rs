@@ -36,7 +36,7 @@ pub(crate) async fn hide_until_settled(guard: &Guard, error: &Error, delivery: &
         Err(_) => "no time was left".into(),
     };
     tracing::warn!(
-        "the message of {image} could not be hidden for {seconds} s, and comes back sooner: {why}"
+        "could not hide the message of {image} for {seconds} s, so it returns sooner: {why}"
     );
 }
 

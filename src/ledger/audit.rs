@@ -107,7 +107,7 @@ impl Ledger {
 
     async fn no_more_with(&self, lease: &AuditLease, image: &AmiId, changes: Vec<Change>) {
         if let Err(error) = self.in_audit(lease, changes).await {
-            tracing::warn!("the next audit looks at {image} once more: {error}");
+            tracing::warn!("the next audit examines {image} again: {error}");
         }
     }
 
@@ -139,7 +139,7 @@ impl Ledger {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
         if let Err(error) = self.in_audit(lease, changes).await {
             tracing::warn!(
-                "the lease of the audit expires by itself, because it could not be released: {error}"
+                "could not release the lease of the audit, which now has to expire: {error}"
             );
         }
     }
@@ -170,7 +170,10 @@ fn followed<T>(item: &Item, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec
     for (text, member) in members {
         match member {
             Some(member) => followed.push(member),
-            None => tracing::warn!("the audit's {name} in the ledger has {}", quoted(text)),
+            None => tracing::warn!(
+                "the audit's {name} in the ledger has an unreadable member, {}",
+                quoted(text)
+            ),
         }
     }
     followed

@@ -97,7 +97,7 @@ impl Reader<'_> {
             Some(Value::Set(_)) => "a set of texts".to_owned(),
             Some(Value::Foreign) => "of a type or size that the guard does not write".to_owned(),
         };
-        let why = format!("{name} is {found}; accepted is {accepted}");
+        let why = format!("{name} is {found}. Accepted: {accepted}");
         self.unreadable.insert(name, why);
     }
 
@@ -181,7 +181,7 @@ impl Entry {
         if marks && !has(ATTEMPTED_AT) {
             reader.wrong(
                 ATTEMPTED_AT,
-                "the time of the discard, of which the item has other marks",
+                "the time of the discard that other attributes show",
             );
         }
         Entry {
@@ -306,7 +306,7 @@ pub(super) fn json(record: &Record) -> Value {
         return Value::Text(whole);
     }
     let mut brief = record.clone();
-    let cut = "left out because the record is too large for the ledger: see the log";
+    let cut = "left out, because the record is too large for the ledger. See the log";
     brief.fix = vec![cut.to_owned()];
     brief.references.truncate(1);
     for text in brief.error.iter_mut().chain(&mut brief.before) {

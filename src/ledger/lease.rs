@@ -86,7 +86,7 @@ impl Ledger {
                 Err(Error::Unavailable {
                     call: "dynamodb:UpdateItem",
                     resource: id.to_owned(),
-                    message: "the answer does not have the item".into(),
+                    message: "the answer lacks the item".into(),
                 })
             }
             Some(item) => Ok((token, item)),
@@ -120,7 +120,7 @@ impl Ledger {
         let repaired = written.await?.is_some();
         if repaired {
             tracing::warn!(
-                "the lease of {id} in the ledger had no end that can be right: it ends at {}",
+                "the lease of {id} in the ledger had no valid end, and now ends at {}",
                 latest.to_rfc3339_opts(SecondsFormat::Secs, true)
             );
         }
@@ -135,7 +135,7 @@ impl Ledger {
     /// As [`Ledger::repair_lease`]. A failure is logged, and the repair is retried when the event returns.
     pub(super) async fn try_to_repair(&self, id: &str) {
         if let Err(error) = self.repair_lease(id).await {
-            tracing::warn!("whether the lease of {id} is broken is not known: {error}");
+            tracing::warn!("could not determine whether the lease of {id} is valid: {error}");
         }
     }
 
@@ -169,7 +169,7 @@ impl Ledger {
         let changes = vec![Change::Set(TURN_UNTIL, Value::Number(0))];
         if let Err(error) = self.in_lease(lease, changes).await {
             tracing::warn!(
-                "the lease of {} expires by itself, because it could not be released: {error}",
+                "could not release the lease of {}, which now has to expire: {error}",
                 lease.image
             );
         }

@@ -73,11 +73,11 @@ impl Ledger {
                 Some(Value::Number(begun)) if *begun >= most.into() => Ok(Reservation::Full(hour)),
                 _ => Err(unreadable(
                     &counter,
-                    "begun is not the number of the hour's discards",
+                    "begun is not the number of discards of the hour",
                 )),
             },
             Written::Contended => Err(Error::Busy {
-                what: format!("the limit of discards in {hour}"),
+                what: format!("the number of discards in {hour}"),
             }),
         }
     }

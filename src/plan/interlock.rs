@@ -67,62 +67,86 @@ impl Interlock {
             Interlock::ObserveMode => "the guard runs in observe mode and changes nothing",
             Interlock::ActionNone => "the policy's discard.action is none",
             Interlock::Inferred => {
-                "nobody declared what the image should bill, and the word of the source that says so does not suffice: see the policy's discard.from, and what was only observed discards no image that bills something else that is paid for"
+                "the policy's discard.from does not accept the source of the expectation. Or the expectation was only \
+                 observed, and the image is billed as another paid product, or lacks only a licence or a product code"
             }
             Interlock::NotRegistered => "the image was made by CreateImage, CopyImage or a restore",
             Interlock::SourceFailed => {
-                "a stronger source of evidence could not be asked, or whether a rule exempts the image could not be determined, or a weaker source did not answer yet that may contradict: see what was asked"
+                "the guard could not query a stronger source, or could not determine whether a rule exempts the image. \
+                 Or a weaker source, which may contradict, has not answered yet. See the evidence"
             }
             Interlock::Unconfirmed => {
-                "the policy's discard.confirm asks for an observed source that accepts what is declared, and not what the image is billed as: neither the lineage nor the disk does"
+                "the policy's discard.confirm requires that the lineage or the disk confirms the declaration, and \
+                 neither does"
             }
             Interlock::NoPlatform => {
-                "a tag that declares what the image should bill names no platform, so that nobody knows what was meant: correct it or take it away"
+                "a tag that declares the expected platform names something that is not a platform, so the guard does \
+                 not know what was meant. Correct the tag or remove it"
             }
             Interlock::UnrecognisedOperation => {
-                "EC2's usage operation is absent, or not known to this version"
+                "EC2's usage operation is absent, or this version does not know it"
             }
             Interlock::UnrecognisedDetails => {
-                "EC2's platform details of the image, or of what it comes from, are not known to this version; the verdict follows from the usage operation"
+                "this version does not know EC2's platform details of the image, or of what it comes from. The verdict \
+                 follows from the usage operation"
             }
-            Interlock::NotOwner => "the image is not known to belong to the account of the event",
+            Interlock::NotOwner => {
+                "the image does not belong to the event's account, or its owner is unknown"
+            }
             Interlock::TooOld => {
-                "the image is older than the policy's discard.max_age_hours, and may be in use; or its age is not known, because EC2 does not say when it was created, or because a clock is wrong"
+                "the image is older than the policy's discard.max_age_hours, and may be in use. Or its age is unknown, \
+                 because EC2 gives no creation time or a clock is wrong"
             }
             Interlock::InUse => {
-                "instances, launch templates, SSM parameters or Image Builder recipes of this account refer to the image, or whether any do could not be found out"
+                "instances, launch templates, SSM parameters or Image Builder recipes of this account refer to the \
+                 image, or other AMIs were copied from it. Or the guard could not determine that"
             }
             Interlock::Shared => {
-                "the image is shared with other accounts, an organisation or everybody, who may use it: see shared_with"
+                "the image is shared with other accounts, an organisation or everyone, who may use it. See shared_with"
             }
             Interlock::NoWayBack => {
-                "the Recycle Bin rule that keeps discarded images is not active, or the guard could not determine whether it is. Without it, a deregistered image cannot be restored. The first rule of a Region can be pending for 30 minutes. The event comes back about every six minutes, seven deliveries in all. If it then goes to the dead-letter queue, send it again"
+                "the Recycle Bin rule that keeps discarded images is not active, or the guard could not determine \
+                 whether it is. Without it, a deregistered image cannot be restored. The first rule of a Region can be \
+                 pending for 30 minutes. SQS delivers the event about every six minutes, seven times in all. If it \
+                 then goes to the dead-letter queue, send it again"
             }
             Interlock::Protected => "the image has deregistration protection",
-            Interlock::BackupManaged => "the image is managed by AWS Backup",
+            Interlock::BackupManaged => "AWS Backup manages the image",
             Interlock::ServiceRegistered => {
                 "an AWS service registered the image, and a recovery or migration may depend on it"
             }
             Interlock::IdentityUnknown => {
-                "the event does not say who registered the image, and the policy asks: whether an AWS service did, or in a rule"
+                "the event does not say who registered the image, and a rule or the policy's \
+                 discard.service_registered depends on that"
             }
             Interlock::DiscardedBefore => {
-                "this image was discarded before, and somebody brought it back; or that discard was cut off, and it is not known whether it was carried out; or an image from the same snapshot was discarded, and this one was registered afterwards; or it bears the guard's mark, and the guard does not remember why. What people bring back is never discarded again: deregister it yourself if it is to go"
+                "the image was discarded and restored, or an earlier discard of it may have been carried out. Or an \
+                 image of the same snapshot was discarded, and this one was registered afterwards. Or it has the \
+                 guard's mark, and the ledger does not say why. The guard never discards a restored image again. If \
+                 you do not want it, deregister it yourself"
             }
             Interlock::Uncaptured => {
-                "who may launch instances from the image could not be read, and without that the discard could not be taken back in full"
+                "the launch permissions of the image could not be read. Without them, the discard could not be undone \
+                 in full"
             }
             Interlock::NobodyListening => {
-                "the alert topic has no confirmed subscription, or whether it has one could not be found out: nobody would hear of the discard"
+                "the alert topic has no confirmed subscription, or the guard could not determine whether it has one. \
+                 The alert would reach no one"
             }
             Interlock::Untaggable => {
-                "the image could not be tagged, and without the tag neither may it be deregistered nor does the Recycle Bin keep it"
+                "the image could not be tagged. Without the tag, the guard may not deregister it, and the Recycle Bin \
+                 does not keep it"
             }
             Interlock::Limit => {
-                "as many discards as the policy's discard.max_per_hour allows were begun in this hour. Further images of this hour are held as well, and told of in an hourly digest. Is something wrong with the images, or with what they are expected to bill? They are judged again when their events are sent again"
+                "the guard has begun as many discards in this hour as the policy's discard.max_per_hour allows. It \
+                 holds further images of this hour as well, and reports them in an hourly digest. Check the images, \
+                 and what they are expected to be billed as. Then send their events again, so that the guard judges \
+                 them again"
             }
             Interlock::LedgerUnavailable => {
-                "the guard's ledger could not be reached, or an item in it cannot be read: whether the image was discarded before, and how many were this hour, is not known. A ledger that could not be reached is tried again, if nothing else holds the discard. An item that cannot be read must be corrected"
+                "the guard could not reach its ledger, or read an item in it. So it does not know whether the image \
+                 was discarded before, or how many were in this hour. If nothing else holds the discard, the guard \
+                 retries a ledger that it could not reach. Correct an item that cannot be read"
             }
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn policy(file: &str, text: &str) -> Result<Policy, Vec<String>> {
         let place = error.span().unwrap_or_default();
         let stands = shortened_line(reader.line(reader.position(place.start).0).trim());
         let message = error.message().lines().next().unwrap_or("a syntax error");
-        reader.fault(place, &format!("`{stands}` is no TOML: {message}"));
+        reader.fault(place, &format!("`{stands}` is not valid TOML: {message}"));
     }
     let broken = std::mem::take(&mut reader.faults);
     let broken_lines: BTreeSet<usize> = broken
@@ -165,7 +165,7 @@ impl Reader<'_> {
             }
         }
         if !versioned {
-            self.fault(0..0, "`version` is missing; accepted is version = 1");
+            self.fault(0..0, "`version` is missing. Accepted: version = 1");
         }
         policy
     }
@@ -206,16 +206,22 @@ impl Reader<'_> {
         let key = escaped_key(key);
         self.fault(
             place,
-            &format!("unknown key `{key}`{meant}; accepted are {accepted}"),
+            &format!("unknown key `{key}`{meant}. Accepted: {accepted}"),
         );
     }
 
     fn unaccepted(&mut self, value: &Value<'_>, meant: Option<&str>, accepted: &str) {
+        self.refused(value, meant, "", accepted);
+    }
+
+    /// Reports a value that is not accepted. `why` may be empty.
+    fn refused(&mut self, value: &Value<'_>, meant: Option<&str>, why: &str, accepted: &str) {
         let stands = shortened_line(self.text.get(value.span()).unwrap_or_default());
         let meant = did_you_mean(meant, "\"");
+        let colon = if why.is_empty() { "" } else { ": " };
         self.fault(
             value.span(),
-            &format!("`{stands}` is not accepted{meant}; accepted are {accepted}"),
+            &format!("`{stands}` is not accepted{meant}{colon}{why}. Accepted: {accepted}"),
         );
     }
 
@@ -354,7 +360,8 @@ impl Reader<'_> {
                         .0
                         .map(|billing| format!(" (platform = \"{}\")", Platforms::from(billing)));
                     let stands_for = stands_for.unwrap_or_default();
-                    self.unaccepted(value, None, &format!("{BILLING_PRODUCT}{stands_for}"));
+                    let why = format!("{BILLING_PRODUCT}{stands_for}");
+                    self.refused(value, None, &why, MARKETPLACE_CODES);
                     codes = None;
                 }
                 _ => {
@@ -379,7 +386,7 @@ impl Reader<'_> {
         let list = value.get_ref().as_array();
         let tables = list.filter(|list| list.iter().all(|rule| rule.get_ref().is_table()));
         let Some(tables) = tables else {
-            let what = format!("`{name}` is not a list of rules; each is written under [[{name}]]");
+            let what = format!("`{name}` is not a list of rules. Write each rule under [[{name}]]");
             self.fault(key.span(), &what);
             return Vec::new();
         };
@@ -407,26 +414,27 @@ impl Reader<'_> {
             };
             if !has(kind.needs) && !table.keys().any(|key| slipped(key.get_ref())) {
                 let needs = kind.needs.join("` or `");
-                let what = format!("[[{name}]] without `{needs}`; accepted are {}", kind.accepts);
+                let what = format!("[[{name}]] without `{needs}`. Accepted: {}", kind.accepts);
                 self.fault(rule.span(), &what);
             } else if has(&["product_code"]) && has(&["product_codes"]) && name == "exempt" {
-                let what = "[[exempt]] with `product_code` and `product_codes`, which are the same here: write one list";
+                let what = "[[exempt]] with `product_code` and `product_codes`, which mean the same here. Write one \
+                            list";
                 self.fault(rule.span(), what);
             } else if has(&["disk"]) && !has(&["platform"]) && kind.says.contains(&"disk") {
                 let what = format!(
-                    "[[{name}]] with `disk`, and without the `platform` that the image is rightly billed as"
+                    "[[{name}]] with `disk`, but without the `platform` that the image is rightly billed as"
                 );
                 self.fault(rule.span(), &what);
             }
             if conditions.is_empty() && self.faults.len() == before {
                 let keys = match_keys().collect::<Vec<_>>().join(", ");
                 let what = format!(
-                    "[[{name}]] without a match key would mean every image; accepted are {keys}"
+                    "[[{name}]] without a match key would match every image. Accepted: {keys}"
                 );
                 self.fault(rule.span(), &what);
             }
             if let Some(why) = contradiction(&conditions, &says) {
-                self.fault(rule.span(), &format!("[[{name}]] that no image can satisfy: {why}"));
+                self.fault(rule.span(), &format!("no image can satisfy this [[{name}]]: {why}"));
             }
             let (line, _) = self.position(rule.span().start);
             Some(Rule {
@@ -467,7 +475,7 @@ impl Reader<'_> {
             Some(tags) if !tags.is_empty() => {
                 for (key, value) in tags {
                     if key.get_ref().is_empty() {
-                        self.fault(key.span(), "a tag's key is never empty");
+                        self.fault(key.span(), "a tag's key cannot be empty");
                     }
                     let key = matched(key.get_ref().as_ref().to_owned());
                     conditions.extend(self.condition(key, value));
@@ -485,8 +493,8 @@ impl Reader<'_> {
     fn has_product_code(&mut self, value: &Value<'_>) -> Option<Condition> {
         let codes = self.product_codes(value)?;
         if codes.is_empty() {
-            let accepted = format!("{PRODUCT_CODES}; an empty list matches no image");
-            self.unaccepted(value, None, &accepted);
+            let why = "an empty list matches no image";
+            self.refused(value, None, why, PRODUCT_CODES);
             return None;
         }
         // Letter case does not matter.
@@ -500,7 +508,7 @@ impl Reader<'_> {
     }
 
     fn no_glob(&mut self, value: &Value<'_>, meant: Option<&str>, why: &str) -> Option<Condition> {
-        self.unaccepted(value, meant, &format!("{GLOBS}; {why}"));
+        self.refused(value, meant, why, GLOBS);
         None
     }
 
@@ -521,7 +529,7 @@ impl Reader<'_> {
                 // Suggestions for people who know other globs, or who mean the bracket itself.
                 let meant = [text.replace("**", "*"), text.replace('[', "[[]")];
                 let meant = meant.iter().find(|meant| Pattern::new(meant).is_ok());
-                let why = format!("its character {}: {}", error.pos + 1, error.msg);
+                let why = format!("{} at character {}", error.msg, error.pos + 1);
                 self.no_glob(value, meant.map(String::as_str), &why)
             }
         }
@@ -531,19 +539,22 @@ impl Reader<'_> {
 /// Why a glob does not mean what its writer meant. An exemption that never matches would exempt nothing.
 fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
     let strange = [
-        ("**", "one * is any text already"),
-        ("[^", "that a character is none of these is written [!ab]"),
+        ("**", "a single * already stands for any text"),
+        ("[^", "to exclude characters, write [!ab]"),
         (
             "\\",
-            "a backslash stands for itself; to match a * write [*]",
+            "a backslash stands for itself. To match a *, write [*]",
         ),
-        ("{", "alternatives are not known: write a rule for each"),
+        (
+            "{",
+            "alternatives in braces are not supported. Write a rule for each",
+        ),
     ];
     if let Some((_, why)) = strange.iter().find(|(sign, _)| text.contains(sign)) {
         return Some((*why).to_owned());
     }
     if text.trim() != text {
-        return Some("spaces around it are part of it".to_owned());
+        return Some("it begins or ends with a space".to_owned());
     }
     let reversed = glob_ranges(text).find(|(from, to)| from > to);
     if let Some((from, to)) = reversed {
@@ -753,13 +764,15 @@ pub(crate) fn is_product_code(text: &str) -> bool {
 pub(crate) const PRODUCT_CODES: &str = "lists of product codes, each of 4 to 64 letters and digits, as DescribeImages shows them \
      in ProductCodes: [\"aw0evgkw8e5c1q413zgy5pjce\"]";
 
-const BILLING_PRODUCT: &str = "product codes as DescribeImages shows them in ProductCodes; this is a billing product, \
-     which no image shows: name the platform that it stands for";
+const MARKETPLACE_CODES: &str = "product codes as DescribeImages shows them in ProductCodes";
+
+const BILLING_PRODUCT: &str =
+    "it is a billing product, which no image shows. Name its platform instead";
 
 const REASONS: &str = "sentences that say why the images are exempt";
 
-pub(super) const GLOBS: &str = "globs: * for any text (slashes too), ? for one character, [ab] or [a-z] for one of these, \
-     [!ab] for another than these, [[] for a bracket";
+pub(super) const GLOBS: &str = "globs: * for any text (also slashes), ? for one character, [ab] or [a-z] for one of \
+                                these, [!ab] for any other than these, [[] for a bracket";
 
 /// Every key by which a rule can match.
 fn match_keys() -> impl Iterator<Item = &'static str> {

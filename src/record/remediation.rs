@@ -42,28 +42,28 @@ pub(crate) fn by_hand(record: &Record) -> Vec<String> {
     let command = aws_ec2(record, command, "--image-id");
     match record.refusal {
         Some(Refusal::Protected) => vec![
-            "Somebody wants it kept: it has deregistration protection. If it is to go, take the protection away:"
+            "The image has deregistration protection. If you do not want to keep it, remove the protection:"
                 .to_owned(),
             aws_ec2(record, "disable-image-deregistration-protection", "--image-id"),
-            "Wait for a day if the protection has a cool-down. Then discard it:".to_owned(),
+            "If the protection has a cool-down, wait for a day. Then discard the image:".to_owned(),
             command,
         ],
         Some(Refusal::BackupManaged) => vec![
-            "It is a recovery point of AWS Backup, and only AWS Backup deletes it: find it in its vault, and delete it \
-             there if it is to go."
+            "The image is a recovery point of AWS Backup, and only AWS Backup can delete it. If you do not want it, \
+             delete it in its backup vault."
                 .to_owned(),
         ],
         Some(Refusal::NotOwner) => vec![
-            "EC2 takes it for another account's image, or one of a service: only its owner can discard it."
+            "According to EC2, the image belongs to another account or to a service. Only its owner can discard it."
                 .to_owned(),
         ],
         Some(Refusal::Denied) => vec![
-            "Restore the permission in the template, or look for a service control policy that takes it away. To \
-             discard it yourself:"
+            "Restore the permission in the template, or look for a service control policy that denies it. To discard \
+             the image yourself:"
                 .to_owned(),
             command,
         ],
-        Some(Refusal::Other) | None => vec!["To discard it yourself:".to_owned(), command],
+        Some(Refusal::Other) | None => vec!["To discard the image yourself:".to_owned(), command],
     }
 }
 
@@ -80,8 +80,8 @@ pub(crate) struct RecreateFrom {
 
 /// How to make Packer keep the billing code of the images that it registers (Packer's documentation,
 /// "amazon-ebssurrogate").
-pub(crate) const AT_PACKER: &str = "Packer registered it. So that its next images keep the billing code: the builder amazon-ebssurrogate with \
-     `use_create_image = true` makes them by CreateImage.";
+pub(crate) const AT_PACKER: &str = "Built with Packer's amazon-ebssurrogate? Set `use_create_image = true`, so that \
+                                    its next images keep the billing code.";
 
 /// How to get an image that is billed as expected, as sentences and complete commands. `anew` is what the image could
 /// be created from again. A placeholder in a command is quoted, so that a shell does not take it for a redirection.
@@ -96,7 +96,12 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
                 return steps;
             }
             let mut steps = match anew {
-                Some(anew) if anew.right => from_instance(record, anew),
+                Some(anew) if anew.right => {
+                    let Origin { instance, bills } = &anew.origin;
+                    let why =
+                        format!("Create the image from {instance}, which is billed as `{bills}`:");
+                    from_instance(record, anew, why)
+                }
                 _ if record.instance_store => from_another_bundle(record),
                 _ => from_another_image(record, anew),
             };
@@ -104,11 +109,11 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
             if kind != Mismatch::Empty {
                 let first = match record.action {
                     Action::Deregister | Action::Disable => {
-                        ", once the image is there again if it is gone"
+                        "Restore the image if it is gone, then declare that:"
                     }
-                    _ => "",
+                    _ => "Declare that:",
                 };
-                steps.push(format!("Or, if what it bills is right, say so{first}:"));
+                steps.push(format!("Is the image billed correctly? {first}"));
                 steps.push(declare);
             }
             steps
@@ -116,36 +121,36 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
         Verdict::Conflict if ec2_is_clear(record) => {
             let mut steps = match anew {
                 Some(anew) => {
-                    let bills = anew.origin.bills;
+                    let Origin { instance, bills } = &anew.origin;
+                    let why = format!("If `{bills}` is right, create the image from {instance}:");
                     // The declaration is in doubt, so the new image must not repeat it.
                     let mut anew = anew.clone();
                     anew.tags.remove(EXPECT_TAG);
-                    let mut steps = from_instance(record, &anew);
-                    steps.push(format!("This is if it should bill `{bills}`."));
-                    steps
+                    from_instance(record, &anew, why)
                 }
                 None => vec![
-                    "If what was observed is right: create the image from an instance that has the code.".into(),
+                    "If the observation is right, create the image from an instance that has the billing code.".into(),
                 ],
             };
             steps.push("If a declaration is wrong, correct it:".to_owned());
             steps.push(declare);
             steps.push(
-                "If what was observed misleads, no tag helps: exempt the image by an [[exempt]] rule of the policy."
+                "If the observation is wrong, a tag does not help. Exempt the image with an [[exempt]] rule of the \
+                 policy."
                     .into(),
             );
             steps
         }
         Verdict::Unverifiable if ec2_is_clear(record) => {
-            vec!["Say what the image should bill:".to_owned(), declare]
+            vec!["Declare what the image should be billed as:".to_owned(), declare]
         }
         // It is reported only because of its tag.
         Verdict::Verified if record.action == Action::Alert => {
             vec!["Correct the tag:".to_owned(), declare]
         }
         Verdict::Conflict | Verdict::Unverifiable => vec![
-            "What EC2 says of the image contradicts itself, or is new to this version of the guard: no \
-             declaration helps. Ask AWS Support what the image bills, or look for a newer version."
+            "EC2's data about the image contradicts itself, or this version of the guard does not know it. A \
+             declaration does not help. Install a newer version, or ask AWS Support what the image is billed as."
                 .into(),
         ],
         _ => Vec::new(),
@@ -168,25 +173,26 @@ fn correct_product_codes(record: &Record) -> Option<Vec<String>> {
         Some(codes) if *codes != actual.product_codes => {
             (product_codes(codes), "rule of the policy")
         }
-        None if actual.product_codes.is_empty() => ("its product code".to_owned(), "tag or rule"),
+        None if actual.product_codes.is_empty() => ("a product code".to_owned(), "tag or rule"),
         _ => return None,
     };
     let has = product_codes(&actual.product_codes);
     Some(vec![
         format!(
-            "EC2 copies product codes from the root snapshot to the AMI. This AMI has {has}. Create it from an instance, or \
-             register it from a snapshot, that has what is expected: {wanted}."
+            "EC2 copies product codes from the root snapshot to the AMI. This AMI has {has}, expected {wanted}. Create \
+             it from an instance, or register it from a snapshot, that has what is expected."
         ),
-        format!("Or, if {has} is right, correct the {declared_by} that says otherwise."),
+        format!("If the AMI is right, correct the {declared_by} that says otherwise."),
     ])
 }
 
 /// Steps with one command, which creates the image from the instance whose root volume the snapshot was taken from.
-fn from_instance(record: &Record, anew: &RecreateFrom) -> Vec<String> {
+/// `why` is the sentence before the command.
+fn from_instance(record: &Record, anew: &RecreateFrom, why: String) -> Vec<String> {
     let (tags, left_out) = tag_specifications(&anew.tags);
     let name = record.name.as_deref().unwrap_or_default();
     let mut command = format!(
-        "aws ec2 create-image --region {} --instance-id {} {}",
+        "aws ec2 create-image --no-reboot --region {} --instance-id {} {}",
         region(record),
         word(Some(&anew.origin.instance), "the instance"),
         name_option(name)
@@ -196,11 +202,12 @@ fn from_instance(record: &Record, anew: &RecreateFrom) -> Vec<String> {
         command.push_str(&tags);
     }
     let mut steps = vec![
-        command,
-        "It restarts the instance for a moment, unless --no-reboot is added, and takes what is on its disks now, \
-         not what was there when the snapshot was taken."
+        "The new image has what is on the instance's disks now, not what was there when the snapshot was taken. While \
+         this image has its name, use another one."
             .to_owned(),
-        "As long as this image has the name, it must be another.".to_owned(),
+        why,
+        command,
+        NO_REBOOT.to_owned(),
     ];
     if left_out > 0 {
         steps.push(format!(
@@ -211,6 +218,10 @@ fn from_instance(record: &Record, anew: &RecreateFrom) -> Vec<String> {
     steps
 }
 
+/// What `--no-reboot` prevents (EC2 API reference, "CreateImage").
+const NO_REBOOT: &str =
+    "Without --no-reboot, a running instance restarts, which gives a consistent file system.";
+
 fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     let platform = expected_platform(record);
     let region = region(record);
@@ -219,30 +230,32 @@ fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<Strin
     let name = record.name.as_deref().unwrap_or_default();
     vec![
         format!(
-            "A billing code can not be put on an AMI afterwards: create the AMI from an instance that has it ({platform})."
+            "You cannot add a billing code to an AMI. Create the AMI from an instance that has the code ({platform})."
         ),
         match anew {
-            None => "1. Is there an instance whose root volume the snapshot was taken from? Then go to 4 with it. Else:".into(),
+            None => "1. If the snapshot was taken from the root volume of an instance that has the code and still \
+                     exists, go to step 4 with it.".into(),
             Some(RecreateFrom { origin, .. }) => format!(
-                "1. {}, whose root volume the snapshot was taken from, is billed as `{}`: it will not do. So:",
+                "1. {}, from whose root volume the snapshot was taken, is billed as `{}`, so you cannot use it.",
                 origin.instance, origin.bills
             ),
         },
-        format!("2. Launch an instance from an AMI that bills {platform}, and stop it when it runs:"),
+        format!("2. Launch an instance from an AMI that is billed as {platform}, and stop it when it is running:"),
         format!(
             "aws ec2 run-instances --region {region} --image-id {base} --instance-type '<type>'"
         ),
         format!("aws ec2 stop-instances --region {region} --instance-ids '<the instance>'"),
-        "3. Make a volume of the snapshot where the instance is, and attach it in place of the root volume:".into(),
+        "3. Create a volume from the snapshot in the instance's zone, and attach it in place of the root volume:".into(),
         format!(
             "aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone '<zone of the instance>'"
         ),
-        "4. Create the image. As long as this image has the name, it must be another:".into(),
+        "4. Create the image. While this image has its name, use another one:".into(),
         format!(
-            "aws ec2 create-image --region {region} --instance-id '<the instance>' {}",
+            "aws ec2 create-image --no-reboot --region {region} --instance-id '<the instance>' {}",
             name_option(name)
         ),
-        "Until then, a Reserved Instance for that platform does not apply to instances of this image.".into(),
+        NO_REBOOT.into(),
+        "Until you use the new image, a Reserved Instance for that platform does not apply to instances of this image.".into(),
     ]
 }
 
@@ -251,21 +264,20 @@ fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<Strin
 fn from_another_bundle(record: &Record) -> Vec<String> {
     let platform = expected_platform(record);
     vec![
-        "A billing code can not be put on an AMI afterwards, and this image is instance-store-backed: \
-         CreateImage can not make such a one anew."
+        "You cannot add a billing code to an AMI, and CreateImage cannot create an instance-store-backed one like this."
             .into(),
         format!(
-            "Launch an EBS-backed instance from an AMI that bills {platform}, bring onto it what this image has, and \
-             create the image from that instance."
+            "Launch an EBS-backed instance from an AMI that is billed as {platform}. Copy what this image has to it, \
+             and create the image from that instance."
         ),
-        "The image's bundle in S3 stays, whatever becomes of the image.".into(),
+        "The image's bundle in S3 stays, whatever happens to the image.".into(),
     ]
 }
 
 fn expected_platform(record: &Record) -> String {
     match &record.expected {
         Some(expected) => plain(&expected.text()),
-        None => "the right platform".into(),
+        None => "the expected platform".into(),
     }
 }
 
@@ -328,7 +340,7 @@ pub(crate) fn register_again(record: &Record, rebuild: &Rebuild, with_tags: bool
     {
         let number = tags.pointer("/0/Tags").and_then(Value::as_array);
         lines.push(format!(
-            "The command leaves out the image's tags, {} in number, because it would be too long. The record has them \
+            "The command leaves out the image's {} tags, because it would be too long. The record has them \
              (`rebuild.register_image.TagSpecifications`).",
             number.map_or(0, Vec::len)
         ));
@@ -349,10 +361,7 @@ pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<Stri
     let mut steps = launch_permissions(record, None);
     if let Some(at) = rebuild.deprecate_at {
         // EC2 API reference, "EnableImageDeprecation": "You can't specify a date in the past".
-        steps.push(
-            "It had a deprecation time, and EC2 accepts a future one only. To set it again:"
-                .to_owned(),
-        );
+        steps.push("It had a deprecation time. If that is in the future, set it again:".to_owned());
         steps.push(format!(
             "{} --deprecate-at {}",
             on_the_new("enable-image-deprecation"),
@@ -377,8 +386,8 @@ pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<Stri
     {
         // DescribeImages returns no UefiData (EC2 API reference, "Image").
         steps.push(
-            "It boots by UEFI, and DescribeImages does not show UEFI variables. If it had its own (Secure Boot keys), \
-             read them from an instance of the image before you register it, and pass them as --uefi-data:"
+            "It boots with UEFI, and DescribeImages does not show UEFI variables. If it had its own, such as Secure \
+             Boot keys, read them from an instance of the image before you register it. Pass them as --uefi-data:"
                 .to_owned(),
         );
         steps.push(format!(
@@ -395,7 +404,7 @@ pub(crate) fn not_in_the_request(record: &Record, rebuild: &Rebuild) -> Vec<Stri
 pub(crate) fn launch_permissions(record: &Record, image: Option<&str>) -> Vec<String> {
     let Some(rebuild) = &record.rebuild else {
         return vec![
-            "Who could launch instances from it, its record in the log and in the ledger says."
+            "Its record in the log and in the ledger says who could launch instances from it."
                 .into(),
         ];
     };
@@ -534,6 +543,9 @@ pub(crate) mod tests {
         }
     }
 
+    /// Index of the command in the steps of [`create_image`].
+    const AT: usize = 2;
+
     fn create_image(name: &str, tags: &[(&str, &str)]) -> Vec<String> {
         let record = Record {
             name: Some(name.into()),
@@ -563,9 +575,9 @@ pub(crate) mod tests {
                 ("Zeile", "ä\u{202e}b\nc"),
             ],
         );
-        let command = steps.first().unwrap();
+        let command = &steps[AT];
         assert!(command.starts_with(
-            "aws ec2 create-image --region eu-west-1 --instance-id i-0a1b2c3d4e5f60001 --name "
+            "aws ec2 create-image --no-reboot --region eu-west-1 --instance-id i-0a1b2c3d4e5f60001 --name "
         ));
         assert!(!command.contains(['\n', '\u{202e}']), "{command}");
         let arguments = arguments(command);
@@ -575,6 +587,7 @@ pub(crate) mod tests {
             [
                 "ec2",
                 "create-image",
+                "--no-reboot",
                 "--region",
                 "eu-west-1",
                 "--instance-id",
@@ -596,7 +609,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_name_is_one_word_for_a_shell_and_no_option() {
-        let name = |name: &str| arguments(&create_image(name, &[])[0]).split_off(6);
+        let name = |name: &str| arguments(&create_image(name, &[])[AT]).split_off(7);
         assert_eq!(name("it's a 'name'"), ["--name", "it's a 'name'"]);
         assert_eq!(name("--dry-run"), ["--name=--dry-run"]);
         // No image can have such a name.
@@ -614,14 +627,14 @@ pub(crate) mod tests {
             .map(|key| (key.as_str(), long.as_str()))
             .collect();
         let steps = create_image("golden", &tags);
-        let words = arguments(&steps[0]);
+        let words = arguments(&steps[AT]);
         let carried = words.last().unwrap().matches("\"Key\"").count();
-        assert!(steps[0].len() < LONGEST_TAGS + 200);
+        assert!(steps[AT].len() < LONGEST_TAGS + 200);
         let counted = format!(
             "{} of the image's tags are not in the command",
             50 - carried
         );
-        assert!(carried > 0 && steps[steps.len() - 2].contains("say so"));
+        assert!(carried > 0 && steps[steps.len() - 2].contains("eclare that"));
         assert!(
             steps.iter().any(|step| step.starts_with(&counted)),
             "{steps:?}"

@@ -137,9 +137,9 @@ impl<T: Clone> Questions<T> {
                     self.open.insert((*id).to_owned());
                     *noted = true;
                     missing = Err(Error::Unavailable {
-                        call: "a question",
+                        call: "a look-up",
                         resource: (*id).to_owned(),
-                        message: "it is yet to be put, together with others".into(),
+                        message: "it is queued, to be sent together with others".into(),
                     });
                 }
             }

@@ -36,7 +36,7 @@ const NOT_FOUND: &str = "ResourceNotFoundException";
 const NOT_SHOWN_YET: TimeDelta = TimeDelta::minutes(5);
 
 /// Subject of the disk's statement if there is nothing else to report.
-pub(crate) const ROOT_SNAPSHOT: &str = "what is on the root snapshot";
+pub(crate) const ROOT_SNAPSHOT: &str = "content of the root snapshot";
 
 /// A disk whose contents could not be determined.
 pub(super) fn undetermined(why: &str, detail: impl Into<String>) -> Observed {
@@ -55,7 +55,7 @@ pub(crate) async fn read(
 ) -> Observed {
     let id = &snapshot.id;
     if snapshot.owner.as_deref() != Some(registration.account.as_str()) {
-        let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
+        let owner = snapshot.owner.as_deref().unwrap_or("an unknown account");
         let why = format!("{id} belongs to {owner}, not to this account");
         return undetermined(&why, ROOT_SNAPSHOT);
     }
@@ -72,17 +72,18 @@ pub(crate) async fn read(
             if code == NOT_FOUND && may_not_be_shown_yet(snapshot, aws.clock().now()) =>
         {
             let why = format!(
-                "EBS does not show {id} yet ({message}): it was completed a short while ago"
+                "EBS does not show {id} yet, which was completed a short while ago: {message}"
             );
             Observed {
                 is_transient: true,
-                ..undetermined(&why, format!("what is on {id}"))
+                ..undetermined(&why, format!("content of {id}"))
             }
         }
         // Only a refusal makes it worth a call to find out whether this is the reason.
         Err(error) if says_no(&error) && is_public(aws, id).await => {
-            let why = format!("{id} is public, and the EBS direct APIs read no public snapshots");
-            undetermined(&why, format!("what is on {id}"))
+            let why =
+                format!("{id} is public, and the EBS direct APIs cannot read public snapshots");
+            undetermined(&why, format!("content of {id}"))
         }
         Err(error) => {
             let why = match (&error, &snapshot.kms_key) {
@@ -98,7 +99,7 @@ pub(crate) async fn read(
             };
             Observed {
                 is_transient: !error.needs_a_person(),
-                ..undetermined(&why, format!("what is on {id}"))
+                ..undetermined(&why, format!("content of {id}"))
             }
         }
     }
@@ -110,12 +111,12 @@ fn unreadable(snapshot: &Snapshot) -> Option<String> {
     let id = &snapshot.id;
     if snapshot.archived {
         return Some(format!(
-            "{id} is archived: restore it to the standard tier to have it read"
+            "{id} is archived. To let the guard read it, restore it to the standard tier"
         ));
     }
     let outpost = snapshot.outpost.as_ref()?;
     Some(format!(
-        "{id} is stored on an Outpost ({outpost}), and the EBS direct APIs read no such snapshots"
+        "{id} is stored on an Outpost ({outpost}), and the EBS direct APIs cannot read such snapshots"
     ))
 }
 
@@ -168,7 +169,7 @@ pub(crate) async fn look_at(
             findings.place
         ),
         Err(why) => {
-            format!("{snapshot} was read, {blocks} blocks; what is there is undetermined: {why}")
+            format!("{snapshot} was read, {blocks} blocks; its content is undetermined: {why}")
         }
     })
 }
@@ -290,17 +291,18 @@ fn said(inspection: &Inspection, id: &str, image: &Image) -> Observed {
         && sold
         && billed_as == Some(Billing::PLAIN_LINUX)
     {
-        let why = "whether the AMI's product code bills Red Hat Enterprise Linux, or a billing code is missing, is not known";
+        let why = "either the AMI's product code covers Red Hat Enterprise Linux, or a billing code is missing";
         return undetermined(why, detail);
     }
     if sold && !matches!(findings.system, System::Windows(_)) {
         platforms = platforms.or(plain);
-        detail.push_str("; the AWS Marketplace sells it, and may bill it by its product code");
+        detail
+            .push_str("; it is sold on the AWS Marketplace, and may be billed by its product code");
     }
     if matches!(findings.system, System::SuseForSap(_)) && billed_as == Some(SUSE) {
         platforms = platforms.or(Platform::Exactly(SUSE));
         detail.push_str(
-            "; an instance that was migrated from SUSE Linux Enterprise Server keeps its code",
+            "; an instance that was migrated from SUSE Linux Enterprise Server keeps its billing code",
         );
     }
     Observed::single(Source::Disk, Says::Platforms(platforms), detail)

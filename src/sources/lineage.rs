@@ -34,7 +34,7 @@ const REMARK: Duration = Duration::from_secs(5);
 const EVENTUALLY: TimeDelta = TimeDelta::minutes(30);
 
 /// Subject of the lineage's statement if there is nothing else to report.
-pub(crate) const ORIGIN: &str = "where the root snapshot comes from";
+pub(crate) const ORIGIN: &str = "origin of the root snapshot";
 
 /// The billing that a registration asked for through billing products. `None` if it named no billing products.
 pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
@@ -57,7 +57,7 @@ pub(crate) fn requested(registration: &Registration) -> Option<Evidence> {
         // An unknown code may stand for something more.
         Some(billing) => Says::Platforms(Platforms::at_least(billing)),
         None if unknown.is_empty() => {
-            detail.push_str(", which have no known meaning together");
+            detail.push_str(", a combination without a known meaning");
             Says::Silent
         }
         None => Says::Silent,
@@ -82,7 +82,7 @@ pub(crate) async fn walk(
         is_transient: AtomicBool::new(false),
     };
     if snapshot.owner.as_deref() != Some(place.account) {
-        let owner = snapshot.owner.as_deref().unwrap_or("nobody known");
+        let owner = snapshot.owner.as_deref().unwrap_or("an unknown account");
         let detail = format!("{} belongs to {owner}, not to this account", snapshot.id);
         return Observed::single(Source::Lineage, Says::Silent, detail);
     }
@@ -156,7 +156,7 @@ impl Trail {
         let late = self.late.as_ref().map(|why| {
             statement(
                 Says::Failed(why.clone()),
-                "the images of Amazon and of the AWS Marketplace",
+                "images of Amazon and of the AWS Marketplace",
             )
         });
         let mut evidence = Vec::new();
@@ -210,7 +210,7 @@ impl Trail {
             Unproven::Contradiction => {
                 self.is_odd = true;
                 self.failed
-                    .push(format!("{what} contradicts itself in what it bills"));
+                    .push(format!("{what} has contradictory billing fields"));
             }
         }
     }
@@ -229,7 +229,7 @@ impl Trail {
         self.unrecognised = true;
         let details = quoted(details.unwrap_or_default());
         format!(
-            "{detail} by its usage operation, as its platform details {details} are not known to this version"
+            "{detail} by its usage operation, because this version does not know its platform details {details}"
         )
     }
 
@@ -293,7 +293,7 @@ impl Walk<'_> {
             Err(_) if self.lookups.waits() => return trail,
             Ok(Some(volume)) => volume,
             Ok(None) => {
-                trail.seen.push(format!("{id} is not there any more"));
+                trail.seen.push(format!("{id} no longer exists"));
                 Volume::default()
             }
             Err(why) => {
@@ -321,7 +321,7 @@ impl Walk<'_> {
                         .await;
                     made_from = made_from.or(original.snapshot);
                 }
-                Ok(None) => trail.seen.push(format!("{original} is not there any more")),
+                Ok(None) => trail.seen.push(format!("{original} no longer exists")),
                 Err(why) => trail.failed.push(why),
             }
         }
@@ -361,7 +361,7 @@ impl Walk<'_> {
         let (then, since): (Vec<_>, Vec<_>) = volume.attachments.iter().partition(attached_then);
         for attachment in since {
             trail.seen.push(format!(
-                "{id} was not attached to {} yet when the snapshot was taken",
+                "{id} was not yet attached to {} when the snapshot was taken",
                 attachment.instance
             ));
         }
@@ -385,7 +385,7 @@ impl Walk<'_> {
         for attachment in then {
             let id = &attachment.instance;
             let Some(instance) = instances.iter().find(|instance| instance.id == *id) else {
-                trail.seen.push(format!("{id} is not there any more"));
+                trail.seen.push(format!("{id} no longer exists"));
                 continue;
             };
             let volume = &volume.id;
@@ -414,7 +414,9 @@ impl Walk<'_> {
         let device = &attachment.device;
         let owner = instance.owner.as_deref();
         if owner.is_some_and(|owner| owner != self.account) {
-            return Some(format!("is attached to {id}, which is another account's"));
+            return Some(format!(
+                "is attached to {id}, which belongs to another account"
+            ));
         }
         if let Some(state @ ("shutting-down" | "terminated")) = instance.state.as_deref() {
             return Some(format!("was attached to {id}, which is {state}"));
@@ -428,7 +430,7 @@ impl Walk<'_> {
         }
         match (instance.usage_operation_updated, at) {
             (Some(updated), Some(at)) if updated > at => Some(format!(
-                "is the root volume of {id}, whose billing was changed since the snapshot was taken"
+                "is the root volume of {id}, whose billing changed after the snapshot was taken"
             )),
             _ => None,
         }
@@ -515,7 +517,7 @@ impl Walk<'_> {
         if twins.is_empty() && parents.is_empty() {
             trail
                 .seen
-                .push("no other image is known on that snapshot".to_owned());
+                .push("no other known image uses that snapshot".to_owned());
         }
         twins
     }
@@ -524,7 +526,7 @@ impl Walk<'_> {
     fn all_images_on(&self, snapshots: &[&str], number: usize) -> String {
         let (region, on, values) = (self.region, snapshots.join(" or "), snapshots.join(","));
         format!(
-            "of {number} images on {on} that prove nothing, {MENTIONED} are named here, and `aws ec2 describe-images \
+            "{number} images on {on} prove nothing, and {MENTIONED} of them are named here; `aws ec2 describe-images \
              --region {region} --filters Name=block-device-mapping.snapshot-id,Values={values}` lists all"
         )
     }
@@ -555,7 +557,7 @@ impl Walk<'_> {
                 let images = self.vouched_for(images, &mut trail);
                 if images.is_empty() {
                     trail.seen.push(format!(
-                        "{}, the source of the copy, is not to be seen here",
+                        "this account cannot see {}, the source of the copy",
                         ids.join(", ")
                     ));
                 }
@@ -607,11 +609,11 @@ pub(crate) async fn product_codes(
     match answer {
         Ok(codes) if codes == image.product_codes => None,
         Ok(codes) => Some(format!(
-            "the snapshot's product codes are {}, the image's {}",
+            "the snapshot's product codes are {}, and the image's are {}",
             listed(&codes),
             listed(&image.product_codes)
         )),
-        Err(why) => Some(format!("product codes: failed: {why}")),
+        Err(why) => Some(format!("could not compare product codes: {why}")),
     }
 }
 
@@ -629,11 +631,13 @@ fn proven(billed_as: BilledAs) -> Result<(Billing, By), Unproven> {
     match billed_as {
         BilledAs::Empty => Err(Silent("has no platform details")),
         BilledAs::Contradiction => Err(Unproven::Contradiction),
-        BilledAs::Unrecognised => Err(Silent("bills something that is not known to this version")),
+        BilledAs::Unrecognised => Err(Silent(
+            "is billed as something that this version does not know",
+        )),
         BilledAs::Known {
             billing: Billing::PLAIN_LINUX,
             ..
-        } => Err(Silent("bills plain Linux, which proves nothing")),
+        } => Err(Silent("is billed as plain Linux, which proves nothing")),
         BilledAs::Known { billing, by } => Ok((billing, by)),
     }
 }

@@ -60,7 +60,7 @@ def test_what_no_event_told_of_is_dealt_with_and_everything_else_is_told_of(worl
     assert (line["level"], line["unchanged"], metrics_of(line)) == ("WARN", 1, counted)
 
     # The next day it is known, and held.
-    assert "that people were told of: 4" in audited.invoke(audit(day=1))["reason"]
+    assert "reported: 4" in audited.invoke(audit(day=1))["reason"]
     assert groups(world.alerts()[-1])["held"] == {held, missed}
 
 
@@ -68,8 +68,8 @@ def test_an_audit_of_nothing_that_is_wrong_is_no_message(world: World, audited: 
     event = audit()
     audited.invoke(registration(world.image("Windows", expect="Windows", age=timedelta(hours=2))))
 
-    assert "looked at: 1, that people were told of: 0; these were the last" in audited.invoke(event)["reason"]
-    assert audited.invoke(event)["reason"] == "the event asks for an audit: this one or a later one is done already"
+    assert "examined: 1, reported: 0; none are left" in audited.invoke(event)["reason"]
+    assert audited.invoke(event)["reason"] == "the event requests an audit: this one or a later one is already complete"
     assert world.alerts() == []
 
 
@@ -97,7 +97,7 @@ def test_an_audit_takes_no_more_memory_for_many_images_than_for_few(
             settings |= {"AWS_LAMBDA_FUNCTION_TIMEOUT": "240"}
             with Emulator(sam_bootstrap, settings) as function:
                 reason = function.invoke(audit())["reason"]
-                assert f"images that were looked at: {images}, " in reason and "these were the last" in reason
+                assert f"images examined: {images}, " in reason and "none are left" in reason
                 peaks[images] = peak(function.bootstrap_pid())
     print(f"the most memory, by the number of images: {peaks}")
     assert peaks[MANY] < MOST_BYTES and peaks[MANY] - peaks[FEW] < GROWTH_BYTES

@@ -315,7 +315,7 @@ REFUSALS = [
         401,
         "Not authorized for image",
         "not-owner",
-        ["another account's image", "only its owner can discard it"],
+        ["belongs to another account", "Only its owner can discard it"],
         id="somebody else's",
     ),
     pytest.param(
@@ -331,7 +331,7 @@ REFUSALS = [
         400,
         "This image stays.",
         "other",
-        ["To discard it yourself:\naws ec2 deregister-image"],
+        ["To discard the image yourself:\naws ec2 deregister-image"],
         id="for another reason",
     ),
 ]
@@ -359,7 +359,7 @@ def test_a_refused_deregistration_ends_in_a_record_and_a_second_alert_with_advic
     for word in (message, "EC2 refused, and the image stands", *advice):
         assert word in letter["text"], f"{word} is not in:\n{letter['text']}"
     # Only where the permission is what is missing, or nothing is known, a person can simply do it instead.
-    assert ("To discard it yourself" in letter["text"]) is (refusal in ("denied", "other"))
+    assert ("To discard the image yourself" in letter["text"]) is (refusal in ("denied", "other"))
     for word in ("restore-image", "How to register it again"):
         assert word not in letter["text"], "nothing was taken away"
 

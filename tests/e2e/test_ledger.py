@@ -288,7 +288,7 @@ def test_what_people_bring_back_is_held_and_told_once_a_day(world: World, start,
 
     assert (record["action"], record["held_by"]) == ("hold", ["discarded-before"])
     assert world.alerts() == [record]
-    assert "somebody brought it back" in world.letters()[-1]["text"]
+    assert "restored afterwards" in world.letters()[-1]["text"]
     # The event once more, and those that EC2 sends of the restore itself: people know.
     changes = [registration(ami, STATE_CHANGE, age=age) for age in (timedelta(), OLD)]
     for event in (registration(ami), *changes):

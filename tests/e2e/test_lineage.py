@@ -66,10 +66,10 @@ def test_an_image_of_a_windows_root_volume_that_bills_linux_is_held_and_told(wor
     [letter] = world.letters()
     tags = '[{"ResourceType":"image","Tags":[{"Key":"Team","Value":"images"}]}]'
     command = (
-        f"aws ec2 create-image --region {REGION} --instance-id {instance} --name 'win2022' "
+        f"aws ec2 create-image --no-reboot --region {REGION} --instance-id {instance} --name 'win2022' "
         f"--tag-specifications '{tags}'"
     )
-    assert record["fix"][0] == command
+    assert record["fix"][2] == command
     assert command in letter["text"].split("\n")
     assert "held" in letter["subject"] and "inferred" in letter["text"]
 
@@ -107,8 +107,8 @@ def test_the_command_of_the_alert_creates_an_image_that_is_verified(world: World
 
     record = guard.invoke(registration(wrong))
     assert record["outcome"] == "done"
-    aws, service, action, *options = shlex.split(record["fix"][0])
-    assert (aws, service, action) == ("aws", "ec2", "create-image")
+    aws, service, action, no_reboot, *options = shlex.split(record["fix"][2])
+    assert (aws, service, action, no_reboot) == ("aws", "ec2", "create-image", "--no-reboot")
     given = dict(zip(options[::2], options[1::2], strict=True))
     right = world.ec2.create_image(
         InstanceId=given.pop("--instance-id"),
@@ -145,7 +145,7 @@ def test_an_instance_that_bills_plain_linux_proves_nothing(world: World, guard: 
 
     record = guard.invoke(registration(ami))
 
-    assert_silent(record, instance, "bills plain Linux, which proves nothing")
+    assert_silent(record, instance, "is billed as plain Linux, which proves nothing")
     assert world.exists(ami) and world.alerts() == []
 
 
@@ -173,7 +173,7 @@ def test_a_volume_that_came_to_its_instance_after_the_snapshot_says_nothing(worl
 
     record = guard.invoke(registration(ami))
 
-    assert_silent(record, f"{volume} was not attached to {instance} yet when the snapshot was taken")
+    assert_silent(record, f"{volume} was not yet attached to {instance} when the snapshot was taken")
     assert "DescribeInstances" not in world.actions()
 
 
@@ -190,7 +190,7 @@ def test_an_instance_whose_billing_changed_after_the_snapshot_says_nothing(world
 
     record = guard.invoke(registration(world.register(snapshot)))
 
-    assert_silent(record, instance, "whose billing was changed since the snapshot was taken")
+    assert_silent(record, instance, "whose billing changed after the snapshot was taken")
 
 
 def test_of_a_deleted_volume_nothing_is_known(world: World, guard: Emulator):
@@ -201,7 +201,7 @@ def test_of_a_deleted_volume_nothing_is_known(world: World, guard: Emulator):
 
     record = guard.invoke(registration(ami))
 
-    assert_silent(record, f"{volume} is not there any more", "no other image is known on that snapshot")
+    assert_silent(record, f"{volume} no longer exists", "no other known image uses that snapshot")
     assert world.exists(ami) and world.mutations() == []
 
 
@@ -215,7 +215,7 @@ def test_of_a_terminated_instance_whose_root_volume_went_with_it_nothing_is_know
 
     record = guard.invoke(registration(world.register(snapshot)))
 
-    assert_silent(record, f"{volume} is not there any more")
+    assert_silent(record, f"{volume} no longer exists")
 
 
 def test_a_detached_root_volume_leads_to_the_image_that_it_was_made_from(world: World, guard: Emulator):
@@ -321,7 +321,7 @@ def test_what_a_copys_description_says_of_its_source_proves_nothing(world: World
     record = guard.invoke(registration(ami))
 
     assert "DescribeVolumes" not in world.actions(), "a copy is of no volume"
-    assert_silent(record, "no other image is known on that snapshot")
+    assert_silent(record, "no other known image uses that snapshot")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_description_that_claims_an_instance_and_an_image_proves_nothing(world
     claim = f"Created by CreateImage({instance}) for {image_of(world, instance)}"
     ami = world.register(world.snapshot_of(world.volume(), claim))
 
-    assert_silent(guard.invoke(registration(ami)), "no other image is known on that snapshot")
+    assert_silent(guard.invoke(registration(ami)), "no other known image uses that snapshot")
 
 
 def test_a_snapshot_that_another_account_shares_says_nothing(world: World, guard: Emulator):
@@ -373,7 +373,7 @@ def test_a_tag_can_not_talk_a_windows_root_volume_into_linux(world: World, guard
     record = guard.invoke(registration(ami))
 
     assert outcome(record) == "conflict by image-tag: alert"
-    assert "image-tag says Linux, but lineage says Windows" in record["reason"]
+    assert "image-tag expects Linux, but lineage expects Windows" in record["reason"]
     assert world.exists(ami) and world.mutations() == ["Publish"]
     [alert] = world.alerts()
     assert alert == record

@@ -48,7 +48,7 @@ def make_every_call(world: World, start, policy) -> None:
     assert len(waits.invoke({"Records": world.receive(queue)})["batchItemFailures"]) == 1
     on_disk = world.register(world.snapshot_with_disk("debian12"))
     assert disables.invoke(registration(on_disk))["expected"]["source"] == "disk"
-    assert "images that were looked at" in disables.invoke(audit())["reason"]
+    assert "images examined" in disables.invoke(audit())["reason"]
 
 
 def test_what_the_role_allows_to_others_is_still_there(world: World):

@@ -18,7 +18,7 @@ WRONG = [
         {"GUARD_CHAT_TOPIC_ARN": "chat"}, ["GUARD_CHAT_TOPIC_ARN", "chat", "arn:aws:sns:"], id="chat topic"
     ),
     pytest.param(
-        {"GUARD_CHAT_TOPIC_ARN": TOPIC}, ["GUARD_CHAT_TOPIC_ARN", "another topic"], id="one topic for both"
+        {"GUARD_CHAT_TOPIC_ARN": TOPIC}, ["GUARD_CHAT_TOPIC_ARN", "a topic other than"], id="one topic for both"
     ),
     pytest.param({"GUARD_MODE": "enforced"}, ["GUARD_MODE", "enforced", "`enforce` or `observe`"], id="mode"),
     pytest.param({"GUARD_ACCOUNT_ID": "12345"}, ["GUARD_ACCOUNT_ID", "12345", "twelve digits"], id="account"),

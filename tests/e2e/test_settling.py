@@ -120,7 +120,7 @@ def test_a_message_that_can_not_be_hidden_comes_back_by_the_queues_own_timeout(w
     assert take(guard, messages) == [messages[0]["messageId"]]
 
     assert [call["status"] for call in hidings(world)] == [403]
-    [warning] = [line for line in guard.lines() if "could not be hidden" in str(line.get("message", ""))]
+    [warning] = [line for line in guard.lines() if "could not hide the message" in str(line.get("message", ""))]
     assert warning["level"] == "WARN" and "sqs:ChangeMessageVisibility" in warning["message"]
     assert world.receive(queue) == []
     world.later(VISIBILITY + 1)

@@ -541,7 +541,7 @@ async fn what_its_disk_told_of_an_image_stands_though_no_audit_reads_disks() {
         let record = before.record(event_of(&image)).await;
         assert_eq!(record["verdict"], verdict, "{record}");
         assert!(
-            record["reason"].as_str().unwrap().contains("disk says"),
+            record["reason"].as_str().unwrap().contains("disk expects"),
             "{record}"
         );
         let harness = harness_of_disk(&image, now, Some(&before)).await;
@@ -878,7 +878,12 @@ async fn what_became_of_a_discard_that_an_audit_began_is_looked_at_until_it_is_k
     harness.sim.heal();
     harness.sim.forget_calls();
     let record = harness.record(scheduled(1)).await;
-    assert!(record["reason"].as_str().unwrap().contains("done already"));
+    assert!(
+        record["reason"]
+            .as_str()
+            .unwrap()
+            .contains("already complete")
+    );
     assert_eq!(harness.told()[3..], ["done"]);
     assert_eq!(count(&harness, "DeregisterImage"), 0);
     assert_eq!(begun_with(&harness), [""; 0]);

@@ -69,7 +69,7 @@ async fn people_are_people_and_services_are_services_however_cloudtrail_says_so(
         let text = alert.body("email");
         if let Some(service) = service.as_str() {
             // Who it is, and of what it is a sign: a recovery only where it is one.
-            assert!(text.contains(&format!("{service}, an AWS service, registered the image")));
+            assert!(text.contains(&format!("the AWS service {service} registered the image")));
             let recovery = text.contains("recovery");
             assert_eq!(recovery, service == "drs.amazonaws.com", "{text}");
         }

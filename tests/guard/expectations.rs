@@ -564,7 +564,7 @@ async fn every_source_is_on_record_with_what_became_of_asking_it() {
     let reason = record["reason"].as_str().unwrap();
     assert!(
         reason.contains(
-            "\"RHEL\", which is no platform (did you mean RedHat?); accepted are Linux, Windows,"
+            "\"RHEL\", which is not a platform (did you mean RedHat?). Accepted: Linux, Windows,"
         ),
         "{reason}"
     );
@@ -586,12 +586,12 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
         (
             given().taken_of_root_of("Linux/UNIX"),
             format!(
-                "{VOLUME} is the root volume of {INSTANCE}, which bills plain Linux, which proves nothing"
+                "{VOLUME} is the root volume of {INSTANCE}, which is billed as plain Linux, which proves nothing"
             ),
         ),
         (
             given().snapshot(|snapshot| snapshot.volume_id = VOLUME.into()),
-            format!("{VOLUME} is not there any more"),
+            format!("{VOLUME} no longer exists"),
         ),
         (
             given().other_image(SNAPSHOT, "SUSE Linux", |_| ()),
@@ -601,7 +601,7 @@ async fn the_lineage_says_which_way_it_went_or_where_it_ended() {
             given()
                 .copied()
                 .image(|image| image.source_image_id = Some(OTHER_AMI.into())),
-            format!("{OTHER_AMI}, the source of the copy, is not to be seen here"),
+            format!("this account cannot see {OTHER_AMI}, the source of the copy"),
         ),
         (
             given().snapshot(|snapshot| {
@@ -641,7 +641,7 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
     };
     let named = |id: usize| {
         format!(
-            "ami-0a1b2c3d4e5f600{id}, on the same root snapshot, bills plain Linux, which proves nothing"
+            "ami-0a1b2c3d4e5f600{id}, on the same root snapshot, is billed as plain Linux, which proves nothing"
         )
     };
     let (_, record) = with_others(5).run("").await;
@@ -650,8 +650,8 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
 
     let (harness, record) = with_others(7).tag("Windows").run("").await;
     let words = format!(
-        "of 7 images on {SNAPSHOT} that prove nothing, 5 are named here, and `aws ec2 describe-images --region eu-west-1 \
-         --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT}` lists all"
+        "7 images on {SNAPSHOT} prove nothing, and 5 of them are named here; `aws ec2 describe-images --region \
+         eu-west-1 --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT}` lists all"
     );
     let all: Vec<String> = std::iter::once(words.clone())
         .chain((10..15).map(named))
@@ -670,8 +670,9 @@ async fn regression_the_lineage_says_where_the_images_are_that_it_does_not_name(
     }
     let (_, record) = parents.run("").await;
     let words = format!(
-        "of 6 images on {SNAPSHOT} or {PARENT_SNAPSHOT} that prove nothing, 5 are named here, and `aws ec2 describe-images --region \
-         eu-west-1 --filters Name=block-device-mapping.snapshot-id,Values={SNAPSHOT},{PARENT_SNAPSHOT}` lists all; "
+        "6 images on {SNAPSHOT} or {PARENT_SNAPSHOT} prove nothing, and 5 of them are named here; `aws ec2 \
+         describe-images --region eu-west-1 --filters \
+         Name=block-device-mapping.snapshot-id,Values={SNAPSHOT},{PARENT_SNAPSHOT}` lists all; "
     );
     assert!(detail(&record, "lineage").contains(&words), "{record}");
 }
@@ -683,12 +684,12 @@ async fn product_codes_that_were_lost_or_came_from_nowhere_are_part_of_the_evide
         (
             code(),
             vec![],
-            Some("product codes are abcdef0123456789abcdef012, the image's none"),
+            Some("product codes are abcdef0123456789abcdef012, and the image's are none"),
         ),
         (
             vec![],
             code(),
-            Some("product codes are none, the image's abcdef0123456789abcdef012"),
+            Some("product codes are none, and the image's are abcdef0123456789abcdef012"),
         ),
         (code(), code(), None),
         (vec![], vec![], None),
@@ -712,7 +713,9 @@ async fn product_codes_that_were_lost_or_came_from_nowhere_are_part_of_the_evide
         .await;
     let detail = detail(&record, "lineage");
     assert!(
-        detail.contains("product codes: failed: access denied: ec2:DescribeSnapshotAttribute"),
+        detail.contains(
+            "could not compare product codes: access denied: ec2:DescribeSnapshotAttribute"
+        ),
         "{detail}"
     );
 }
@@ -910,7 +913,7 @@ async fn a_call_that_takes_too_long_has_failed_and_undoes_nothing_that_others_sa
     );
     let why = detail(&codes.1, "lineage");
     assert!(
-        why.contains("product codes: failed: no answer within"),
+        why.contains("could not compare product codes: no answer within"),
         "{why}"
     );
     assert_eq!(outcome(&contradiction.1), "conflict by image-tag: alert");
@@ -1035,11 +1038,11 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
             image.tags.insert("Team".into(), "data, \"west\"".into());
         });
     let (harness, record) = given.clone().run("").await;
-    let command = "aws ec2 create-image --region eu-west-1 --instance-id i-0123456789abcdef0 \
-         --name 'win2022 '\\''golden'\\''' --tag-specifications \
-         '[{\"ResourceType\":\"image\",\"Tags\":[{\"Key\":\"Team\",\"Value\":\"data, \\\"west\\\"\"},\
-         {\"Key\":\"ami-billing-guard:expect\",\"Value\":\"Windows\"}]}]'";
-    assert_eq!(record["fix"][0], command);
+    let command = "aws ec2 create-image --no-reboot --region eu-west-1 --instance-id i-0123456789abcdef0 --name \
+                   'win2022 '\\''golden'\\''' --tag-specifications \
+                   '[{\"ResourceType\":\"image\",\"Tags\":[{\"Key\":\"Team\",\"Value\":\"data, \
+                   \\\"west\\\"\"},{\"Key\":\"ami-billing-guard:expect\",\"Value\":\"Windows\"}]}]'";
+    assert_eq!(record["fix"][2], command);
     let letter = harness.sim.world().messages[0].body("email");
     assert!(letter.lines().any(|line| line == command), "{letter}");
 
@@ -1050,7 +1053,8 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
         fix.contains("run-instances") && !fix.contains("--instance-id i-"),
         "{fix}"
     );
-    let words = "i-0123456789abcdef0, whose root volume the snapshot was taken from, is billed as `Windows`: it will not do";
+    let words = "i-0123456789abcdef0, from whose root volume the snapshot was taken, is billed as `Windows`, so you \
+                 cannot use it";
     assert!(fix.contains(words), "{fix}");
     // But an empty field is made right by whatever the instance bills.
     let (_, record) = super::expectations::given()
@@ -1058,7 +1062,7 @@ async fn the_alert_has_the_command_that_creates_the_image_anew_from_the_instance
         .taken_of_root_of("SUSE Linux")
         .run("")
         .await;
-    assert!(record["fix"][0].as_str().unwrap().contains(INSTANCE));
+    assert!(record["fix"][2].as_str().unwrap().contains(INSTANCE));
 }
 
 #[tokio::test(crate = "crate::virtual_time")]

@@ -172,7 +172,7 @@ async fn where_the_mark_does_not_show_in_time_the_event_comes_again_and_nothing_
     assert_eq!(meanwhile, (false, true));
     let error = answer.unwrap_err().to_string();
     assert!(
-        error.contains("ami-billing-guard:discard was written and does not show"),
+        error.contains("ami-billing-guard:discard was written, and EC2 does not show it"),
         "{error}"
     );
     assert_eq!(harness.record(registered()).await["outcome"], "done");
@@ -458,7 +458,7 @@ async fn an_image_that_somebody_restored_is_told_of_once_and_never_discarded_aga
         assert_eq!((discards(&harness), harness.alerts().len()), (1, 2));
         let letter = harness.sim.world().messages[1].body("email");
         assert!(
-            letter.contains("What people bring back is never discarded again"),
+            letter.contains("The guard never discards a restored image again"),
             "{letter}"
         );
     }
@@ -1072,7 +1072,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
         (
             refuse("AuthFailure", "Not authorized for image"),
             "not-owner",
-            "only its owner",
+            "Only its owner",
         ),
         (FaultKind::AccessDenied, "denied", "service control policy"),
         (
@@ -1083,7 +1083,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
         (
             refuse("InvalidParameterValue", "no"),
             "other",
-            "To discard it yourself",
+            "To discard the image yourself",
         ),
     ];
     for (fault, name, advice) in cases {
@@ -1351,11 +1351,8 @@ async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_
     let record = certain.record(registered()).await;
     assert_eq!(record["held_by"], json!(["discarded-before"]));
     let before = record["before"].as_str().unwrap();
-    assert!(
-        before.ends_with("somebody brought it back since"),
-        "{before}"
-    );
-    assert!(!before.contains("not known"), "{before}");
+    assert!(before.ends_with("and restored afterwards"), "{before}");
+    assert!(!before.contains("could not determine"), "{before}");
 
     // No answer came, and the image stands: nobody can say.
     let calls = calls_of_a_discard("").await;
@@ -1365,7 +1362,7 @@ async fn regression_only_of_a_discard_whose_end_is_not_known_it_is_said_that_it_
     let record = again_later(&doubtful).await.unwrap();
     assert_eq!(record["held_by"], json!(["discarded-before"]));
     let before = record["before"].as_str().unwrap();
-    assert!(before.contains("it is not known whether"), "{before}");
+    assert!(before.contains("could not determine whether"), "{before}");
 }
 
 #[tokio::test(crate = "crate::virtual_time")]

@@ -670,12 +670,12 @@ async fn a_look_around_that_fails_holds_the_discard_and_says_why() {
         (
             AROUND[0],
             "in-use",
-            "what refers to the image is not known: access denied: ec2:DescribeImageReferences",
+            "could not determine what refers to the image: access denied: ec2:DescribeImageReferences",
         ),
         (
             AROUND[1],
             "nobody-listening",
-            "whether anybody listens is not known: access denied: sns:GetTopicAttributes",
+            "could not determine whether the topic has a confirmed subscription: access denied: sns:GetTopicAttributes",
         ),
     ] {
         let harness = Harness::of(expecting("Windows")).await;
@@ -1290,7 +1290,7 @@ async fn regression_a_discard_that_time_cuts_off_is_on_record() {
         journal[0]["error"]
             .as_str()
             .unwrap()
-            .contains("is not known")
+            .contains("could not determine")
     );
     assert_eq!(harness.told(), ["planned", "failed"]);
 }

@@ -207,7 +207,7 @@ async fn what_is_missing_is_named() {
             "ledger"
         ]
     );
-    assert!(found(&report, "alert-topic").contains("nobody listens"));
+    assert!(found(&report, "alert-topic").contains("reach no one"));
     assert!(
         found(&report, "ledger").contains("ResourceNotFoundException"),
         "{report:#}"
@@ -226,7 +226,7 @@ async fn that_an_unmarked_image_may_not_be_discarded_is_no_fault_and_proves_noth
     assert_eq!(report["ok"], true, "{report:#}");
     let states = states(&report);
     assert_eq!(states["ec2:DeregisterImage"], "unknown");
-    assert!(found(&report, "ec2:DeregisterImage").contains("as it should be"));
+    assert!(found(&report, "ec2:DeregisterImage").contains("as intended"));
 
     // Of one that is marked, it is.
     let marked = tagged(image(), "ami-billing-guard:discard", "true");
@@ -258,7 +258,7 @@ async fn an_order_that_says_something_else_is_refused_and_nothing_is_looked_at()
         assert!(
             error
                 .to_string()
-                .contains("accepted is {\"self-test\": true}"),
+                .contains("Accepted: {\"self-test\": true}"),
             "{error}"
         );
     }

@@ -45,8 +45,8 @@ fn regression_an_endpoint_of_the_configuration_file_that_is_no_url_stops_the_fun
     ] {
         std::fs::write(&file, text).unwrap();
         let words = format!(
-            "endpoint_url in the AWS configuration file is \"\" for {service}; accepted is an http:// or https:// URL with \
-             a host, such as http://localhost:4566; remove it to use AWS's own endpoint"
+            "endpoint_url in the AWS configuration file is \"\" for {service}. Accepted: an http:// or https:// URL \
+             with a host, such as http://localhost:4566. Remove it to use AWS's own endpoint"
         );
         refuses(&[("AWS_CONFIG_FILE", file.as_os_str())], &words);
     }
@@ -63,7 +63,7 @@ fn regression_a_log_level_or_a_variable_of_lambdas_that_is_not_utf_8_stops_the_f
         "AWS_LAMBDA_RUNTIME_API",
         "AWS_PROFILE",
     ] {
-        let words = format!("{name} is \"a\\xFFb\", which is not UTF-8; accepted is UTF-8 text");
+        let words = format!("{name} is \"a\\xFFb\", which is not UTF-8. Accepted: UTF-8 text");
         refuses(&[(name, &broken)], &words);
     }
 }

@@ -280,7 +280,10 @@ async fn the_self_test_reports_the_rule() {
 
     let (state, found) = check(|harness| set_status(harness, "pending")).await;
     assert_eq!(state, json!(["unknown", true]));
-    assert!(found.contains("is pending: discards are held"), "{found}");
+    assert!(
+        found.contains("is pending, and the guard holds discards"),
+        "{found}"
+    );
 
     let (state, found) = check(|harness| harness.sim.world().recycle_bin_rules.clear()).await;
     assert_eq!(state, json!(["failed", false]));

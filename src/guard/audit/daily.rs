@@ -103,14 +103,14 @@ pub(crate) async fn daily(
         guard.ledger.release_audit(&lease).await;
     }
     let done = match audited? {
-        None => "this one or a later one is done already".to_owned(),
+        None => "this one or a later one is already complete".to_owned(),
         Some(findings) => format!(
-            "images that were looked at: {}, that people were told of: {}; {}",
+            "images examined: {}, reported: {}; {}",
             findings.looked_at,
             findings.to_tell(),
             match findings.complete {
-                true => "these were the last",
-                false => "the next one goes on with the others",
+                true => "none are left",
+                false => "the next one continues with the others",
             }
         ),
     };
@@ -204,7 +204,7 @@ async fn follow_up(
                 }
             }
         } else {
-            let later = no_time("not all that was begun before was ended");
+            let later = no_time("not all images of earlier audits were finished");
             let failed = Finding::failed(id, None, &later);
             findings.unended.get_or_insert(later);
             last.unwrap_or(failed)
@@ -272,7 +272,7 @@ async fn audit_and_tell(
                 return Err(error);
             }
             Err(error) => {
-                tracing::warn!("the audit stops, and the next one goes on: {error}");
+                tracing::warn!("the audit stops, and the next one continues: {error}");
                 break;
             }
         }
@@ -487,7 +487,7 @@ async fn process_missed(
     let dealt = registration::registered(guard, &registration, None, &run.delivery).await;
     if let Err(error) = &dealt {
         // The audit's failure says why its event is delivered again. This line says for which image.
-        tracing::warn!("{id} was not dealt with to the end: {error}");
+        tracing::warn!("{id} was not fully processed: {error}");
     }
     dealt
 }
@@ -498,7 +498,7 @@ fn registration(audit: &Audit, id: &AmiId, created: DateTime<Utc>) -> Registrati
     Registration::without_event(id.clone(), account, &audit.region, by, created)
 }
 
-const NO_PAGE: &str = "no page of images was looked at to its end";
+const NO_PAGE: &str = "no page of images was completed";
 
 fn no_time(doing: &str) -> Error {
     Error::OutOfTime {
