@@ -68,7 +68,7 @@ def audit(sim: Simulator, folder: Path, policy: str, *more: str | Path) -> tuple
 
 
 def requests(said: str) -> tuple[int, int]:
-    calls, throttled = re.search(r"(\d+) requests to AWS, of which it took (\d+)", said).groups()
+    calls, throttled = re.search(r"requests to AWS: (\d+), throttled: (\d+)", said).groups()
     return int(calls), int(throttled)
 
 

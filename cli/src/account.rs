@@ -36,7 +36,7 @@ impl Credentials {
         match aws.region() {
             Some(_) => Ok(aws),
             None => Err(CliError::Unknown(
-                "no Region is known: say --region, or set AWS_REGION".into(),
+                "no Region is set. Pass --region, or set AWS_REGION".into(),
             )),
         }
     }
@@ -63,7 +63,7 @@ pub(crate) struct GuardArgs {
         hide_env_values = true
     )]
     topic: Option<String>,
-    /// The guard's ledger. With it, a discard is held of an AMI that was discarded before
+    /// The guard's ledger. With it, a discard is held if the AMI was discarded before
     #[arg(
         long,
         value_name = "TABLE",
@@ -138,8 +138,8 @@ impl GuardArgs {
         match (self.topic(), self.ledger()) {
             (Some(_), Some(_)) => Ok(()),
             _ => Err(CliError::Usage(
-                "--enforce needs --topic and --ledger, those of the deployed guard: nothing is discarded without an \
-                 alert, nor beyond the hourly limit that its ledger counts"
+                "--enforce needs the --topic and the --ledger of the deployed guard. It discards nothing without an \
+                 alert, and its ledger counts the hourly limit"
                     .into(),
             )),
         }
@@ -197,11 +197,11 @@ pub(crate) fn read(path: &Path) -> Result<String, CliError> {
         let name = path.display().to_string();
         let instead = match error.kind() {
             ErrorKind::InvalidInput => {
-                ". Save what a command prints in a file first, and name that file"
+                ". Save the output of a command in a file first, and name that file"
             }
             _ => "",
         };
-        CliError::Usage(format!("{name:?} can not be read: {error}{instead}"))
+        CliError::Usage(format!("{name:?} cannot be read: {error}{instead}"))
     })
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn read(path: &Path) -> Result<String, CliError> {
 /// [`CliError::Unknown`], if the path of this program cannot be determined.
 pub(crate) fn reader() -> Result<Reader, CliError> {
     let program = std::env::current_exe().map_err(|error| {
-        CliError::Unknown(format!("the program does not know where it is: {error}"))
+        CliError::Unknown(format!("the program cannot find its own file: {error}"))
     })?;
     Ok(Reader::Child(program))
 }

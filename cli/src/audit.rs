@@ -27,17 +27,16 @@ use journal::{Header, Journal, Page, Purpose};
 use summary::Summary;
 
 const AFTER: &str = "\
-What is found is kept in a file as it is found, and --resume goes on where the last audit of the account was stopped. \
-Disks are not read without --disk. On a terminal, and elsewhere, the AMIs that need attention are listed; with --all, \
-every one.
+The audit saves its results in a file while it runs, and --resume continues the last audit of the account. It reads \
+disks only with --disk. It lists the AMIs that need attention, and with --all every AMI.
 
 Exit codes:
-  0  all AMIs bill what they should, or are exempt
+  0  all AMIs are billed as expected, or are exempt
   1  a mismatch was found
-  2  the command line, or the policy, was not understood
-  3  of some AMIs, what they bill or should bill could not be found out, or a Region could not be looked at
+  2  the command line or the policy is not valid
+  3  for an AMI, it is unknown how it is billed or what is expected, or a Region could not be audited
 
-Without --enforce nothing is changed, and nobody told.";
+Without --enforce, nothing is changed and no alert is sent.";
 
 /// What to audit.
 #[derive(Args)]
@@ -45,31 +44,31 @@ Without --enforce nothing is changed, and nobody told.";
 pub(crate) struct Arguments {
     #[command(flatten)]
     guarding: GuardArgs,
-    /// All Regions that the account has enabled
+    /// Audit all Regions that the account has enabled
     #[arg(long, conflicts_with = "region")]
     all_regions: bool,
-    /// Only AMIs that were created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or how long ago (30d, 12h)
+    /// Audit only AMIs created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or an age (30d, 12h)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
-    /// Read disks as well, where the policy has them read: a second or so each
+    /// Also read disks if the policy says so, which takes about a second each
     #[arg(long)]
     disk: bool,
-    /// Go on where the last audit was stopped
+    /// Continue where the last audit stopped
     #[arg(long)]
     resume: bool,
-    /// Where to keep what is found; by default a file in your state folder, for the account, the Regions and the options
+    /// The file for the results; by default one in your state folder, for the account, the Regions and the options
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Replace a state that is of another audit: of another account, Region or policy, or with other options
+    /// Replace the results of an audit of another account, Region or policy, or with other options
     #[arg(long, conflicts_with = "resume")]
     force: bool,
-    /// Discard what the policy lets the deployed guard discard, as it does it: after an alert
+    /// Discard what the policy lets the deployed guard discard, after an alert
     #[arg(long)]
     enforce: bool,
     /// List every AMI
     #[arg(long)]
     all: bool,
-    /// Print the records as JSON, one a line
+    /// Print the records as JSON, one per line
     #[arg(long)]
     json: bool,
     /// Write a report for a browser
@@ -112,7 +111,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
         _ => None,
     };
     ago.ok_or_else(|| {
-        "accepted are a date (2026-11-01), a time (2026-11-01T12:00:00Z), days (30d) and hours (12h) ago".into()
+        "accepted: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or an age in days (30d) or hours (12h)".into()
     })
 }
 
@@ -154,7 +153,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     if arguments.resume && journal.is_complete() {
         let when = journal.ended().format("%Y-%m-%d %H:%M");
         let why = format!(
-            "the audit was complete at {when} UTC, and nothing is looked at again; without --resume a new one begins"
+            "the audit was completed at {when} UTC, so no AMI is examined again. To begin a new one, leave out --resume"
         );
         note(&why);
     }
@@ -162,15 +161,12 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let audited = audit(&arguments, &session, &mut journal, &bar, &mut tally).await;
     bar.finish_and_clear();
     let (calls, throttles) = (tally.calls, tally.throttles);
-    note(&format!(
-        "{calls} requests to AWS, of which it took {throttles} for too many"
-    ));
+    note(&format!("requests to AWS: {calls}, throttled: {throttles}"));
     let name = journal.path().display().to_string();
-    let unchanged =
-        format!("no page was complete: {name:?} still has the earlier audit, unchanged");
+    let unchanged = format!("no page was completed, so {name:?} still has the earlier audit");
     audited.map_err(|stop| match stop {
         CliError::Unknown(why) if journal.is_in_place() => CliError::Unknown(format!(
-            "{why}\nwhat was found so far is kept: add --resume to go on"
+            "{why}\nthe results so far are saved. To continue, add --resume"
         )),
         CliError::Unknown(why) => CliError::Unknown(format!("{why}\n{unchanged}")),
         stop => stop,
@@ -322,7 +318,7 @@ fn present(
     let report = match &arguments.html {
         // Without a result, an earlier report is not replaced.
         Some(_) if !journal.has_a_page() => {
-            Err("no page was complete: no report was written".into())
+            Err("no page was completed, so no report was written".into())
         }
         Some(path) => report(path, journal),
         None => Ok(()),

@@ -18,13 +18,13 @@ use crate::show::{bills, headline, json, note, shown, tell, would_do};
 
 const AFTER: &str = "\
 Exit codes:
-  0  all AMIs bill what they should, or are exempt
+  0  all AMIs are billed as expected, or are exempt
   1  a mismatch was found
-  2  the command line, or the policy, was not understood
-  3  of an AMI, what it bills or should bill could not be found out
+  2  the command line or the policy is not valid
+  3  for an AMI, it is unknown how it is billed or what is expected
 
-Takes the permissions to look that docs/permissions.md lists; without ec2:DescribeReservedInstances nothing is said of \
-those. Nothing is changed.";
+Needs the read permissions that docs/permissions.md lists. Without ec2:DescribeReservedInstances, the output leaves \
+out Reserved Instances. Nothing is changed.";
 
 /// What to check.
 #[derive(Args)]
@@ -35,10 +35,10 @@ pub(crate) struct Arguments {
     images: Vec<AmiId>,
     #[command(flatten)]
     guarding: GuardArgs,
-    /// How long to wait for an AMI that was registered just now to be available
+    /// How long to wait until a newly registered AMI is available
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u32).range(0..=3600))]
     wait: u32,
-    /// Print the records as JSON, one a line
+    /// Print the records as JSON, one per line
     #[arg(long)]
     json: bool,
 }
@@ -88,7 +88,7 @@ pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record,
         // The error's own text is about an event that is delivered again, so it does not fit here.
         Err(Error::NotVisibleYet { image, why }) => {
             let region = session.aws.region().unwrap_or_default();
-            unknown(format!("{image} is not to be seen in {region}: {why}"))
+            unknown(format!("{image} is not visible in {region}: {why}"))
         }
         Err(error) => unknown(error.to_string()),
     }
@@ -99,7 +99,7 @@ pub(crate) async fn reserved(session: &Session) -> Option<Vec<ReservedInstances>
     match session.aws.reserved_instances().await {
         Ok(reserved) => Some(reserved),
         Err(error) => {
-            note(&format!("nothing is said of Reserved Instances: {error}"));
+            note(&format!("could not list Reserved Instances: {error}"));
             None
         }
     }
@@ -127,7 +127,7 @@ fn text(row: &Row<'_>) -> String {
     }
     line("the guard", &would_do(record));
     if let Some(error) = &record.error {
-        line("not known", &shown(error));
+        line("unknown", &shown(error));
     }
     for (number, unapplied) in row.reserved_instances.iter().flatten().enumerate() {
         let what = if number == 0 { "reserved" } else { "" };
@@ -164,7 +164,7 @@ fn reservation(unapplied: &Unapplied<'_>) -> String {
         shown(&reserved.id)
     );
     match unapplied.would_apply {
-        true => format!("{bought} do not apply, and would if it billed what it should"),
-        false => format!("{bought} do not apply: another platform"),
+        true => format!("{bought} do not apply, but would if it was billed as expected"),
+        false => format!("{bought} do not apply, because they are for another platform"),
     }
 }

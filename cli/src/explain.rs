@@ -16,10 +16,10 @@ use crate::show::{bills, headline, json, shown, would_do};
 
 const AFTER: &str = "\
 Exit codes:
-  0  the AMI bills what it should, or is exempt
-  1  it does not
-  2  the command line, or the policy, was not understood
-  3  what it bills or should bill could not be found out
+  0  the AMI is billed as expected, or is exempt
+  1  it is not billed as expected
+  2  the command line or the policy is not valid
+  3  it is unknown how the AMI is billed or what is expected
 
 Nothing is changed.";
 
@@ -68,7 +68,7 @@ fn leaf(line: impl Into<String>) -> Branch {
 fn tree(record: &Record, policy: &Policy) -> String {
     let mut branches = Vec::new();
     if let Some(actual) = &record.actual {
-        branches.push(leaf(format!("EC2 bills {}", bills(actual))));
+        branches.push(leaf(format!("billed as {}", bills(actual))));
     }
     if !record.evidence.is_empty() {
         let decides = record.expected.as_ref().map(|expected| expected.source);
@@ -86,7 +86,7 @@ fn tree(record: &Record, policy: &Policy) -> String {
         };
         let statements = record.evidence.iter().enumerate();
         branches.push(Branch {
-            line: "asked what it should bill, the strongest source first".into(),
+            line: "expected, the strongest source first".into(),
             branches: statements
                 .map(|(number, statement)| {
                     source(
@@ -133,9 +133,9 @@ fn source(statement: &Statement, policy: &Policy, decides: bool, decided: bool) 
         branches.push(leaf(match asked {
             Asked::Never => format!("the policy's {key} is \"never\""),
             _ if decided => {
-                format!("the policy's {key} is \"when-needed\": a stronger source spoke, and no discard is due")
+                format!("the policy's {key} is \"when-needed\": a stronger source decides, and no discard is due")
             }
-            _ => format!("the policy's {key} did not ask for it"),
+            _ => format!("the policy's {key} did not require it"),
         }));
     }
     Branch {

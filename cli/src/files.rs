@@ -56,12 +56,11 @@ impl Kind {
         if !folder.is_dir() {
             let (option, folder) = (self.option, folder.display().to_string());
             return Err(CliError::Usage(format!(
-                "{option}: there is no folder {folder:?}"
+                "{option}: the folder {folder:?} does not exist"
             )));
         }
-        let unreadable = |error: io::Error| {
-            self.in_the_way(path, &format!("cannot be opened to be replaced ({error})"))
-        };
+        let unreadable =
+            |error: io::Error| self.in_the_way(path, &format!("cannot be opened ({error})"));
         // Checked before opening, because opening a device may have an effect.
         match std::fs::symlink_metadata(path) {
             Ok(there) => self.is_ordinary(path, there.file_type())?,
@@ -114,8 +113,8 @@ impl Kind {
     fn in_the_way(&self, path: &Path, what: &str) -> CliError {
         let (option, name, path) = (self.option, self.name, path.display().to_string());
         CliError::Usage(format!(
-            "{option}: {path:?} {what}, and was not changed. Accepted are a name that does not exist yet, an empty file, \
-             and {name}"
+            "{option}: {path:?} {what}, and was not changed. Accepted: a name that does not exist yet, an empty file, \
+             or {name}"
         ))
     }
 
@@ -149,7 +148,7 @@ impl Kind {
         let put = match found {
             Some(found) if !found.is_at(path) => {
                 return Err(CliError::Unknown(format!(
-                    "{shown:?} was replaced by another program meanwhile, and was not changed"
+                    "another program replaced {shown:?} in the meantime, so it was not changed"
                 )));
             }
             Some(_) => new.persist(path),
@@ -169,7 +168,7 @@ pub(crate) fn can_write_beside(option: &str, path: &Path) -> Result<(), CliError
     match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),
         Err(error) => Err(CliError::Usage(format!(
-            "{option}: no file can be created in {:?}: {error}",
+            "{option}: cannot create a file in {:?}: {error}",
             folder.display().to_string()
         ))),
     }

@@ -52,7 +52,7 @@ impl Sample {
         let extract = |command: &str, then: &str| {
             format!("unpack it with {command} {file}, and inspect {then}")
         };
-        let inside = "the disk image that was in it";
+        let inside = "the disk image in it";
         for (what, at, signature, how) in SIGNATURES {
             if self.has(*at, signature) {
                 let how = match how {
@@ -72,14 +72,14 @@ impl Sample {
             let name: Vec<u8> = name.copied().collect();
             // The descriptor is the first file of an OVA. (DMTF DSP0243, Open Virtualization Format, 5.3.)
             if name.to_ascii_lowercase().ends_with(b".ovf") {
-                let then = "the disk in it, once it is converted with qemu-img convert -O raw <DISK>.vmdk <DISK>.raw";
+                let then = "the disk in it, after you convert it with qemu-img convert -O raw <DISK>.vmdk <DISK>.raw";
                 return Some(("an OVA archive", extract("tar -xf", then)));
             }
             return Some(("a tar archive", extract("tar -xf", inside)));
         }
         if self.is_iso() {
-            let how = "it cannot be converted. Install from it, with virt-install for example, and inspect the disk that \
-                       was installed from it";
+            let how = "it cannot be converted. Install from it, with virt-install for example, and inspect the \
+                       installed disk";
             return Some(("an ISO 9660 image (an installation medium)", how.into()));
         }
         None

@@ -23,12 +23,12 @@ use crate::show::shown;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  it is known what is there
-  2  the command line was not understood
-  3  it stays undetermined what is there, and why, or the disk could not be reached
+  0  the content was determined
+  2  the command line is not valid
+  3  the content could not be determined, or the disk could not be read
 
-Reading a snapshot takes ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock, of an AMI also ec2:DescribeImages, and
-kms:Decrypt if it is encrypted. Nothing is changed.";
+Reading a snapshot needs ebs:ListSnapshotBlocks and ebs:GetSnapshotBlock, and kms:Decrypt if it is encrypted. Reading \
+an AMI also needs ec2:DescribeImages. Nothing is changed.";
 
 /// What to inspect.
 #[derive(Args)]
@@ -39,10 +39,10 @@ pub(crate) struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// How many blocks of 512 KiB are read at most
+    /// How many blocks of 512 KiB to read at most
     #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
     max_blocks: u32,
-    /// How long it may take
+    /// How long the inspection may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u32).range(1..=3600))]
     max_seconds: u32,
     /// The Region of the snapshot or AMI; by default that of the profile or of AWS_REGION
@@ -89,7 +89,9 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     bar.finish_and_clear();
     let inspection = inspection.unwrap_or_else(|_| {
         let seconds = arguments.max_seconds;
-        Err(format!("it takes more than {seconds} seconds"))
+        Err(format!(
+            "it takes more than {seconds} seconds. To allow more, pass --max-seconds"
+        ))
     });
     let inspection = match inspection {
         Ok(inspection) => inspection,
@@ -143,11 +145,13 @@ async fn inspect(
         .await
         .map_err(|error| error.to_string())?;
     if aws.region().is_none() {
-        return Err("no Region is known: say --region, or set AWS_REGION".into());
+        return Err("no Region is set. Pass --region, or set AWS_REGION".into());
     }
     let snapshot = if is_image {
-        bar.set_message("looking for the root snapshot of");
-        let id: AmiId = disk.parse().map_err(|_| format!("{disk:?} is no AMI id"))?;
+        bar.set_message("finding the root snapshot:");
+        let id: AmiId = disk
+            .parse()
+            .map_err(|_| format!("{disk:?} is not an AMI id"))?;
         let root = aws.root_snapshot(&id).await;
         root.map_err(|error| error.to_string())?
     } else {
@@ -159,7 +163,7 @@ async fn inspect(
     });
     inspection.await.map_err(|error| match &error {
         Error::Refused { code, .. } if code == "ResourceNotFoundException" => format!(
-            "{error}. EBS may not show a new snapshot for up to two minutes after its completion: try again then"
+            "{error}. EBS may not show a new snapshot for up to two minutes after its completion. Then try again"
         ),
         error => error.to_string(),
     })
@@ -174,13 +178,13 @@ fn is_id(text: &str, prefix: &str) -> bool {
 
 /// Opens a raw image.
 fn open(path: &str) -> Result<ImageFile, String> {
-    let accepted = "accepted are a snapshot (snap-…), an AMI (ami-…), and a raw image file";
-    let unopened = |error| format!("{path:?} can not be read: {error}; {accepted}");
+    let accepted = "Accepted: a snapshot (snap-…), an AMI (ami-…), or a raw image file";
+    let unopened = |error| format!("{path:?} cannot be read: {error}. {accepted}");
     // Opening a pipe would wait for a writer.
     let kind = std::fs::metadata(path).map_err(unopened)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(format!(
-            "{path:?} is neither a file nor a block device; {accepted}"
+            "{path:?} is neither a file nor a block device. {accepted}"
         ));
     }
     let mut file = File::open(path).map_err(unopened)?;
@@ -257,13 +261,13 @@ impl Report {
         };
         let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<12}{value}\n"));
         if !self.says.is_empty() {
-            line("may bill", &self.says.join(", or "));
+            line("platform", &self.says.join(", or "));
         }
         if let Some(place) = &self.place {
             line("where", place);
         }
         for (number, path) in self.evidence.iter().enumerate() {
-            let what = if number == 0 { "told by" } else { "" };
+            let what = if number == 0 { "evidence" } else { "" };
             line(what, &shown(path));
         }
         let kib = self.blocks_read * BLOCK_BYTES / 1024;

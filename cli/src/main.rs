@@ -89,7 +89,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  everything could be determined, and is as expected
   1  a mismatch was found
-  2  the command line, or a file that it names, was not understood
+  2  the command line, or a file that it names, is not valid
   3  something could not be determined, or the result could not be written";
 
 #[derive(Subcommand)]
@@ -184,14 +184,15 @@ fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Stri
     match value.to_str() {
         Some("" | "0") => Ok(()),
         Some("1") if variable("AWS_LAMBDA_FUNCTION_NAME").is_some() => Err(format!(
-            "{name}=1 is not accepted in Lambda (AWS_LAMBDA_FUNCTION_NAME is set): disks are read with limits there"
+            "{name}=1 is not accepted in Lambda (AWS_LAMBDA_FUNCTION_NAME is set). Disks are read only with limits \
+             there"
         )),
         Some("1") => {
             contained::allow_missing_limits();
             Ok(())
         }
         _ => Err(format!(
-            "{name}={value:?} is not known: accepted are 1 and 0"
+            "{name}={value:?} is not accepted. Accepted: 1 or 0"
         )),
     }
 }

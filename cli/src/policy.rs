@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tell every fault of a policy file
+    /// Report every fault of a policy file
     #[command(after_help = CHECK)]
     Check {
         /// The policy file
@@ -30,15 +30,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Judge described AMIs by a policy file, and compare with what is expected
+    /// Judge described AMIs by a policy file, and compare the results with the expected ones
     #[command(after_help = TEST)]
     Test {
         /// The policy file
         file: PathBuf,
-        /// The described AMIs, and what is expected of each: see docs/command-line.md
+        /// The described AMIs, each with the expected result; see docs/command-line.md
         #[arg(long, value_name = "FILE")]
         cases: PathBuf,
-        /// Print the result as JSON, one line a case
+        /// Print the result as JSON, one case per line
         #[arg(long)]
         json: bool,
     },
@@ -46,17 +46,17 @@ enum Command {
 
 const CHECK: &str = "\
 Exit codes:
-  0  the file is a policy
-  1  it has faults
-  2  the command line was not understood, or the file can not be read";
+  0  the file is a valid policy
+  1  the file has faults
+  2  the command line is not valid, or the file cannot be read";
 
 const TEST: &str = "\
 Exit codes:
-  0  every case comes out as expected
-  1  one at least does not
-  2  the command line, the policy or the cases were not understood
+  0  every case has the expected result
+  1  a case has another result
+  2  the command line, the policy or the cases are not valid
 
-No account is asked, and no AMI needed.";
+Needs no account and no AMI.";
 
 pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     match arguments.command {
@@ -74,7 +74,7 @@ fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, Cli
     let text = if as_json {
         json(&json!({ "file": name, "faults": faults }))?
     } else if faults.is_empty() {
-        format!("{}: no fault\n", shown(&name))
+        format!("{}: no faults\n", shown(&name))
     } else {
         format!("{}\n", lines(&faults.join("\n")))
     };
@@ -112,7 +112,7 @@ fn test(
                 text.push_str(&format!("        {}\n", shown(difference)));
             }
             if !wrong.is_empty() {
-                text.push_str(&format!("        as {}\n", shown(&tried.reason)));
+                text.push_str(&format!("        reason: {}\n", shown(&tried.reason)));
             }
             text
         };

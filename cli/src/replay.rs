@@ -17,21 +17,24 @@ use crate::outcome::{CliError, Outcome};
 use crate::show::{self, headline, shown, tell, would_do};
 
 const AFTER: &str = "\
-Files may hold EventBridge events, CloudTrail's log files as they are in S3, the answer of aws cloudtrail \
-lookup-events or of aws logs filter-log-events on a trail's log group, or batches of SQS, also with SNS's envelope; \
-several JSON documents one after the other, and gzip as well, of at most 256 MiB unpacked. What is no registration in \
-this account and Region is counted and left out.
+A file may contain one or more of these as JSON, also compressed with gzip, of at most 256 MiB unpacked:
+  - EventBridge events
+  - CloudTrail's log files as they are in S3
+  - the answer of aws cloudtrail lookup-events
+  - the answer of aws logs filter-log-events on a trail's log group
+  - batches of SQS, also with SNS's envelope
 
-An event that is not understood is named on standard error, and the others are judged. With --strict nothing is judged \
-then. A file without any event stops the command in either case.
+Events that are not registrations in this account and Region are counted and left out. An event that is not valid is \
+reported on standard error, and the others are judged. With --strict, no event is judged then. A file without any \
+event always stops the command.
 
 Exit codes:
-  0  all AMIs bill what they should, are exempt, or there were none
+  0  all AMIs are billed as expected, are exempt, or there were none
   1  a mismatch was found
-  2  the command line or a file was not understood, or with --strict an event
-  3  an event was not understood, or what an AMI bills or should bill could not be found out
+  2  the command line or a file is not valid, or with --strict an event
+  3  an event is not valid, or for an AMI it is unknown how it is billed or what is expected
 
-Without --enforce nothing is changed, and nobody told.";
+Without --enforce, nothing is changed and no alert is sent.";
 
 /// What to judge again.
 #[derive(Args)]
@@ -42,16 +45,16 @@ pub(crate) struct Arguments {
     files: Vec<String>,
     #[command(flatten)]
     guarding: GuardArgs,
-    /// Act as the deployed guard does: tell people, and discard what the policy lets it discard
+    /// Act as the deployed guard does: send alerts, and discard what the policy lets it discard
     #[arg(long)]
     enforce: bool,
-    /// Judge nothing if there is an event that is not understood
+    /// Judge nothing if an event is not valid
     #[arg(long)]
     strict: bool,
     /// Also print events that are not registrations, and why
     #[arg(long)]
     all: bool,
-    /// Print the records as JSON, one a line
+    /// Print the records as JSON, one per line
     #[arg(long)]
     json: bool,
 }
@@ -121,7 +124,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     }
     let _ = writeln!(
         io::stderr(),
-        "{registrations} of {all} events are registrations here"
+        "{registrations} of {all} events are registrations in this account and Region"
     );
     Ok(outcome)
 }
@@ -144,7 +147,7 @@ fn strictly(events: &[(String, Result<Value, String>)], scope: &Scope) -> Result
     };
     let more = match faults.count() {
         0 => String::new(),
-        more => format!("{more} more events are not understood\n"),
+        more => format!("{more} more events are not valid\n"),
     };
     Err(CliError::Usage(format!(
         "{first}\n{more}--strict: nothing was judged"
@@ -162,9 +165,9 @@ async fn deal(session: &Session, event: Value, enforce: bool) -> Result<Record, 
     match session.guard.handle(event, Deadline::now() + EVENT).await? {
         Answer::Record(record) => Ok(*record),
         // Only a batch or a self-test has these answers, and neither reaches this point.
-        Answer::Batch(_) | Answer::SelfTest(_) => {
-            Err(Error::MalformedEvent("not a single event".into()))
-        }
+        Answer::Batch(_) | Answer::SelfTest(_) => Err(Error::MalformedEvent(
+            "a batch or a self-test, not an event".into(),
+        )),
     }
 }
 
@@ -180,7 +183,7 @@ fn place(file: &str, number: usize, event: Option<&Value>) -> String {
 /// # Errors
 /// The reason why the file has no readable event.
 fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
-    let unread = |error: io::Error| format!("can not be read: {error}");
+    let unread = |error: io::Error| format!("cannot be read: {error}");
     let most = MOST_BYTES / 1024 / 1024;
     let bytes = match file {
         "-" => bounded(io::stdin()),
@@ -188,12 +191,12 @@ fn read(file: &str) -> Result<Vec<Result<Value, String>>, String> {
     };
     let mut bytes = bytes
         .map_err(unread)?
-        .ok_or(format!("has more than {most} MiB: split it"))?;
+        .ok_or(format!("has more than {most} MiB. Split it"))?;
     if bytes.starts_with(b"\x1f\x8b") {
         bytes = bounded(MultiGzDecoder::new(bytes.as_slice()))
-            .map_err(|error| format!("is not whole gzip: {error}"))?
+            .map_err(|error| format!("is not complete gzip: {error}"))?
             .ok_or(format!(
-                "is gzip that unpacks to more than {most} MiB: unpack and split it"
+                "is gzip that unpacks to more than {most} MiB. Unpack and split it"
             ))?;
     }
     let events = events(&bytes);
@@ -238,7 +241,7 @@ fn events(bytes: &[u8]) -> Vec<Result<Value, String>> {
         };
         let begins = match line_of(broken.trim_ascii_start()) {
             begins if begins == line => String::new(),
-            begins => format!(", in what begins at line {begins}"),
+            begins => format!(", in the document that begins at line {begins}"),
         };
         let error = error.to_string();
         // serde_json's own position is relative to the rest of the file, so it is cut off.
@@ -290,10 +293,7 @@ fn collect(mut document: Value, events: &mut Vec<Result<Value, String>>) {
     } else if document.get("eventName").is_some() || document.get("eventVersion").is_some() {
         Ok(delivered(document))
     } else {
-        Err(
-            "is neither an EventBridge event, nor CloudTrail's, nor a list or batch of these"
-                .into(),
-        )
+        Err("is not an event of EventBridge or CloudTrail, nor a list or batch of these".into())
     });
 }
 

@@ -37,7 +37,7 @@ const SCRIPT: &str = include_str!("../templates/report/report.js");
 const MOST_ROWS: u64 = 20_000;
 
 /// Labels of the matrix: no expectation, and no platform details.
-const NOBODY: &str = "(nobody says)";
+const NOBODY: &str = "(unknown)";
 const NOTHING: &str = "(nothing)";
 
 /// Facts about the audit that the report shows.

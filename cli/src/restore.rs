@@ -13,12 +13,12 @@ use crate::show;
 
 const AFTER: &str = "\
 Exit codes:
-  0  the AMI can be launched again (or could be already)
-  2  the command line was not understood
-  3  it could not be brought back
+  0  the AMI can be launched
+  2  the command line is not valid
+  3  the AMI could not be restored
 
-A deregistered AMI comes out of the Recycle Bin with its tags; a disabled one is enabled, and its launch permissions \
-have to be given again. The guard discards nothing that was brought back. Takes ec2:DescribeImages, \
+A deregistered AMI is restored from the Recycle Bin with its tags. A disabled AMI is enabled, and you have to set its \
+launch permissions again. The guard never discards a restored AMI again. Needs ec2:DescribeImages, \
 ec2:ListImagesInRecycleBin, ec2:RestoreImageFromRecycleBin and ec2:EnableImage.";
 
 /// What to bring back.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     image: AmiId,
     #[command(flatten)]
     credentials: Credentials,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the result as JSON
@@ -46,13 +46,14 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let (word, then) = match done {
         BroughtBack::FromRecycleBin => (
             "restored",
-            "It still bills what it billed, and the guard leaves it alone: deregister it yourself if it is to go.",
+            "It is billed as before, and the guard does not discard it again. If you do not want it, deregister it \
+             yourself.",
         ),
         BroughtBack::Enabled => (
             "enabled",
-            "Disabling it took its launch permissions away: the alert has them, with the commands that give them again.",
+            "Disabling it removed its launch permissions. The alert has the commands that set them again.",
         ),
-        BroughtBack::WasThere => ("there", "Nothing was to be done."),
+        BroughtBack::WasThere => ("available", "Nothing was changed."),
     };
     let text = if arguments.json {
         show::json(&json!({

@@ -88,13 +88,13 @@ pub(crate) fn would_do(record: &Record) -> String {
     match record.action {
         // Without an event, the guard does not know who registered the image.
         Action::Hold if record.held_by == [Interlock::IdentityUnknown] => {
-            "would tell people and discard it, unless an AWS service, or whom a rule means, registered it \
+            "would send an alert and discard it, unless an AWS service or a caller that a rule names registered it \
              (identity-unknown)"
                 .into()
         }
-        Action::Deregister => "would tell people and deregister it".into(),
-        Action::Disable => "would tell people and disable it".into(),
-        Action::Alert => "would tell people, and change nothing".into(),
+        Action::Deregister => "would send an alert and deregister it".into(),
+        Action::Disable => "would send an alert and disable it".into(),
+        Action::Alert => "would send an alert and change nothing".into(),
         Action::Hold => {
             let held_by: Vec<String> = record
                 .held_by
@@ -106,10 +106,10 @@ pub(crate) fn would_do(record: &Record) -> String {
                     _ => interlock.to_string(),
                 })
                 .collect();
-            format!("would discard it, but holds: {}", held_by.join(", "))
+            format!("would hold its discard: {}", held_by.join(", "))
         }
         Action::None if record.verdict == Verdict::Unverifiable => {
-            "would note it for the daily summary".into()
+            "would report it in the daily audit".into()
         }
         Action::None => "would do nothing".into(),
     }

@@ -28,7 +28,7 @@ use crate::show;
 /// The state file of an audit, recognised by its header.
 pub(super) const STATE: Kind = Kind {
     option: "--state",
-    name: "a state that ami-guard audit wrote",
+    name: "a file that ami-guard audit wrote",
     has_first_line: |line| matches!(mark(line), Some(Mark::Audit(_))),
 };
 
@@ -153,8 +153,8 @@ impl Journal {
             let earlier = earlier_header(&path, &found.file)?;
             if let Some(what) = header.differs(&earlier) {
                 return Err(CliError::Usage(format!(
-                    "--state: the audit in {:?} was of another {what}, and was not changed. --force replaces it; another \
-                     --state keeps both",
+                    "--state: the audit in {:?} has another {what}, and was not changed. To replace it, add --force. \
+                     To keep both, use another --state",
                     path.display().to_string()
                 )));
             }
@@ -266,7 +266,7 @@ impl Journal {
                 Some(Mark::Audit(begun)) if whole == 0 => {
                     if let Some(what) = self.header.differs(&begun) {
                         return Ok(Err(CliError::Usage(format!(
-                            "--resume: the audit in {:?} was of another {what}, and was not changed",
+                            "--resume: the audit in {:?} has another {what}, and was not changed",
                             self.path.display().to_string()
                         ))));
                     }
@@ -339,7 +339,7 @@ impl Journal {
 
     fn full(&self, error: std::io::Error) -> CliError {
         CliError::Unknown(format!(
-            "{:?} can not be written: {error}",
+            "{:?} cannot be written: {error}",
             self.path.display().to_string()
         ))
     }
@@ -465,7 +465,7 @@ fn locked(path: &Path) -> Result<Option<Existing>, CliError> {
         return Ok(None);
     };
     let name = path.display().to_string();
-    let taken = || CliError::Unknown(format!("{name:?}: another audit is writing there"));
+    let taken = || CliError::Unknown(format!("another audit is writing to {name:?}"));
     match found.file.try_lock() {
         // Another process may have replaced the file before it was locked.
         Ok(()) if found.is_at(path) => Ok(Some(found)),
@@ -488,14 +488,12 @@ fn put(path: &Path, content: &mut dyn Read, found: Option<&Existing>) -> Result<
 
 fn unusable(path: &Path, error: io::Error) -> CliError {
     let name = path.display().to_string();
-    CliError::Unknown(format!("{name:?}, where progress is kept: {error}"))
+    CliError::Unknown(format!("cannot use {name:?} for the results: {error}"))
 }
 
 fn nothing_to_resume(path: &Path) -> CliError {
     let name = path.display().to_string();
-    CliError::Usage(format!(
-        "--resume: there is no audit in {name:?} to go on with"
-    ))
+    CliError::Usage(format!("--resume: {name:?} has no audit to continue"))
 }
 
 /// The header of an earlier state.
@@ -516,7 +514,7 @@ pub(super) fn row<T: DeserializeOwned>(line: &str) -> Result<T, CliError> {
 }
 
 fn unreadable(why: &str) -> CliError {
-    CliError::Unknown(format!("what was found can not be read again: {why}"))
+    CliError::Unknown(format!("the saved results cannot be read: {why}"))
 }
 
 fn mark(line: &str) -> Option<Mark> {
@@ -530,7 +528,7 @@ fn mark(line: &str) -> Option<Mark> {
 fn default_path(header: &Header) -> Result<PathBuf, CliError> {
     let folders = etcetera::choose_base_strategy().map_err(|error| {
         CliError::Usage(format!(
-            "no folder to keep progress in is known ({error}): say --state"
+            "no folder for the results is known ({error}). Pass --state"
         ))
     })?;
     let state = folders.state_dir().unwrap_or_else(|| folders.data_dir());
@@ -540,7 +538,7 @@ fn default_path(header: &Header) -> Result<PathBuf, CliError> {
     builder.recursive(true).mode(0o700);
     builder.create(&folder).map_err(|error| {
         CliError::Usage(format!(
-            "{:?} can not be made: {error}; say --state",
+            "{:?} cannot be created: {error}. Pass --state",
             folder.display().to_string()
         ))
     })?;

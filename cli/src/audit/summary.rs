@@ -123,20 +123,20 @@ impl Summary {
         text.push_str(&format!("{}{labels}\n", amis(all)));
         if self.discarded > 0 {
             text.push_str(&format!(
-                "{} discarded; ami-guard restore brings one back\n",
+                "{} discarded. To restore one, run ami-guard restore <AMI>\n",
                 amis(self.discarded)
             ));
         }
         if self.stuck > 0 {
             let stuck = amis(self.stuck);
             text.push_str(&format!(
-                "{stuck} not discarded, though that was due: see the records (--json)\n"
+                "{stuck} not discarded, although due. See the records (--json)\n"
             ));
             self.unknown = true;
         }
         for (what, number) in self.lost.values() {
             text.push_str(&format!(
-                "{} do not apply to {} that should bill that\n",
+                "Reserved Instances: {} do not apply to {}, but would if billed as expected\n",
                 shown(what),
                 amis(*number)
             ));
@@ -145,14 +145,14 @@ impl Summary {
         let underway: usize = pages.iter().map(|page| page.underway).sum();
         if underway > 0 {
             text.push_str(&format!(
-                "{underway} more are pending, and were not judged\n"
+                "{underway} more are pending and were not judged\n"
             ));
             self.unknown = true;
         }
         for page in pages {
             if let Some(why) = &page.failed {
                 text.push_str(&format!(
-                    "{} was not looked at: {}\n",
+                    "{} was not audited: {}\n",
                     page.region,
                     shown(why)
                 ));

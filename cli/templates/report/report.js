@@ -2,7 +2,7 @@
 (() => {
   const PAGE = 100;
   const ORDER = ["mismatch", "conflict", "unverifiable", "failed", "verified", "exempt", "gone"];
-  const NOBODY = "(nobody says)", NOTHING = "(nothing)";
+  const NOBODY = "(unknown)", NOTHING = "(nothing)";
   const get = (id) => document.getElementById(id);
   // What a stranger wrote may turn the direction of writing, or hide: it is shown escaped.
   const plain = (text) => String(text ?? "").replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u{e0000}-\u{e007f}]/gu,
@@ -119,13 +119,13 @@
       element("small", {}, " " + plain(it.detail))))));
     if (row.held_by.length) add("A discard", plain("is held by " + row.held_by.join(", ")));
     if (row.outcome) add("The guard", plain(`${row.action}: ${row.outcome}`));
-    if (row.error) add("Not known", plain(row.error));
+    if (row.error) add("Unknown", plain(row.error));
     const reserved = row.reserved_instances || [];
     if (reserved.length) add("Reserved", element("ul", {}, ...reserved.map((it) => element("li", {},
-      plain(`${it.count} × ${it.instance_type} for ${it.platform} (${it.id}) do not apply, and would if it billed what it should`)))));
+      plain(`${it.count} × ${it.instance_type} for ${it.platform} (${it.id}) do not apply, but would if it was billed as expected`)))));
     const facts = [row.region, row.at && "registered " + row.at, row.snapshot_id].filter(Boolean).join(", ");
     add("AMI", element("span", { class: "id" }, plain(row.image_id)), " " + plain(facts));
-    if (row.fix.length) add("How to make it right", element("ul", {}, ...row.fix.map(step)));
+    if (row.fix.length) add("How to fix it", element("ul", {}, ...row.fix.map(step)));
     return list;
   };
 

@@ -150,7 +150,7 @@ async fn regression_a_file_of_another_program_is_refused_and_kept() {
                 says(&errors, &format!("{option}: {path:?} is not a "));
                 says(
                     &errors,
-                    "was not changed. Accepted are a name that does not exist yet",
+                    "was not changed. Accepted: a name that does not exist yet",
                 );
                 assert_eq!(read(&path), content);
                 assert!(sim.calls().is_empty(), "AWS was asked");
@@ -309,8 +309,8 @@ async fn regression_a_state_of_another_audit_is_overwritten_only_by_force() {
             let output = folder.run(&sim, &[&begun[..], more].concat()).await;
             assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{what}");
             let errors = err(&output);
-            says(&errors, &format!("{state:?} was of another {what}"));
-            says(&errors, "--force replaces it");
+            says(&errors, &format!("{state:?} has another {what}"));
+            says(&errors, "To replace it, add --force");
             assert_eq!(read(&state), kept);
         };
         let regions = "Region (eu-west-1 there, us-east-1 now)";
@@ -390,7 +390,7 @@ async fn regression_an_earlier_audit_survives_one_that_is_denied_at_its_first_pa
             assert_eq!(code(&output), 3);
             says(
                 &err(&output),
-                &format!("{path:?} still has the earlier audit, unchanged"),
+                &format!("{path:?} still has the earlier audit"),
             );
             assert!(!err(&output).contains("--resume"), "{}", err(&output));
             assert_eq!((read(path), read(&page)), (kept, report));
@@ -425,7 +425,7 @@ async fn an_audit_that_is_killed_at_its_first_page_leaves_the_earlier_one_and_no
     // The earlier one is not another's to begin anew.
     let other = folder.run(&sim, &arguments).await;
     assert_eq!(code(&other), 3);
-    says(&err(&other), "another audit is writing there");
+    says(&err(&other), "another audit is writing to");
     child.kill().await.unwrap();
     assert_eq!(read(&state), kept);
     assert_eq!(folder.names(), ["s.jsonl"]);
@@ -446,14 +446,14 @@ async fn state_and_report_are_not_one_file_and_both_can_be_written() {
             says(&err(&output), "--state and --html name the same file");
         }
         let nowhere = folder.at("nowhere/file");
-        let mut cases = vec![(nowhere.as_str(), "there is no folder")];
+        let mut cases = vec![(nowhere.as_str(), "the folder")];
         if user == User::Ordinary || !is_root() {
             std::fs::create_dir(folder.at("closed")).unwrap();
-            cases.push(("closed/file", "no file can be created in"));
+            cases.push(("closed/file", "cannot create a file in"));
         }
         for (path, what) in cases {
             let path = folder.path.join(path).to_str().unwrap().to_owned();
-            if what.starts_with("no file") {
+            if what.starts_with("cannot create") {
                 std::fs::set_permissions(folder.at("closed"), Permissions::from_mode(0o555))
                     .unwrap();
             }

@@ -49,9 +49,9 @@ async fn a_file_is_told_with_what_tells_it() {
     assert_eq!((code, err.as_str()), (0, ""));
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines[0].starts_with("Red Hat Enterprise Linux 9"), "{out}");
-    assert_eq!(lines[1], "  may bill    RedHat, or RedHatByol");
+    assert_eq!(lines[1], "  platform    RedHat, or RedHatByol");
     assert_eq!(lines[2], "  where       partition 4, xfs");
-    assert_eq!(lines[3], "  told by     /etc/os-release");
+    assert_eq!(lines[3], "  evidence    /etc/os-release");
     assert!(
         out.contains("\n              /etc/pki/rhui/product/content-rhel9.crt\n"),
         "{out}"
@@ -76,7 +76,7 @@ async fn a_setting_reads_without_limits_where_they_cannot_be_set_and_never_in_la
     assert!(err.contains("is not accepted in Lambda"), "{err}");
     let (code, _, err) = with(&[(setting, "yes")]).await;
     assert_eq!(code, 2);
-    assert!(err.contains("accepted are 1 and 0"), "{err}");
+    assert!(err.contains("Accepted: 1 or 0"), "{err}");
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
     let sim = account("debian12").await;
     let (code, out, err) = said(&run_before(&sim, &["inspect", "ami-0a1b2c3d4e5f60009"]).await);
     assert_eq!((code, out.as_str()), (3, ""));
-    assert!(err.contains("there is no such AMI in this Region"), "{err}");
+    assert!(err.contains("it does not exist in this Region"), "{err}");
     let (code, _, err) = said(&run_before(&sim, &["inspect", "snap-0a1b2c3d4e5f60009"]).await);
     assert_eq!(code, 3);
     assert!(
@@ -186,7 +186,7 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
 
     let (code, out, err) = said(&run(&["inspect", SNAPSHOT]).await);
     assert_eq!((code, out.as_str()), (3, ""));
-    assert!(err.contains("no Region is known: say --region"), "{err}");
+    assert!(err.contains("no Region is set. Pass --region"), "{err}");
 
     for (name, bytes, expected) in [
         (
@@ -212,7 +212,7 @@ async fn what_can_not_be_reached_is_an_error_that_says_what_is_missing() {
         let (code, _, err) = said(&run(&["inspect", path]).await);
         assert_eq!(code, 3, "{err}");
         assert!(
-            err.contains(expected) && err.contains("accepted are a snapshot (snap-…)"),
+            err.contains(expected) && err.contains("Accepted: a snapshot (snap-…)"),
             "{err}"
         );
     }
@@ -276,7 +276,7 @@ async fn regression_what_is_no_raw_disk_is_named_with_how_to_convert_it() {
             "iso",
             &[(32_769, b"CD001")],
             "an ISO 9660 image",
-            "was installed from it",
+            "inspect the installed disk",
         ),
         (
             "ova",

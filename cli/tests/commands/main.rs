@@ -335,7 +335,7 @@ async fn check_goes_on_without_reserved_instances_if_they_may_not_be_seen() {
     let output = before(&sim, &["check", "--json", GOOD]).await;
     assert_eq!(code(&output), 0);
     assert_eq!(lines(&output)[0]["reserved_instances"], Value::Null);
-    assert!(err(&output).contains("nothing is said of Reserved Instances: access denied"));
+    assert!(err(&output).contains("could not list Reserved Instances: access denied"));
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn without_credentials_and_without_a_region_the_error_says_so() {
     let sim = simulated().await;
     let output = run(&["check", GOOD]).await;
     assert_eq!(code(&output), 3);
-    says(&err(&output), "no Region is known");
+    says(&err(&output), "no Region is set");
     sim.inject(Fault::always("GetCallerIdentity", FaultKind::AccessDenied));
     let output = before(&sim, &["check", GOOD]).await;
     assert_eq!(code(&output), 3);
@@ -571,7 +571,10 @@ async fn replay_takes_events_however_they_are_kept_and_changes_nothing() {
             ["e", GOOD, "verified"]
         ])
     );
-    assert_eq!(err(&output), "4 of 5 events are registrations here\n");
+    assert_eq!(
+        err(&output),
+        "4 of 5 events are registrations in this account and Region\n"
+    );
     assert_eq!(changes(&sim), Vec::<String>::new());
     assert_eq!(sim.world().messages.len(), 0);
 }
@@ -603,11 +606,12 @@ async fn replay_unwraps_log_groups_and_envelopes_and_names_the_event_that_cannot
     says(
         &errors,
         &format!(
-            "{file:?}, event 3 (c1ea0000-0000-4000-8000-000000000001): malformed event: the CloudTrail record has no responseElements"
+            "{file:?}, event 3 (c1ea0000-0000-4000-8000-000000000001): malformed event: the CloudTrail record has \
+             neither responseElements"
         ),
     );
     assert!(
-        errors.ends_with("2 of 3 events are registrations here\n"),
+        errors.ends_with("2 of 3 events are registrations in this account and Region\n"),
         "{errors}"
     );
 
@@ -627,12 +631,18 @@ async fn replay_unwraps_log_groups_and_envelopes_and_names_the_event_that_cannot
         &errors,
         &format!("{file:?}, event 1: malformed event: has a body that is not JSON"),
     );
-    says(&errors, "1 of 3 events are registrations here");
+    says(
+        &errors,
+        "1 of 3 events are registrations in this account and Region",
+    );
 
     std::fs::write(file, unanswered.to_string()).unwrap();
     let output = before(&sim, &["replay", file]).await;
     assert_eq!((code(&output), out(&output).as_str()), (3, ""));
-    says(&err(&output), "0 of 1 events are registrations here");
+    says(
+        &err(&output),
+        "0 of 1 events are registrations in this account and Region",
+    );
 }
 
 #[tokio::test]
@@ -662,7 +672,7 @@ async fn regression_replay_does_not_say_that_an_event_will_be_tried_again() {
     assert_eq!(code(&output), 3);
     let errors = err(&output);
     says(&errors, "the image's state is pending");
-    assert!(!errors.contains("tried again"), "{errors}");
+    assert!(!errors.contains("retried"), "{errors}");
 }
 
 #[tokio::test]
@@ -701,7 +711,7 @@ async fn a_file_of_which_nothing_can_be_read_stops_replay_before_anything_is_don
     std::fs::write(&cut, [0x1f, 0x8b, 8]).unwrap();
     let empty = temporary("empty.json");
     std::fs::write(&empty, " ").unwrap();
-    for (bad, why) in [(&cut, "is not whole gzip"), (&empty, "is empty")] {
+    for (bad, why) in [(&cut, "is not complete gzip"), (&empty, "is empty")] {
         let files = ["replay", good.to_str().unwrap(), bad.to_str().unwrap()];
         let output = before(&sim, &files).await;
         assert_eq!((code(&output), out(&output).as_str()), (2, ""));

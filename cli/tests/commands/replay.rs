@@ -42,7 +42,7 @@ async fn regression_replay_goes_on_past_a_broken_event_and_says_which() {
     for (broken, place) in [
         (cut, " at the end of line 2"),
         (unclosed, "EOF while parsing a list"),
-        (unclosed, ", in what begins at line 2\n"),
+        (unclosed, ", in the document that begins at line 2\n"),
         ("not JSON at all", "expected ident at line 2 column 2"),
         ("{\"a\": 1,}", "trailing comma at line 2 column 9"),
     ] {
@@ -56,7 +56,10 @@ async fn regression_replay_goes_on_past_a_broken_event_and_says_which() {
             &format!("{file:?}, event 2: malformed event: is not JSON: "),
         );
         says(&errors, place);
-        says(&errors, "2 of 3 events are registrations here\n");
+        says(
+            &errors,
+            "2 of 3 events are registrations in this account and Region\n",
+        );
     }
     // A broken event is no success, whatever the others are.
     let file = write("broken.json", format!("{first}\n{cut}"));
@@ -87,11 +90,11 @@ async fn regression_with_strict_nothing_is_judged_if_an_event_is_not_understood(
         ),
         (
             "{}".to_owned(),
-            "event 2: malformed event: is neither an EventBridge event",
+            "event 2: malformed event: is not an event of EventBridge",
         ),
         (
             unanswered.to_string(),
-            "event 2 (c1ea0000-0000-4000-8000-000000000001): malformed event: the CloudTrail record has no",
+            "event 2 (c1ea0000-0000-4000-8000-000000000001): malformed event: the CloudTrail record has neither",
         ),
     ] {
         let lost = event(LOST, "d");
@@ -101,7 +104,7 @@ async fn regression_with_strict_nothing_is_judged_if_an_event_is_not_understood(
             let errors = err(&output);
             assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{errors}");
             says(&errors, &format!("{file:?}, {which}"));
-            says(&errors, "1 more events are not understood");
+            says(&errors, "1 more events are not valid");
             says(&errors, "--strict: nothing was judged");
         }
         assert_eq!(super::changes(&sim), Vec::<String>::new());
@@ -133,7 +136,7 @@ async fn regression_what_unpacks_to_too_much_is_refused_with_the_limit() {
     assert_eq!((code(&output), out(&output).as_str()), (2, ""));
     says(
         &err(&output),
-        &format!("{file:?}: is gzip that unpacks to more than 256 MiB: unpack and split it"),
+        &format!("{file:?}: is gzip that unpacks to more than 256 MiB. Unpack and split it"),
     );
     assert!(sim.calls().is_empty());
     // A little less is read.
@@ -144,7 +147,7 @@ async fn regression_what_unpacks_to_too_much_is_refused_with_the_limit() {
     assert_eq!(code(&output), 2);
     says(
         &err(&output),
-        "\"/dev/zero\": has more than 256 MiB: split it",
+        "\"/dev/zero\": has more than 256 MiB. Split it",
     );
 }
 

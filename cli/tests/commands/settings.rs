@@ -114,8 +114,8 @@ async fn regression_a_policy_that_is_no_regular_file_is_refused_at_once() {
             let output = ended.expect("it waits for the file").unwrap();
             assert_eq!(code(&output), 2, "{arguments:?} {}", err(&output));
             let words = format!(
-                "ami-guard: {file:?} can not be read: it is a folder, a FIFO or a device, not a regular file. Save what a \
-                 command prints in a file first, and name that file\n"
+                "ami-guard: {file:?} cannot be read: it is a folder, a FIFO or a device, not a regular file. Save the \
+                 output of a command in a file first, and name that file\n"
             );
             says(&err(&output), &words);
         }
