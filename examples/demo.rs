@@ -165,6 +165,7 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
         ledger_days: 365,
         recycle_bin_rule: None,
         queue_url: None,
+        runbook_url: None,
     };
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
     let guard = Arc::new(Guard::new(

@@ -59,6 +59,8 @@ pub struct Config {
     /// `GUARD_QUEUE_URL`: the event queue, in which the message of a young image is hidden until the image has settled.
     /// Without one, the message returns after the queue's own visibility timeout.
     pub queue_url: Option<String>,
+    /// `GUARD_RUNBOOK_URL`: the URL of the runbook, to which alerts link, or its file name, which they show.
+    pub runbook_url: Option<String>,
 }
 
 /// Why the function does not start.
@@ -225,6 +227,16 @@ impl Config {
             }
             url => url,
         };
+        let runbook_url = match variable("GUARD_RUNBOOK_URL")? {
+            Some(value) if !is_runbook(&value) => {
+                return Err(ConfigError::Unaccepted {
+                    variable: "GUARD_RUNBOOK_URL",
+                    value,
+                    accepted: "the URL or the file name of the runbook: at most 500 characters, without spaces and `#`",
+                });
+            }
+            url => url,
+        };
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
             let Some(value) = variable(name)? else {
                 return Ok(Duration::from_secs(default));
@@ -260,6 +272,7 @@ impl Config {
             )?,
             recycle_bin_rule,
             queue_url,
+            runbook_url,
         })
     }
 
@@ -286,6 +299,7 @@ impl Config {
             settle: Duration::from_secs(DEFAULT_SETTLE_SECONDS),
             recycle_bin_rule: rule_id(recycle_bin_rule)?,
             queue_url: None,
+            runbook_url: None,
         })
     }
 
@@ -355,6 +369,11 @@ fn rule_id(value: Option<String>) -> Result<Option<String>, ConfigError> {
 fn is_topic_arn(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     matches!(parts.as_slice(), ["arn", _, "sns", _, _, name] if !name.is_empty())
+}
+
+/// Whether a text can be the URL or the file name of the runbook. Alerts add a section to it.
+fn is_runbook(text: &str) -> bool {
+    text.len() <= 500 && text.bytes().all(|it| it.is_ascii_graphic() && it != b'#')
 }
 
 /// Whether a text can be the name of a DynamoDB table (DynamoDB Developer Guide, "Naming rules").

@@ -291,6 +291,11 @@ impl Findings {
         self.groups.iter().map(|(group, found)| (*group, found))
     }
 
+    /// The first image of a group.
+    pub(crate) fn first(&self, group: Group) -> Option<&Finding> {
+        self.groups.get(&group)?.first.first()
+    }
+
     /// The number of images in a group.
     pub(crate) fn number(&self, group: Group) -> usize {
         self.groups.get(&group).map_or(0, |found| found.number)

@@ -66,6 +66,11 @@ pub(crate) struct RegistrationContext<'a> {
 }
 
 impl Guard {
+    /// URL or file name of the runbook, to which alerts refer.
+    pub(crate) fn runbook(&self) -> Option<&str> {
+        self.config.runbook_url.as_deref()
+    }
+
     /// Creates a guard.
     ///
     /// `reader` is a program that reads a disk when it is started with [`disk::contained::ARGUMENT`]. It is usually the

@@ -3,116 +3,293 @@
 //! Names, tags and ARNs come from outside. In the text, each one is on one line, without control characters, and cut if
 //! it is long. None can forge a line or move a terminal's cursor.
 
+mod alert;
 mod audit;
 mod chat;
 mod digest;
 mod email;
+mod letter;
 mod message;
 mod sender;
-mod wording;
+
+use serde_json::json;
 
 pub(crate) use audit::summary;
 pub(crate) use digest::digest;
 pub(crate) use message::Message;
-
-use crate::record::{Record, SCHEMA};
-use message::{A_TEST, Text, attributes, bodies};
 pub(crate) use sender::Notifier;
-use wording::subject;
+
+use self::chat::Thread;
+use self::letter::{Letter, Part, Section, Urgency, subject};
+use self::message::{attributes, bodies};
+use crate::escape::plain;
+use crate::plan::Action;
+use crate::record::{Record, SCHEMA};
 
 /// The SNS message of a record. The bodies that people read (`default`, `email`) are a text. The bodies for programs
-/// are the record.
-pub(crate) fn message(record: &Record) -> Message {
-    message_with(record, None)
+/// are the record. `runbook` is the URL or the file name of the runbook.
+pub(crate) fn message(record: &Record, runbook: Option<&str>) -> Message {
+    message_with(record, None, runbook)
 }
 
 /// The message of the first record that is over the hourly limit of alerts. It says that the digest has further ones.
 /// `most` is the limit.
-pub(crate) fn first_over(record: &Record, most: u32) -> Message {
+pub(crate) fn first_over(record: &Record, most: u32, runbook: Option<&str>) -> Message {
     let note = format!(
-        "This hour has more alerts than the policy's alert.max_per_hour ({most}). The next hourly digest has further AMIs of \
-         this hour that are held or need a look."
+        "This hour has more alerts than the policy's alert.max_per_hour ({most}). The next hourly digest lists further \
+         AMIs that are held or need a decision."
     );
-    message_with(record, Some(&note))
+    message_with(record, Some(&note), runbook)
 }
 
-fn message_with(record: &Record, note: Option<&str>) -> Message {
+fn message_with(record: &Record, note: Option<&str>, runbook: Option<&str>) -> Message {
+    let letter = alert::letter(record, note, true);
+    // A subscription that receives a mismatch must also receive how its discard ended.
+    let label = record.label();
+    let (verdict, kind) = match label.split_once('/') {
+        Some((verdict, kind)) => (verdict, Some(kind)),
+        None => (label.as_str(), None),
+    };
+    let (account, region) = (record.account.as_deref(), record.region.as_deref());
+    let mut keywords = vec![label.clone()];
+    if record.action != Action::None {
+        let action = json!(record.action);
+        keywords.push(action.as_str().unwrap_or_default().to_owned());
+    }
+    keywords.extend(record.held_by.iter().map(ToString::to_string));
+    let image = record.image_id.as_deref().unwrap_or("An AMI");
+    let thread = Thread {
+        id: image.to_owned(),
+        keywords,
+        context: json!({
+            "verdict": label,
+            "account": account.unwrap_or("-"),
+            "region": region.unwrap_or("-"),
+            "image_id": image,
+            "event_id": plain(record.event_id.as_deref().unwrap_or("-")),
+        }),
+    };
     Message {
-        subject: subject(record),
-        bodies: email::bodies_of(record, note),
-        chat: chat::of_record(record, note),
-        attributes: {
-            // A subscription that receives a mismatch must also receive how its discard ended.
-            let label = record.label();
-            let (verdict, kind) = match label.split_once('/') {
-                Some((verdict, kind)) => (verdict, Some(kind)),
-                None => (label.as_str(), None),
-            };
-            attributes(
-                verdict,
-                kind,
-                record.account.as_deref(),
-                record.region.as_deref(),
-            )
-        },
+        bodies: email::bodies_of(record, note, runbook),
+        chat: chat::notification(&letter, thread),
+        attributes: attributes(
+            verdict,
+            kind,
+            account,
+            region,
+            alert::is_recoverable(record),
+        ),
+        subject: letter.subject,
     }
 }
 
 /// The message of a self-test, which says that nothing is wrong.
-pub(crate) fn test(account: Option<&str>, region: Option<&str>, mode: &str) -> Message {
-    let subject = "AMI billing guard: a test, nothing is wrong".to_owned();
-    let mut text = Text::default();
-    text.line(A_TEST);
-    text.heading("Of");
-    text.field("account", &account.map(str::to_owned));
-    text.field("region", &region.map(str::to_owned));
-    text.field("mode", &Some(mode.to_owned()));
-    text.heading("Did you expect it?");
-    text.line("Then whoever reads this hears of AMIs that do not bill what they should.");
-    let json = serde_json::json!({
+pub(crate) fn test(
+    account: Option<&str>,
+    region: Option<&str>,
+    mode: &str,
+    runbook: Option<&str>,
+) -> Message {
+    let mut details = Section::new(Part::Details, "Details");
+    details.field("account", account);
+    details.field("region", region);
+    details.field("mode", Some(mode));
+    let letter = Letter {
+        subject: subject(
+            Urgency::Test,
+            "AMI billing guard test, nothing is wrong",
+            account,
+            region,
+        ),
+        happened: "This is a test of the alerts of ami-billing-guard. Nothing is wrong.".into(),
+        done: "Nothing, except that this message was sent.".into(),
+        production: "Not affected.".into(),
+        act: "No. If you expected this test, its recipients get alerts about AMIs.".into(),
+        first: None,
+        runbook: "self-test",
+        sections: vec![details],
+    };
+    let json = json!({
         "schema": SCHEMA, "verdict": "self-test", "account": account, "region": region, "mode": mode,
     });
-    let place = [account, region].map(|part| part.unwrap_or("-"));
+    let place = [account, region].map(|part| plain(part.unwrap_or("-")));
+    let thread = Thread {
+        id: "ami-billing-guard-self-test".into(),
+        keywords: vec!["self-test".into()],
+        context: json!({ "verdict": "self-test", "account": place[0], "region": place[1] }),
+    };
     Message {
-        bodies: bodies(&text.0, &json),
-        chat: chat::of_test(place[0], place[1], &subject),
-        attributes: attributes("self-test", None, account, region),
-        subject,
+        bodies: bodies(&email::text(&letter, runbook), &json),
+        chat: chat::notification(&letter, thread),
+        attributes: attributes("self-test", None, account, region, None),
+        subject: letter.subject,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::email::text;
-
     use super::*;
     use crate::plan::Action;
     use crate::plan::Interlock;
     use crate::record::Actual;
     use crate::record::Outcome;
-    use crate::record::Rebuild;
     use crate::record::remediation::tests::{arguments, record, with_fix};
+    use crate::record::{Rebuild, RecycleBin};
     use crate::verdict::Mismatch;
     use crate::verdict::Verdict;
     use serde_json::Value;
+
+    fn message(record: &Record) -> Message {
+        super::message(record, Some("https://example.org/runbook"))
+    }
+
+    /// The mail of a record.
+    fn text(record: &Record) -> String {
+        parts(&message(record)).0
+    }
 
     #[test]
     fn a_person_reads_what_was_registered_what_it_bills_what_is_done_and_what_to_do() {
         let text = text(&with_fix(record()));
         for part in [
-            "ami-0a1b2c3d4e5f60001 is being deregistered: image-tag says Windows, but the image is billed as `Linux/UNIX`.",
-            "  name         win2022-golden",
-            "  by           arn:aws:sts::123456789012:assumed-role/pipeline/4711",
-            "  snapshot     snap-0a1b2c3d4e5f60001",
-            "  billed as    Linux/UNIX",
-            "  expected     Windows",
-            "  source       image-tag",
-            "\naws ec2 create-image --no-reboot --region eu-west-1 --instance-id '<the instance>' --name 'win2022-golden'\n",
-            "a Reserved Instance for that platform does not apply",
-            "aws ec2 restore-image-from-recycle-bin --image-id ami-0a1b2c3d4e5f60001",
+            "win2022-golden (ami-0a1b2c3d4e5f60001) is billed as Linux/UNIX. Expected:\nWindows.\n",
+            "  Done        The guard deregisters the AMI right after this message.",
+            "  Production  Running instances are not affected.",
+            "  Act         Only if you need this AMI: restore it.",
+            "  First       ami-guard restore ami-0a1b2c3d4e5f60001 --region eu-west-1\n",
+            "  Read more   https://example.org/runbook#mismatch\n",
+            "\nNEED IT BACK?\n",
+            "\n  aws ec2 restore-image-from-recycle-bin --image-id ami-0a1b2c3d4e5f60001\n",
+            "\n  aws ec2 create-image --no-reboot --region eu-west-1 --instance-id '<the instance>' --name 'win2022-golden'\n",
+            "a Reserved Instance for that platform does not",
+            "  by           arn:aws:sts::123456789012:assumed-role/pipeline/4711\n",
+            "  from         snap-0a1b2c3d4e5f60001\n",
+            "  operation    RunInstances\n",
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_first_twelve_lines_answer_the_five_questions() {
+        let hostile = "Ünï\u{202e}cødé `rm -rf` <b> ".repeat(20);
+        for record in [
+            with_fix(record()),
+            with_fix(Record {
+                name: Some(hostile.clone()),
+                reason: hostile.clone(),
+                registered_by: Some(hostile),
+                ..record()
+            }),
+        ] {
+            for record in in_every_situation(&record) {
+                let mail = text(&record);
+                let head: Vec<&str> = mail.lines().take(12).collect();
+                for label in [
+                    "  Done  ",
+                    "  Production  ",
+                    "  Act  ",
+                    "  First  ",
+                    "  Read more  ",
+                ] {
+                    let number = head.iter().filter(|line| line.starts_with(label)).count();
+                    assert_eq!(number, 1, "{label} in:\n{mail}");
+                }
+                let order: Vec<usize> = [
+                    "\n  Done",
+                    "\n  Production",
+                    "\n  Act",
+                    "\n  First",
+                    "\n  Read more",
+                    "\nWHY\n",
+                    "\nDETAILS\n",
+                ]
+                .iter()
+                .filter_map(|part| mail.find(part))
+                .collect();
+                assert!(order.is_sorted() && order.len() == 7, "{mail}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_of_a_mail_are_no_wider_than_a_terminal_except_for_commands_and_long_words() {
+        for record in in_every_situation(&with_fix(record())) {
+            for line in text(&record).lines() {
+                let is_command = ["  aws ", "  ami-guard ", "  First "];
+                let is_command = is_command.iter().any(|it| line.starts_with(it));
+                let words = line.split_whitespace().count();
+                assert!(
+                    line.chars().count() <= 80 || is_command || words <= 2,
+                    "{line}"
+                );
+            }
+        }
+    }
+
+    /// A record in each situation about which the guard sends a message.
+    fn in_every_situation(record: &Record) -> Vec<Record> {
+        let with = |change: &dyn Fn(&mut Record)| {
+            let mut record = record.clone();
+            change(&mut record);
+            record
+        };
+        let outcomes = [
+            Outcome::Planned,
+            Outcome::Done,
+            Outcome::Refused,
+            Outcome::Failed,
+        ];
+        let bins = [
+            None,
+            Some(RecycleBin::In),
+            Some(RecycleBin::Absent),
+            Some(RecycleBin::Unknown),
+        ];
+        let mut records = Vec::new();
+        for action in [Action::Deregister, Action::Disable] {
+            for outcome in outcomes {
+                for bin in bins {
+                    records.push(with(&|record| {
+                        record.action = action;
+                        record.outcome = Some(outcome);
+                        record.recycle_bin = bin;
+                        record.error = Some("what AWS said".into());
+                    }));
+                }
+            }
+        }
+        for held_by in [
+            vec![Interlock::Limit],
+            vec![Interlock::ObserveMode],
+            vec![Interlock::ObserveMode, Interlock::TooOld, Interlock::InUse],
+        ] {
+            records.push(with(&|record| {
+                record.action = Action::Hold;
+                record.outcome = None;
+                record.undo = None;
+                record.held_by = held_by.clone();
+            }));
+        }
+        for (verdict, kind) in [
+            (Verdict::Conflict, None),
+            (Verdict::Unverifiable, None),
+            (Verdict::Verified, None),
+            (Verdict::Mismatch(Mismatch::Extra), Some(Mismatch::Extra)),
+        ] {
+            records.push(with(&|record| {
+                record.action = Action::Alert;
+                record.outcome = None;
+                record.undo = None;
+                record.verdict = verdict;
+                record.kind = kind;
+            }));
+        }
+        records.push(with(&|record| {
+            record.instance_store = true;
+            record.undo = None;
+        }));
+        records
     }
 
     #[test]
@@ -129,8 +306,15 @@ mod tests {
             text.contains("  observe-mode: the guard runs in observe mode"),
             "{text}"
         );
-        assert!(text.contains("  too-old: "), "{text}");
-        assert!(!text.contains("take the discard back"), "{text}");
+        assert!(
+            text.contains("Observe mode: nothing was changed."),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n  In enforce mode, this would hold it too:\n  too-old: "),
+            "{text}"
+        );
+        assert!(!text.contains("NEED IT BACK"), "{text}");
         let unverifiable = Record {
             verdict: Verdict::Unverifiable,
             kind: None,
@@ -138,49 +322,65 @@ mod tests {
             outcome: None,
             ..record()
         };
-        assert!(super::email::text(&with_fix(unverifiable)).contains(
+        assert!(self::text(&with_fix(unverifiable)).contains(
             "aws ec2 create-tags --resources ami-0a1b2c3d4e5f60001 --region eu-west-1 --tags 'Key=ami-billing-guard:expect"
         ));
     }
 
     #[test]
-    fn subjects_fit_the_limits_of_sns() {
-        for action in [
-            Action::Deregister,
-            Action::Disable,
-            Action::Hold,
-            Action::Alert,
-        ] {
-            for outcome in [
-                None,
-                Some(Outcome::Planned),
-                Some(Outcome::Done),
-                Some(Outcome::Refused),
-                Some(Outcome::Failed),
-            ] {
-                for kind in [
-                    Mismatch::Empty,
-                    Mismatch::Missing,
-                    Mismatch::Wrong,
-                    Mismatch::Extra,
-                ] {
-                    let subject = subject(&Record {
-                        action,
-                        outcome,
-                        verdict: Verdict::Mismatch(kind),
-                        kind: Some(kind),
-                        ..record()
-                    });
-                    assert!(subject.is_ascii() && subject.len() < 100, "{subject}");
-                    assert!(subject.ends_with(['d', 'k']), "cut off: {subject}");
-                }
-            }
+    fn subjects_say_what_to_do_and_where_and_fit_the_limits_of_sns() {
+        let longest = with_fix(Record {
+            region: Some("us-isob-east-1".into()),
+            ..record()
+        });
+        for record in in_every_situation(&longest) {
+            let subject = message(&record).subject;
+            assert!(subject.is_ascii() && subject.len() < 100, "{subject}");
+            let urgencies = [
+                "[info] ",
+                "[act now] ",
+                "[wait 30 min] ",
+                "[check] ",
+                "[decide] ",
+            ];
+            assert!(
+                urgencies.iter().any(|it| subject.starts_with(it)),
+                "{subject}"
+            );
+            let place = "ami-0a1b2c3d4e5f60001 (123456789012 us-isob-east-1)";
+            assert!(subject.ends_with(place), "{subject}");
         }
+        let [planned, no_way_back] = [None, Some(RecycleBin::Absent)].map(|recycle_bin| {
+            let outcome = match recycle_bin {
+                None => Outcome::Planned,
+                Some(_) => Outcome::Done,
+            };
+            message(&Record {
+                outcome: Some(outcome),
+                recycle_bin,
+                ..record()
+            })
+        });
+        assert_eq!(
+            planned.subject,
+            "[info] AMI removed, restorable: ami-0a1b2c3d4e5f60001 (123456789012 eu-west-1)"
+        );
+        assert_eq!(
+            no_way_back.subject,
+            "[act now] AMI removed, NOT in Recycle Bin: ami-0a1b2c3d4e5f60001 (123456789012 eu-west-1)"
+        );
+        let recoverable = |message: &Message| {
+            let mut attributes = message.attributes.iter();
+            let recoverable = attributes.find(|(name, _)| *name == "recoverable");
+            recoverable.map(|(_, value)| value.clone())
+        };
+        assert_eq!(recoverable(&planned).as_deref(), Some("true"));
+        assert_eq!(recoverable(&no_way_back).as_deref(), Some("false"));
     }
 
     #[test]
     fn text_from_outside_forges_no_line_and_moves_no_cursor() {
-        let evil = "x\nWhat was done\r\n\u{1b}[2J\u{9b}2J\u{2028}\u{202e}gone\u{0}";
+        let evil = "x\nWHY\r\n\u{1b}[2J\u{9b}2J\u{2028}\u{202e}gone\u{0}";
         let text = text(&with_fix(Record {
             name: Some(evil.into()),
             registered_by: Some(evil.into()),
@@ -189,17 +389,17 @@ mod tests {
             error: Some(evil.into()),
             ..record()
         }));
-        let honest = super::email::text(&with_fix(Record {
-            error: Some("e".into()),
-            // This is cut too, and the message says so.
-            event_id: Some("e".repeat(1000)),
-            ..record()
-        }));
-        assert_eq!(text.lines().count(), honest.lines().count());
-        assert_eq!(text.matches("\nWhat was done\n").count(), 1);
+        assert_eq!(text.matches("\nWHY\n").count(), 1);
         assert!(!text.contains(|c: char| c != '\n' && c.is_control()));
         assert!(!text.contains(['\u{2028}', '\u{202e}']));
         assert!(text.lines().all(|line| line.len() < 1000));
+        // Only a heading or the first sentence begins at the margin.
+        let margin = text
+            .lines()
+            .skip(3)
+            .filter(|line| !line.is_empty() && !line.starts_with(' '));
+        let mut headings = margin.clone();
+        assert!(headings.all(|line| line == line.to_uppercase()), "{text}");
     }
 
     #[test]
@@ -268,6 +468,7 @@ mod tests {
         let request = |mail: &str| -> Option<Value> {
             let command = mail
                 .lines()
+                .map(str::trim)
                 .find(|it| it.starts_with("aws ec2 register-image"))?;
             serde_json::from_str(arguments(command).last().unwrap()).ok()
         };
@@ -277,7 +478,7 @@ mod tests {
         let (mail, programs) = parts(&message(&with_request(tags(46, &"a".repeat(256)))));
         assert!(has_tags(&request(&mail).unwrap()));
         assert!(has_tags(&programs["rebuild"]["register_image"]));
-        assert!(programs.get("left_out").is_none() && !mail.contains("leaves out"));
+        assert!(programs.get("left_out").is_none() && !mail.contains("LEAVES OUT"));
 
         // The mail has all of it. The part for programs says what it leaves out.
         let (mail, programs) = parts(&message(&with_request(tags(46, &"\"".repeat(256)))));
@@ -289,7 +490,8 @@ mod tests {
             programs["left_out"].to_string().contains(said),
             "{programs}"
         );
-        assert!(mail.contains(said), "{mail}");
+        let words = mail.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(said), "{mail}");
 
         // Neither part has the tags. Both have the request.
         let (mail, programs) = parts(&message(&with_request(tags(46, &"\u{202e}".repeat(2560)))));
@@ -303,12 +505,12 @@ mod tests {
         let (mail, programs) = parts(&message(&with_request(long)));
         assert_eq!(request(&mail), None);
         assert!(programs["rebuild"].is_null());
-        assert!(mail.contains("\nHow to register it again\n"), "{mail}");
+        assert!(mail.contains("\nREGISTER IT AGAIN\n"), "{mail}");
         assert!(mail.contains("the request that registers the image again (`rebuild`)"));
         let key = "123456789012#eu-west-1#ami-0a1b2c3d4e5f60001";
         assert!(mail.contains(key), "{mail}");
         let look = "aws logs filter-log-events --region eu-west-1 --log-group-name '<the log group>' --filter-pattern '\"e-1\"'";
-        assert!(mail.lines().any(|line| line == look), "{mail}");
+        assert!(mail.lines().any(|line| line.trim() == look), "{mail}");
     }
 
     #[test]
@@ -331,19 +533,19 @@ mod tests {
             "aws ec2 describe-image-attribute --image-id ami-0a1b2c3d4e5f60001 --region eu-west-1 --attribute launchPermission",
         ] {
             assert!(
-                mail.lines().any(|line| line == command),
+                mail.lines().any(|line| line.trim() == command),
                 "{command} in:\n{mail}"
             );
         }
         assert!(mail.contains("and 23 more. To list all of them:"), "{mail}");
-        assert!(message.chat.contains("and 113 more, which the mail has"));
+        assert!(message.chat.contains("and more, which the mail has"));
 
         // A message that is too long leaves out some of the record's references.
         let long = Record {
             references: [vec!["\"".repeat(10_000); 100], vec!["and 23 more".into()]].concat(),
             ..held
         };
-        let (mail, programs) = parts(&super::message(&long));
+        let (mail, programs) = parts(&self::message(&long));
         assert!(
             mail.contains("and 113 more. To list all of them:"),
             "{mail}"

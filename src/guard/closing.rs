@@ -21,7 +21,10 @@ enum Way {
 /// # Errors
 /// [`Error`] if the alert topic may not have received it.
 pub(crate) async fn publish(guard: &Guard, record: &Record) -> Result<(), Error> {
-    guard.notifier.send(&notify::message(record)).await
+    guard
+        .notifier
+        .send(&notify::message(record, guard.runbook()))
+        .await
 }
 
 /// Completes a record that announces no discard. If `tell`, its alert is sent at once, or left to the digest if this
@@ -40,7 +43,8 @@ pub(crate) async fn tell(
             match way_of_alert(guard, lease, &record).await? {
                 Way::AtOnce => tell_at_once(guard, context, record, tell).await,
                 Way::FirstOver => {
-                    let message = notify::first_over(&record, guard.policy.alerts_per_hour);
+                    let message =
+                        notify::first_over(&record, guard.policy.alerts_per_hour, guard.runbook());
                     tell_by(guard, context, record, &message).await
                 }
                 Way::Digest => leave_to_digest(guard, context, lease, record).await,
@@ -121,7 +125,7 @@ pub(crate) async fn tell_at_once(
         _ if !tell => NotificationState::Nothing,
         Ok(lease) if lease.entry.was_told(&dedup_key, guard.now()) => NotificationState::AsBefore,
         _ => {
-            let message = notify::message(&record);
+            let message = notify::message(&record, guard.runbook());
             return tell_by(guard, context, record, &message).await;
         }
     };

@@ -40,7 +40,7 @@ pub(super) async fn digest(
             }
         }
         told += held.len();
-        for message in notify::digest(&digest, held) {
+        for message in notify::digest(&digest, held, guard.runbook()) {
             guard.notifier.send(&message).await?;
         }
         let notes = images.iter().flat_map(|(_, notes)| notes.clone());

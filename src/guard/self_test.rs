@@ -231,6 +231,7 @@ async fn look_at_everything(guard: &Guard, order: Order, checks: &mut Vec<Check>
             scope.account.as_ref().map(AccountId::as_str),
             scope.region.as_deref(),
             guard.config.mode.word(),
+            guard.runbook(),
         );
         let told = |name: &str, published: Result<(), Error>| match published {
             Ok(()) => check(name, State::Ok, "sent. Check that it arrives"),

@@ -2,22 +2,23 @@
 
 use serde_json::{Value, json};
 
-use super::chat;
-use super::message::{LONGEST_MESSAGE, Message, Text, attributes, bodies, cut};
+use super::chat::{self, Thread};
+use super::email;
+use super::letter::{Letter, Part, Section, Urgency, number, subject};
+use super::message::{LONGEST_MESSAGE, Message, attributes, bodies, cut};
 use crate::escape::plain;
 use crate::event::Audit;
 use crate::expectation::EXPECT_TAG;
 use crate::findings::{FIRST, Finding, Findings, Group};
 use crate::record::SCHEMA;
-
-/// Largest number of images of a group that a chat shows.
-const FIRST_IN_CHAT: usize = 3;
+use crate::record::remediation::word;
 
 /// The message of an audit. It has the number of images of each group, and as many of the first images as fit.
-pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
+/// `runbook` is the URL or the file name of the runbook.
+pub(crate) fn summary(audit: &Audit, findings: &Findings, runbook: Option<&str>) -> Message {
     let mut most = FIRST;
     loop {
-        let message = with(audit, findings, most);
+        let message = with(audit, findings, most, runbook);
         if message.bodies.len() <= LONGEST_MESSAGE || most == 0 {
             return message;
         }
@@ -26,37 +27,9 @@ pub(crate) fn summary(audit: &Audit, findings: &Findings) -> Message {
 }
 
 /// The message with at most this many images of each group.
-fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
-    let subject = match findings.number(Group::Missed) {
-        0 => format!(
-            "AMI billing: an audit found AMIs to look at: {}",
-            findings.to_tell()
-        ),
-        missed => {
-            format!("AMI billing: events do not arrive: AMIs that an audit found: {missed}")
-        }
-    };
-    let mut text = Text::default();
-    text.line(&extent(findings));
-    text.heading(&format!("In account {}, {}", audit.account, audit.region));
-    for (group, found) in findings.groups() {
-        text.heading(&heading(group, found.number));
-        found
-            .first
-            .iter()
-            .take(most)
-            .for_each(|finding| text.line(&format!("  {}", line(finding))));
-        match found.number.saturating_sub(most) {
-            0 => {}
-            more => text.line(&format!(
-                "  and {more} more, which an audit of your own lists: see below"
-            )),
-        }
-    }
-    text.heading("What to do");
-    let steps = steps(findings);
-    steps.iter().for_each(|step| text.line(step));
-
+fn with(audit: &Audit, findings: &Findings, most: usize, runbook: Option<&str>) -> Message {
+    let letter = letter(audit, findings, most);
+    let (account, region) = (audit.account.as_str(), audit.region.as_str());
     let groups = findings.groups().map(|(group, found)| {
         let first: Vec<&Finding> = found.first.iter().take(most).collect();
         let mut members = json!({ "number": found.number, "images": first });
@@ -66,66 +39,158 @@ fn with(audit: &Audit, findings: &Findings, most: usize) -> Message {
     let groups: serde_json::Map<String, Value> = groups.collect();
     let json = json!({
         "schema": SCHEMA, "digest": "audit", "event_id": audit.event_id,
-        "account": audit.account, "region": audit.region,
+        "account": account, "region": region,
         "looked_at": findings.looked_at, "unchanged": findings.unchanged, "complete": findings.complete,
         "groups": groups,
     });
-    let mut lines = vec![extent(findings)];
-    for (group, found) in findings.groups() {
-        lines.push(heading(group, found.number));
-        lines.extend(found.first.iter().take(FIRST_IN_CHAT).map(line));
-        if let Some(more @ 1..) = found.number.checked_sub(FIRST_IN_CHAT) {
-            lines.push(format!("and {more} more: see the mail"));
-        }
-    }
+    let thread = Thread {
+        id: format!("ami-billing-guard-audit-{account}-{region}"),
+        keywords: vec!["audit".to_owned()],
+        context: json!({ "verdict": "audit", "account": account, "region": region }),
+    };
     Message {
-        bodies: bodies(&text.0, &json),
-        chat: chat::of_audit(audit, &lines, &steps, &subject),
-        attributes: attributes(
-            "audit",
-            None,
-            Some(audit.account.as_str()),
-            Some(&audit.region),
+        bodies: bodies(&email::text(&letter, runbook), &json),
+        chat: chat::notification(&letter, thread),
+        attributes: attributes("audit", None, Some(account), Some(region), None),
+        subject: letter.subject,
+    }
+}
+
+/// The groups of findings in the order of their urgency, as the parts of the message.
+const PARTS: [(&str, &[Group]); 4] = [
+    ("Find out why events are missing", &[Group::Missed]),
+    ("Decide", &[Group::Mismatch, Group::Held]),
+    ("Sources disagree", &[Group::Conflict]),
+    (
+        "No hurry: unknown",
+        &[Group::Unrecognised, Group::Unverifiable],
+    ),
+];
+
+fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
+    let (account, region) = (audit.account.as_str(), audit.region.as_str());
+    let of = |groups: &[Group]| -> usize { groups.iter().map(|it| findings.number(*it)).sum() };
+    let [missed, wrong, disagree, unknown] = PARTS.map(|(_, groups)| of(groups));
+    let mut counts = Vec::new();
+    if missed > 0 {
+        counts.push(format!("{} missed", number(missed, "event")));
+    }
+    counts.push(format!("{} to decide, {unknown} unknown", wrong + disagree));
+    let urgency = match missed {
+        0 => Urgency::Decide,
+        _ => Urgency::Check,
+    };
+    let what = format!("Daily AMI audit: {}", counts.join(", "));
+    let sections = PARTS
+        .iter()
+        .filter(|(_, groups)| of(groups) > 0)
+        .enumerate()
+        .map(|(at, (title, groups))| {
+            let mut section = Section::new(Part::Steps, format!("{}. {title}", at + 1));
+            for group in *groups {
+                list(&mut section, findings, *group, most);
+            }
+            section
+        });
+    let mut sections: Vec<Section> = sections.collect();
+    let mut details = Section::new(Part::Details, "Details");
+    details.line(extent(findings));
+    details.line("An audit reads disks only of AMIs whose events were missed.");
+    details.line("To audit all AMIs yourself, with their disks:");
+    details.line("ami-guard audit --disk");
+    details.field("account", Some(account));
+    details.field("region", Some(region));
+    if sections
+        .iter()
+        .flat_map(|it| &it.lines)
+        .any(|line| line.contains('…'))
+    {
+        details.line("The rest of each text that ends in … here is in the record of the AMI.");
+    }
+    sections.push(details);
+    Letter {
+        subject: subject(urgency, &what, Some(account), Some(region)),
+        happened: format!(
+            "The daily audit looked at {}, and reports {}.",
+            number(findings.looked_at, "AMI"),
+            findings.to_tell()
         ),
-        subject,
+        done: match missed {
+            0 => "Nothing. The audit only reports.".into(),
+            _ => format!(
+                "The guard judged the {} without an event as if the event had arrived. Otherwise nothing.",
+                number(missed, "AMI")
+            ),
+        },
+        production: "Not affected by the audit. The AMIs can be launched as before.".into(),
+        act: match missed {
+            0 => "Decide about the AMIs below, in this order. There is no deadline.".into(),
+            _ => "Find out today why events are missing. The rest below has no deadline.".into(),
+        },
+        first: Some(format!(
+            "ami-guard explain {} --region {}",
+            word(first_image(findings), "image"),
+            word(Some(region), "region")
+        )),
+        runbook: "daily-audit",
+        sections,
+    }
+}
+
+/// The image that the message names first.
+fn first_image(findings: &Findings) -> Option<&str> {
+    let groups = PARTS.iter().flat_map(|(_, groups)| *groups);
+    let mut first = groups.filter_map(|group| findings.first(*group));
+    first.next()?.image_id.as_deref()
+}
+
+/// What to do about a group, and its first images.
+fn list(section: &mut Section, findings: &Findings, group: Group, most: usize) {
+    let number = findings.number(group);
+    if number == 0 {
+        return;
+    }
+    section.line(match group {
+        Group::Missed => format!(
+            "{number} without an event, or the guard could not process it. Is a trail logging in this Region? Are the \
+             rules enabled? Is anything in the queue of undelivered events or in the dead-letter queue?"
+        ),
+        Group::Mismatch => format!("{number} billed wrongly, and nothing is done about it:"),
+        Group::Held => format!("{number} billed wrongly, and their discard is held:"),
+        Group::Conflict => format!("{number} with sources that contradict each other:"),
+        Group::Unrecognised => format!(
+            "{number} with values of EC2 that this version does not know. Update ami-billing-guard, or report an issue:"
+        ),
+        Group::Unverifiable => format!(
+            "{number} without any source that says what is expected. Declare it with the tag {EXPECT_TAG}, or with a \
+             rule of the policy for many at once:"
+        ),
+    });
+    let found = findings.groups().find(|(it, _)| *it == group);
+    let first = found.into_iter().flat_map(|(_, found)| &found.first);
+    first
+        .take(most)
+        .for_each(|finding| section.line(line(finding)));
+    if let more @ 1.. = number.saturating_sub(most) {
+        section.line(format!("and {more} more. `ami-guard audit` lists all"));
     }
 }
 
 /// How far the audit got.
 fn extent(findings: &Findings) -> String {
     let from = match findings.resumed {
-        true => "It went on where the last audit had stopped. ",
+        true => "It continued where the last audit had stopped. ",
         false => "",
     };
     let to = match (findings.resumed, findings.complete) {
-        (false, true) => "These are all of them.",
-        (true, true) => "These are the rest of them.",
-        (_, false) => "There was no time for the others: the next audit goes on with them.",
+        (false, true) => "These are all AMIs.",
+        (true, true) => "These are the rest of the AMIs.",
+        (_, false) => "There was no time for the others. The next audit continues with them.",
     };
     format!(
-        "AMIs that were looked at: {}, of which known, good and unchanged: {}. {from}{to}",
+        "AMIs that the audit looked at: {}. Of these, known, good and unchanged: {}. {from}{to}",
         findings.looked_at, findings.unchanged
     )
-}
-
-fn heading(group: Group, number: usize) -> String {
-    match group {
-        Group::Missed => format!(
-            "No event told of these, or it could not be dealt with. They were judged now: {number}"
-        ),
-        Group::Mismatch => {
-            format!("These do not bill what they should, and nothing is done about it: {number}")
-        }
-        Group::Held => {
-            format!("These do not bill what they should, and their discard is held: {number}")
-        }
-        Group::Conflict => format!("What is known of these contradicts itself: {number}"),
-        Group::Unverifiable => format!("What these should bill is not known: {number}"),
-        Group::Unrecognised => format!(
-            "EC2 says something of these that this version does not know. Their usage operation is judged, if it is \
-             known: {number}"
-        ),
-    }
 }
 
 /// An image as one line.
@@ -153,43 +218,4 @@ fn line(finding: &Finding) -> String {
         line.push_str(&format!("; {}: {}", plain(action), plain(outcome)));
     }
     line
-}
-
-fn steps(findings: &Findings) -> Vec<String> {
-    let mut steps = Vec::new();
-    if findings.number(Group::Missed) > 0 {
-        steps.push(
-            "Find out why events do not arrive: does a trail log in this Region, are the rules enabled, is anything in \
-             the queues of undelivered events and of dead letters? The runbook has it in order (\"An alarm says that \
-             events do not arrive\")."
-                .to_owned(),
-        );
-    }
-    steps.push(
-        "Of what an event told of, or is older than three days, an audit discards nothing: decide, and make it right. \
-         The runbook says how (\"A summary of an audit\")."
-            .to_owned(),
-    );
-    if findings.number(Group::Unverifiable) > 0 {
-        steps.push(format!(
-            "Say what AMIs should bill, with the tag {EXPECT_TAG} or a rule of the policy for all of a kind."
-        ));
-    }
-    if findings.number(Group::Unrecognised) > 0 {
-        steps.push(
-            "What EC2 says may be new: update ami-billing-guard, and if the newest version does not know it either, report \
-             it as an issue. Until then no such AMI is discarded."
-                .to_owned(),
-        );
-    }
-    steps.extend(
-        [
-            "No disk was read for this, but of what no event told of. Everything that is known of one AMI:",
-            "ami-guard explain '<image>'",
-            "All of them:",
-            "ami-guard audit",
-        ]
-        .map(str::to_owned),
-    );
-    steps
 }

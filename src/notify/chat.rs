@@ -7,14 +7,9 @@
 
 use serde_json::{Value, json};
 
-use super::message::A_TEST;
-use super::wording::{actions, done, more, subject};
-use crate::escape::{escaped_json, inert_markdown, plain};
-use crate::event::{Audit, Digest};
-use crate::plan::Action;
-use crate::record::remediation::{is_command, registers_again};
-use crate::record::stored::StoredRecord;
-use crate::record::{Actual, Record};
+use super::letter::{Letter, Part};
+use crate::escape::{escaped_json, inert_markdown};
+use crate::record::remediation::is_command;
 
 /// Largest length of a block of text, in bytes. Slack accepts 3,000 characters.
 const LONGEST_TEXT: usize = 2_500;
@@ -22,186 +17,47 @@ const LONGEST_TEXT: usize = 2_500;
 /// Largest length of a command in a step, in bytes.
 const LONGEST_STEP: usize = 600;
 
-/// Largest number of steps between the first and the last one.
-const MOST_STEPS: usize = 4;
+/// Largest number of steps, and of lines of a section.
+const MOST_STEPS: usize = 6;
+const MOST_LINES: usize = 10;
 
-/// Largest number of references, or of images of a digest, that are shown.
-const MOST: usize = 10;
-
-/// The notification of a record. It says what the record is about, what was done and what to do. Each image has a
-/// thread of its own.
-pub(super) fn of_record(record: &Record, note: Option<&str>) -> String {
-    let image = record.image_id.as_deref().unwrap_or("An AMI");
-    let mut facts = Facts::default();
-    actions(record).iter().for_each(|action| facts.line(action));
-    if let Some(note) = note {
-        facts.line(note);
-    }
-    facts.fact("name", record.name.as_deref());
-    facts.fact("by", record.registered_by.as_deref());
-    let place = [record.account.as_deref(), record.region.as_deref()];
-    facts.fact(
-        "in",
-        Some(&place.map(|part| part.unwrap_or("-")).join(", ")),
-    );
-    let actual = record.actual.as_ref();
-    facts.fact("billed as", actual.map(Actual::text).as_deref());
-    let expected = record
-        .expected
-        .as_ref()
-        .map(|it| format!("{} (source: {})", it.text(), it.source.name()));
-    facts.fact("expected", expected.as_deref());
-    facts.fact("why", Some(&record.reason));
-    for arn in record.references.iter().take(MOST) {
-        facts.fact("used by", Some(arn));
-    }
-    // The last reference may be `and 3 more`, for references that are not named.
-    let unnamed = record.references.last().and_then(|last| more(last));
-    let number = record.references.len() + unnamed.map_or(0, |unnamed| unnamed.saturating_sub(1));
-    if let Some(more @ 1..) = number.checked_sub(MOST) {
-        facts.line(&format!("and {more} more, which the mail has"));
-    }
-
-    let mut steps: Vec<String> = Vec::new();
-    match &record.undo {
-        Some(undo) => steps.extend(grouped(&["To take the discard back:".to_owned(), undo.clone()])),
-        None if registers_again(record) => steps.push(
-            "How to register it again: the command is in the mail, and what it takes in the record (`rebuild`)."
-                .to_owned(),
-        ),
-        None => {}
-    }
-    match grouped(&record.fix).as_slice() {
-        // If there are many steps, only the mail has all of them.
-        [first, way @ .., last] if way.len() > MOST_STEPS => steps.extend([
-            first.clone(),
-            "The way there, step by step, is in the mail, and in the record (`fix`).".to_owned(),
-            last.clone(),
-        ]),
-        fix => steps.extend_from_slice(fix),
-    }
-    let verdict = record.label();
-    let mut keywords = vec![verdict.clone()];
-    if record.action != Action::None {
-        keywords.push(json!(record.action).as_str().unwrap_or_default().to_owned());
-    }
-    keywords.extend(record.held_by.iter().map(ToString::to_string));
-    notification(
-        &format!("{image} {}", done(record)),
-        &facts.0,
-        steps,
-        keywords,
-        image,
-        &subject(record),
-        json!({
-            "verdict": verdict,
-            "account": place[0].unwrap_or("-"),
-            "region": place[1].unwrap_or("-"),
-            "image_id": image,
-            "event_id": plain(record.event_id.as_deref().unwrap_or("-")),
-        }),
-    )
+/// What a chat application needs besides the letter.
+pub(super) struct Thread {
+    /// Id of the thread. Each AMI has a thread of its own, as have the digests and audits of an account and Region.
+    pub(super) id: String,
+    /// Words by which people search.
+    pub(super) keywords: Vec<String>,
+    /// Values for programs that act on the notification.
+    pub(super) context: Value,
 }
 
-/// The notification of a digest. All digests of an account and Region are in one thread.
-pub(super) fn of_digest(
-    digest: &Digest,
-    verdict: &str,
-    held: &[StoredRecord],
-    subject: &str,
-) -> String {
+/// A letter as a notification.
+pub(super) fn notification(letter: &Letter, thread: Thread) -> String {
     let mut facts = Facts::default();
-    facts.fact(
-        "in",
-        Some(&format!("{}, {}", digest.account, digest.region)),
-    );
-    for record in held.iter().take(MOST) {
-        let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        facts.fact(
-            &word(&record.image_id),
-            Some(&format!("{}: {}", word(&record.name), word(&record.reason))),
-        );
+    facts.line(&letter.happened);
+    facts.line(&format!("Done: {}", letter.done));
+    facts.line(&format!("Production: {}", letter.production));
+    facts.line(&format!("Act: {}", letter.act));
+    for section in letter.sections.iter().filter(|it| it.part == Part::Why) {
+        facts.line(&format!("{}:", section.title));
+        let lines = section.lines.iter().take(MOST_LINES);
+        lines.for_each(|line| facts.line(line));
+        if section.lines.len() > MOST_LINES {
+            facts.line("and more, which the mail has");
+        }
     }
-    if let Some(more) = held.len().checked_sub(MOST).filter(|more| *more > 0) {
-        facts.line(&format!("and {more} more, which the mail has"));
+    let sections = letter.sections.iter().filter(|it| it.part == Part::Steps);
+    let lines: Vec<&String> = sections.flat_map(|section| &section.lines).collect();
+    let mut steps = grouped(letter.first.iter().chain(lines));
+    if steps.len() > MOST_STEPS {
+        steps.truncate(MOST_STEPS - 1);
+        steps.push("All steps are in the mail, and in the record (`fix`).".to_owned());
     }
-    let steps = vec![
-        "So many at once: is something wrong with the images, or with what they are expected to bill? Correct that \
-         first."
-            .to_owned(),
-        "Then have them judged again by giving their events to the function again, or deregister them yourself."
-            .to_owned(),
-    ];
-    let by_limit = held.iter().all(|it| it.is_held_by("limit"));
-    let title = match by_limit {
-        true => "AMIs that do not bill what they should, held by the hourly limit",
-        false => "AMIs that are held or need a look, over an hourly limit",
-    };
-    notification(
-        &format!("{title}: {}", held.len()),
-        &facts.0,
-        steps,
-        vec![plain(verdict), "limit".to_owned()],
-        &format!(
-            "ami-billing-guard-limit-{}-{}",
-            digest.account, digest.region
-        ),
-        subject,
-        json!({
-            "verdict": verdict,
-            "account": digest.account,
-            "region": digest.region,
-        }),
-    )
-}
-
-/// The notification of an audit. `lines` says what the audit found. All audits of an account and Region are in one
-/// thread.
-pub(super) fn of_audit(audit: &Audit, lines: &[String], steps: &[String], subject: &str) -> String {
-    let mut facts = Facts::default();
-    facts.fact("in", Some(&format!("{}, {}", audit.account, audit.region)));
-    lines.iter().for_each(|line| facts.line(line));
-    notification(
-        "ami-billing-guard: the audit of all AMIs",
-        &facts.0,
-        grouped(steps),
-        vec!["audit".to_owned()],
-        &format!("ami-billing-guard-audit-{}-{}", audit.account, audit.region),
-        subject,
-        json!({ "verdict": "audit", "account": audit.account, "region": audit.region }),
-    )
-}
-
-/// The notification that tests whether messages reach the chat.
-pub(super) fn of_test(account: &str, region: &str, subject: &str) -> String {
-    let mut facts = Facts::default();
-    facts.fact("in", Some(&format!("{account}, {region}")));
-    facts.line(A_TEST);
-    notification(
-        "ami-billing-guard: a test",
-        &facts.0,
-        Vec::new(),
-        vec!["self-test".to_owned()],
-        "ami-billing-guard-self-test",
-        subject,
-        json!({ "verdict": "self-test", "account": plain(account), "region": plain(region) }),
-    )
-}
-
-fn notification(
-    title: &str,
-    facts: &str,
-    steps: Vec<String>,
-    keywords: Vec<String>,
-    thread: &str,
-    summary: &str,
-    context: Value,
-) -> String {
     let mut content = json!({
         "textType": "client-markdown",
-        "title": title,
-        "description": format!("```\n{facts}```"),
-        "keywords": keywords,
+        "title": letter.subject,
+        "description": format!("```\n{}```", facts.0),
+        "keywords": thread.keywords,
     });
     if let (Some(content), false) = (content.as_object_mut(), steps.is_empty()) {
         content.insert("nextSteps".into(), steps.into());
@@ -211,10 +67,10 @@ fn notification(
         "source": "custom",
         "content": content,
         "metadata": {
-            "threadId": thread,
-            "summary": summary,
+            "threadId": thread.id,
+            "summary": letter.subject,
             "eventType": "ami-billing-guard",
-            "additionalContext": context,
+            "additionalContext": thread.context,
         },
     });
     escaped_json(&notification.to_string())
@@ -225,12 +81,6 @@ fn notification(
 struct Facts(String);
 
 impl Facts {
-    fn fact(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.line(&format!("{name}: {}", plain(value)));
-        }
-    }
-
     /// Adds a line, if there is room for it.
     fn line(&mut self, line: &str) {
         const CUT: &str = "… (the mail has all)\n";
@@ -248,7 +98,7 @@ impl Facts {
 }
 
 /// Converts lines to steps. A sentence that ends in a colon and the command after it make one step.
-fn grouped(lines: &[String]) -> Vec<String> {
+fn grouped<'a>(lines: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     for line in lines {
         match steps.last_mut() {

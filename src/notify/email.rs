@@ -1,25 +1,92 @@
-//! The mail of a record, and the body for programs. Both are shortened until SNS accepts them.
+//! The mail: a letter as text. And how the message of a record is shortened until SNS accepts it.
 
 use serde_json::Value;
 
-use super::message::{LONGEST_MESSAGE, Text, bodies, cut};
-use super::wording::{actions, done, more};
+use super::alert::{self, more};
+use super::letter::{Letter, Part, Section};
+use super::message::{LONGEST_MESSAGE, bodies, cut};
+use crate::config::is_url;
 use crate::escape::{SHOWN, plain};
-use crate::expectation::product_codes;
-use crate::plan::Action;
-use crate::record::remediation::{
-    aws_ec2, is_word, launch_permissions, not_in_the_request, region, register_again,
-    registers_again, word,
-};
-use crate::record::{Expected, Record};
+use crate::record::Record;
+use crate::record::remediation::{is_command, is_word, region};
+
+/// Width of a mail, in characters. Commands and ids may be longer.
+const WIDTH: usize = 80;
+
+/// Indentation of everything below a heading, and of the rest of a line of the summary.
+const INDENT: &str = "  ";
+const HANGING: &str = "              ";
+
+/// A letter as the text of a mail. `runbook` is the URL or the file name of the runbook.
+pub(super) fn text(letter: &Letter, runbook: Option<&str>) -> String {
+    let mut text = wrapped(&letter.happened, "", "");
+    text.push('\n');
+    let runbook = match runbook {
+        Some(url) if is_url(url) => format!("{url}#{}", letter.runbook),
+        Some(file) => format!("section \"{}\" of {file}", letter.runbook),
+        None => format!("section \"{}\" of the runbook", letter.runbook),
+    };
+    let summary = [
+        ("Done", Some(letter.done.as_str())),
+        ("Production", Some(&letter.production)),
+        ("Act", Some(&letter.act)),
+        ("First", letter.first.as_deref()),
+        ("Read more", Some(&runbook)),
+    ];
+    for (label, said) in summary {
+        let Some(said) = said else { continue };
+        let label = format!("{INDENT}{label:<12}");
+        match is_command(said) {
+            true => text.push_str(&format!("{label}{said}\n")),
+            false => text.push_str(&wrapped(said, &label, HANGING)),
+        }
+    }
+    for part in [Part::Steps, Part::Why, Part::Details] {
+        let sections = letter.sections.iter().filter(|it| it.part == part);
+        sections.for_each(|section| text.push_str(&text_of_section(section)));
+    }
+    text
+}
+
+fn text_of_section(section: &Section) -> String {
+    let mut text = format!("\n{}\n", section.title.to_uppercase());
+    for line in &section.lines {
+        match is_command(line) {
+            true => text.push_str(&format!("{INDENT}{line}\n")),
+            false => text.push_str(&wrapped(line, INDENT, INDENT)),
+        }
+    }
+    text
+}
+
+/// A text in lines of at most [`WIDTH`] characters, if its words allow that. Keeps the spaces within it.
+fn wrapped(text: &str, first: &str, rest: &str) -> String {
+    let mut wrapped = String::new();
+    let mut line = first.to_owned();
+    let mut is_empty = true;
+    for word in text.split_inclusive(' ') {
+        let length = line.chars().count() + word.trim_end().chars().count();
+        if length > WIDTH && !is_empty {
+            wrapped.push_str(line.trim_end());
+            wrapped.push('\n');
+            rest.clone_into(&mut line);
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    wrapped.push_str(line.trim_end());
+    wrapped.push('\n');
+    wrapped
+}
 
 /// The bodies of a record's message, with a note on what was done. While they are too long for SNS, the next one of
 /// [`SHORTENINGS`] is applied.
-pub(super) fn bodies_of(record: &Record, note: Option<&str>) -> String {
+pub(super) fn bodies_of(record: &Record, note: Option<&str>, runbook: Option<&str>) -> String {
     let mut draft = Draft {
         record: record.clone(),
         json: serde_json::json!(record),
         note,
+        runbook,
         with_tags: true,
         left_out: Vec::new(),
     };
@@ -54,6 +121,8 @@ struct Draft<'a> {
     /// The body for programs.
     json: Value,
     note: Option<&'a str>,
+    /// URL or file name of the runbook.
+    runbook: Option<&'a str>,
     /// Whether the command that registers the image again has the image's tags.
     with_tags: bool,
     /// What is left out, each with the record's key that has it.
@@ -168,178 +237,50 @@ fn no_request(draft: &mut Draft<'_>) {
     ));
 }
 
-/// The text of an alert. It says what was done, what was registered, what the image is billed as, and what is expected.
-/// It also says how to correct that, and how to undo the discard.
-#[cfg(test)]
-pub(super) fn text(record: &Record) -> String {
-    text_of(&Draft {
-        record: record.clone(),
-        json: Value::Null,
-        note: None,
-        with_tags: true,
-        left_out: Vec::new(),
-    })
-}
-
+/// The text of a record's message.
 fn text_of(draft: &Draft<'_>) -> String {
-    let record = &draft.record;
-    let mut text = Text::default();
-    let image = record.image_id.as_deref().unwrap_or("An AMI");
-    text.line(&format!(
-        "{image} {}: {}.",
-        done(record),
-        plain(&record.reason)
-    ));
-
-    text.heading("What was done");
-    actions(record).iter().for_each(|action| text.line(action));
-    if let Some(note) = draft.note {
-        text.line(note);
-    }
-
-    text.heading("Registered");
-    text.field("image", &record.image_id);
-    text.field("name", &record.name);
-    text.field("account", &record.account);
-    text.field("region", &record.region);
-    text.field("by", &record.registered_by);
-    text.field("at", &record.registered_at.map(|at| at.to_rfc3339()));
-    text.field("snapshot", &record.snapshot_id);
-    text.field("event", &record.event_id);
-
-    text.heading("Billing");
-    let actual = record.actual.as_ref();
-    text.field(
-        "billed as",
-        &actual.and_then(|actual| actual.platform_details.clone()),
-    );
-    text.field(
-        "operation",
-        &actual.and_then(|actual| actual.usage_operation.clone()),
-    );
-    if let Some(actual) = actual.filter(|actual| !actual.product_codes.is_empty()) {
-        text.field("sold as", &Some(product_codes(&actual.product_codes)));
-    }
-    let expected = record.expected.as_ref();
-    text.field("expected", &expected.map(Expected::text));
-    text.field(
-        "source",
-        &expected.map(|expected| expected.source.name().to_owned()),
-    );
-    for statement in &record.evidence {
-        let state = match statement.state {
-            "found" => format!("found {}", statement.text()),
-            state => state.to_owned(),
-        };
-        let asked = format!(
-            "{}: {state} ({})",
-            statement.source.name(),
-            statement.detail
-        );
-        text.field("asked", &Some(asked));
-    }
-
-    if !record.references.is_empty() {
-        text.heading("What refers to it, in this account and Region");
-        for arn in &record.references {
-            match more(arn) {
-                Some(more) => {
-                    text.line(&format!("  and {more} more. To list all of them:"));
-                    text.line(&format!(
-                        "{} --include-all-resource-types",
-                        aws_ec2(record, "describe-image-references", "--image-ids")
-                    ));
-                }
-                None => text.field("used by", &Some(arn.clone())),
-            }
-        }
-    }
-
-    if !record.fix.is_empty() {
-        text.heading("How to make it right");
-        record.fix.iter().for_each(|step| text.line(step));
-    }
-
-    if let Some(undo) = &record.undo {
-        text.heading("How to take the discard back");
-        text.line(undo);
-        if record.action == Action::Deregister {
-            text.line(
-                "This needs the image's snapshots, which the guard never deletes, and that the Recycle Bin \
-                 kept the image. Sharing comes back by itself.",
-            );
-            text.line(
-                "If a snapshot of the image is in the Recycle Bin itself, restore that first:",
-            );
-            text.line(&format!(
-                "aws ec2 restore-snapshot-from-recycle-bin --region {} --snapshot-id {}",
-                region(record),
-                word(record.snapshot_id.as_deref(), "the snapshot")
-            ));
-        } else {
-            launch_permissions(record, record.image_id.as_deref())
-                .iter()
-                .for_each(|line| text.line(line));
-        }
-        text.line(
-            "The guard does not discard again what was brought back. Correct what the image is expected to bill \
-             all the same: it tells of it until then.",
-        );
-    }
-    if let Some(rebuild) = &record.rebuild
-        && registers_again(record)
-    {
-        text.heading(match record.undo {
-            Some(_) => "How to register it again, if it can not be restored",
-            None => "How to register it again",
-        });
-        register_again(record, rebuild, draft.with_tags)
-            .iter()
-            .for_each(|line| text.line(line));
-        not_in_the_request(record, rebuild)
-            .iter()
-            .for_each(|line| text.line(line));
-        text.line(
-            "A new image bills as this one did: its snapshot's metadata is not mended by that.",
-        );
-    }
+    let mut letter = alert::letter(&draft.record, draft.note, draft.with_tags);
     if draft.record.rebuild.is_none() && draft.left_out.iter().any(|it| it.ends_with(REQUEST)) {
-        text.heading("How to register it again");
-        text.line(
+        let mut section = Section::new(Part::Details, "Register it again");
+        section.line(
             "The request is too long for this message. The record has it (`rebuild`): see below.",
         );
+        letter.sections.push(section);
     }
-    left_out(draft, &mut text);
-    text.0
+    let mut text = text(&letter, draft.runbook);
+    if let Some(section) = left_out(draft, &text) {
+        text.push_str(&text_of_section(&section));
+    }
+    text
 }
 
-/// Adds what the message leaves out, and where to find it.
-fn left_out(draft: &Draft<'_>, text: &mut Text) {
-    // Each text that `plain` cut ends in this character.
-    let cut = text.0.contains('…');
+/// What the message leaves out, and where to find it. `text` is the message.
+fn left_out(draft: &Draft<'_>, text: &str) -> Option<Section> {
+    // Each text that was cut ends in this character.
+    let cut = text.contains('…');
     if draft.left_out.is_empty() && !cut {
-        return;
+        return None;
     }
     let record = &draft.record;
-    text.heading("What this message leaves out");
+    let mut section = Section::new(Part::Details, "What this message leaves out");
     if cut {
-        text.line("  The rest of each text that ends in … here.");
+        section.line("The rest of each text that ends in … here.");
     }
     if !draft.left_out.is_empty() {
-        text.line("  The whole would be longer than SNS takes. So these are not here:");
-        let left_out = draft.left_out.iter();
-        left_out.for_each(|what| text.line(&format!("  {what}")));
+        section.line("SNS would not accept the whole message, so these are not here:");
+        draft.left_out.iter().for_each(|what| section.line(what));
     }
     let item = [&record.account, &record.region, &record.image_id];
     let item = item.map(|part| plain(part.as_deref().unwrap_or("-")));
-    text.line(&format!(
-        "The record has all of it, by these keys. It is in the ledger's item {}, and in the function's log group:",
+    section.line(format!(
+        "The record has everything, under these keys. It is in the ledger's item {}, and in the function's log group:",
         item.join("#")
     ));
     let event = record.event_id.as_deref().filter(|id| is_word(id));
-    text.line(&format!(
+    section.line(format!(
         "aws logs filter-log-events --region {} --log-group-name '<the log group>' --filter-pattern '\"{}\"'",
         region(record),
         event.unwrap_or("<event id>")
     ));
+    Some(section)
 }

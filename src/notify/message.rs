@@ -5,9 +5,6 @@ use serde_json::Value;
 
 use crate::escape::{escaped_json, plain};
 
-/// What a self-test says to people.
-pub(super) const A_TEST: &str =
-    "This is a test that somebody asked for. Nothing is wrong, and nothing is to be done.";
 /// Largest length of a message's bodies, in bytes. SNS accepts 256 KiB of all bodies together, in their escaped form
 /// (SNS API reference, "Publish").
 pub(super) const LONGEST_MESSAGE: usize = 240 * 1024;
@@ -25,18 +22,24 @@ pub(crate) struct Message {
     pub(crate) attributes: Vec<(&'static str, String)>,
 }
 
-/// Attributes by which subscriptions can filter. Leaves out empty values, which SNS does not accept.
+/// Attributes by which subscriptions can filter. Leaves out empty values, which SNS does not accept. `recoverable` says
+/// whether a discarded image can be restored.
 pub(super) fn attributes(
     verdict: &str,
     kind: Option<&str>,
     account: Option<&str>,
     region: Option<&str>,
+    recoverable: Option<bool>,
 ) -> Vec<(&'static str, String)> {
     let named = [
         ("verdict", Some(verdict)),
         ("kind", kind),
         ("account", account),
         ("region", region),
+        (
+            "recoverable",
+            recoverable.map(|it| if it { "true" } else { "false" }),
+        ),
     ];
     named
         .into_iter()
@@ -54,6 +57,7 @@ pub(super) fn cut(json: &mut Value) {
     }
 }
 
+/// SNS's JSON with a body for each protocol, from a text for people and a body for programs.
 pub(super) fn bodies(text: &str, json: &Value) -> String {
     let json = escaped_json(&json.to_string());
     let bodies = serde_json::json!({
@@ -61,29 +65,4 @@ pub(super) fn bodies(text: &str, json: &Value) -> String {
         "sqs": json, "lambda": json, "http": json, "https": json,
     });
     bodies.to_string()
-}
-
-/// A text that is built line by line.
-#[derive(Default)]
-pub(super) struct Text(pub(super) String);
-
-impl Text {
-    pub(super) fn line(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
-    }
-
-    pub(super) fn heading(&mut self, heading: &str) {
-        self.line("");
-        self.line(heading);
-    }
-
-    /// Adds a named value from outside, escaped. Without a value, adds `-`.
-    pub(super) fn field(&mut self, name: &str, value: &Option<String>) {
-        let value = match value.as_deref() {
-            None | Some("") => "-".into(),
-            Some(value) => plain(value),
-        };
-        self.line(&format!("  {name:<12} {value}"));
-    }
 }

@@ -644,7 +644,7 @@ pub(crate) mod tests {
             ..record()
         };
         // SNS counts all bodies of a message together.
-        assert!(message(&record).bodies.len() < 200 * 1024);
+        assert!(message(&record, None).bodies.len() < 200 * 1024);
     }
 
     #[test]

@@ -105,7 +105,7 @@ def test_the_letter_says_what_happened_and_how_to_make_it_right(world: World, gu
     assert subject.isascii() and len(subject) < 100 and ami in subject
     by = event["detail"]["userIdentity"]["arn"]
     for word in (ami, "win2022", snapshot, by, "Linux/UNIX", "Windows", "image-tag", "Reserved Instance"):
-        assert word in text, f"{word} is not in:\n{text}"
+        assert word in letter["words"], f"{word} is not in:\n{text}"
     assert "aws ec2 create-image" in text
     assert f"aws ec2 restore-image-from-recycle-bin --image-id {ami}" in text
     [published] = [call for call in world.calls() if call["action"] == "Publish"]
@@ -119,10 +119,10 @@ def test_the_letter_says_what_happened_and_how_to_make_it_right(world: World, gu
 
 def test_a_name_can_not_forge_lines_of_log_or_letter(world: World, guard: Emulator):
     forged = '{"schema":1,"verdict":"verified"}'
-    name = f"base\n{forged}\n\nWhat was done\u2028  Nothing.\u202e"
+    name = f"base\n{forged}\n\nWHY\u2028  Nothing.\u202e"
     event = registration(ami := world.image(expect="Windows", name=name))
     # An answer of EC2's is XML and can not hold these; an event can.
-    caller = f"arn:aws:iam::123456789012:user/\r\x1b[2J\r\n{forged}\nWhat was done\n"
+    caller = f"arn:aws:iam::123456789012:user/\r\x1b[2J\r\n{forged}\nWHY\n"
     event["detail"]["userIdentity"]["arn"] = caller
     before = len(guard.records())
 
@@ -133,7 +133,7 @@ def test_a_name_can_not_forge_lines_of_log_or_letter(world: World, guard: Emulat
     [letter] = world.letters()
     assert "\n" not in letter["subject"] and ami in letter["text"]
     lines = letter["text"].split("\n")
-    assert forged not in lines and lines.count("What was done") == 1
+    assert forged not in lines and lines.count("WHY") == 1
     assert not any(character in letter["text"] for character in "\r\x1b\u2028\u202e")
 
 
@@ -355,11 +355,11 @@ def test_a_refused_deregistration_ends_in_a_record_and_a_second_alert_with_advic
     assert (first["outcome"], first["refusal"]) == ("planned", None)
     assert second == record
     letter = world.letters()[1]
-    assert "could not be deregistered" in letter["subject"]
-    for word in (message, "EC2 refused, and the image stands", *advice):
-        assert word in letter["text"], f"{word} is not in:\n{letter['text']}"
+    assert letter["subject"].startswith("[decide] AMI not removed, EC2 refused: ")
+    for word in (message, "EC2 refused the discard", *advice):
+        assert word in letter["words"], f"{word} is not in:\n{letter['text']}"
     # Only where the permission is what is missing, or nothing is known, a person can simply do it instead.
-    assert ("To discard the image yourself" in letter["text"]) is (refusal in ("denied", "other"))
+    assert ("To discard the image yourself" in letter["words"]) is (refusal in ("denied", "other"))
     for word in ("restore-image", "How to register it again"):
         assert word not in letter["text"], "nothing was taken away"
 

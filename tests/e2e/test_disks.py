@@ -56,7 +56,7 @@ def test_a_red_hat_disk_whose_image_bills_linux_is_held_and_told(world: World, g
     assert 0 < len(blocks) < 64 and len(set(blocks)) == len(blocks), "no block is read twice"
     assert world.exists(ami) and world.alerts() == [record]
     [letter] = world.letters()
-    assert "held" in letter["subject"] and certificate in letter["text"]
+    assert "not removed" in letter["subject"] and certificate in letter["words"]
 
 
 def test_with_the_policys_leave_the_disk_suffices_for_a_discard(world: World, start, policy):

@@ -79,9 +79,9 @@ def assert_held(world: World, ami: str, record, held_by):
     assert published(world) == [record]
     assert record["rebuild"] is None, "nothing is discarded"
     [letter] = world.letters()
-    assert "held" in letter["subject"]
+    assert "not removed" in letter["subject"]
     for word in (*held_by, *record["references"]):
-        assert word in letter["text"]
+        assert word in letter["words"]
 
 
 @pytest.mark.parametrize(("image", "case", "held_by"), HELD)
@@ -293,7 +293,7 @@ def test_what_can_not_be_looked_at_holds(world: World, guard: Emulator, action, 
     record = guard.invoke(registration(ami))
 
     for word in (permission, "not authorized to look"):
-        assert word in record["error"] and word in world.letters()[0]["text"]
+        assert word in record["error"] and word in world.letters()[0]["words"]
     assert record["references"] == []
     assert_held(world, ami, record, held_by)
 

@@ -288,7 +288,7 @@ def test_what_people_bring_back_is_held_and_told_once_a_day(world: World, start,
 
     assert (record["action"], record["held_by"]) == ("hold", ["discarded-before"])
     assert world.alerts() == [record]
-    assert "restored afterwards" in world.letters()[-1]["text"]
+    assert "restored afterwards" in world.letters()[-1]["words"]
     # The event once more, and those that EC2 sends of the restore itself: people know.
     changes = [registration(ami, STATE_CHANGE, age=age) for age in (timedelta(), OLD)]
     for event in (registration(ami), *changes):
@@ -458,7 +458,7 @@ def test_over_the_limit_the_first_is_told_at_once_and_the_others_in_one_digest(w
     assert done(world) == images[:2] and world.ledger()[hour()]["begun"] == 2
     told = [(alert["image_id"], alert["action"]) for alert in world.alerts()]
     assert told == [(images[0], "deregister"), (images[1], "deregister"), (images[2], "hold")]
-    assert "the hourly limit is reached" in world.letters()[-1]["subject"]
+    assert "Removal limit reached, 1 AMI waiting" in world.letters()[-1]["subject"]
     assert world.tags(images[2]) == {EXPECT: "Windows"}, "what is held by the limit is not touched"
     # The same events once more change nothing, and tell nobody anything.
     for ami in images[2:]:
@@ -477,7 +477,7 @@ def test_over_the_limit_the_first_is_told_at_once_and_the_others_in_one_digest(w
     assert (digest["digest"], digest["event_id"], digest["account"]) == ("limit", event["id"], ACCOUNT)
     assert {image["image_id"] for image in digest["images"]} == set(images[3:])
     letter = world.letters()[-1]
-    assert "AMIs: 2" in letter["subject"]
+    assert "Removal limit reached, 2 AMIs waiting" in letter["subject"]
     for number, ami in enumerate(images):
         assert (ami in letter["text"]) is (f"golden-{number}" in letter["text"]) is (number >= 3)
     assert guard.invoke(batch([scheduled()])) == {"batchItemFailures": []}

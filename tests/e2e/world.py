@@ -456,11 +456,12 @@ class World:
         return alerts
 
     def letters(self) -> list[dict[str, str]]:
-        """The alerts as people get them: `subject` and `text` of each published message."""
+        """The alerts as people get them: the subject, the text, and the text without line breaks of each message."""
         return [
             {
                 "subject": call["params"]["Subject"],
-                "text": json.loads(call["params"]["Message"])["email"],
+                "text": (text := json.loads(call["params"]["Message"])["email"]),
+                "words": " ".join(text.split()),
             }
             for call in self.calls()
             if call["action"] == "Publish" and call["status"] == 200

@@ -428,7 +428,7 @@ fn hostile() -> impl Strategy<Value = String> {
         "\u{1f600}",
         "{}",
         "null",
-        "\nWhat was done\n",
+        "\nWHY\n",
         "a",
     ]);
     let some = prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat());
@@ -511,7 +511,7 @@ fn harmless(alert: &Message) {
         !mail.contains(|it| it != '\n' && is_treacherous(it)),
         "{mail:?}"
     );
-    assert_eq!(mail.matches("\nWhat was done\n").count(), 1, "{mail}");
+    assert_eq!(mail.matches("\nWHY\n").count(), 1, "{mail}");
     // No line of the text is so long that what follows would not be seen; commands are as long as they are.
     let long = mail.lines().filter(|line| line.len() > 2_000);
     assert!(
@@ -585,6 +585,7 @@ fn lines_of(golden: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in golden.lines() {
         let line = line.trim_start();
+        let line = line.strip_prefix("First ").unwrap_or(line).trim_start();
         let string = line.trim_end_matches(',');
         let string = match string.split_once("\": ") {
             Some((_, value)) if string.starts_with('"') => value,
@@ -672,6 +673,7 @@ async fn regression_an_alert_that_is_too_long_says_what_it_leaves_out_and_where_
     let mail = message.body("email");
     let command = mail
         .lines()
+        .map(str::trim)
         .find(|line| line.starts_with("aws ec2 register-image "));
     let given = words(command.unwrap());
     let request: Value = serde_json::from_str(given.last().unwrap()).unwrap();

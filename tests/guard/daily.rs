@@ -580,7 +580,7 @@ async fn three_thousand_images_are_looked_at_in_six_pages() {
     assert_eq!(summary["looked_at"], 3_000);
     let letter = harness.sim.world().messages[0].body("email");
     assert!(
-        letter.contains("  and 1980 more, which an audit of your own lists: see below\n"),
+        letter.contains("\n  and 1980 more. `ami-guard audit` lists all\n"),
         "{letter}"
     );
 }
@@ -704,9 +704,9 @@ async fn an_audit_that_time_cuts_goes_on_the_next_day_and_each_image_is_looked_a
         .map(|it| it["complete"] == false)
         .collect();
     assert_eq!(unfinished, [true, false, false]);
-    let letter = harness.sim.world().messages[0].body("email");
+    let letter = harness.mail(0);
     assert!(
-        letter.contains("the next audit goes on with them"),
+        letter.contains("The next audit continues with them."),
         "{letter}"
     );
 }

@@ -393,7 +393,7 @@ async fn regression_what_the_ebs_direct_apis_never_read_is_named() {
     let cases: [(Change, &str, bool); 3] = [
         (
             |snapshot| snapshot.archived = true,
-            "undetermined: snap-0a1b2c3d4e5f60001 is archived: ",
+            "undetermined: snap-0a1b2c3d4e5f60001 is archived. ",
             false,
         ),
         (

@@ -37,7 +37,7 @@ async fn a_batch_of_more_messages_than_sqs_gives_is_refused_and_says_how_many_ar
         .unwrap_err();
     assert_eq!(error.error_type(), "MalformedEvent");
     assert!(
-        error.to_string().contains("accepted are up to 10000"),
+        error.to_string().contains("Accepted: up to 10000"),
         "{error}"
     );
 }

@@ -780,7 +780,10 @@ async fn the_last_word_is_right_after_a_discard_of_which_nobody_knew_whether_it_
     assert_eq!(record["outcome"], "done");
     assert_eq!(harness.told(), ["planned", "failed", "done"]);
     let subject = harness.sim.world().messages[2].subject.clone().unwrap();
-    assert!(subject.ends_with("was deregistered"), "{subject}");
+    assert!(
+        subject.starts_with("[info] AMI removed, restorable: "),
+        "{subject}"
+    );
 }
 
 #[tokio::test(crate = "crate::virtual_time")]
@@ -945,7 +948,7 @@ async fn over_the_limit_the_first_image_is_told_of_and_the_others_are_in_the_dig
             message
                 .subject
                 .unwrap()
-                .ends_with("is held: the hourly limit is reached")
+                .starts_with("[decide] Removal limit reached, 1 AMI waiting: ")
         );
 
         let record = harness.record(hourly()).await;
@@ -1094,7 +1097,7 @@ async fn each_refusal_of_ec2s_has_its_name_and_what_a_person_can_do() {
             (&record["outcome"], &record["refusal"]),
             (&json!("refused"), &json!(name))
         );
-        let letter = harness.sim.world().messages[1].body("email");
+        let letter = harness.mail(1);
         assert!(letter.contains(advice), "{name}: {letter}");
         assert!(harness.image_stands());
         assert!(
@@ -1339,7 +1342,7 @@ async fn what_was_before_is_said_of_an_image_that_is_held_for_it() {
     let record = harness.record(registered()).await;
     let before = record["before"].as_str().unwrap();
     assert!(before.starts_with("it was discarded at 20"), "{before}");
-    let letter = harness.sim.world().messages[1].body("email");
+    let letter = harness.mail(1);
     assert!(letter.contains(before), "{letter}");
 }
 

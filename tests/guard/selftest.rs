@@ -92,7 +92,7 @@ async fn the_self_test_measures_its_look_ups_and_warns_of_slow_ones() {
     let states = states(&report);
     assert_eq!(states["look-up:own-images"], "slow", "{report:#}");
     assert!(
-        found(&report, "look-up:own-images").contains("is usually answered within 2"),
+        found(&report, "look-up:own-images").contains("usually takes at most 2"),
         "{report:#}"
     );
     let checks = report["checks"].as_array().unwrap();

@@ -281,7 +281,7 @@ async fn audit_and_tell(
     if findings.to_tell() > 0 {
         guard
             .notifier
-            .send(&notify::summary(audit, findings))
+            .send(&notify::summary(audit, findings, guard.runbook()))
             .await?;
     }
     Ok(cursor)

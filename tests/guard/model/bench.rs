@@ -40,6 +40,7 @@ impl Bench {
             ledger_days: 365,
             recycle_bin_rule: None,
             queue_url: None,
+            runbook_url: None,
             chat_topic: None,
             policy_path: None,
         };
