@@ -88,8 +88,14 @@ fn paths(text: &str, module: &Module) -> Vec<Module> {
     let mut found = Vec::new();
     for (start, base) in starts {
         for (at, _) in text.match_indices(&start) {
-            let before = text[..at].chars().next_back();
-            if before.is_none_or(|sign| !sign.is_alphanumeric() && sign != '_' && sign != ':') {
+            let before = &text[..at];
+            let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
+            // The word `use` in a text is not an import.
+            let begins = start != "use " || line.is_empty() || line.starts_with("pub");
+            let before = before.chars().next_back();
+            if begins
+                && before.is_none_or(|sign| !sign.is_alphanumeric() && sign != '_' && sign != ':')
+            {
                 tree(&text[at + start.len()..], base.clone(), &mut found);
             }
         }
@@ -103,9 +109,14 @@ fn tree<'a>(text: &'a str, mut prefix: Module, found: &mut Vec<Module>) -> &'a s
     loop {
         if let Some(mut list) = rest.strip_prefix('{') {
             while !list.trim_start().is_empty() && !list.trim_start().starts_with('}') {
-                list = tree(list.trim_start(), prefix.clone(), found);
+                let rest = tree(list.trim_start(), prefix.clone(), found);
                 // A comma, or the asterisk of a glob and the comma.
-                list = list.trim_start_matches(['*', ',']);
+                let rest = rest.trim_start_matches(['*', ',']);
+                // What is not a tree, as in a text, must not go on for ever.
+                if rest.len() == list.len() {
+                    return rest;
+                }
+                list = rest;
             }
             let list = list.trim_start();
             return list.strip_prefix('}').unwrap_or(list);

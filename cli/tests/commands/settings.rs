@@ -59,8 +59,9 @@ async fn regression_an_endpoint_of_the_configuration_file_that_is_no_url_is_an_e
         ] {
             let output = ends(arguments).await;
             assert_eq!(code(&output), 2, "{text}\n{}", err(&output));
-            let said =
-                format!("ami-guard: endpoint_url in the AWS configuration file is {words}; ");
+            let said = format!(
+                "ami-guard: endpoint_url in the AWS configuration file is {words}. Accepted: "
+            );
             says(&err(&output), &said);
         }
     }
