@@ -1,13 +1,16 @@
-//! Shows what the guard does, without an AWS account. Plays the events of `events/` through the real handler, against a
+//! Shows what the guard does, without an AWS account. Plays events of `events/` through the real handler, against a
 //! simulated EC2 and SNS on loopback.
 //!
-//! `cargo run --example demo`
+//! - `cargo run --example demo`: the story of one AMI
+//! - `cargo run --example demo -- --all`: every event of `events/`
 
 #[path = "../disk/corpus/packed.rs"]
 mod packed;
+#[path = "demo/story.rs"]
+mod story;
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -126,31 +129,46 @@ fn world(uploaded: &Path) -> Result<World, Box<dyn Error>> {
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(contained::ARGUMENT) {
-        return Ok(contained::run_child(arguments));
-    }
-    // One of the disks that the tests read, as a sparse raw image. It is deleted when the demo is over.
+    let first = arguments.next();
+    let all = match first.as_deref() {
+        Some(contained::ARGUMENT) => return Ok(contained::run_child(arguments)),
+        None => false,
+        Some("--all") => true,
+        Some(other) => {
+            eprintln!("demo: {other:?} is not accepted. Accepted: --all, or nothing.");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    // For the disks of the simulated snapshots. It is deleted when the demo is over.
     let folder =
         std::env::temp_dir().join(format!("ami-billing-guard-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let disk = folder.join("rhel9.img");
-    Packed::read("rhel9-rhui").unpack(&disk);
-    let shown = show(&disk);
+    let shown = show(all, &folder);
     std::fs::remove_dir_all(&folder)?;
-    shown?;
-    Ok(ExitCode::SUCCESS)
+    match shown {
+        // The reader of the output stopped, such as `head`.
+        Err(error) if is_broken_pipe(error.as_ref()) => Ok(ExitCode::SUCCESS),
+        shown => shown.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
-    println!(
-        "A simulated EC2 with {} new images; each event goes through the guard's real handler.\n",
-        IMAGES.len()
-    );
-    let world = world(uploaded)?;
-    let snapshots = world.snapshots.len();
-    let sim = Sim::start(world).await?;
-    let config = Config {
+async fn show(all: bool, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let reader = Reader::Child(std::env::current_exe()?);
+    match all {
+        true => show_all(folder, reader).await,
+        false => story::play(folder, reader, &mut std::io::stdout()).await,
+    }
+}
+
+/// The settings of the guard: it enforces, and its ledger is in memory.
+fn config() -> Result<Config, Box<dyn Error>> {
+    Ok(Config {
         mode: Mode::Enforce,
         alert_topic: Some(TOPIC.into()),
         chat_topic: Some(CHAT_TOPIC.into()),
@@ -166,15 +184,30 @@ async fn show(uploaded: &Path) -> Result<(), Box<dyn Error>> {
         recycle_bin_rule: None,
         queue_url: None,
         runbook_url: None,
-    };
+    })
+}
+
+/// Reads an event of `events/`.
+fn event(name: &str) -> Result<Value, Box<dyn Error>> {
+    let file = format!("{}/events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    Ok(serde_json::from_str(&std::fs::read_to_string(file)?)?)
+}
+
+/// Plays every event of `events/`, and shows the verdicts in a table, and the first alert in each of its forms.
+async fn show_all(folder: &Path, reader: Reader) -> Result<(), Box<dyn Error>> {
+    // One of the disks that the tests read, as a sparse raw image.
+    let uploaded = folder.join("rhel9.img");
+    Packed::read("rhel9-rhui").unpack(&uploaded);
+    println!(
+        "A simulated EC2 with {} new images; each event goes through the guard's real handler.\n",
+        IMAGES.len()
+    );
+    let world = world(&uploaded)?;
+    let snapshots = world.snapshots.len();
+    let sim = Sim::start(world).await?;
     let aws = Aws::connect_to_simulator(&sim.endpoint(), "eu-west-1").await;
-    let guard = Arc::new(Guard::new(
-        config,
-        Policy::default(),
-        aws,
-        Reader::Child(std::env::current_exe()?),
-        |_, _| {},
-    ));
+    let guard = Guard::new(config()?, Policy::default(), aws, reader, |_, _| {});
+    let guard = Arc::new(guard);
 
     let mut files: Vec<_> =
         std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("events"))?
@@ -396,5 +429,52 @@ mod tests {
             }
         }
         assert!(dated > 20, "{dated}");
+    }
+
+    #[tokio::test]
+    async fn the_story_shows_the_removal_the_undo_and_that_the_undo_lasts() {
+        let folder = std::env::temp_dir().join(format!("demo-story-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut out = Vec::new();
+        let told = story::play(&folder, Reader::Here, &mut out).await;
+        std::fs::remove_dir_all(&folder).unwrap();
+        told.unwrap();
+        let story = String::from_utf8(out).unwrap();
+
+        let chapter = |number: &str| {
+            let mut chapters = story.split("\n\n").filter(|it| it.starts_with(number));
+            chapters.next().unwrap_or_default()
+        };
+        let has = |number: &str, lines: &[&str]| {
+            for line in lines {
+                let is_there = chapter(number).lines().any(|it| it.starts_with(line));
+                assert!(is_there, "{number} {line}\n{story}");
+            }
+        };
+        let listed = "   EC2             available, billed as Linux/UNIX (RunInstances)";
+        let kept = "   snapshots       1 of 1 still exist";
+        let verdict = "   verdict         mismatch, wrong";
+        let removed = "   action          deregister: done";
+        let sources = [
+            "     image-tag     Windows (",
+            "     lineage       Windows (",
+            "     disk          Windows or WindowsByol (",
+        ];
+        has("1.", &[listed]);
+        has("2.", &sources);
+        has("2.", &[verdict, removed]);
+        let gone = "   EC2             does not list the AMI";
+        let binned = "   Recycle Bin     keeps the AMI until 20";
+        has("3.", &[gone, binned, kept]);
+        has("4.", &[listed, "   Recycle Bin     does not have it", kept]);
+        let held = "   action          hold: discarded-before";
+        has("5.", &[verdict, held, listed, "   mail            "]);
+
+        let mut mail = story.lines().filter(|it| it.starts_with("   |"));
+        let subject = mail.next().unwrap_or_default();
+        assert!(subject.contains("Subject: "), "{story}");
+        assert!(subject.contains("ami-0a1b2c3d4e5f60001"), "{story}");
+        assert!(mail.any(|it| it.contains("Linux/UNIX")), "{story}");
+        assert!(story.lines().count() <= 64, "{story}");
     }
 }
