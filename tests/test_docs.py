@@ -295,7 +295,8 @@ def test_the_makefile_has_the_target(command: Command) -> None:
 
 @each("sam")
 def test_the_template_has_the_parameters(command: Command) -> None:
-    parameters = set(re.findall(r"^  (\w+):$", (ROOT / "template.yaml").read_text(), re.MULTILINE))
+    [section] = re.findall(r"^Parameters:\n((?:(?: .*)?\n)+)", (ROOT / "template.yaml").read_text(), re.MULTILINE)
+    parameters = set(re.findall(r"^  (\w+):$", section, re.MULTILINE))
     words = command.words
     after = words[words.index("--parameter-overrides") + 1 :] if "--parameter-overrides" in words else []
     named = {word.split("=")[0] for word in after if re.match(r"\w+=", word)}
