@@ -226,6 +226,9 @@ const OTHER_SPELLINGS: [(&str, &str); 13] = [
 /// Suffix that Reserved Instances and Spot prices add to a platform in accounts that once had EC2-Classic.
 const OF_A_VPC: &str = " (Amazon VPC)";
 
+/// The known bits of each of the four characters of a usage operation, which are digits in base 32.
+const OPERATION_BITS: [u32; 4] = [1, 1 | 2 | 8 | 16, 1 | 16, 2 | 4 | 16];
+
 impl Billing {
     /// Plain Linux, for which nothing is paid beyond the instance. An image that lost its billing code is billed as
     /// this.
@@ -287,12 +290,8 @@ impl Billing {
             digits.next()??,
             digits.next()??,
         );
-        if digits.next().is_some()
-            || ha & !1 != 0
-            || add_on & !(1 | 2 | 8 | 16) != 0
-            || red_hat & !(1 | 16) != 0
-            || base & !(2 | 4 | 16) != 0
-        {
+        let known = OPERATION_BITS.iter().zip([ha, add_on, red_hat, base]);
+        if digits.next().is_some() || known.into_iter().any(|(bits, digit)| digit & !bits != 0) {
             return None;
         }
         let systems = [
@@ -546,6 +545,57 @@ pub const ACCEPTED_PLATFORMS: &str = "Linux, Windows, WindowsByol, RedHat, RedHa
      platform details (Windows with SQL Server Standard), a usage operation (RunInstances:0010), \
      Linux with a product code";
 
+/// Regular expression (ECMA 262, without flags) that matches every text which [`Platform::parse`] accepts. It also
+/// matches some that are not platforms, such as a combination of bits that no usage operation has.
+pub(crate) fn platform_pattern() -> String {
+    let any_case = |text: &str| -> String {
+        let letters = text
+            .chars()
+            .map(|letter| match letter.is_ascii_alphabetic() {
+                true => format!(
+                    "[{}{}]",
+                    letter.to_ascii_uppercase(),
+                    letter.to_ascii_lowercase()
+                ),
+                false => regex_escaped(&letter.to_string()),
+            });
+        letters.collect()
+    };
+    let spellings = OTHER_SPELLINGS.iter().map(|row| row.0);
+    let names = Platform::codes()
+        .chain(Platform::details())
+        .chain(spellings);
+    let names: Vec<String> = names.map(any_case).collect();
+    let digits = OPERATION_BITS.map(|bits| {
+        let digits = (0..32).filter(|digit| digit & !bits == 0);
+        let digits: String = digits
+            .filter_map(|digit| char::from_digit(digit, 32))
+            .collect();
+        format!(
+            "[{digits}{}]",
+            digits
+                .replace(|digit: char| digit.is_ascii_digit(), "")
+                .to_ascii_uppercase()
+        )
+    });
+    let operation = any_case("RunInstances");
+    let (names, digits) = (names.join("|"), digits.concat());
+    let (vpc, code) = (any_case(OF_A_VPC), any_case(WITH_PRODUCT_CODE));
+    format!(r"^\s*(?:(?:{names})(?:{vpc})?|{operation}(?::{digits})?|{digits})(?:\s*{code})?\s*$")
+}
+
+/// A text as a regular expression (ECMA 262) that matches it alone.
+pub(crate) fn regex_escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if r"^$\.*+?()[]{}|".contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
 /// Suggestion for a text that is not a platform: a code, or canonical platform details.
 pub fn platform_meant_by(text: &str) -> Option<&'static str> {
     let text = text.trim().to_ascii_lowercase();
@@ -694,6 +744,11 @@ impl Platform {
     /// Every operating system code.
     pub fn codes() -> impl Iterator<Item = &'static str> {
         CODES.iter().map(|row| row.0).chain([SQL])
+    }
+
+    /// Every documented text of platform details.
+    pub(crate) fn details() -> impl Iterator<Item = &'static str> {
+        TABLE.iter().map(|row| row.0)
     }
 
     /// Parses a code, platform details or a usage operation, in any case, with or without ` with a product code` behind

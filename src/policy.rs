@@ -3,12 +3,14 @@
 //! A policy is accepted or refused as a whole, with all of its faults. Nothing in it is guessed.
 
 mod read;
+mod schema;
 mod values;
 
 pub(crate) use read::{PRODUCT_CODES, is_product_code};
 
 use std::fmt;
 
+pub use schema::schema;
 pub use values::{
     AlertOn, Asked, Attribute, Condition, Confirm, DiscardAction, DiscardFrom, HoldOrDiscard,
     Matched, Policy, Requirement, Rule,
@@ -96,42 +98,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let policy = Policy::parse(
-            "p",
-            r#"
-            version = 1
-            [defaults]
-            expect = ["Linux", "RunInstances:0010"]
-            [evidence]
-            tags = false
-            lineage = "never"
-            disk = "always"
-            disk_max_blocks = 64
-            [discard]
-            action = "disable"
-            from = ["lineage", "disk"]
-            max_per_hour = 3
-            max_age_hours = 48
-            in_use = "discard"
-            shared = "discard"
-            confirm = "observed"
-            service_registered = "discard"
-            [alert]
-            on = ["unverifiable"]
-            max_per_hour = 5
-            [[expect]]
-            name = "win*"
-            tag = { Team = "data-*" }
-            snapshot_tag = { Image = "win-*" }
-            product_code = ["aw0evgkw8e5c1q413zgy5pjce", "774F4FF8"]
-            platform = ["Windows", "SQL"]
-            product_codes = ["774F4FF8"]
-            disk = "Linux"
-            [[exempt]]
-            invoked_by = "drs.*"
-            reason = "recovery"
-            "#,
-        );
+        let policy = Policy::parse("p", include_str!("../tests/corpus/policy-every-key.toml"));
         let read = Policy {
             default_expect: Some(Platforms::parse(["Linux", "RedHat"]).unwrap()),
             ask_tags: false,
@@ -383,160 +350,32 @@ mod tests {
     /// Policies with mistakes that people make, and what is reported for each.
     #[test]
     fn broken_policies_and_what_is_said_of_each() {
-        let cases = [
-            (
-                "a value without quotes, and a slip elsewhere",
-                "version = 1\n[[expect]]\nname = win2022-*\nplatform = \"Windows\"\n[alert]\non = [\"missmatch\"]\n",
-                &[
-                    "policy.toml:3:8: `name = win2022-*` is not valid TOML: string values must be quoted, expected literal string",
-                    "policy.toml:6:7: `\"missmatch\"` is not accepted (did you mean \"mismatch\"?). Accepted: \"mismatch\", \"conflict\", \"unverifiable\"",
-                ][..],
-            ),
-            (
-                "a code that is another word for one",
-                "version = 1\n[[expect]]\nname = \"rhel*\"\nplatform = [\"RHEL\", \"RedHatHA\", \"Solaris\"]\n",
-                &[
-                    "policy.toml:4:13: `\"RHEL\"` is not accepted (did you mean \"RedHat\"?). Accepted: (platforms)",
-                    "policy.toml:4:33: `\"Solaris\"` is not accepted. Accepted: (platforms)",
-                ][..],
-            ),
-            (
-                "misspelt keys at every level",
-                "version = 1\n[evidnce]\ntags = true\n[discard]\nmax_per_hours = 3\n[[expect]]\nnmae = \"x\"\nplattform = \"Windows\"\n",
-                &[
-                    "policy.toml:2:2: unknown key `evidnce` (did you mean `evidence`?). Accepted: version, defaults, evidence, discard, alert, expect, exempt",
-                    "policy.toml:5:1: unknown key `max_per_hours` (did you mean `max_per_hour`?). Accepted: action, from, confirm, max_per_hour, max_age_hours, in_use, shared, service_registered",
-                    "policy.toml:7:1: unknown key `nmae` (did you mean `name`?). Accepted: (match keys), platform, product_codes, disk",
-                    "policy.toml:8:1: unknown key `plattform` (did you mean `platform`?). Accepted: (match keys), platform, product_codes, disk",
-                ][..],
-            ),
-            (
-                "a rule that would mean every image",
-                "version = 1\n[[expect]]\nplatform = \"Linux\"\n[[exempt]]\nreason = \"why not\"\n",
-                &[
-                    "policy.toml:2:1: [[expect]] without a match key would match every image. Accepted: (match keys)",
-                    "policy.toml:4:1: [[exempt]] without a match key would match every image. Accepted: (match keys)",
-                ][..],
-            ),
-            (
-                "a rule without what it is for",
-                "version = 1\n[[expect]]\nname = \"win*\"\n[[exempt]]\nname = \"*-byol-*\"\n[[exempt]]\nname = \"xyz\"\nreason = \" \"\n",
-                &[
-                    "policy.toml:2:1: [[expect]] without `platform` or `product_codes`. Accepted: (platforms)",
-                    "policy.toml:4:1: [[exempt]] without `reason`. Accepted: sentences that say why the images are exempt",
-                    "policy.toml:8:10: `\" \"` is not accepted. Accepted: sentences that say why the images are exempt",
-                ][..],
-            ),
-            (
-                "globs that are none",
-                "version = 1\n[[expect]]\nname = \"win[\"\ndescription = 7\nregistered_by = \"arn:**role\"\ntag = { Team = \"\" }\nplatform = \"Windows\"\n",
-                &[
-                    "policy.toml:3:8: `\"win[\"` is not accepted (did you mean \"win[[]\"?): invalid range pattern at character 4. Accepted: (globs)",
-                    "policy.toml:4:15: `7` is not accepted. Accepted: (globs)",
-                    "policy.toml:5:17: `\"arn:**role\"` is not accepted (did you mean \"arn:*role\"?): recursive wildcards must form a single path component at character 4. Accepted: (globs)",
-                    "policy.toml:6:16: `\"\"` is not accepted. Accepted: (globs)",
-                ][..],
-            ),
-            (
-                "a table where a list of rules belongs, and tags that are no table",
-                "version = 1\n[expect]\nname = \"win*\"\nplatform = \"Windows\"\n[[exempt]]\ntag = \"Team\"\nreason = \"r\"\n",
-                &[
-                    "policy.toml:2:2: `expect` is not a list of rules. Write each rule under [[expect]]",
-                    "policy.toml:6:7: `\"Team\"` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
-                ][..],
-            ),
-            (
-                "globs that never match what they mean",
-                "version = 1\n[[exempt]]\nname = \"rhel-{8,9}-byol\"\ndescription = \"[z-a]*\"\narchitecture = \"amd64\"\naccount = \"prod\"\nregion = \"EU-WEST-1\"\nsnapshot_description = \"[^x]\"\nregistered_by = \" a\\\\*b\"\ninvoked_by = \"/**/\"\ntag = { '' = \"x \" }\nreason = \"r\"\n",
-                &[
-                    "policy.toml:3:8: `\"rhel-{8,9}-byol\"` is not accepted: alternatives in braces are not supported. Write a rule for each. Accepted: (globs)",
-                    "policy.toml:4:15: `\"[z-a]*\"` is not accepted: no character is from z to a. Accepted: (globs)",
-                    "policy.toml:5:16: `\"amd64\"` is not accepted: architectures are i386, x86_64, arm64, x86_64_mac, arm64_mac. Accepted: (globs)",
-                    "policy.toml:6:11: `\"prod\"` is not accepted: an account has twelve digits. Accepted: (globs)",
-                    "policy.toml:7:10: `\"EU-WEST-1\"` is not accepted: a Region has lower-case letters, digits and hyphens. Accepted: (globs)",
-                    "policy.toml:8:24: `\"[^x]\"` is not accepted: to exclude characters, write [!ab]. Accepted: (globs)",
-                    "policy.toml:9:17: `\" a\\\\*b\"` is not accepted: a backslash stands for itself. To match a *, write [*]. Accepted: (globs)",
-                    "policy.toml:10:14: `\"/**/\"` is not accepted: a single * already stands for any text. Accepted: (globs)",
-                    "policy.toml:11:9: a tag's key cannot be empty",
-                    "policy.toml:11:14: `\"x \"` is not accepted: it begins or ends with a space. Accepted: (globs)",
-                ][..],
-            ),
-            (
-                "a value over several lines, and a fault in a list",
-                "version = 1\n[[exempt]]\nname = \"\"\"a[\nb\"\"\"\nreason = \"r\"\n[discard]\nfrom = [\n[\"declared\"],\n]\naction = \"none!\"\n",
-                &[
-                    "policy.toml:3:8: `\"\"\"a[…` is not accepted (did you mean \"a[[]…\"?): invalid range pattern at character 2. Accepted: (globs)",
-                    "policy.toml:8:1: `[\"declared\"]` is not accepted. Accepted: \"declared\", \"lineage\", \"disk\"",
-                    "policy.toml:10:10: `\"none!\"` is not accepted (did you mean \"none\"?). Accepted: \"deregister\", \"disable\", \"none\"",
-                ][..],
-            ),
-            (
-                "product codes that cannot be any, and where a list of none means nothing",
-                "version = 1\n[[expect]]\nname = \"a*\"\nproduct_codes = [\"bp-6fa54006\", \"a b\", 7]\n[[expect]]\nproduct_code = []\nplatform = []\n[[exempt]]\nproduct_codes = []\nreason = \"r\"\n",
-                &[
-                    "policy.toml:4:18: `\"bp-6fa54006\"` is not accepted: it is a billing product, which no image shows. Name its platform instead (platform = \"RedHat\"). Accepted: product codes as DescribeImages shows them in ProductCodes",
-                    "policy.toml:4:33: `\"a b\"` is not accepted. Accepted: (product codes)",
-                    "policy.toml:4:40: `7` is not accepted. Accepted: (product codes)",
-                    "policy.toml:6:16: `[]` is not accepted: an empty list matches no image. Accepted: (product codes)",
-                    "policy.toml:7:12: `[]` is not accepted. Accepted: (platforms)",
-                    "policy.toml:9:17: `[]` is not accepted: an empty list matches no image. Accepted: (product codes)",
-                ][..],
-            ),
-            (
-                "rules that no image can satisfy",
-                "version = 1\n[[expect]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\n[[expect]]\nname = \"xyz\"\nplatform = \"Linux with a product code\"\nproduct_codes = []\n[[exempt]]\nproduct_code = \"aaaa\"\nproduct_codes = [\"bbbb\"]\nreason = \"r\"\n",
-                &[
-                    "policy.toml:2:1: no image can satisfy this [[expect]]: it matches AMIs by a product code that `product_codes` does not have",
-                    "policy.toml:5:1: no image can satisfy this [[expect]]: its `platform` needs a product code, and `product_codes` is empty",
-                    "policy.toml:9:1: [[exempt]] with `product_code` and `product_codes`, which mean the same here. Write one list",
-                ][..],
-            ),
-            (
-                "tags of a snapshot that are no table, and a disk without what the image is billed as",
-                "version = 1\n[[exempt]]\nsnapshot_tag = \"Team\"\nreason = \"r\"\n[[expect]]\nsnapshot_tag = {}\nplatform = \"SUSE\"\n[[expect]]\nname = \"xyz\"\ndisk = \"Linux\"\nproduct_codes = []\n",
-                &[
-                    "policy.toml:3:16: `\"Team\"` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
-                    "policy.toml:6:16: `{}` is not accepted. Accepted: tables of tag keys and globs: { Team = \"data-*\" }",
-                    "policy.toml:8:1: [[expect]] with `disk`, but without the `platform` that the image is rightly billed as",
-                ][..],
-            ),
-            (
-                "an exemption with a Region and without a reason",
-                "version = 1\n[[exempt]]\nregion = \"eu-*\"\n",
-                &[
-                    "policy.toml:2:1: [[exempt]] without `reason`. Accepted: sentences that say why the images are exempt",
-                ][..],
-            ),
-            (
-                "words and numbers that are not accepted",
-                "version = 1\n[evidence]\nlineage = \"allways\"\ndisk = true\n[discard]\naction = \"deregister-image\"\nfrom = [\"declared\", \"tags\"]\nmax_per_hour = \"10\"\nmax_age_hours = 1.5\n",
-                &[
-                    "policy.toml:3:11: `\"allways\"` is not accepted (did you mean \"always\"?). Accepted: \"never\", \"when-needed\", \"always\"",
-                    "policy.toml:4:8: `true` is not accepted. Accepted: \"never\", \"when-needed\", \"always\"",
-                    "policy.toml:6:10: `\"deregister-image\"` is not accepted. Accepted: \"deregister\", \"disable\", \"none\"",
-                    "policy.toml:7:21: `\"tags\"` is not accepted. Accepted: \"declared\", \"lineage\", \"disk\"",
-                    "policy.toml:8:16: `\"10\"` is not accepted. Accepted: whole numbers from 0 to 4294967295",
-                    "policy.toml:9:17: `1.5` is not accepted. Accepted: whole numbers from 0 to 4294967295",
-                ][..],
-            ),
-            (
-                "a newer version, and the same key twice",
-                "version = 2\n[discard]\naction = \"none\"\naction = \"disable\"\n",
-                &[
-                    "policy.toml:1:11: `2` is not accepted. Accepted: version = 1",
-                    "policy.toml:4:1: `action = \"disable\"` is not valid TOML: duplicate key",
-                ][..],
-            ),
-            (
-                "a header that is not closed",
-                "version = 1\n[[expect]\nname = \"win*\"\nplatform = \"Windows\"\n",
-                &[
-                    "policy.toml:2:10: `[[expect]` is not valid TOML: unclosed array table, expected `]`",
-                ][..],
-            ),
-        ];
-        for (what, text, expected) in cases {
-            assert_eq!(brief(&faults(text)), expected.join("\n"), "{what}");
+        #[derive(serde::Deserialize)]
+        struct Corpus {
+            policy: Vec<Broken>,
         }
+        #[derive(serde::Deserialize)]
+        struct Broken {
+            name: String,
+            text: String,
+            faults: Vec<String>,
+        }
+        let corpus: Corpus = toml::from_str(include_str!("../tests/corpus/policies.toml")).unwrap();
+        for broken in corpus.policy {
+            let expected = broken.faults.join("\n");
+            assert_eq!(brief(&faults(&broken.text)), expected, "{}", broken.name);
+        }
+    }
+
+    /// It is made again with GUARD_GOLDEN=write.
+    #[test]
+    fn the_schema_that_is_shipped_is_the_one_that_the_code_has() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join("policy/policy.schema.json");
+        let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+        if std::env::var("GUARD_GOLDEN").as_deref() == Ok("write") {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text);
     }
 }

@@ -1,10 +1,11 @@
-//! `ami-guard policy`: whether a file is a valid policy, and whether it judges AMIs as its authors intend.
+//! `ami-guard policy`: whether a file is a valid policy, and whether it judges AMIs as its authors intend. Also prints
+//! the JSON Schema of policies.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ami_billing_guard::cases::Case;
-use ami_billing_guard::policy::Policy;
+use ami_billing_guard::policy::{Policy, schema};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -42,6 +43,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of a policy, for editors
+    #[command(after_help = SCHEMA)]
+    Schema,
 }
 
 const CHECK: &str = "\
@@ -58,11 +62,28 @@ Exit codes:
 
 Needs no account and no AMI.";
 
+const SCHEMA: &str = "\
+An editor that knows JSON Schema for TOML completes and checks a policy that begins with:
+  #:schema ./policy.schema.json
+
+The schema cannot find every fault. Before you deploy a policy, run ami-guard policy check.";
+
 pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     match arguments.command {
         Command::Check { file, json } => check(&file, json, out),
         Command::Test { file, cases, json } => test(&file, &cases, json, out),
+        Command::Schema => {
+            out.write_all(schema_text()?.as_bytes())?;
+            Ok(Outcome::Good)
+        }
     }
+}
+
+/// The JSON Schema of a policy, as the file that the policy's first line names.
+pub(crate) fn schema_text() -> Result<String, CliError> {
+    let text = serde_json::to_string_pretty(&schema());
+    let text = text.map_err(|error| CliError::Unknown(error.to_string()))?;
+    Ok(text + "\n")
 }
 
 fn check(file: &Path, as_json: bool, out: &mut dyn Write) -> Result<Outcome, CliError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use glob::Pattern;
+use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -78,6 +79,214 @@ struct Fault {
     what: String,
 }
 
+/// The key of the format's version, which is 1.
+pub(super) const VERSION: &str = "version";
+
+/// A table of the file, besides the rules.
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+/// A key of a section.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    /// Sets the policy's value.
+    read: fn(&mut Reader<'_>, &Value<'_>, &mut Policy),
+    /// JSON Schema of the accepted values. The policy is the default one.
+    pub(super) schema: fn(&Policy) -> Json,
+}
+
+/// A key that sets this field of the policy. The field's type decides what is accepted.
+macro_rules! key {
+    ($name:literal, $field:ident, $about:literal) => {
+        Key {
+            name: $name,
+            about: $about,
+            read: |reader, value, policy| policy.$field.read(reader, value),
+            schema: |default| default.$field.schema(),
+        }
+    };
+}
+
+/// All keys of the file but those of rules.
+pub(super) const SECTIONS: [Section; 4] = [
+    Section {
+        name: "defaults",
+        about: "What counts if nothing else says it.",
+        keys: &[key!(
+            "expect",
+            default_expect,
+            "What an AMI is expected to be billed as if no other source says so. A default alone never discards an AMI."
+        )],
+    },
+    Section {
+        name: "evidence",
+        about: "Which sources say what an AMI is expected to be billed as.",
+        keys: &[
+            key!(
+                "tags",
+                ask_tags,
+                "Whether the tag ami-billing-guard:expect counts, on an AMI and on its root snapshot."
+            ),
+            key!(
+                "lineage",
+                lineage,
+                "When the guard looks where the root snapshot came from."
+            ),
+            key!("disk", disk, "When the guard reads the root snapshot."),
+            key!(
+                "disk_max_blocks",
+                disk_max_blocks,
+                "The largest number of blocks of 512 KiB to read of one disk."
+            ),
+        ],
+    },
+    Section {
+        name: "discard",
+        about: "Which AMIs may be discarded, and how.",
+        keys: &[
+            key!("action", action, "What a discard does."),
+            key!(
+                "from",
+                discard_from,
+                "The kinds of source of which one suffices for a discard."
+            ),
+            key!(
+                "confirm",
+                confirm,
+                "What a declared discard needs besides the declaration."
+            ),
+            key!(
+                "max_per_hour",
+                max_per_hour,
+                "The largest number of discards in one hour (UTC). 0 stops all discards."
+            ),
+            key!(
+                "max_age_hours",
+                max_age_hours,
+                "The age at which an AMI is too old to be discarded."
+            ),
+            key!(
+                "in_use",
+                in_use,
+                "What to do if an instance, a launch template or something else refers to the AMI."
+            ),
+            key!(
+                "shared",
+                shared,
+                "What to do if the AMI is shared with another account, an organisation or everyone."
+            ),
+            key!(
+                "service_registered",
+                service_registered,
+                "What to do if an AWS service registered the AMI."
+            ),
+        ],
+    },
+    Section {
+        name: "alert",
+        about: "Which alerts are sent.",
+        keys: &[
+            key!("on", alert_on, "The verdicts that cause an alert."),
+            key!(
+                "max_per_hour",
+                alerts_per_hour,
+                "The largest number of alerts in one hour (UTC), apart from those about a discard."
+            ),
+        ],
+    },
+];
+
+/// A field of the policy that a key sets. It reads itself, and describes what it accepts.
+trait Setting {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>);
+    /// JSON Schema of the accepted values. This value is the default.
+    fn schema(&self) -> Json;
+}
+
+impl Setting for bool {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        reader.boolean(value, self);
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "boolean", "default": self })
+    }
+}
+
+impl Setting for u32 {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        reader.count(value, self);
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX, "default": self })
+    }
+}
+
+impl Setting for Option<Platforms> {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        if let Some(platforms) = reader.platforms(value) {
+            *self = Some(platforms);
+        }
+    }
+
+    fn schema(&self) -> Json {
+        Accepts::Platforms.schema()
+    }
+}
+
+impl<W: Word> Setting for W {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        reader.word(value, self);
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "enum": words_of::<W>(), "default": self.word(), "description": meanings::<W>() })
+    }
+}
+
+impl<W: Word + Ord> Setting for BTreeSet<W> {
+    fn read(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        reader.words(value, self);
+    }
+
+    fn schema(&self) -> Json {
+        let default: Vec<&str> = self.iter().map(Word::word).collect();
+        json!({
+            "type": "array",
+            "items": { "enum": words_of::<W>() },
+            "default": default,
+            "description": meanings::<W>(),
+        })
+    }
+}
+
+fn words_of<W: Word>() -> Vec<&'static str> {
+    W::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+/// The meaning of each word, on a line of its own.
+fn meanings<W: Word>() -> String {
+    let meanings = W::WORDS.iter().zip(W::MEANINGS);
+    let meanings = meanings.map(|((word, _), meaning)| format!("\n{word}: {}", meaning.trim()));
+    meanings.collect()
+}
+
+impl Accepts {
+    /// JSON Schema of the accepted values. The definitions are in the schema of the policy.
+    pub(super) fn schema(self) -> Json {
+        match self {
+            Accepts::Platforms => json!({ "$ref": "#/$defs/platforms" }),
+            Accepts::ProductCodes => json!({ "$ref": "#/$defs/product_codes" }),
+            Accepts::Text => json!({ "type": "string", "pattern": "\\S" }),
+        }
+    }
+}
+
 /// Walks over the file's values and collects faults.
 struct Reader<'t> {
     file: &'t str,
@@ -97,71 +306,22 @@ impl Reader<'_> {
     fn policy(&mut self, root: &Spanned<DeTable<'_>>) -> Policy {
         let mut policy = Policy::default();
         let mut versioned = false;
-        let sections = [
-            "version", "defaults", "evidence", "discard", "alert", "expect", "exempt",
-        ];
         for (key, value) in root.get_ref() {
-            match key.get_ref().as_ref() {
-                "version" => {
-                    versioned = true;
-                    self.version(value);
-                }
-                "defaults" => self.keys(value, &["expect"], |reader, _, value| {
-                    if let Some(platforms) = reader.platforms(value) {
-                        policy.default_expect = Some(platforms);
-                    }
-                }),
-                "evidence" => {
-                    self.keys(
-                        value,
-                        &["tags", "lineage", "disk", "disk_max_blocks"],
-                        |reader, key, value| match key {
-                            "tags" => reader.boolean(value, &mut policy.ask_tags),
-                            "lineage" => reader.word(value, &mut policy.lineage),
-                            "disk" => reader.word(value, &mut policy.disk),
-                            _ => reader.count(value, &mut policy.disk_max_blocks),
-                        },
-                    );
-                }
-                "discard" => {
-                    let keys = [
-                        "action",
-                        "from",
-                        "confirm",
-                        "max_per_hour",
-                        "max_age_hours",
-                        "in_use",
-                        "shared",
-                        "service_registered",
-                    ];
-                    self.keys(value, &keys, |reader, key, value| match key {
-                        "action" => reader.word(value, &mut policy.action),
-                        "from" => reader.words(value, &mut policy.discard_from),
-                        "confirm" => reader.word(value, &mut policy.confirm),
-                        "max_per_hour" => reader.count(value, &mut policy.max_per_hour),
-                        "max_age_hours" => reader.count(value, &mut policy.max_age_hours),
-                        "in_use" => reader.word(value, &mut policy.in_use),
-                        "shared" => reader.word(value, &mut policy.shared),
-                        _ => reader.word(value, &mut policy.service_registered),
-                    });
-                }
-                "alert" => {
-                    self.keys(
-                        value,
-                        &["on", "max_per_hour"],
-                        |reader, key, value| match key {
-                            "on" => reader.words(value, &mut policy.alert_on),
-                            _ => reader.count(value, &mut policy.alerts_per_hour),
-                        },
-                    );
-                }
-                "expect" => {
-                    policy.expect = self.rules(key, value, &EXPECT, Self::expected, contradiction)
-                }
-                "exempt" => {
-                    policy.exempt = self.rules(key, value, &EXEMPT, Self::reason, |_, _| None)
-                }
-                unknown => self.unknown_key(key.span(), unknown, &sections),
+            let name = key.get_ref().as_ref();
+            if name == VERSION {
+                versioned = true;
+                self.version(value);
+            } else if name == EXPECT.name {
+                policy.expect = self.rules(key, value, &EXPECT, Self::expected, contradiction);
+            } else if name == EXEMPT.name {
+                policy.exempt = self.rules(key, value, &EXEMPT, Self::reason, |_, _| None);
+            } else if let Some(section) = SECTIONS.iter().find(|section| section.name == name) {
+                self.section(value, section, &mut policy);
+            } else {
+                let sections = SECTIONS.iter().map(|section| section.name);
+                let accepted = [VERSION].into_iter().chain(sections);
+                let accepted: Vec<&str> = accepted.chain([EXPECT.name, EXEMPT.name]).collect();
+                self.unknown_key(key.span(), name, &accepted);
             }
         }
         if !versioned {
@@ -232,23 +392,18 @@ impl Reader<'_> {
         }
     }
 
-    /// Passes each known key of a table to `read`.
-    fn keys(
-        &mut self,
-        value: &Value<'_>,
-        accepted: &[&str],
-        mut read: impl FnMut(&mut Self, &str, &Value<'_>),
-    ) {
+    /// Reads the keys of a section.
+    fn section(&mut self, value: &Value<'_>, section: &Section, policy: &mut Policy) {
+        let accepted: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
         let Some(table) = value.get_ref().as_table() else {
             let keys = accepted.join(", ");
             return self.unaccepted(value, None, &format!("a table with the keys {keys}"));
         };
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            if accepted.contains(&name) {
-                read(self, name, value);
-            } else {
-                self.unknown_key(key.span(), name, accepted);
+            match section.keys.iter().find(|known| known.name == name) {
+                Some(known) => (known.read)(self, value, policy),
+                None => self.unknown_key(key.span(), name, &accepted),
             }
         }
     }
@@ -264,7 +419,10 @@ impl Reader<'_> {
         let number = value.get_ref().as_integer();
         match number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok()) {
             Some(given) => *target = given,
-            None => self.unaccepted(value, None, "whole numbers from 0 to 4294967295"),
+            None => {
+                let accepted = format!("whole numbers from 0 to {}", u32::MAX);
+                self.unaccepted(value, None, &accepted);
+            }
         }
     }
 
@@ -397,7 +555,7 @@ impl Reader<'_> {
             let mut says = T::default();
             for (key, value) in table {
                 match key.get_ref().as_ref() {
-                    word if kind.says.contains(&word) => read(self, word, value, &mut says),
+                    word if kind.says(word) => read(self, word, value, &mut says),
                     "tag" => self.tags(value, Matched::Tag, &mut conditions),
                     "snapshot_tag" => self.tags(value, Matched::SnapshotTag, &mut conditions),
                     "product_code" | "product_codes" => {
@@ -416,11 +574,11 @@ impl Reader<'_> {
                 let needs = kind.needs.join("` or `");
                 let what = format!("[[{name}]] without `{needs}`. Accepted: {}", kind.accepts);
                 self.fault(rule.span(), &what);
-            } else if has(&["product_code"]) && has(&["product_codes"]) && name == "exempt" {
+            } else if has(&["product_code"]) && has(&["product_codes"]) && name == EXEMPT.name {
                 let what = "[[exempt]] with `product_code` and `product_codes`, which mean the same here. Write one \
                             list";
                 self.fault(rule.span(), what);
-            } else if has(&["disk"]) && !has(&["platform"]) && kind.says.contains(&"disk") {
+            } else if has(&["disk"]) && !has(&["platform"]) && kind.says("disk") {
                 let what = format!(
                     "[[{name}]] with `disk`, but without the `platform` that the image is rightly billed as"
                 );
@@ -459,7 +617,8 @@ impl Reader<'_> {
                 conditions.extend(self.condition(Matched::Attribute(*attribute), value));
             }
             None => {
-                let accepted: Vec<&str> = match_keys().chain(kind.says.iter().copied()).collect();
+                let says = kind.says.iter().map(|key| key.name);
+                let accepted: Vec<&str> = match_keys().chain(says).collect();
                 self.unknown_key(place, word, &accepted);
             }
         }
@@ -536,21 +695,23 @@ impl Reader<'_> {
     }
 }
 
+/// Signs that a glob takes literally or refuses, and what to write instead.
+pub(super) const STRANGE: [(&str, &str); 4] = [
+    ("**", "a single * already stands for any text"),
+    ("[^", "to exclude characters, write [!ab]"),
+    (
+        "\\",
+        "a backslash stands for itself. To match a *, write [*]",
+    ),
+    (
+        "{",
+        "alternatives in braces are not supported. Write a rule for each",
+    ),
+];
+
 /// Why a glob does not mean what its writer meant. An exemption that never matches would exempt nothing.
 fn never_matches(on: &Matched, text: &str, glob: &Pattern) -> Option<String> {
-    let strange = [
-        ("**", "a single * already stands for any text"),
-        ("[^", "to exclude characters, write [!ab]"),
-        (
-            "\\",
-            "a backslash stands for itself. To match a *, write [*]",
-        ),
-        (
-            "{",
-            "alternatives in braces are not supported. Write a rule for each",
-        ),
-    ];
-    if let Some((_, why)) = strange.iter().find(|(sign, _)| text.contains(sign)) {
+    if let Some((_, why)) = STRANGE.iter().find(|(sign, _)| text.contains(sign)) {
         return Some((*why).to_owned());
     }
     if text.trim() != text {
@@ -715,24 +876,75 @@ fn glob_ranges(text: &str) -> impl Iterator<Item = (char, char)> {
     })
 }
 
-/// What a kind of rule says about the images that it matches.
-struct RuleKind {
+/// A kind of rule, and what it says about the images that it matches.
+pub(super) struct RuleKind {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
     /// The keys that say it.
-    says: &'static [&'static str],
+    pub(super) says: &'static [SaysKey],
     /// The keys of which at least one is required.
-    needs: &'static [&'static str],
+    pub(super) needs: &'static [&'static str],
     /// What the required keys accept.
     accepts: &'static str,
 }
 
-const EXPECT: RuleKind = RuleKind {
-    says: &["platform", "product_codes", "disk"],
+impl RuleKind {
+    /// Whether a key says something about the images. Other keys say which images the rule matches.
+    pub(super) fn says(&self, key: &str) -> bool {
+        self.says.iter().any(|says| says.name == key)
+    }
+}
+
+/// A key that says something about the images that a rule matches.
+pub(super) struct SaysKey {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) accepts: Accepts,
+}
+
+/// What a key of a rule accepts.
+#[derive(Clone, Copy)]
+pub(super) enum Accepts {
+    /// A platform, or a list of at least one.
+    Platforms,
+    /// A product code, or a list, which may be empty.
+    ProductCodes,
+    /// A text with more than spaces.
+    Text,
+}
+
+pub(super) const EXPECT: RuleKind = RuleKind {
+    name: "expect",
+    about: "What the AMIs that a rule matches are expected to be billed as. The first rule that matches counts.",
+    says: &[
+        SaysKey {
+            name: "platform",
+            about: "What the AMIs are expected to be billed as. Of a list, any is right.",
+            accepts: Accepts::Platforms,
+        },
+        SaysKey {
+            name: "product_codes",
+            about: "The product codes that the AMIs are expected to have: exactly these. [] means none at all.",
+            accepts: Accepts::ProductCodes,
+        },
+        SaysKey {
+            name: "disk",
+            about: "What the disk may hold although the platform is another one.",
+            accepts: Accepts::Platforms,
+        },
+    ],
     needs: &["platform", "product_codes"],
     accepts: ACCEPTED_PLATFORMS,
 };
 
-const EXEMPT: RuleKind = RuleKind {
-    says: &["reason"],
+pub(super) const EXEMPT: RuleKind = RuleKind {
+    name: "exempt",
+    about: "The AMIs to leave alone.",
+    says: &[SaysKey {
+        name: "reason",
+        about: "Why the AMIs are exempt.",
+        accepts: Accepts::Text,
+    }],
     needs: &["reason"],
     accepts: REASONS,
 };
@@ -775,7 +987,7 @@ pub(super) const GLOBS: &str = "globs: * for any text (also slashes), ? for one 
                                 these, [!ab] for any other than these, [[] for a bracket";
 
 /// Every key by which a rule can match.
-fn match_keys() -> impl Iterator<Item = &'static str> {
+pub(super) fn match_keys() -> impl Iterator<Item = &'static str> + Clone {
     Attribute::WORDS
         .iter()
         .map(|(word, _)| *word)

@@ -148,19 +148,22 @@ impl Default for Policy {
 
 /// Defines an enum whose variants are written as words in a policy file.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $(#[doc = $meaning:literal] $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+        pub enum $name { $(#[doc = $meaning] $variant,)* }
 
         impl Word for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, $name::$variant),)*];
+            const MEANINGS: &'static [&'static str] = &[$($meaning,)*];
         }
     };
 }
 
 pub(super) trait Word: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
+    /// The meaning of each word, as a sentence.
+    const MEANINGS: &'static [&'static str];
 
     /// The word for this value in a policy file.
     fn word(&self) -> &'static str {
@@ -195,9 +198,9 @@ words! {
 words! {
     /// What a discard does.
     DiscardAction {
-        /// `DeregisterImage`.
+        /// DeregisterImage. The snapshots stay, and the Recycle Bin can keep the image.
         Deregister = "deregister",
-        /// `DisableImage`.
+        /// DisableImage. The image stays, but its launch permissions are lost.
         Disable = "disable",
         /// Nothing. People are only alerted.
         None = "none",
@@ -233,11 +236,11 @@ words! {
 words! {
     /// A verdict that is reported to people.
     AlertOn {
-        /// `mismatch`.
+        /// The image is not billed as expected.
         Mismatch = "mismatch",
-        /// `conflict`.
+        /// What is known about the image contradicts itself.
         Conflict = "conflict",
-        /// `unverifiable`.
+        /// No source says what to expect, or EC2's value is not recognised.
         Unverifiable = "unverifiable",
     }
 }

@@ -516,7 +516,8 @@ def test_the_policy_is_where_the_function_looks_for_it():
     # Lambda unpacks a layer's content below /opt.
     path = pathlib.PurePosixPath(settings()["GUARD_POLICY_PATH"])
     assert (content / path.relative_to("/opt")).is_file()
-    assert [f.name for f in content.iterdir()] == ["policy.toml"]
+    # The schema is for editors, which look for it beside the policy.
+    assert sorted(f.name for f in content.iterdir()) == ["policy.schema.json", "policy.toml"]
 
 
 def test_the_deployed_policy_is_the_defaults_written_out():
