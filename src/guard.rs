@@ -6,10 +6,11 @@
 //! - [`discard`] discards an image.
 //! - [`closing`] sends the alert and stores the record.
 //!
-//! The others are [`digest`], [`audit`], [`preview`], [`self_test`] and [`settling`].
+//! The others are [`digest`], [`audit`], [`declaration`], [`preview`], [`self_test`] and [`settling`].
 
 pub mod audit;
 mod closing;
+pub mod declaration;
 mod digest;
 mod discard;
 mod evaluation;

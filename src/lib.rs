@@ -61,7 +61,7 @@ pub use aws::{Aws, BroughtBack, CallStats};
 pub use clock::Clock;
 pub use error::Error;
 pub use guard::handler::Answer;
-pub use guard::{Guard, audit, self_test};
+pub use guard::{Guard, audit, declaration, self_test};
 pub use invocation::{Deadline, Delivery};
 pub use plan::plan;
 pub use verdict::judge;

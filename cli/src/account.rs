@@ -9,11 +9,12 @@ use std::time::Duration;
 use ami_billing_guard::config::{self, Config};
 use ami_billing_guard::event::Scope;
 use ami_billing_guard::ids::AccountId;
-use ami_billing_guard::policy::Policy;
+use ami_billing_guard::policy::{DiscardAction, Policy};
 use ami_billing_guard::{Aws, Guard};
 use clap::Args;
 use disk::contained::Reader;
 
+use crate::confirm;
 use crate::outcome::CliError;
 
 /// Whose credentials, and where.
@@ -90,6 +91,34 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Has a person type the account's id before anything is discarded. `what` says what is judged.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`], if the person types something else.
+    pub(crate) fn confirm_enforcing(&self, what: &str) -> Result<(), CliError> {
+        let (account, most) = (&self.account, self.policy.max_per_hour);
+        let then = match self.policy.action {
+            DiscardAction::None => {
+                "The policy has discard.action = \"none\", so it sends alerts and discards nothing"
+                    .to_owned()
+            }
+            action => format!(
+                "It will {} the AMIs that the policy lets the guard discard: at most {most} in an hour, each after an \
+                 alert",
+                action.name()
+            ),
+        };
+        let question = format!(
+            "--enforce judges {what} in account {account}.\n{then}.\nTo continue, type the account's id:"
+        );
+        match confirm::ask(&question)? {
+            typed if typed == account.as_str() => Ok(()),
+            _ => Err(CliError::Usage(format!(
+                "that is not {account}. Nothing was judged"
+            ))),
+        }
+    }
+
     /// The account and Region whose events the guard handles.
     pub(crate) fn scope(&self) -> Scope {
         Scope {
@@ -132,11 +161,16 @@ impl GuardArgs {
         }
     }
 
-    /// Checks that discards are possible. The topic carries the alert, which must precede a discard. The ledger
-    /// prevents a second discard, and counts discards for the hourly limit.
-    pub(crate) fn may_enforce(&self) -> Result<(), CliError> {
+    /// Checks that discards are possible, and that they can be confirmed. The topic carries the alert, which must
+    /// precede a discard. The ledger prevents a second discard, and counts discards for the hourly limit.
+    pub(crate) fn may_enforce(&self, yes: bool) -> Result<(), CliError> {
         match (self.topic(), self.ledger()) {
-            (Some(_), Some(_)) => Ok(()),
+            (Some(_), Some(_)) if yes || confirm::at_terminal() => Ok(()),
+            (Some(_), Some(_)) => Err(CliError::Usage(
+                "--enforce asks for the account's id, and there is no terminal to ask on. Nothing was judged. In a \
+                 script, add --yes"
+                    .into(),
+            )),
             _ => Err(CliError::Usage(
                 "--enforce needs the --topic and the --ledger of the deployed guard. It discards nothing without an \
                  alert, and its ledger counts the hourly limit"

@@ -36,7 +36,8 @@ Exit codes:
   2  the command line or the policy is not valid
   3  for an AMI, it is unknown how it is billed or what is expected, or a Region could not be audited
 
-Without --enforce, nothing is changed and no alert is sent.";
+Without --enforce, nothing is changed and no alert is sent. With it, you have to type the account's \
+id. Without a terminal, add --yes instead.";
 
 /// What to audit.
 #[derive(Args)]
@@ -65,6 +66,9 @@ pub(crate) struct Arguments {
     /// Discard what the policy lets the deployed guard discard, after an alert
     #[arg(long)]
     enforce: bool,
+    /// With --enforce, do not ask for the account's id
+    #[arg(long, requires = "enforce")]
+    yes: bool,
     /// List every AMI
     #[arg(long)]
     all: bool,
@@ -118,7 +122,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
 /// Audits the account.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     if arguments.enforce {
-        arguments.guarding.may_enforce()?;
+        arguments.guarding.may_enforce(arguments.yes)?;
     }
     may_write(&arguments)?;
     let session = arguments.guarding.begin(Duration::ZERO).await?;
@@ -131,6 +135,9 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
             .into_iter()
             .collect(),
     };
+    if arguments.enforce && !arguments.yes {
+        session.confirm_enforcing(&format!("every AMI in {}", regions.join(", ")))?;
+    }
     let header = Header {
         account: session.account.to_string(),
         regions,

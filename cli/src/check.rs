@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::account::{GuardArgs, Session};
 use crate::outcome::{CliError, Outcome};
 use crate::reserved::{Unapplied, unapplied};
-use crate::show::{bills, headline, json, note, shown, tell, would_do};
+use crate::show::{bills, command, headline, json, note, shown, tell, would_do};
 
 const AFTER: &str = "\
 Exit codes:
@@ -147,11 +147,6 @@ fn text(row: &Row<'_>) -> String {
         }
     }
     text
-}
-
-/// A command in the form that a shell takes. Unlike [`shown`], keeps backslashes as they are.
-fn command(text: &str) -> String {
-    shown(text).replace(r"\\", r"\")
 }
 
 fn reservation(unapplied: &Unapplied<'_>) -> String {

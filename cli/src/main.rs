@@ -5,6 +5,8 @@
 mod account;
 mod audit;
 mod check;
+mod confirm;
+mod expect;
 mod explain;
 mod files;
 mod formats;
@@ -98,9 +100,11 @@ enum Command {
     Check(check::Arguments),
     /// Show what every source expects an AMI to be billed as, and which one decides
     Explain(explain::Arguments),
+    /// Set the tag that declares what an AMI is expected to be billed as
+    Expect(expect::Arguments),
     /// Show which operating system is on a disk, and what an AMI made of it may be billed as
     Inspect(inspect::Arguments),
-    /// Check a policy file, or test it with described AMIs
+    /// Check a policy file, test it with described AMIs, or print its JSON Schema
     Policy(policy::Arguments),
     /// Judge registrations again, from EventBridge's events or CloudTrail's log files
     Replay(replay::Arguments),
@@ -155,6 +159,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match command_line.command {
         Command::Check(arguments) => check::run(arguments, &mut out).await,
         Command::Explain(arguments) => explain::run(arguments, &mut out).await,
+        Command::Expect(arguments) => expect::run(arguments, &mut out).await,
         Command::Inspect(arguments) => inspect::run(arguments, &mut out).await,
         Command::Policy(arguments) => policy::run(arguments, &mut out),
         Command::Replay(arguments) => replay::run(arguments, &mut out).await,

@@ -34,7 +34,8 @@ Exit codes:
   2  the command line or a file is not valid, or with --strict an event
   3  an event is not valid, or for an AMI it is unknown how it is billed or what is expected
 
-Without --enforce, nothing is changed and no alert is sent.";
+Without --enforce, nothing is changed and no alert is sent. With it, you have to type the account's \
+id. Without a terminal, add --yes instead.";
 
 /// What to judge again.
 #[derive(Args)]
@@ -48,6 +49,9 @@ pub(crate) struct Arguments {
     /// Act as the deployed guard does: send alerts, and discard what the policy lets it discard
     #[arg(long)]
     enforce: bool,
+    /// With --enforce, do not ask for the account's id
+    #[arg(long, requires = "enforce")]
+    yes: bool,
     /// Judge nothing if an event is not valid
     #[arg(long)]
     strict: bool,
@@ -69,7 +73,7 @@ const EVENT: Duration = Duration::from_secs(60);
 /// Judges the events in the files, in order.
 pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     if arguments.enforce {
-        arguments.guarding.may_enforce()?;
+        arguments.guarding.may_enforce(arguments.yes)?;
     }
     // Unreadable files are reported before anything is done.
     let mut events = Vec::new();
@@ -81,6 +85,14 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     let session = arguments.guarding.begin(Duration::ZERO).await?;
     if arguments.strict {
         strictly(&events, &session.scope())?;
+    }
+    if arguments.enforce && !arguments.yes {
+        let events = match events.len() {
+            1 => "1 event".to_owned(),
+            all => format!("{all} events"),
+        };
+        let region = session.aws.region().unwrap_or_default();
+        session.confirm_enforcing(&format!("{events} of {region}"))?;
     }
     let mut outcome = Outcome::Good;
     let (all, mut registrations) = (events.len(), 0);

@@ -21,6 +21,11 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().map(harmless).collect()
 }
 
+/// A command in the form that a shell takes. Unlike [`shown`], keeps backslashes as they are.
+pub(crate) fn command(text: &str) -> String {
+    shown(text).replace(r"\\", r"\")
+}
+
 /// Escapes untrusted text, but keeps its line breaks.
 pub(crate) fn lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(shown).collect();

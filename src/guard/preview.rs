@@ -13,7 +13,7 @@ use crate::invocation::{Deadline, Delivery, RetryBudget};
 use crate::record::Record;
 
 /// Time limit for a preview. It is many times what a preview takes.
-const REHEARSAL: Duration = Duration::from_secs(300);
+pub(super) const REHEARSAL: Duration = Duration::from_secs(300);
 
 impl Guard {
     /// Record of what the guard would do about an image of this account now. Changes nothing and sends no alert.
@@ -49,6 +49,16 @@ pub(crate) async fn reconsider(
     let delivery = Delivery::from(Deadline::now() + REHEARSAL);
     let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
     let observation = evaluation::observe(guard, registration, &mut budget).await?;
+    Ok(judged(guard, registration, observation, &delivery).await)
+}
+
+/// Record of what the guard would do about an image that looks like this.
+pub(super) async fn judged(
+    guard: &Guard,
+    registration: &Registration,
+    observation: Observation,
+    delivery: &Delivery,
+) -> Record {
     let mut registration = registration.clone();
     if let (RegisteredBy::Unknown, Observation::Available(image)) =
         (&registration.registered_by, &observation)
@@ -62,9 +72,9 @@ pub(crate) async fn reconsider(
         .await;
     let context = RegistrationContext {
         registration: &registration,
-        delivery: &delivery,
+        delivery,
         lease: guard.ledger.look(&registration).await,
     };
     let planned = Box::pin(evaluation::plan(guard, &context, assessment, None)).await;
-    Ok(planned.record(&registration))
+    planned.record(&registration)
 }

@@ -320,6 +320,7 @@ async fn enforcing_discards_what_the_deployed_guard_would_and_nothing_else() {
     let deployed = [
         "audit",
         "--enforce",
+        "--yes",
         "--topic",
         TOPIC,
         "--ledger",
@@ -471,6 +472,7 @@ async fn regression_a_discard_that_did_not_come_about_is_told() {
     let arguments = [
         "audit",
         "--enforce",
+        "--yes",
         "--topic",
         TOPIC,
         "--ledger",

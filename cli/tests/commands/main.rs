@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod audit;
+mod enforce;
+mod expect;
 mod files;
 mod gate;
 mod inspect;
 mod replay;
 mod settings;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -185,11 +188,13 @@ async fn each_command_has_help() {
         "",
         "check",
         "completions",
+        "expect",
         "explain",
         "inspect",
         "policy",
         "policy check",
         "policy test",
+        "policy schema",
         "replay",
         "restore",
         "audit",
@@ -212,6 +217,8 @@ async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_wi
         ("nothing", vec![]),
         ("check", vec!["check", "i-0123456789abcdef0"]),
         ("completions", vec!["completions", "cmd.exe"]),
+        ("expect", vec!["expect", LOST, "Windows", "RHEL"]),
+        ("expect-nothing", vec!["expect", LOST, "Windows,"]),
         ("explain", vec!["explain"]),
         ("policy-check", vec!["policy", "check", "nowhere.toml"]),
         (
@@ -683,6 +690,7 @@ async fn replay_acts_only_if_it_is_told_to_and_then_as_the_deployed_guard() {
     let enforce = [
         "replay",
         "--enforce",
+        "--yes",
         "--topic",
         TOPIC,
         "--ledger",

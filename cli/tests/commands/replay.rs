@@ -78,6 +78,7 @@ async fn regression_with_strict_nothing_is_judged_if_an_event_is_not_understood(
     let enforce = [
         "--strict",
         "--enforce",
+        "--yes",
         "--topic",
         super::TOPIC,
         "--ledger",
