@@ -10,6 +10,7 @@ mod expect;
 mod explain;
 mod files;
 mod formats;
+mod init;
 mod inspect;
 mod outcome;
 mod policy;
@@ -102,6 +103,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Set the tag that declares what an AMI is expected to be billed as
     Expect(expect::Arguments),
+    /// Write a policy, cases that test it, and a CI workflow
+    Init(init::Arguments),
     /// Show which operating system is on a disk, and what an AMI made of it may be billed as
     Inspect(inspect::Arguments),
     /// Check a policy file, test it with described AMIs, or print its JSON Schema
@@ -160,6 +163,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments, &mut out).await,
         Command::Explain(arguments) => explain::run(arguments, &mut out).await,
         Command::Expect(arguments) => expect::run(arguments, &mut out).await,
+        Command::Init(arguments) => init::run(&arguments, &mut out),
         Command::Inspect(arguments) => inspect::run(arguments, &mut out).await,
         Command::Policy(arguments) => policy::run(arguments, &mut out),
         Command::Replay(arguments) => replay::run(arguments, &mut out).await,

@@ -9,6 +9,7 @@ mod enforce;
 mod expect;
 mod files;
 mod gate;
+mod init;
 mod inspect;
 mod replay;
 mod settings;
@@ -190,6 +191,7 @@ async fn each_command_has_help() {
         "completions",
         "expect",
         "explain",
+        "init",
         "inspect",
         "policy",
         "policy check",
