@@ -57,7 +57,7 @@ pub mod telemetry;
 pub mod verdict;
 mod way_back;
 
-pub use aws::{Aws, BroughtBack, CallStats};
+pub use aws::{Aws, BroughtBack, CallStats, QueueDepth, RuleStatus, classify};
 pub use clock::Clock;
 pub use error::Error;
 pub use guard::handler::Answer;

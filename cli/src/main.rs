@@ -7,6 +7,7 @@ mod audit;
 mod check;
 mod confirm;
 mod expect;
+mod doctor;
 mod explain;
 mod files;
 mod formats;
@@ -115,6 +116,8 @@ enum Command {
     Restore(restore::Arguments),
     /// Judge every AMI of the account
     Audit(audit::Arguments),
+    /// Check whether a deployed stack works
+    Doctor(doctor::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -169,6 +172,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(arguments) => replay::run(arguments, &mut out).await,
         Command::Restore(arguments) => restore::run(arguments, &mut out).await,
         Command::Audit(arguments) => audit::run(arguments, &mut out).await,
+        Command::Doctor(arguments) => doctor::run(arguments, &mut out).await,
         Command::Completions { shell } => completions(shell, &mut out),
     };
     let outcome = match done {

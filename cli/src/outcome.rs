@@ -9,7 +9,8 @@ use ami_billing_guard::verdict::Verdict;
 pub(crate) enum Outcome {
     /// Everything asked for is known, and nothing is wrong.
     Good = 0,
-    /// An AMI is not billed as expected, or a policy has faults or does not pass its tests.
+    /// An AMI is not billed as expected, a policy has faults or does not pass its tests, or a deployed stack does not
+    /// work.
     Mismatch = 1,
     /// The command line, or a file that it names, is invalid.
     Usage = 2,

@@ -167,7 +167,7 @@ impl Aws {
     }
 
     /// SDK configuration for the clients of further services.
-    pub(crate) fn sdk_config(&self) -> &SdkConfig {
+    pub fn sdk_config(&self) -> &SdkConfig {
         &self.config
     }
 

@@ -9,9 +9,19 @@ use aws_types::service_config::ServiceConfigKey;
 
 use crate::config::{ConfigError, is_url};
 
-/// Ids of the services that the guard calls, for itself or to obtain its credentials.
-const SERVICES: [&str; 9] = [
-    "EC2", "EBS", "rbin", "SNS", "SQS", "DynamoDB", "STS", "SSO", "SSO OIDC",
+/// Ids of the services that the guard or its command line calls, for itself or to obtain its credentials.
+const SERVICES: [&str; 11] = [
+    "EC2",
+    "EBS",
+    "rbin",
+    "SNS",
+    "SQS",
+    "DynamoDB",
+    "STS",
+    "SSO",
+    "SSO OIDC",
+    "CloudFormation",
+    "CloudTrail",
 ];
 
 /// Variable names to look up endpoints with. The first is the SDK's variable, which takes precedence over the file. The

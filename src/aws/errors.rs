@@ -105,7 +105,7 @@ fn cut_after(most: usize, text: &str) -> String {
 
 /// Classifies an SDK error. A server error (5xx), a throttled request (429) and a request timeout (408) are transient,
 /// whatever their code. Any other error with an unknown code is final.
-pub(crate) fn classify<E: ProvideErrorMetadata>(
+pub fn classify<E: ProvideErrorMetadata>(
     call: &'static str,
     resource: impl Into<String>,
     error: &SdkError<E, HttpResponse>,

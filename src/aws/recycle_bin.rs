@@ -12,7 +12,7 @@ use crate::ids::AmiId;
 
 /// Status of a Recycle Bin retention rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RuleStatus {
+pub enum RuleStatus {
     /// The rule retains the images that match it.
     Available,
     /// The rule does not retain anything yet.
@@ -52,7 +52,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`] if there is no answer, the rule's status is another one, or the rule does not retain images.
-    pub(crate) async fn recycle_bin_rule(&self, id: &str) -> Result<RuleStatus, Error> {
+    pub async fn recycle_bin_rule(&self, id: &str) -> Result<RuleStatus, Error> {
         use aws_sdk_rbin::types::{ResourceType, RuleStatus as Status};
         let call = "rbin:GetRule";
         let rule = self

@@ -15,7 +15,7 @@ impl Aws {
     ///
     /// # Errors
     /// [`Error`] if there is no answer.
-    pub(crate) async fn confirmed_subscriptions(&self, topic: &str) -> Result<u64, Error> {
+    pub async fn confirmed_subscriptions(&self, topic: &str) -> Result<u64, Error> {
         let call = "sns:GetTopicAttributes";
         let answer = self
             .sns

@@ -190,6 +190,7 @@ async fn each_command_has_help() {
         "check",
         "completions",
         "expect",
+        "doctor",
         "explain",
         "init",
         "inspect",
@@ -221,6 +222,7 @@ async fn a_command_line_that_is_not_understood_says_what_is_accepted_and_ends_wi
         ("completions", vec!["completions", "cmd.exe"]),
         ("expect", vec!["expect", LOST, "Windows", "RHEL"]),
         ("expect-nothing", vec!["expect", LOST, "Windows,"]),
+        ("doctor", vec!["doctor"]),
         ("explain", vec!["explain"]),
         ("policy-check", vec!["policy", "check", "nowhere.toml"]),
         (
