@@ -25,7 +25,12 @@ Exit codes:
   2  the command line is not valid
   3  something could not be determined
 
+doctor does not run the function's self-test and does not read metrics. docs/deploy.md has the commands for both. \
 Nothing is changed. docs/permissions.md lists the permissions that doctor needs.";
+
+/// What doctor leaves out, because it has no client for Lambda and CloudWatch.
+const NOT_CHECKED: &str = "Not checked: the function's self-test, whether events arrive, and whether audits run. \
+                           docs/deploy.md has the commands.";
 
 /// What to check.
 #[derive(Args)]
@@ -145,7 +150,7 @@ fn text(checks: &[Finding]) -> String {
         (number > 0).then(|| format!("{number} {}", state.word()))
     });
     let counts: Vec<String> = counts.into_iter().flatten().collect();
-    text.push_str(&format!("\n{}\n", counts.join(", ")));
+    text.push_str(&format!("\n{}\n{NOT_CHECKED}\n", counts.join(", ")));
     text
 }
 

@@ -169,8 +169,7 @@ pub(super) fn event_queue(stack: &Stack, depth: Answer<'_, QueueDepth>) -> Findi
         Err(finding) => return finding,
     };
     let found = format!(
-        "events that wait for the function: {}, that wait for their AMIs to settle: {}, that are being judged or wait \
-         for another attempt: {}",
+        "events waiting for the function: {}, settling: {}, in progress or to be tried again: {}",
         depth.waiting, depth.delayed, depth.in_flight
     );
     match depth.waiting {
@@ -527,7 +526,7 @@ mod tests {
             waiting: 0,
         };
         let finding = event_queue(&stack, Some(&Ok(settling)));
-        holds(&finding, State::Ok, "wait for their AMIs to settle: 3", "");
+        holds(&finding, State::Ok, "settling: 3", "");
         let waiting = QueueDepth {
             waiting: 4,
             ..settling
@@ -536,7 +535,7 @@ mod tests {
         holds(
             &finding,
             State::Warning,
-            "wait for the function: 4",
+            "waiting for the function: 4",
             "docs/runbook.md",
         );
         let empty = Ok(QueueDepth::default());
