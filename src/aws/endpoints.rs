@@ -10,7 +10,7 @@ use aws_types::service_config::ServiceConfigKey;
 use crate::config::{ConfigError, is_url};
 
 /// Ids of the services that the guard or its command line calls, for itself or to obtain its credentials.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 13] = [
     "EC2",
     "EBS",
     "rbin",
@@ -22,6 +22,8 @@ const SERVICES: [&str; 11] = [
     "SSO OIDC",
     "CloudFormation",
     "CloudTrail",
+    "Lambda",
+    "CloudWatch",
 ];
 
 /// Variable names to look up endpoints with. The first is the SDK's variable, which takes precedence over the file. The

@@ -923,7 +923,7 @@ def error_body(service: str, fault: dict[str, Any]) -> str:
         reasons = {"CancellationReasons": [{"Code": reason} for reason in fault["reasons"]]}
         kind = f"com.amazonaws.dynamodb.v20120810#{code}"
         return json.dumps({"__type": kind, "message": message} | (reasons if fault["reasons"] else {}))
-    if service in ("sqs", "cloudtrail"):
+    if service in ("sqs", "cloudtrail", "monitoring"):
         return json.dumps({"__type": f"com.amazonaws.{service}#{code}", "message": message})
     if service in ("ebs", "rbin"):
         return json.dumps({"Message": message} | {"Reason": reason for reason in fault["reasons"]})

@@ -1,6 +1,7 @@
 //! Judgement of the stack, its topics, its Recycle Bin rule and its queues. Pure.
 
 use ami_billing_guard::{Error, QueueDepth, RuleStatus};
+use chrono::TimeDelta;
 
 use super::finding::{Finding, Subject, does_not_exist};
 use super::look::{Stack, last_part};
@@ -162,8 +163,13 @@ pub(super) fn recycle_bin_rule(
     }
 }
 
-/// The event queue. The function takes events that can be received within seconds.
-pub(super) fn event_queue(stack: &Stack, depth: Answer<'_, QueueDepth>) -> Finding {
+/// The event queue. The function takes events that can be received within seconds. `late` is how long the oldest event
+/// has waited, if that is too long.
+pub(super) fn event_queue(
+    stack: &Stack,
+    depth: Answer<'_, QueueDepth>,
+    late: Option<TimeDelta>,
+) -> Finding {
     let (subject, depth) = match known("event-queue", "EventQueueArn", stack, depth) {
         Ok(known) => known,
         Err(finding) => return finding,
@@ -172,13 +178,23 @@ pub(super) fn event_queue(stack: &Stack, depth: Answer<'_, QueueDepth>) -> Findi
         "events waiting for the function: {}, settling: {}, in progress or to be tried again: {}",
         depth.waiting, depth.delayed, depth.in_flight
     );
-    match depth.waiting {
-        0 => subject.ok(found),
-        _ => subject.warning(
-            found,
-            "Run doctor again in a few minutes. If the first number does not fall, the function does not take the \
-             events. See docs/runbook.md, \"An alarm says that events are waiting\".",
+    let see = "See docs/runbook.md, \"An alarm says that events are waiting\".";
+    match (messages(depth), late) {
+        (1.., Some(late)) => subject.failed(
+            format!(
+                "the function does not take the events. The oldest has waited for {} minutes; {found}",
+                late.num_minutes()
+            ),
+            see,
         ),
+        _ if depth.waiting > 0 => subject.warning(
+            found,
+            format!(
+                "Run doctor again in a few minutes. If the first number does not fall, the function does not take the \
+                 events. {see}"
+            ),
+        ),
+        _ => subject.ok(found),
     }
 }
 
@@ -443,7 +459,7 @@ mod tests {
         );
         let gone = Err(refused("AWS.SimpleQueueService.NonExistentQueue"));
         holds(
-            &event_queue(&stack, Some(&gone)),
+            &event_queue(&stack, Some(&gone), None),
             State::Failed,
             "does not exist",
             "deploy",
@@ -460,7 +476,7 @@ mod tests {
             alert_topic(&stack, REGION, None),
             chat_topic(&stack, None),
             recycle_bin_rule(&stack, REGION, None),
-            event_queue(&stack, None),
+            event_queue(&stack, None, None),
             dead_letters(&stack, REGION, None),
             undelivered(&stack, None),
         ] {
@@ -525,20 +541,34 @@ mod tests {
             in_flight: 1,
             waiting: 0,
         };
-        let finding = event_queue(&stack, Some(&Ok(settling)));
+        let finding = event_queue(&stack, Some(&Ok(settling)), None);
         holds(&finding, State::Ok, "settling: 3", "");
         let waiting = QueueDepth {
             waiting: 4,
             ..settling
         };
-        let finding = event_queue(&stack, Some(&Ok(waiting)));
+        let finding = event_queue(&stack, Some(&Ok(waiting)), None);
         holds(
             &finding,
             State::Warning,
             "waiting for the function: 4",
             "docs/runbook.md",
         );
+        let late = Some(TimeDelta::minutes(70));
+        let finding = event_queue(&stack, Some(&Ok(settling)), late);
+        holds(
+            &finding,
+            State::Failed,
+            "has waited for 70 minutes",
+            "docs/runbook.md",
+        );
         let empty = Ok(QueueDepth::default());
+        holds(
+            &event_queue(&stack, Some(&empty), late),
+            State::Ok,
+            "settling: 0",
+            "",
+        );
         holds(
             &dead_letters(&stack, REGION, Some(&empty)),
             State::Ok,
