@@ -2,9 +2,11 @@
 
 mod journal;
 mod row;
+mod spreadsheet;
 mod summary;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,15 +47,8 @@ id. Without a terminal, add --yes instead.";
 pub(crate) struct Arguments {
     #[command(flatten)]
     guarding: GuardArgs,
-    /// Audit all Regions that the account has enabled
-    #[arg(long, conflicts_with = "region")]
-    all_regions: bool,
-    /// Audit only AMIs created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or an age (30d, 12h)
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    since: Option<Since>,
-    /// Also read disks if the policy says so, which takes about a second each
-    #[arg(long)]
-    disk: bool,
+    #[command(flatten)]
+    extent: Extent,
     /// Continue where the last audit stopped
     #[arg(long)]
     resume: bool,
@@ -78,6 +73,23 @@ pub(crate) struct Arguments {
     /// Write a report for a browser
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write the records as CSV, for a spreadsheet
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// The AMIs to audit, and how closely.
+#[derive(Args)]
+pub(crate) struct Extent {
+    /// Audit all Regions that the account has enabled
+    #[arg(long, conflicts_with = "region")]
+    all_regions: bool,
+    /// Audit only AMIs created since then: a date (2026-11-01), a time (2026-11-01T12:00:00Z), or an age (30d, 12h)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+    /// Also read disks if the policy says so, which takes about a second each
+    #[arg(long)]
+    disk: bool,
 }
 
 /// How long the guard may take to discard one AMI, as in Lambda.
@@ -126,37 +138,16 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     }
     may_write(&arguments)?;
     let session = arguments.guarding.begin(Duration::ZERO).await?;
-    let regions = match arguments.all_regions {
-        true => session.aws.regions().await?,
-        false => session
-            .aws
-            .region()
-            .map(str::to_owned)
-            .into_iter()
-            .collect(),
-    };
+    let header = header(&arguments, &session).await?;
     if arguments.enforce && !arguments.yes {
-        session.confirm_enforcing(&format!("every AMI in {}", regions.join(", ")))?;
+        session.confirm_enforcing(&format!("every AMI in {}", header.regions.join(", ")))?;
     }
-    let header = Header {
-        account: session.account.to_string(),
-        regions,
-        since: arguments.since.as_ref().map(|since| since.at),
-        since_said: arguments.since.as_ref().map(|since| since.said.clone()),
-        disk: arguments.disk,
-        enforce: arguments.enforce,
-        policy: format!("{:?}", session.policy),
-        policy_name: arguments.guarding.policy_name(),
-        begun: Clock::SYSTEM.now(),
-    };
     let purpose = match (arguments.resume, arguments.force) {
         (true, _) => Purpose::Resume,
         (false, true) => Purpose::BeginByForce,
         (false, false) => Purpose::Begin,
     };
     let mut journal = Journal::open(arguments.state.as_deref(), header, purpose)?;
-    let bar = ProgressBar::new_spinner().with_style(style());
-    bar.enable_steady_tick(Duration::from_millis(100));
     if arguments.resume && journal.is_complete() {
         let when = journal.ended().format("%Y-%m-%d %H:%M");
         let why = format!(
@@ -164,11 +155,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         );
         note(&why);
     }
-    let mut tally = session.aws.tally();
-    let audited = audit(&arguments, &session, &mut journal, &bar, &mut tally).await;
-    bar.finish_and_clear();
-    let (calls, throttles) = (tally.calls, tally.throttles);
-    note(&format!("requests to AWS: {calls}, throttled: {throttles}"));
+    let audited = examine(&arguments, &session, &mut journal).await;
     let name = journal.path().display().to_string();
     let unchanged = format!("no page was completed, so {name:?} still has the earlier audit");
     audited.map_err(|stop| match stop {
@@ -184,21 +171,69 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     present(&arguments, &journal, out)
 }
 
+/// The parameters of the audit.
+async fn header(arguments: &Arguments, session: &Session) -> Result<Header, CliError> {
+    let regions = match arguments.extent.all_regions {
+        true => session.aws.regions().await?,
+        false => session
+            .aws
+            .region()
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
+    };
+    let since = arguments.extent.since.as_ref();
+    Ok(Header {
+        account: session.account.to_string(),
+        regions,
+        since: since.map(|since| since.at),
+        since_said: since.map(|since| since.said.clone()),
+        disk: arguments.extent.disk,
+        enforce: arguments.enforce,
+        policy: format!("{:?}", session.policy),
+        policy_name: arguments.guarding.policy_name(),
+        begun: Clock::SYSTEM.now(),
+    })
+}
+
+/// Judges the AMIs that the journal does not have yet, and shows the progress.
+async fn examine(
+    arguments: &Arguments,
+    session: &Session,
+    journal: &mut Journal,
+) -> Result<(), CliError> {
+    let bar = ProgressBar::new_spinner().with_style(style());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let mut tally = session.aws.tally();
+    let audited = audit(arguments, session, journal, &bar, &mut tally).await;
+    bar.finish_and_clear();
+    let (calls, throttles) = (tally.calls, tally.throttles);
+    note(&format!("requests to AWS: {calls}, throttled: {throttles}"));
+    audited
+}
+
 /// Checks that the files named on the command line can be written, so that a failure shows before AWS is called.
 fn may_write(arguments: &Arguments) -> Result<(), CliError> {
-    let (state, html) = (arguments.state.as_deref(), arguments.html.as_deref());
-    if let (Some(state), Some(html)) = (state, html)
-        && files::are_same(state, html)
-    {
-        return Err(CliError::Usage(
-            "--state and --html name the same file".into(),
-        ));
-    }
-    for (path, kind) in [(html, report::REPORT), (state, journal::STATE)] {
-        if let Some(path) = path {
-            kind.find(path)?;
-            files::can_write_beside(kind.option, path)?;
+    let named = [
+        (&arguments.state, journal::STATE),
+        (&arguments.html, report::REPORT),
+        (&arguments.csv, spreadsheet::CSV),
+    ];
+    let named: Vec<_> = named
+        .into_iter()
+        .filter_map(|(path, kind)| Some((path.as_deref()?, kind)))
+        .collect();
+    for (number, (path, kind)) in named.iter().enumerate() {
+        let mut others = named.iter().skip(number + 1);
+        if let Some((_, other)) = others.find(|(other, _)| files::are_same(path, other)) {
+            let (one, other) = (kind.option, other.option);
+            let why = format!("{one} and {other} name the same file");
+            return Err(CliError::Usage(why));
         }
+    }
+    for (path, kind) in named {
+        kind.find(path)?;
+        files::can_write_beside(kind.option, path)?;
     }
     Ok(())
 }
@@ -232,7 +267,7 @@ async fn audit(
         };
         let scope = Scope {
             since: journal.header.since,
-            disks: arguments.disk,
+            disks: arguments.extent.disk,
         };
         let mut resumes_at_a_place = journal.resumed && token.is_some();
         let mut pages = there.guard.audit(&session.account, scope, token);
@@ -247,7 +282,7 @@ async fn audit(
                     continue;
                 }
                 // With several Regions, one that is forbidden or unavailable does not stop the audit.
-                Err(error) if arguments.all_regions => {
+                Err(error) if arguments.extent.all_regions => {
                     note(&format!("{region}: {error}"));
                     journal.end_page(&Page::failed(&region, &error.to_string()))?;
                     break;
@@ -315,21 +350,30 @@ async fn keep(
     Ok(())
 }
 
-/// Writes the report and prints the journal's content.
+/// Writes the report and the CSV file, and prints the journal's content.
 fn present(
     arguments: &Arguments,
     journal: &Journal,
     out: &mut dyn Write,
 ) -> Result<Outcome, CliError> {
-    // The report comes first, so that it exists even if the reader closes the output early.
-    let report = match &arguments.html {
-        // Without a result, an earlier report is not replaced.
-        Some(_) if !journal.has_a_page() => {
-            Err("no page was completed, so no report was written".into())
-        }
-        Some(path) => report(path, journal),
-        None => Ok(()),
-    };
+    // The files come first, so that they exist even if the reader closes the output early.
+    let mut unwritten = Vec::new();
+    for (path, what, write) in [
+        (
+            &arguments.html,
+            "report",
+            report as fn(&Path, &Journal) -> Result<(), String>,
+        ),
+        (&arguments.csv, "CSV file", spreadsheet),
+    ] {
+        let Some(path) = path else { continue };
+        // Without a result, an earlier file is not replaced.
+        let written = match journal.has_a_page() {
+            true => write(path, journal),
+            false => Err(format!("no page was completed, so no {what} was written")),
+        };
+        unwritten.extend(written.err());
+    }
     let mut summary = Summary::new(!arguments.json, arguments.all);
     for line in journal.lines()? {
         let line = line?;
@@ -339,21 +383,15 @@ fn present(
         summary.add(journal::row(&line)?, out)?;
     }
     summary.end(journal.pages(), out)?;
-    // A mismatch determines the exit code even if the report failed.
-    Ok(match report {
-        Ok(()) => summary.outcome(),
-        Err(why) => summary.outcome().and(tell(&why, Outcome::Unknown)),
-    })
+    // A mismatch determines the exit code even if a file could not be written.
+    let outcome = summary.outcome();
+    Ok(unwritten.iter().fold(outcome, |outcome, why| {
+        outcome.and(tell(why, Outcome::Unknown))
+    }))
 }
 
 /// Writes the report. The error is a message for people.
 fn report(path: &Path, journal: &Journal) -> Result<(), String> {
-    let shown = path.display().to_string();
-    let unwritten = |error: io::Error| format!("{shown:?} cannot be written: {error}");
-    let why = |stop: CliError| match stop {
-        CliError::Usage(why) | CliError::Unknown(why) => why,
-        CliError::Output(error) => unwritten(error),
-    };
     let header = &journal.header;
     let gaps = journal.pages().filter_map(|page| {
         let why = page.failed.as_ref()?;
@@ -368,14 +406,37 @@ fn report(path: &Path, journal: &Journal) -> Result<(), String> {
         policy: header.policy_name.clone(),
         gaps: gaps.collect(),
     };
+    replace(path, &report::REPORT, |out| {
+        report::write(&about, journal.rows()?, out)
+    })
+}
+
+/// Writes the CSV file. The error is a message for people.
+fn spreadsheet(path: &Path, journal: &Journal) -> Result<(), String> {
+    replace(path, &spreadsheet::CSV, |out| {
+        spreadsheet::write(journal.rows()?, out)
+    })
+}
+
+/// Writes a file in place of an earlier one. The error is a message for people.
+fn replace(
+    path: &Path,
+    kind: &files::Kind,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), CliError>,
+) -> Result<(), String> {
+    let shown = path.display().to_string();
+    let unwritten = |error: io::Error| format!("{shown:?} cannot be written: {error}");
+    let why = |stop: CliError| match stop {
+        CliError::Usage(why) | CliError::Unknown(why) => why,
+        CliError::Output(error) => unwritten(error),
+    };
     // Another file may have the name since the audit began.
-    let found = report::REPORT.find(path).map_err(why)?;
-    let new = report::REPORT.beside(path).map_err(unwritten)?;
+    let found = kind.find(path).map_err(why)?;
+    let new = kind.beside(path).map_err(unwritten)?;
     let mut out = BufWriter::new(new.as_file());
-    let rows = journal.rows().map_err(why)?;
-    report::write(&about, rows, &mut out).map_err(why)?;
+    write(&mut out).map_err(why)?;
     out.flush().map_err(unwritten)?;
     drop(out);
-    report::REPORT.put(new, path, found.as_ref()).map_err(why)?;
+    kind.put(new, path, found.as_ref()).map_err(why)?;
     Ok(())
 }

@@ -123,7 +123,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 /// An audit with what is written elsewhere, so that one file alone is looked at.
 fn audit<'a>(option: &'a str, path: &'a str, state: &'a str) -> Vec<&'a str> {
     match option {
-        "--html" => vec!["audit", "--state", state, "--html", path],
+        "--html" | "--csv" => vec!["audit", "--state", state, option, path],
         _ => vec!["audit", option, path],
     }
 }
@@ -134,7 +134,7 @@ async fn regression_a_file_of_another_program_is_refused_and_kept() {
     for user in users() {
         let folder = Folder::new("foreign", user);
         let state = folder.at("other.jsonl");
-        for option in ["--state", "--html"] {
+        for option in ["--state", "--html", "--csv"] {
             for content in [
                 "-----BEGIN PRIVATE KEY-----\nMIIEvQ\n",
                 "version = 1\n",
@@ -195,7 +195,7 @@ async fn regression_what_is_no_ordinary_file_is_refused_and_kept() {
             let path = path(name);
             folder.owned(Path::new(&path));
             let before = std::fs::symlink_metadata(&path).unwrap();
-            for option in ["--state", "--html"] {
+            for option in ["--state", "--html", "--csv"] {
                 sim.forget_calls();
                 let output = folder.run(&sim, &audit(option, &path, &state)).await;
                 assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{name}");
@@ -339,7 +339,7 @@ async fn regression_a_state_of_another_audit_is_overwritten_only_by_force() {
         assert_eq!(code(&folder.run(&sim, &force).await), 1);
         says(&read(&state), "\"since_said\":\"30d\"");
         let key = folder.write("page.html", "-----BEGIN PRIVATE KEY-----\n");
-        for option in ["--state", "--html"] {
+        for option in ["--state", "--html", "--csv"] {
             let mut arguments = audit(option, &page, &state);
             arguments.extend(["--policy", &policy, "--force"]);
             assert_eq!(code(&folder.run(&sim, &arguments).await), 2);
@@ -457,7 +457,7 @@ async fn state_and_report_are_not_one_file_and_both_can_be_written() {
                 std::fs::set_permissions(folder.at("closed"), Permissions::from_mode(0o555))
                     .unwrap();
             }
-            for option in ["--state", "--html"] {
+            for option in ["--state", "--html", "--csv"] {
                 sim.forget_calls();
                 let state = folder.at("s.jsonl");
                 let output = folder.run(&sim, &audit(option, &path, &state)).await;
@@ -479,7 +479,7 @@ async fn another_user_s_file_is_refused_even_if_it_is_empty() {
     let folder = Folder::new("others", User::This);
     let path = folder.write("empty", "");
     chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
-    for option in ["--state", "--html"] {
+    for option in ["--state", "--html", "--csv"] {
         let output = folder
             .run(&sim, &audit(option, &path, &folder.at("s.jsonl")))
             .await;

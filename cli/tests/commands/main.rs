@@ -14,6 +14,7 @@ mod inspect;
 mod replay;
 mod settings;
 mod terminal;
+mod spreadsheet;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
