@@ -1,6 +1,6 @@
 //! `ami-guard audit`: judges every AMI of the account.
 
-mod journal;
+pub(crate) mod journal;
 mod row;
 mod spreadsheet;
 mod summary;
@@ -169,6 +169,33 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
         note(&unchanged);
     }
     present(&arguments, &journal, out)
+}
+
+/// Audits the account without a state file, for a command that only reads the results.
+pub(crate) async fn unsaved(guarding: GuardArgs, extent: Extent) -> Result<Journal, CliError> {
+    let arguments = Arguments {
+        guarding,
+        extent,
+        resume: false,
+        state: None,
+        force: false,
+        enforce: false,
+        all: false,
+        json: false,
+        html: None,
+        csv: None,
+    };
+    let session = arguments.guarding.begin(Duration::ZERO).await?;
+    let header = header(&arguments, &session).await?;
+    // The journal keeps its file open, so it can be read after the name is gone.
+    let file = tempfile::NamedTempFile::new().map_err(|error| {
+        CliError::Unknown(format!(
+            "no file can be created for the results: {error}. Set TMPDIR to a folder with room"
+        ))
+    })?;
+    let mut journal = Journal::open(Some(file.path()), header, Purpose::Begin)?;
+    examine(&arguments, &session, &mut journal).await?;
+    Ok(journal)
 }
 
 /// The parameters of the audit.

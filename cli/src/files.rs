@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use crate::outcome::CliError;
 
 /// Maximum number of bytes read of a first line. The first line of an audit's state contains the policy.
-const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;
+pub(crate) const MOST_FIRST_LINE: u64 = 16 * 1024 * 1024;
 
 /// A kind of file that this program writes, recognised by its first line.
 pub(crate) struct Kind {

@@ -20,6 +20,7 @@ mod report;
 mod reserved;
 mod restore;
 mod show;
+mod suggest;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -108,7 +109,7 @@ enum Command {
     Init(init::Arguments),
     /// Show which operating system is on a disk, and what an AMI made of it may be billed as
     Inspect(inspect::Arguments),
-    /// Check a policy file, test it with described AMIs, or print its JSON Schema
+    /// Check a policy file, test it with described AMIs, print its JSON Schema, or suggest rules from an audit
     Policy(policy::Arguments),
     /// Judge registrations again, from EventBridge's events or CloudTrail's log files
     Replay(replay::Arguments),
@@ -168,7 +169,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Expect(arguments) => expect::run(arguments, &mut out).await,
         Command::Init(arguments) => init::run(&arguments, &mut out),
         Command::Inspect(arguments) => inspect::run(arguments, &mut out).await,
-        Command::Policy(arguments) => policy::run(arguments, &mut out),
+        Command::Policy(arguments) => policy::run(arguments, &mut out).await,
         Command::Replay(arguments) => replay::run(arguments, &mut out).await,
         Command::Restore(arguments) => restore::run(arguments, &mut out).await,
         Command::Audit(arguments) => audit::run(arguments, &mut out).await,

@@ -1,5 +1,5 @@
-//! `ami-guard policy`: whether a file is a valid policy, and whether it judges AMIs as its authors intend. Also prints
-//! the JSON Schema of policies.
+//! `ami-guard policy`: whether a file is a valid policy, whether it judges AMIs as its authors intend, which rules an
+//! audit suggests, and the JSON Schema of policies.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::account::read;
 use crate::outcome::{CliError, Outcome};
 use crate::show::{json, lines, shown};
+use crate::suggest;
 
 /// What to do with a policy.
 #[derive(Args)]
@@ -46,6 +47,9 @@ enum Command {
     /// Print the JSON Schema of a policy, for editors
     #[command(after_help = SCHEMA)]
     Schema,
+    /// Suggest rules for the AMIs that no source says anything about
+    // Boxed because its options are many.
+    Suggest(Box<suggest::Arguments>),
 }
 
 const CHECK: &str = "\
@@ -68,10 +72,11 @@ An editor that knows JSON Schema for TOML completes and checks a policy that beg
 
 The schema cannot find every fault. Before you deploy a policy, run ami-guard policy check.";
 
-pub(crate) fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
+pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
     match arguments.command {
         Command::Check { file, json } => check(&file, json, out),
         Command::Test { file, cases, json } => test(&file, &cases, json, out),
+        Command::Suggest(arguments) => suggest::run(*arguments, out).await,
         Command::Schema => {
             out.write_all(schema_text()?.as_bytes())?;
             Ok(Outcome::Good)

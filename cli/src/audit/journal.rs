@@ -45,9 +45,9 @@ pub(super) enum Purpose {
 
 /// The parameters of an audit. An audit can be resumed only with the same parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Header {
-    pub(super) account: String,
-    pub(super) regions: Vec<String>,
+pub(crate) struct Header {
+    pub(crate) account: String,
+    pub(crate) regions: Vec<String>,
     pub(super) since: Option<DateTime<Utc>>,
     /// The option's original text. A relative age gives another point in time when the audit is resumed.
     pub(super) since_said: Option<String>,
@@ -62,16 +62,16 @@ pub(super) struct Header {
 
 /// The end of a page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Page {
-    pub(super) region: String,
+pub(crate) struct Page {
+    pub(crate) region: String,
     /// When the page was examined.
     pub(super) at: DateTime<Utc>,
     /// Pagination cursor of the next page, if there is one.
     pub(super) next: Option<String>,
     /// Number of pending AMIs.
-    pub(super) underway: usize,
+    pub(crate) underway: usize,
     /// The reason why the Region could not be examined.
-    pub(super) failed: Option<String>,
+    pub(crate) failed: Option<String>,
 }
 
 impl Page {
@@ -105,8 +105,8 @@ enum Mark {
 }
 
 /// The state file, open for writing, and what is known of its content.
-pub(super) struct Journal {
-    pub(super) header: Header,
+pub(crate) struct Journal {
+    pub(crate) header: Header,
     /// Number of rows.
     pub(super) rows: u64,
     /// Whether an earlier audit began the journal.
@@ -116,6 +116,8 @@ pub(super) struct Journal {
     place: Place,
     /// The same file as `out`, for reading.
     file: File,
+    /// The length in bytes up to which rows count. Only in a journal that is not written, an incomplete page may follow.
+    length: u64,
     out: BufWriter<File>,
 }
 
@@ -177,6 +179,7 @@ impl Journal {
             place: Place::Own,
             out: BufWriter::new(file.try_clone().map_err(failed)?),
             file: file.try_clone().map_err(failed)?,
+            length: u64::MAX,
         };
         let (whole, acts) = journal.read(&mut file).map_err(failed)??;
         if acts.is_empty() {
@@ -191,6 +194,38 @@ impl Journal {
         let file = put(&path, &mut kept, Some(&found))?;
         journal.out = BufWriter::new(file.try_clone().map_err(failed)?);
         journal.file = file;
+        Ok(journal)
+    }
+
+    /// Opens a state file to read it. Changes nothing, and takes no lock.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`], if the file cannot be read or is not an audit's.
+    pub(crate) fn view(path: &Path) -> Result<Journal, CliError> {
+        let shown = path.display().to_string();
+        let unreadable = |error: io::Error| {
+            CliError::Usage(format!("--state: {shown:?} cannot be read: {error}"))
+        };
+        // Checked before the file is opened, because opening a FIFO waits for a writer.
+        let is_file = std::fs::metadata(path).map_err(unreadable)?.is_file();
+        let mut file = match is_file {
+            true => File::open(path).map_err(unreadable)?,
+            false => return Err(not_an_audit(&shown)),
+        };
+        let header = earlier_header(path, &file).map_err(|_| not_an_audit(&shown))?;
+        let mut journal = Journal {
+            header,
+            rows: 0,
+            resumed: false,
+            pages: Vec::new(),
+            path: path.to_owned(),
+            place: Place::Own,
+            out: BufWriter::new(file.try_clone().map_err(unreadable)?),
+            file: file.try_clone().map_err(unreadable)?,
+            length: 0,
+        };
+        let (whole, _) = journal.read(&mut file).map_err(unreadable)??;
+        journal.length = whole;
         Ok(journal)
     }
 
@@ -215,6 +250,7 @@ impl Journal {
             pages: Vec::new(),
             out: BufWriter::new(file.try_clone().map_err(failed)?),
             file,
+            length: u64::MAX,
             place,
             path: path.clone(),
         };
@@ -308,7 +344,7 @@ impl Journal {
     }
 
     /// Whether every Region is done.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let mut regions = self.header.regions.iter();
         regions.all(|region| self.place(region).is_none())
     }
@@ -352,7 +388,7 @@ impl Journal {
     }
 
     /// The ends of pages, without failures of Regions that were examined later.
-    pub(super) fn pages(&self) -> impl Iterator<Item = &Page> {
+    pub(crate) fn pages(&self) -> impl Iterator<Item = &Page> {
         let later = |page: &Page, number: usize| {
             let mut rest = self.pages.iter().skip(number + 1);
             rest.any(|other| other.region == page.region)
@@ -370,7 +406,8 @@ impl Journal {
 
     /// The lines of the rows.
     pub(super) fn lines(&self) -> Result<impl Iterator<Item = Result<String, CliError>>, CliError> {
-        let lines = BufReader::new(ReadAt::beginning(&self.file)).lines();
+        let rows = ReadAt::beginning(&self.file).take(self.length);
+        let lines = BufReader::new(rows).lines();
         Ok(lines.filter_map(|line| match line {
             Ok(line) if mark(&line).is_some() => None,
             Ok(line) => Some(Ok(line + "\n")),
@@ -379,7 +416,7 @@ impl Journal {
     }
 
     /// The rows, with the keys that `T` needs.
-    pub(super) fn rows<T: DeserializeOwned>(
+    pub(crate) fn rows<T: DeserializeOwned>(
         &self,
     ) -> Result<impl Iterator<Item = Result<T, CliError>>, CliError> {
         Ok(self.lines()?.map(|line| row(&line?)))
@@ -491,6 +528,13 @@ fn unusable(path: &Path, error: io::Error) -> CliError {
     CliError::Unknown(format!("cannot use {name:?} for the results: {error}"))
 }
 
+fn not_an_audit(shown: &str) -> CliError {
+    let name = STATE.name;
+    CliError::Usage(format!(
+        "--state: {shown:?} is not {name}. Accepted: {name} with --state"
+    ))
+}
+
 fn nothing_to_resume(path: &Path) -> CliError {
     let name = path.display().to_string();
     CliError::Usage(format!("--resume: {name:?} has no audit to continue"))
@@ -499,7 +543,7 @@ fn nothing_to_resume(path: &Path) -> CliError {
 /// The header of an earlier state.
 fn earlier_header(path: &Path, file: &File) -> Result<Header, CliError> {
     let mut line = String::new();
-    BufReader::new(ReadAt::beginning(file))
+    BufReader::new(ReadAt::beginning(file).take(files::MOST_FIRST_LINE))
         .read_line(&mut line)
         .map_err(|error| unusable(path, error))?;
     match mark(&line) {

@@ -15,6 +15,7 @@ mod replay;
 mod settings;
 mod terminal;
 mod spreadsheet;
+mod suggest;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
