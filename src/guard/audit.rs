@@ -176,7 +176,9 @@ async fn judge_page(
         // These images are few. The safety checks for every image would take thousands of calls.
         let mut record = planned.record(&registration);
         if record.action.is_discard() {
-            match retry(|| Box::pin(preview::reconsider(guard, &registration))).await {
+            match retry(|| Box::pin(preview::reconsider(guard, &registration, guard.config.wait)))
+                .await
+            {
                 Ok(considered) => record = considered,
                 Err(error) => {
                     record.action = Action::Hold;

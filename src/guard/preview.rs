@@ -12,19 +12,26 @@ use crate::ids::{AccountId, AmiId};
 use crate::invocation::{Deadline, Delivery, RetryBudget};
 use crate::record::Record;
 
-/// Time limit for a preview. It is many times what a preview takes.
+/// Time limit for a preview, in addition to the time for which it waits for the image. It is many times what a preview
+/// takes.
 pub(super) const REHEARSAL: Duration = Duration::from_secs(300);
 
 impl Guard {
-    /// Record of what the guard would do about an image of this account now. Changes nothing and sends no alert.
+    /// Record of what the guard would do about an image of this account now. `wait` is how long to wait until EC2 shows
+    /// the image. Changes nothing and sends no alert.
     ///
     /// # Errors
-    /// [`Error`] if the image could not be seen within `GUARD_WAIT_SECONDS`.
-    pub async fn consider(&self, image: &AmiId, account: &AccountId) -> Result<Record, Error> {
+    /// [`Error::NotVisibleYet`] if EC2 does not show the image within `wait`. Another [`Error`] if EC2 does not answer.
+    pub async fn consider(
+        &self,
+        image: &AmiId,
+        account: &AccountId,
+        wait: Duration,
+    ) -> Result<Record, Error> {
         let region = self.aws.region().unwrap_or_default();
         let (id, account) = (image.clone(), account.clone());
         let registration = Registration::without_event(id, account, region, "check", self.now());
-        reconsider(self, &registration).await
+        reconsider(self, &registration, wait).await
     }
 
     /// Record of what the guard would do about an event now. Like [`Guard::consider`], changes nothing and sends no
@@ -34,7 +41,9 @@ impl Guard {
     /// [`Error`] if the event is malformed, or if its image could not be seen within `GUARD_WAIT_SECONDS`.
     pub async fn rehearse(&self, event: Value) -> Result<Record, Error> {
         match event::parse(event, &self.config.scope)? {
-            Incoming::Registration(registration) => reconsider(self, &registration).await,
+            Incoming::Registration(registration) => {
+                reconsider(self, &registration, self.config.wait).await
+            }
             Incoming::Ignored(ignored) => Ok(Record::ignored(ignored)),
             Incoming::Digest(digest) => Ok(Record::of_digest(digest, 0)),
             Incoming::Audit(audit) => Ok(Record::of_audit(audit, "nothing is reported")),
@@ -45,9 +54,10 @@ impl Guard {
 pub(crate) async fn reconsider(
     guard: &Guard,
     registration: &Registration,
+    wait: Duration,
 ) -> Result<Record, Error> {
-    let delivery = Delivery::from(Deadline::now() + REHEARSAL);
-    let mut budget = RetryBudget::new(guard.config.wait, delivery.deadline);
+    let delivery = Delivery::from(Deadline::now() + wait + REHEARSAL);
+    let mut budget = RetryBudget::new(wait, delivery.deadline);
     let observation = evaluation::observe(guard, registration, &mut budget).await?;
     Ok(judged(guard, registration, observation, &delivery).await)
 }

@@ -382,3 +382,21 @@ async fn regression_a_witness_that_is_odd_holds_a_discard_however_old_the_event_
         }
     }
 }
+
+/// A gate waits for an AMI that is being copied to another Region, which takes longer than a preview otherwise may.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn a_preview_that_waits_long_for_an_image_then_judges_it_like_any_other() {
+    let mut image = expecting("Windows");
+    image.invisible_for = 500;
+    let harness = Harness::of(image).await;
+    let (image, account) = (AMI.parse().unwrap(), "123456789012".parse().unwrap());
+    let consider = |wait| harness.guard.consider(&image, &account, wait);
+    let error = consider(Duration::ZERO).await.unwrap_err();
+    assert_eq!(error.error_type(), "NotVisibleYet");
+    let record = json!(consider(Duration::from_secs(3600)).await.unwrap());
+    assert_eq!(
+        (&record["verdict"], &record["error"]),
+        (&json!("mismatch"), &Value::Null)
+    );
+    assert_eq!(record["held_by"], json!(["identity-unknown"]));
+}
