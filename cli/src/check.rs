@@ -1,6 +1,13 @@
 //! `ami-guard check`: whether AMIs are billed as expected, and what the guard would do.
 
+mod junit;
+mod packer;
+mod target;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ami_billing_guard::Error;
@@ -8,39 +15,73 @@ use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::record::Record;
 use ami_billing_guard::record::remediation::is_command;
-use clap::{Args, value_parser};
+use clap::{ArgGroup, Args, ValueEnum, value_parser};
 use serde::Serialize;
 
 use crate::account::{GuardArgs, Session};
 use crate::outcome::{CliError, Outcome};
 use crate::reserved::{Unapplied, unapplied};
 use crate::show::{bills, command, headline, json, note, shown, tell, would_do};
+use junit::Case;
+use target::Target;
 
 const AFTER: &str = "\
+With --packer-manifest, every AMI in every Region of every build of Packer's last run is checked. examples/ci has \
+complete gates for Packer, GitHub Actions, GitLab CI, CodeBuild and Image Builder.
+
 Exit codes:
   0  all AMIs are billed as expected, or are exempt
   1  a mismatch was found
-  2  the command line or the policy is not valid
+  2  the command line, the policy or the manifest is not valid, and no AMI was judged
   3  for an AMI, it is unknown how it is billed or what is expected
 
-Needs the read permissions that docs/permissions.md lists. Without ec2:DescribeReservedInstances, the output leaves \
-out Reserved Instances. Nothing is changed.";
+Needs the read permissions that docs/permissions.md lists, in the Region of each AMI. Without \
+ec2:DescribeReservedInstances, the output leaves out Reserved Instances. Nothing is changed.";
 
 /// What to check.
 #[derive(Args)]
-#[command(after_help = AFTER)]
+#[command(after_help = AFTER, group = ArgGroup::new("what").required(true).multiple(true))]
 pub(crate) struct Arguments {
-    /// The AMIs
-    #[arg(required = true, value_name = "AMI")]
-    images: Vec<AmiId>,
+    /// The AMIs. For an AMI in another Region, put the Region before it, as in us-east-1:ami-…
+    #[arg(group = "what", value_name = "AMI")]
+    images: Vec<Target>,
+    /// Check the AMIs of Packer's last run, from the file that its manifest post-processor writes
+    #[arg(long, group = "what", value_name = "FILE")]
+    packer_manifest: Option<PathBuf>,
     #[command(flatten)]
     guarding: GuardArgs,
-    /// How long to wait until a newly registered AMI is available
+    /// How long to wait for each AMI until a newly registered one is available
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u32).range(0..=3600))]
     wait: u32,
-    /// Print the records as JSON, one per line
-    #[arg(long)]
+    /// The format of the output: text for people, json with a record per line, or junit, the XML for CI systems
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+}
+
+/// The format of the output.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Junit,
+}
+
+/// A Region in which AMIs are checked.
+struct Place {
+    session: Session,
+    /// The account's Reserved Instances there, or `None` if they cannot be listed.
+    reserved: Option<Vec<ReservedInstances>>,
+}
+
+/// Why an AMI could not be judged.
+struct Unjudged {
+    /// Stable name of the kind of error.
+    error_type: &'static str,
+    /// The message for people.
+    why: String,
 }
 
 /// An image's record, with the results that only the command line has.
@@ -53,45 +94,118 @@ pub(crate) struct Row<'a> {
 }
 
 /// Checks AMIs, one after the other.
-pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Outcome, CliError> {
+pub(crate) async fn run(
+    mut arguments: Arguments,
+    out: &mut dyn Write,
+) -> Result<Outcome, CliError> {
+    let mut named = std::mem::take(&mut arguments.images);
+    if let Some(path) = &arguments.packer_manifest {
+        let run = packer::last_run(path)?;
+        run.skipped.iter().for_each(|skipped| note(skipped));
+        named.extend(run.amis);
+    }
+    let guarding = &mut arguments.guarding;
+    // A Region does not have to be set if each AMI names its own.
+    if named.iter().all(|target| target.region.is_some()) {
+        let first = named.first().and_then(|target| target.region.clone());
+        guarding.credentials.region = guarding.credentials.region.take().or(first);
+    }
+    let session = guarding.begin(Duration::ZERO).await?;
+    let targets = each_once(named, session.aws.region().unwrap_or_default());
+    let regions: BTreeSet<&str> = targets.iter().map(|(region, _)| region.as_str()).collect();
+    let shows_region = regions.len() > 1;
     let wait = Duration::from_secs(arguments.wait.into());
-    let session = arguments.guarding.begin(wait).await?;
-    let reserved = reserved(&session).await;
+    let format = match arguments.json {
+        true => Format::Json,
+        false => arguments.format,
+    };
+    let mut places = BTreeMap::new();
     let mut outcome = Outcome::Good;
-    for image in &arguments.images {
-        let record = match consider(&session, image).await {
-            Ok(record) => record,
-            Err(stop) => {
-                outcome = outcome.and(stop);
-                continue;
+    let mut cases = Vec::new();
+    for (region, image) in &targets {
+        let place = match places.entry(region) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(place) => {
+                let session = arguments.guarding.elsewhere(&session, region)?;
+                let reserved = reserved(&session).await;
+                place.insert(Place { session, reserved })
             }
         };
-        outcome = outcome.and(Outcome::of(record.verdict));
-        let row = Row {
-            record: &record,
-            reserved_instances: reserved.as_ref().map(|all| unapplied(all, &record)),
+        let result = match judge(&place.session, image, wait).await {
+            Ok(record) => {
+                outcome = outcome.and(Outcome::of(record.verdict));
+                let row = Row {
+                    record: &record,
+                    reserved_instances: place.reserved.as_ref().map(|all| unapplied(all, &record)),
+                };
+                let text = text(&row, shows_region);
+                match format {
+                    Format::Text => out.write_all(text.as_bytes())?,
+                    Format::Json => out.write_all(json(&row)?.as_bytes())?,
+                    Format::Junit => {}
+                }
+                Ok((record, text))
+            }
+            Err(unjudged) => {
+                outcome = outcome.and(tell(&unjudged.why, Outcome::Unknown));
+                Err(unjudged)
+            }
         };
-        let text = match arguments.json {
-            true => json(&row)?,
-            false => text(&row),
-        };
-        out.write_all(text.as_bytes())?;
+        cases.push(Case {
+            region: region.clone(),
+            image: image.clone(),
+            result,
+        });
+    }
+    if let Format::Junit = format {
+        out.write_all(&junit::document(&cases)?)?;
     }
     Ok(outcome)
 }
 
+/// The Region and the id of each AMI, in the order in which they are named first.
+fn each_once(named: Vec<Target>, default_region: &str) -> Vec<(String, AmiId)> {
+    let mut targets = Vec::new();
+    for target in named {
+        let region = target.region.unwrap_or_else(|| default_region.to_owned());
+        let target = (region, target.image);
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+/// The record of an AMI in its present state. Waits until EC2 shows the AMI, and says so.
+async fn judge(session: &Session, image: &AmiId, wait: Duration) -> Result<Record, Unjudged> {
+    let region = session.aws.region().unwrap_or_default();
+    let look = |wait| session.guard.consider(image, &session.account, wait);
+    let mut judged = look(Duration::ZERO).await;
+    if let Err(Error::NotVisibleYet { why, .. }) = &judged
+        && !wait.is_zero()
+    {
+        let seconds = wait.as_secs();
+        note(&format!(
+            "waiting for {image} in {region}, for at most {seconds} s: {why}"
+        ));
+        judged = look(wait).await;
+    }
+    judged.map_err(|error| Unjudged {
+        error_type: error.error_type(),
+        why: match error {
+            // The error's own text is about an event that is delivered again, so it does not fit here.
+            Error::NotVisibleYet { image, why } => {
+                format!("{image} is not visible in {region}: {why}")
+            }
+            error => format!("{image} in {region} could not be judged: {error}"),
+        },
+    })
+}
+
 /// The record of an AMI in its present state. Without a record, reports the reason and returns the outcome.
 pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record, Outcome> {
-    let unknown = |why: String| Err(tell(&why, Outcome::Unknown));
-    match session.guard.consider(image, &session.account).await {
-        Ok(record) => Ok(record),
-        // The error's own text is about an event that is delivered again, so it does not fit here.
-        Err(Error::NotVisibleYet { image, why }) => {
-            let region = session.aws.region().unwrap_or_default();
-            unknown(format!("{image} is not visible in {region}: {why}"))
-        }
-        Err(error) => unknown(error.to_string()),
-    }
+    let judged = judge(session, image, Duration::ZERO).await;
+    judged.map_err(|unjudged| tell(&unjudged.why, Outcome::Unknown))
 }
 
 /// The account's Reserved Instances, or `None` if they cannot be listed.
@@ -105,10 +219,14 @@ pub(crate) async fn reserved(session: &Session) -> Option<Vec<ReservedInstances>
     }
 }
 
-fn text(row: &Row<'_>) -> String {
+/// A record as text for people. With `shows_region`, it names the AMI's Region.
+fn text(row: &Row<'_>, shows_region: bool) -> String {
     let record = row.record;
     let mut text = format!("{}\n", headline(record));
     let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<13}{value}\n"));
+    if let (true, Some(region)) = (shows_region, &record.region) {
+        line("Region", &shown(region));
+    }
     if let Some(actual) = &record.actual {
         line("billed as", &bills(actual));
     }

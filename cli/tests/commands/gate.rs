@@ -86,6 +86,7 @@ async fn regression_a_mismatch_is_told_by_the_exit_code_whoever_reads() {
         // The reader is gone before the mismatch is found.
         &["check", GOOD, LOST],
         &["check", "--json", GOOD, UPLOADED, LOST],
+        &["check", "--format", "junit", GOOD, UPLOADED, LOST],
         &["explain", LOST],
         &["explain", "--json", LOST],
         &["replay", &events],
@@ -117,6 +118,7 @@ async fn what_is_not_known_stays_so_whoever_reads() {
     std::fs::write(&disk, b"").unwrap();
     for arguments in [
         &["check", GOOD, UPLOADED][..],
+        &["check", "--format", "junit", GOOD, UPLOADED],
         &["explain", UPLOADED],
         &["inspect", disk.to_str().unwrap()],
     ] {
@@ -137,6 +139,7 @@ async fn what_is_good_is_good_for_a_reader_that_stops_and_not_on_a_full_disk() {
     let sim = simulated().await;
     for arguments in [
         &["check", GOOD][..],
+        &["check", "--format", "junit", GOOD],
         &["explain", GOOD],
         &["policy", "check", "policy/policy.toml"],
         &["restore", GOOD],

@@ -7,6 +7,7 @@
 mod audit;
 mod enforce;
 mod expect;
+mod check;
 mod files;
 mod gate;
 mod init;
