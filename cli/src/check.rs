@@ -1,5 +1,6 @@
 //! `ami-guard check`: whether AMIs are billed as expected, and what the guard would do.
 
+mod judge;
 mod junit;
 mod packer;
 mod target;
@@ -10,7 +11,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ami_billing_guard::Error;
 use ami_billing_guard::ec2::ReservedInstances;
 use ami_billing_guard::ids::AmiId;
 use ami_billing_guard::record::Record;
@@ -22,6 +22,8 @@ use crate::account::{GuardArgs, Session};
 use crate::outcome::{CliError, Outcome};
 use crate::reserved::{Unapplied, unapplied};
 use crate::show::{bills, command, headline, json, note, shown, tell, would_do};
+pub(crate) use judge::consider;
+use judge::judge;
 use junit::Case;
 use target::Target;
 
@@ -74,14 +76,6 @@ struct Place {
     session: Session,
     /// The account's Reserved Instances there, or `None` if they cannot be listed.
     reserved: Option<Vec<ReservedInstances>>,
-}
-
-/// Why an AMI could not be judged.
-struct Unjudged {
-    /// Stable name of the kind of error.
-    error_type: &'static str,
-    /// The message for people.
-    why: String,
 }
 
 /// An image's record, with the results that only the command line has.
@@ -174,38 +168,6 @@ fn each_once(named: Vec<Target>, default_region: &str) -> Vec<(String, AmiId)> {
         }
     }
     targets
-}
-
-/// The record of an AMI in its present state. Waits until EC2 shows the AMI, and says so.
-async fn judge(session: &Session, image: &AmiId, wait: Duration) -> Result<Record, Unjudged> {
-    let region = session.aws.region().unwrap_or_default();
-    let look = |wait| session.guard.consider(image, &session.account, wait);
-    let mut judged = look(Duration::ZERO).await;
-    if let Err(Error::NotVisibleYet { why, .. }) = &judged
-        && !wait.is_zero()
-    {
-        let seconds = wait.as_secs();
-        note(&format!(
-            "waiting for {image} in {region}, for at most {seconds} s: {why}"
-        ));
-        judged = look(wait).await;
-    }
-    judged.map_err(|error| Unjudged {
-        error_type: error.error_type(),
-        why: match error {
-            // The error's own text is about an event that is delivered again, so it does not fit here.
-            Error::NotVisibleYet { image, why } => {
-                format!("{image} is not visible in {region}: {why}")
-            }
-            error => format!("{image} in {region} could not be judged: {error}"),
-        },
-    })
-}
-
-/// The record of an AMI in its present state. Without a record, reports the reason and returns the outcome.
-pub(crate) async fn consider(session: &Session, image: &AmiId) -> Result<Record, Outcome> {
-    let judged = judge(session, image, Duration::ZERO).await;
-    judged.map_err(|unjudged| tell(&unjudged.why, Outcome::Unknown))
 }
 
 /// The account's Reserved Instances, or `None` if they cannot be listed.

@@ -10,7 +10,7 @@ use anstream::adapter::strip_str;
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 
-use super::Unjudged;
+use super::judge::Unjudged;
 use crate::outcome::Outcome;
 use crate::show::{bills, shown};
 
