@@ -37,7 +37,7 @@ Exit codes:
   2  the command line, the policy or the manifest is not valid, and no AMI was judged
   3  for an AMI, it is unknown how it is billed or what is expected
 
-Needs the read permissions that docs/permissions.md lists, in the Region of each AMI. Without \
+Needs the read permissions that docs/reference/permissions.md lists, in the Region of each AMI. Without \
 ec2:DescribeReservedInstances, the output leaves out Reserved Instances. Nothing is changed.";
 
 /// What to check.

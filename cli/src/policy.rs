@@ -37,7 +37,7 @@ enum Command {
     Test {
         /// The policy file
         file: PathBuf,
-        /// The described AMIs, each with the expected result; see docs/command-line.md
+        /// The described AMIs, each with the expected result; see docs/cli.md
         #[arg(long, value_name = "FILE")]
         cases: PathBuf,
         /// Print the result as JSON, one case per line
