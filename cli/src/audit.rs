@@ -180,6 +180,7 @@ pub(crate) async fn unsaved(guarding: GuardArgs, extent: Extent) -> Result<Journ
         state: None,
         force: false,
         enforce: false,
+        yes: false,
         all: false,
         json: false,
         html: None,

@@ -28,7 +28,7 @@ Exit codes:
   2  the command line is not valid
   3  something could not be determined
 
-doctor invokes the function for its self-test. Nothing is changed. docs/permissions.md lists the permissions that doctor needs.";
+doctor invokes the function for its self-test. Nothing is changed. docs/reference/permissions.md lists the permissions that doctor needs.";
 
 /// What to check.
 #[derive(Args)]

@@ -34,7 +34,7 @@ Exit codes:
   2  the command line or the policy is not valid, or the tag was not confirmed
   3  the tag could not be set
 
-Needs ec2:CreateTags, and the read permissions that docs/permissions.md lists.";
+Needs ec2:CreateTags, and the read permissions that docs/reference/permissions.md lists.";
 
 /// The longest value of a tag, in characters (EC2 User Guide, "Tag restrictions").
 const LONGEST: usize = 256;

@@ -149,7 +149,8 @@ fn runbook(situation: Situation) -> &'static str {
         Situation::Limit => "limit",
         Situation::Held => "held",
         Situation::Conflict => "conflict",
-        Situation::Unverifiable | Situation::WrongTag => "unverifiable",
+        Situation::Unverifiable => "unverifiable",
+        Situation::WrongTag => "held-by-no-platform",
         Situation::Extra => "extra",
     }
 }

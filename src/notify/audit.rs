@@ -118,7 +118,7 @@ fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
         done: match missed {
             0 => "Nothing. The audit only reports.".into(),
             _ => format!(
-                "The guard judged the {} without an event as if the event had arrived. Otherwise nothing.",
+                "The guard judged {} without an event as if the event had arrived. Otherwise nothing.",
                 number(missed, "AMI")
             ),
         },
@@ -162,8 +162,8 @@ fn list(section: &mut Section, findings: &Findings, group: Group, most: usize) {
             "{number} with values of EC2 that this version does not know. Update ami-billing-guard, or report an issue:"
         ),
         Group::Unverifiable => format!(
-            "{number} without any source that says what is expected. Declare it with the tag {EXPECT_TAG}, or with a \
-             rule of the policy for many at once:"
+            "{number} without any source that says what is expected. Declare it with the tag {EXPECT_TAG}, or with \
+             rules of the policy. `ami-guard policy suggest` proposes rules:"
         ),
     });
     let found = findings.groups().find(|(it, _)| *it == group);

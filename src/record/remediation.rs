@@ -87,7 +87,7 @@ pub(crate) const AT_PACKER: &str = "Built with Packer's amazon-ebssurrogate? Set
 /// be created from again. A placeholder in a command is quoted, so that a shell does not take it for a redirection.
 pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
     let declare = format!(
-        "{} --tags 'Key={EXPECT_TAG},Value=<what it should bill>'",
+        "{} --tags 'Key={EXPECT_TAG},Value=<platform>'",
         aws_ec2(record, "create-tags", "--resources")
     );
     match record.verdict {
@@ -226,7 +226,7 @@ fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<Strin
     let platform = expected_platform(record);
     let region = region(record);
     let snapshot = word(record.snapshot_id.as_deref(), "the snapshot");
-    let base = shell_quoted(&format!("<an AMI that bills {platform}>"));
+    let base = shell_quoted(&format!("<an AMI that is billed as {platform}>"));
     let name = record.name.as_deref().unwrap_or_default();
     vec![
         format!(

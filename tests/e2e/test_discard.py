@@ -237,7 +237,7 @@ def test_the_commands_of_the_letter_run_as_they_are_copied(world: World, start, 
     assert world.exists(ami)
     run("create-tags")
     tags = {tag["Key"]: tag["Value"] for tag in described(world, ami)["Tags"]}
-    assert tags[EXPECT] == "<what it should bill>"
+    assert tags[EXPECT] == "<platform>"
 
 
 def test_the_policy_can_ask_for_disabling(world: World, start, policy):

@@ -73,7 +73,7 @@ pub(super) fn judge(function: &str, stack: &Stack, answer: &Result<Answer, Error
     if !failed.is_empty() {
         return subject.failed(
             failed,
-            "Fix each of these. docs/permissions.md says what a missing permission prevents.",
+            "Fix each of these. docs/reference/permissions.md says what a missing permission prevents.",
         );
     }
     if !ok {

@@ -5,18 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod audit;
+mod check;
 mod enforce;
 mod expect;
-mod check;
 mod files;
 mod gate;
 mod init;
 mod inspect;
 mod replay;
 mod settings;
-mod terminal;
 mod spreadsheet;
 mod suggest;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
