@@ -59,14 +59,16 @@ fn text_of_section(section: &Section) -> String {
     text
 }
 
-/// A text in lines of at most [`WIDTH`] characters, if its words allow that. Keeps the spaces within it.
+/// A text in lines of at most [`WIDTH`] characters, if its words allow that. Keeps the spaces within it, and does not break
+/// it at two or more.
 fn wrapped(text: &str, first: &str, rest: &str) -> String {
     let mut wrapped = String::new();
     let mut line = first.to_owned();
     let mut is_empty = true;
     for word in text.split_inclusive(' ') {
         let length = line.chars().count() + word.trim_end().chars().count();
-        if length > WIDTH && !is_empty {
+        // The value of a named line stays beside its name.
+        if length > WIDTH && !is_empty && !line.ends_with("  ") {
             wrapped.push_str(line.trim_end());
             wrapped.push('\n');
             rest.clone_into(&mut line);

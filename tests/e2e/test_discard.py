@@ -223,9 +223,8 @@ def test_the_commands_of_the_letter_run_as_they_are_copied(world: World, start, 
     }
 
     def run(name: str) -> str:
-        [command] = [
-            line for line in letter["text"].split("\n") if re.match(f"aws ec2 {name}( |$)", line)
-        ]
+        lines = [line.strip() for line in letter["text"].split("\n")]
+        [command] = [line for line in lines if re.match(f"aws ec2 {name}( |$)", line)]
         shell = subprocess.run(
             ["sh", "-c", command], env=environment, check=True, capture_output=True, text=True
         )
@@ -331,7 +330,7 @@ REFUSALS = [
         400,
         "This image stays.",
         "other",
-        ["To discard the image yourself:\naws ec2 deregister-image"],
+        ["To discard the image yourself: aws ec2 deregister-image"],
         id="for another reason",
     ),
 ]

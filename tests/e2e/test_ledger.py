@@ -472,7 +472,7 @@ def test_over_the_limit_the_first_is_told_at_once_and_the_others_in_one_digest(w
     event = scheduled()
     record = guard.invoke(event)
     assert (record["verdict"], record["event_id"]) == ("ignored", event["id"])
-    assert record["reason"].endswith("told of: 2")
+    assert record["reason"].endswith("reported: 2")
     [digest] = world.alerts()
     assert (digest["digest"], digest["event_id"], digest["account"]) == ("limit", event["id"], ACCOUNT)
     assert {image["image_id"] for image in digest["images"]} == set(images[3:])

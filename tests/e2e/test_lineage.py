@@ -470,7 +470,7 @@ def test_product_codes_that_did_not_reach_the_image_are_told(world: World, guard
 
     record = guard.invoke(registration(ami))
 
-    told = "the snapshot's product codes are abcdef0123456789abcdef012, the image's none"
+    told = "the snapshot's product codes are abcdef0123456789abcdef012, and the image's are none"
     assert told in lineage(record)[1]
 
     carried = guard.invoke(registration(world.register(snapshot)))

@@ -37,7 +37,7 @@ def make_every_call(world: World, start, policy) -> None:
     assert guard.invoke(registration(from_instance))["recycle_bin"] == "in"
     for ami in (first, second):
         assert guard.invoke(registration(ami))["held_by"] == ["limit"]
-    assert "people were told of: 1" in guard.invoke(scheduled())["reason"]
+    assert "Images reported: 1" in guard.invoke(scheduled())["reason"]
     rule = policy('version = 1\n[discard]\naction = "disable"\n')
     disables = start(GUARD_LEDGER_TABLE=LEDGER, GUARD_POLICY_PATH=rule)
     assert disables.invoke(registration(first))["outcome"] == "done"

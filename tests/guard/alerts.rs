@@ -635,6 +635,10 @@ fn regression_every_command_of_every_golden_can_be_copied_and_run() {
     for folder in ["tests/guard/golden", "cli/tests/golden"] {
         for file in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = file.unwrap().path();
+            // In XML, a command is escaped.
+            if path.extension().is_some_and(|it| it == "xml") {
+                continue;
+            }
             let golden = std::fs::read_to_string(&path).unwrap();
             for line in lines_of(&golden) {
                 if !is_command(&line) {

@@ -501,6 +501,7 @@ def test_the_function_gets_settings_that_the_guard_knows():
         "GUARD_LEDGER_TABLE",
         "GUARD_LEDGER_DAYS",
         "GUARD_QUEUE_URL",
+        "GUARD_RUNBOOK_URL",
         "GUARD_RECYCLE_BIN_RULE",
     }
     assert settings()["GUARD_MODE"] == {"Ref": "Mode"}
