@@ -30,6 +30,12 @@ ON_PURPOSE = {
     # The model's own words are others than its enumeration: "This value is `windows` for Windows instances".
     "ec2.DescribeInstances: reservationSet.item.instancesSet.item.platform: is 'windows', and has to be one of Windows",
     "ec2.DescribeImages: imagesSet.item.platform: is 'windows', and has to be one of Windows",
+    # The model names four. EC2 answers with every platform: tests/corpus/billing.toml has recorded answers.
+    *(
+        f"ec2.DescribeReservedInstances: reservedInstancesSet.item.productDescription: is '{platform}', and has to be "
+        "one of Linux/UNIX, Linux/UNIX (Amazon VPC), Windows, Windows (Amazon VPC)"
+        for platform in ("Windows with SQL Server Standard", "Red Hat Enterprise Linux", "SUSE Linux")
+    ),
 }
 
 
