@@ -1,7 +1,6 @@
 """The prose linter: finds unclear phrases and long sentences in the texts that people read.
 
-`python3 tests/prose.py` checks all files. `python3 tests/prose.py <file>` lists every finding of a file.
-`python3 tests/prose.py --lower` lowers the numbers in tests/prose-debt.txt. It needs no packages.
+`python3 tests/prose.py` checks all files, and `python3 tests/prose.py <file>` one file. It needs no packages.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-DEBT = ROOT / "tests/prose-debt.txt"
 MOST_WORDS = 30
 TEXTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/**/*.md", "template.yaml"]
 GOLDENS = ["tests/guard/golden/*.txt", "cli/tests/golden/*.txt"]
@@ -188,40 +186,10 @@ def all_findings() -> dict[str, list[Finding]]:
     return {(name := path.relative_to(ROOT).as_posix()): findings(name, path.read_text()) for path in paths}
 
 
-def debt() -> dict[str, int]:
-    """How many findings each file may have. A file that is not listed may have none."""
-    lines = [line for line in DEBT.read_text().splitlines() if not line.startswith("#")]
-    return {path: int(number) for path, number in (line.rsplit(" ", 1) for line in lines)}
-
-
-def lowered(found: dict[str, list[Finding]], listed: dict[str, int]) -> dict[str, int]:
-    """The list with today's numbers where they are lower. No number rises, and no file is added."""
-    numbers = {path: min(number, len(found.get(path, []))) for path, number in listed.items()}
-    return {path: number for path, number in sorted(numbers.items()) if number}
-
-
-def faults(found: dict[str, list[Finding]], listed: dict[str, int]) -> list[str]:
-    """Where the findings and the list differ, and what to do."""
-    lines = []
-    for path in sorted(found.keys() | listed.keys()):
-        now, most = found.get(path, []), listed.get(path, 0)
-        if len(now) > most:
-            lines.append(f"{path} has {len(now)} findings, and {most} are allowed. Rewrite the new ones:")
-            lines += [f"{path}:{finding}" for finding in now]
-        elif len(now) < most:
-            lines.append(f"{path} has {len(now)} findings, and {most} are listed. Run: python3 tests/prose.py --lower")
-    return lines
-
-
 def main(arguments: list[str]) -> int:
-    if arguments == ["--lower"]:
-        comments = [line for line in DEBT.read_text().splitlines() if line.startswith("#")]
-        numbers = lowered(all_findings(), debt())
-        DEBT.write_text("\n".join([*comments, *(f"{path} {number}" for path, number in numbers.items()), ""]))
-        return 0
     names = [Path(argument).resolve().relative_to(ROOT).as_posix() for argument in arguments]
-    lines = [f"{name}:{finding}" for name in names for finding in findings(name, (ROOT / name).read_text())]
-    lines += [] if names else faults(all_findings(), debt())
+    found = {name: findings(name, (ROOT / name).read_text()) for name in names} or all_findings()
+    lines = [f"{name}:{finding}" for name, findings in found.items() for finding in findings]
     print("\n".join(lines) or "No findings.")
     return 1 if lines else 0
 

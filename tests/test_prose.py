@@ -1,4 +1,4 @@
-"""The texts that people read are plain English, or at least get no worse. Also tests the linter, tests/prose.py."""
+"""The texts that people read are plain English. Also tests the linter, tests/prose.py."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def words(number: int) -> str:
     return " ".join(["word"] * number)
 
 
-def test_the_texts_have_the_findings_that_are_listed_and_no_others() -> None:
-    if faults := prose.faults(prose.all_findings(), prose.debt()):
+def test_the_texts_that_people_read_are_plain_english() -> None:
+    found = prose.all_findings()
+    if faults := [f"{path}:{finding}" for path, findings in found.items() for finding in findings]:
         pytest.fail("\n".join(faults), pytrace=False)
 
 
@@ -90,18 +91,3 @@ def test_a_help_text_goes_on_where_it_is_wrapped() -> None:
     full = f"Options:\n  --all  {'x' * 86} can"
     assert found(f"\n{full}\n         not be\n", "golden/help.txt") == [(3, f"{'x' * 86} can not be")]
     assert found(f"\n{full}\n  -h     not be\n", "golden/help.txt") == []
-
-
-def test_the_list_only_gets_shorter() -> None:
-    one = prose.findings("README.md", "It can not.")
-    today = {"better": one, "clean": [], "equal": one, "new": one, "worse": one * 3}
-    listed = {"better": 2, "clean": 1, "equal": 1, "gone": 1, "worse": 2}
-    assert prose.lowered(today, listed) == {"better": 1, "equal": 1, "worse": 2}
-    assert [fault for fault in prose.faults(today, listed) if "has" in fault] == [
-        "better has 1 findings, and 2 are listed. Run: python3 tests/prose.py --lower",
-        "clean has 0 findings, and 1 are listed. Run: python3 tests/prose.py --lower",
-        "gone has 0 findings, and 1 are listed. Run: python3 tests/prose.py --lower",
-        "new has 1 findings, and 0 are allowed. Rewrite the new ones:",
-        "worse has 3 findings, and 2 are allowed. Rewrite the new ones:",
-    ]
-    assert prose.faults(today, listed)[4] == "new:1: It can not. — one word — cannot"
