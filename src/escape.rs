@@ -38,7 +38,7 @@ pub fn json_without(json: &str, unwanted: impl Fn(char) -> bool) -> String {
 }
 
 /// A text as one word of a POSIX shell.
-pub(crate) fn shell_quoted(text: &str) -> String {
+pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -71,7 +71,7 @@ fn message_with(record: &Record, note: Option<&str>, runbook: Option<&str>) -> M
     };
     Message {
         bodies: email::bodies_of(record, note, runbook),
-        chat: chat::notification(&letter, thread),
+        chat: chat::notification(&letter, thread, runbook),
         attributes: attributes(
             verdict,
             kind,
@@ -120,7 +120,7 @@ pub(crate) fn test(
     };
     Message {
         bodies: bodies(&email::text(&letter, runbook), &json),
-        chat: chat::notification(&letter, thread),
+        chat: chat::notification(&letter, thread, runbook),
         attributes: attributes("self-test", None, account, region, None),
         subject: letter.subject,
     }
@@ -374,7 +374,7 @@ mod tests {
             let recoverable = attributes.find(|(name, _)| *name == "recoverable");
             recoverable.map(|(_, value)| value.clone())
         };
-        assert_eq!(recoverable(&planned).as_deref(), Some("true"));
+        assert_eq!(recoverable(&planned), None);
         assert_eq!(recoverable(&no_way_back).as_deref(), Some("false"));
     }
 

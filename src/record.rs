@@ -635,7 +635,7 @@ impl From<&Evidence> for Statement {
 pub fn why_held(record: &Record, interlock: Interlock) -> String {
     match (interlock, &record.before) {
         (Interlock::DiscardedBefore, Some(before)) => format!(
-            "{before}. The guard never discards a restored image again. If you do not want it, deregister it yourself"
+            "{before}. The guard does not discard a restored image again. If you do not want it, deregister it yourself"
         ),
         (Interlock::InUse, _) if !record.references.is_empty() => {
             "what is listed here refers to it, or is a copy of it".to_owned()

@@ -22,13 +22,19 @@ pub(crate) struct Hindrance {
 /// What this process knows about the rule.
 #[derive(Debug, Default)]
 pub(crate) struct WayBack {
-    /// Whether the rule was available once. It then stays available until it is deleted.
+    /// Whether the rule was available once. It then stays available until it is deleted, which [`WayBack::doubt`] notes.
     available: AtomicBool,
     /// The last negative answer, and when it arrived.
     last: Mutex<Option<(Instant, Hindrance)>>,
 }
 
 impl WayBack {
+    /// Forgets that the rule was available, because the Recycle Bin does not have an image that it should keep. The next
+    /// discard asks again.
+    pub(crate) fn doubt(&self) {
+        self.available.store(false, Ordering::Relaxed);
+    }
+
     /// Looks up the rule's status, unless it was available before. If several images do so at once, one call is made,
     /// and all use its answer.
     ///

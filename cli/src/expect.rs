@@ -27,7 +27,7 @@ A value is an operating system code, platform details or a usage operation:
 Of several values, any is right.
 
 If the AMI is billed as something else, a guard in enforce mode may discard it at its next event or audit. The command \
-then asks before it sets the tag. Without a terminal, it needs --yes.
+then asks before it sets the tag, as it does before it replaces another declaration. Without a terminal, it needs --yes.
 
 Exit codes:
   0  the AMI has the tag
@@ -90,7 +90,11 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     }
     let is_new = declaration.before.as_deref() != Some(&declaration.value);
     if is_new && !arguments.dry_run {
-        if differs(&declaration.record, &platforms) && !arguments.yes {
+        let replaces = declaration
+            .before
+            .as_ref()
+            .is_some_and(|it| *it != declaration.value);
+        if (replaces || differs(&declaration.record, &platforms)) && !arguments.yes {
             confirm(&declaration)?;
         }
         session.guard.declare(&declaration).await?;
@@ -151,15 +155,19 @@ fn differs(record: &Record, platforms: &Platforms) -> bool {
     }
 }
 
-/// Has a person confirm a declaration that the AMI's billing differs from.
+/// Has a person confirm a declaration that replaces another one, or from which the AMI's billing differs.
 ///
 /// # Errors
 /// [`CliError::Usage`], if the person does not confirm it, or cannot be asked.
 fn confirm(declaration: &Declaration) -> Result<(), CliError> {
     let record = &declaration.record;
     let billed = record.actual.as_ref().map(bills).unwrap_or_default();
+    let instead = match &declaration.before {
+        Some(before) => format!(" instead of {}", shown(before)),
+        None => String::new(),
+    };
     let warning = format!(
-        "{} is billed as {billed}, and the tag would declare {}.\nA guard in enforce mode {}.\nThat happens at the \
+        "{} is billed as {billed}, and the tag would declare {}{instead}.\nA guard in enforce mode {}.\nThat happens at the \
          next event or audit of the AMI",
         declaration.image,
         shown(&declaration.value),

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ami_billing_guard::escape::shell_quoted;
 use clap::Args;
 
 use crate::outcome::{CliError, Outcome};
@@ -94,11 +95,23 @@ fn unwritten(path: &Path, error: &io::Error) -> CliError {
     ))
 }
 
+/// A path as one word of a shell, which is not taken for an option.
+fn word(path: &Path) -> String {
+    let path = shown(&path.display().to_string());
+    let path = match path.starts_with('-') {
+        true => format!("./{path}"),
+        false => path,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./_-".contains(&byte);
+    match path.bytes().all(plain) {
+        true => path,
+        false => shell_quoted(&path),
+    }
+}
+
 /// What was written, and what to do next.
 fn next(paths: &[PathBuf; 4]) -> String {
-    let [policy, cases, schema, workflow] = paths
-        .each_ref()
-        .map(|path| shown(&path.display().to_string()));
+    let [policy, cases, schema, workflow] = paths.each_ref().map(|path| word(path));
     format!(
         "Wrote {policy}, {cases}, {schema} and {workflow}.\n\
          \n\

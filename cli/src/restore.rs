@@ -18,7 +18,8 @@ Exit codes:
   3  the AMI could not be restored
 
 A deregistered AMI is restored from the Recycle Bin with its tags. A disabled AMI is enabled, and you have to set its \
-launch permissions again. The guard never discards a restored AMI again. Needs ec2:DescribeImages, \
+launch permissions again. The guard does not discard a restored AMI again while its \
+ledger remembers the discard. Needs ec2:DescribeImages, \
 ec2:ListImagesInRecycleBin, ec2:RestoreImageFromRecycleBin and ec2:EnableImage.";
 
 /// What to bring back.

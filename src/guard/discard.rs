@@ -229,10 +229,11 @@ async fn close_done(
     context: &RegistrationContext<'_>,
     mut record: Record,
 ) -> Result<Record, Error> {
-    if record.recycle_bin == Some(RecycleBin::Absent)
-        && record.undo.is_some()
-        && let Err(silence) = tell_of_no_way_back(guard, &mut record).await
-    {
+    let is_lost = record.recycle_bin == Some(RecycleBin::Absent) && record.undo.is_some();
+    if is_lost {
+        guard.way_back.doubt();
+    }
+    if is_lost && let Err(silence) = tell_of_no_way_back(guard, &mut record).await {
         record.error = Some(silence.to_string());
         guard.journal(context.delivery, record);
         return Err(silence);

@@ -5,7 +5,7 @@ use crate::escape::plain;
 use crate::expectation::product_codes;
 use crate::plan::{Action, Interlock};
 use crate::record::remediation::{
-    aws_ec2, by_hand, is_command, launch_permissions, not_in_the_request, region, register_again,
+    aws_ec2, by_hand, launch_permissions, not_in_the_request, region, register_again,
     registers_again, undo, word,
 };
 use crate::record::{Actual, Expected, Outcome, Record, RecycleBin, why_held};
@@ -56,7 +56,7 @@ impl Situation {
             (_, Some(Outcome::Refused), _) => Situation::Refused,
             (_, Some(Outcome::Failed), _) => Situation::Unconfirmed,
             (Action::Deregister, Some(Outcome::Done), _)
-                if record.recycle_bin == Some(RecycleBin::Absent) =>
+                if record.recycle_bin == Some(RecycleBin::Absent) || record.instance_store =>
             {
                 Situation::NoWayBack
             }
@@ -71,7 +71,8 @@ impl Situation {
 /// answer is not known.
 pub(super) fn is_recoverable(record: &Record) -> Option<bool> {
     match Situation::of(record) {
-        Situation::Planned => Some(true),
+        // An image that is disabled can be enabled again. Whether the Recycle Bin keeps one shows only afterwards.
+        Situation::Planned => (record.action == Action::Disable).then_some(true),
         Situation::NoWayBack => Some(false),
         Situation::Completed => (record.recycle_bin != Some(RecycleBin::Unknown)).then_some(true),
         _ => None,
@@ -82,16 +83,20 @@ pub(super) fn is_recoverable(record: &Record) -> Option<bool> {
 /// again lacks the image's tags.
 pub(super) fn letter(record: &Record, note: Option<&str>, with_tags: bool) -> Letter {
     let situation = Situation::of(record);
+    let mut again = register_it_again(record, with_tags);
+    if let (Situation::NoWayBack, Some(again)) = (situation, &mut again) {
+        again.part = Part::Steps;
+    }
     let sections = [
         need_it_back(record, situation),
         look_later(record, situation),
         by_yourself(record, situation),
         why_held_section(record),
+        again,
         references(record),
         create_it_correctly(record),
         why(record),
         details(record),
-        register_it_again(record, with_tags),
     ];
     let mut done = done(record, situation);
     if let Some(note) = note {
@@ -104,7 +109,7 @@ pub(super) fn letter(record: &Record, note: Option<&str>, with_tags: bool) -> Le
         done,
         production: production(record, situation),
         act: act(record, situation),
-        first: Some(first(record, situation, with_tags)),
+        first: Some(first(record, situation)),
         runbook: runbook(situation),
         sections: sections.into_iter().flatten().collect(),
     }
@@ -123,6 +128,7 @@ fn subject_of(record: &Record, situation: Situation) -> String {
         Situation::NoWayBack => (Urgency::ActNow, "AMI removed, NOT in Recycle Bin"),
         Situation::Refused if is_disabled => (Urgency::Decide, "AMI not disabled, EC2 refused"),
         Situation::Refused => (Urgency::Decide, "AMI not removed, EC2 refused"),
+        Situation::Unconfirmed if is_disabled => (Urgency::Wait, "AMI disabling unconfirmed"),
         Situation::Unconfirmed => (Urgency::Wait, "AMI removal unconfirmed"),
         Situation::Limit => (Urgency::Decide, "Removal limit reached, 1 AMI waiting"),
         Situation::Held => (Urgency::Decide, "AMI billed wrongly, not removed"),
@@ -211,8 +217,13 @@ fn done(record: &Record, situation: Situation) -> String {
         Situation::Planned if is_disabled => {
             "The guard disables the AMI right after this message. Its snapshots stay.".to_owned()
         }
-        Situation::Planned => {
-            "The guard deregisters the AMI right after this message. Its snapshots stay.".to_owned()
+        Situation::Planned => "The guard deregisters the AMI right after this message. The Recycle Bin keeps it, if a \
+                               rule is active. Its snapshots stay."
+            .to_owned(),
+        Situation::NoWayBack if record.outcome == Some(Outcome::Done) && record.instance_store => {
+            "The guard deregistered the AMI. It CANNOT be restored, because it is backed by the instance store. Its \
+             bundle in S3 stays."
+                .to_owned()
         }
         Situation::NoWayBack if record.outcome == Some(Outcome::Done) => {
             "The guard deregistered the AMI. It is NOT in the Recycle Bin, and cannot be restored. Its snapshots stay."
@@ -242,6 +253,12 @@ fn done(record: &Record, situation: Situation) -> String {
                 .to_owned()
         }
         Situation::Limit => "Nothing. The AMI is over the hourly limit of discards.".to_owned(),
+        Situation::Held if record.held_by == [Interlock::ObserveMode] => {
+            "Nothing. The guard runs in observe mode. In enforce mode, it would remove this AMI.".to_owned()
+        }
+        Situation::Held if record.held_by == [Interlock::ActionNone] => {
+            "Nothing. The policy's discard.action is none.".to_owned()
+        }
         Situation::Held => "Nothing. Safety checks hold the discard.".to_owned(),
         Situation::Conflict
         | Situation::Unverifiable
@@ -278,14 +295,19 @@ fn act(record: &Record, situation: Situation) -> String {
             "Only if you need this AMI: enable it. No other message follows, unless something goes wrong."
         }
         Situation::Planned => {
-            "Only if you need this AMI: restore it. Another message follows only if it cannot be restored or was not \
-             removed."
+            "Only if you need this AMI: restore it. Another message follows if the Recycle Bin does not have it, or if it \
+             was not removed."
         }
         Situation::Completed if record.recycle_bin == Some(RecycleBin::Unknown) => {
             "Check today whether the Recycle Bin has the AMI, in case you need it."
         }
         Situation::Completed => "Only if you need this AMI: restore it.",
-        Situation::NoWayBack => "Now, if anything launches this AMI: register it again.",
+        Situation::NoWayBack if record.instance_store => {
+            "Now, if anything launches this AMI: register it again, as described below."
+        }
+        Situation::NoWayBack => {
+            "Now: find out why the Recycle Bin did not keep it. If anything launches this AMI, register it again, as below."
+        }
         Situation::Refused => "Decide whether to remove the AMI yourself. There is no deadline.",
         Situation::Unconfirmed => {
             "Wait for 30 minutes. If no other message arrives, check whether the AMI exists."
@@ -302,21 +324,26 @@ fn act(record: &Record, situation: Situation) -> String {
     .to_owned()
 }
 
-/// The first command.
-fn first(record: &Record, situation: Situation, with_tags: bool) -> String {
+/// The first command. It changes nothing unless it restores the image.
+fn first(record: &Record, situation: Situation) -> String {
     let image = word(record.image_id.as_deref(), "image");
     let region = region(record);
     match situation {
+        Situation::Completed if record.recycle_bin == Some(RecycleBin::Unknown) => {
+            aws_ec2(record, "list-images-in-recycle-bin", "--image-ids")
+        }
         Situation::Planned | Situation::Completed => {
             format!("ami-guard restore {image} --region {region}")
         }
-        Situation::NoWayBack => {
-            let lines = record.rebuild.as_ref();
-            let lines = lines.map(|rebuild| register_again(record, rebuild, with_tags));
-            let command = lines.into_iter().flatten().find(|line| is_command(line));
-            command.unwrap_or_else(|| aws_ec2(record, "describe-images", "--image-ids"))
-        }
-        Situation::Unconfirmed => aws_ec2(record, "describe-images", "--image-ids"),
+        // Whether production needs it.
+        Situation::NoWayBack => format!(
+            "aws ec2 describe-instances --region {region} --filters 'Name=image-id,Values={image}' --query \
+             'Reservations[].Instances[].InstanceId'"
+        ),
+        Situation::Unconfirmed => format!(
+            "{} --include-disabled --query 'Images[].State'",
+            aws_ec2(record, "describe-images", "--image-ids")
+        ),
         Situation::Refused
         | Situation::Limit
         | Situation::Held
@@ -373,7 +400,6 @@ fn look_later(record: &Record, situation: Situation) -> Option<Section> {
         section.line("Is it gone, and do you need it? Restore it:");
         section.line(undo);
     }
-    section.line(error(record));
     Some(section)
 }
 
@@ -382,24 +408,17 @@ fn by_yourself(record: &Record, situation: Situation) -> Option<Section> {
         return None;
     }
     let mut section = Section::new(Part::Steps, "Remove it yourself");
-    section.line(error(record));
     by_hand(record)
         .into_iter()
         .for_each(|line| section.line(line));
     Some(section)
 }
 
-/// What went wrong.
-fn error(record: &Record) -> String {
-    let error = record.error.as_deref().unwrap_or("no reason given");
-    format!("Error: {}", plain(error))
-}
-
 fn why_held_section(record: &Record) -> Option<Section> {
     if record.action != Action::Hold {
         return None;
     }
-    let mut section = Section::new(Part::Steps, "Why it was not removed");
+    let mut section = Section::new(Part::Why, "Why it was not removed");
     let (observe, others): (Vec<&Interlock>, Vec<&Interlock>) = record
         .held_by
         .iter()
@@ -426,9 +445,6 @@ fn why_held_section(record: &Record) -> Option<Section> {
             "{} --attribute launchPermission",
             aws_ec2(record, "describe-image-attribute", "--image-id")
         ));
-    }
-    if record.error.is_some() {
-        section.line(error(record));
     }
     Some(section)
 }
@@ -470,6 +486,9 @@ fn create_it_correctly(record: &Record) -> Option<Section> {
 fn why(record: &Record) -> Option<Section> {
     let mut section = Section::new(Part::Why, "Why");
     section.line(plain(&record.reason));
+    if let Some(error) = &record.error {
+        section.line(format!("Error: {}", plain(error)));
+    }
     let decides = record.expected.as_ref().map(|expected| expected.source);
     for statement in &record.evidence {
         let says = match statement.state {
@@ -535,8 +554,12 @@ fn register_it_again(record: &Record, with_tags: bool) -> Option<Section> {
     };
     let mut section = Section::new(Part::Details, title);
     section.line(
-        "The new AMI is billed as this one was, because its snapshot's metadata stays the same.",
+        "The new AMI is billed as this one was, because it is made from the same data. It has a new id: change what \
+         refers to the old one.",
     );
+    if !record.instance_store {
+        section.line("The guard reports the new AMI, and does not discard it (discarded-before).");
+    }
     register_again(record, rebuild, with_tags)
         .into_iter()
         .chain(not_in_the_request(record, rebuild))

@@ -50,7 +50,7 @@ fn with(audit: &Audit, findings: &Findings, most: usize, runbook: Option<&str>) 
     };
     Message {
         bodies: bodies(&email::text(&letter, runbook), &json),
-        chat: chat::notification(&letter, thread),
+        chat: chat::notification(&letter, thread, runbook),
         attributes: attributes("audit", None, Some(account), Some(region), None),
         subject: letter.subject,
     }
@@ -86,7 +86,7 @@ fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
         .filter(|(_, groups)| of(groups) > 0)
         .enumerate()
         .map(|(at, (title, groups))| {
-            let mut section = Section::new(Part::Steps, format!("{}. {title}", at + 1));
+            let mut section = Section::new(Part::Why, format!("{}. {title}", at + 1));
             for group in *groups {
                 list(&mut section, findings, *group, most);
             }
@@ -118,11 +118,14 @@ fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
         done: match missed {
             0 => "Nothing. The audit only reports.".into(),
             _ => format!(
-                "The guard judged {} without an event as if the event had arrived. Otherwise nothing.",
+                "The guard processed {} without an event as if the event had arrived. Part 1 says what came of each.",
                 number(missed, "AMI")
             ),
         },
-        production: "Not affected by the audit. The AMIs can be launched as before.".into(),
+        production: match missed {
+            0 => "Not affected by the audit. The AMIs can be launched as before.".into(),
+            _ => "Running instances are not affected. New launches fail only from AMIs that the guard removed.".into(),
+        },
         act: match missed {
             0 => "Decide about the AMIs below, in this order. There is no deadline.".into(),
             _ => "Find out today why events are missing. The rest below has no deadline.".into(),

@@ -32,12 +32,14 @@ pub(super) struct Thread {
 }
 
 /// A letter as a notification.
-pub(super) fn notification(letter: &Letter, thread: Thread) -> String {
+/// `runbook` is the URL or the file name of the runbook.
+pub(super) fn notification(letter: &Letter, thread: Thread, runbook: Option<&str>) -> String {
     let mut facts = Facts::default();
     facts.line(&letter.happened);
     facts.line(&format!("Done: {}", letter.done));
     facts.line(&format!("Production: {}", letter.production));
     facts.line(&format!("Act: {}", letter.act));
+    facts.line(&format!("Read more: {}", letter.read_more(runbook)));
     for section in letter.sections.iter().filter(|it| it.part == Part::Why) {
         facts.line(&format!("{}:", section.title));
         let lines = section.lines.iter().take(MOST_LINES);
@@ -120,7 +122,9 @@ fn step(text: &str) -> String {
     }
     // A command with tags has them exactly as people wrote them, so no character may be replaced. In other commands,
     // `<…>` is for people to fill in.
-    let as_it_is = text.contains("--tag-specifications") && inert_markdown(text) != text;
+    let has_text = ["--tag-specifications", "--cli-input-json"];
+    let has_text = has_text.iter().any(|option| text.contains(option));
+    let as_it_is = has_text && inert_markdown(text) != text;
     match as_it_is || text.len() > LONGEST_STEP {
         true => "The exact command is in the mail, and in the record (`fix`).".to_owned(),
         false => format!("`{}`", inert_markdown(text)),

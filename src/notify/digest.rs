@@ -77,7 +77,7 @@ fn one_digest(
     };
     Message {
         bodies: bodies(&email::text(&letter, runbook), &json),
-        chat: chat::notification(&letter, thread),
+        chat: chat::notification(&letter, thread, runbook),
         attributes: attributes(verdict, None, Some(account), Some(region), None),
         subject: letter.subject,
     }
@@ -114,7 +114,9 @@ fn letter(digest: &Digest, held: &[StoredRecord]) -> Letter {
     );
     let mut remove = Section::new(Part::Steps, "Remove one yourself");
     let region_word = word(Some(region), "region");
-    remove.line("Mark the AMI first. Without the mark, the Recycle Bin does not keep it:");
+    remove.line(
+        "Does nothing use the AMI? Mark it first. Without the mark, the stack's Recycle Bin rule does not keep it:",
+    );
     remove.line(format!(
         "aws ec2 create-tags --region {region_word} --resources '<image>' --tags \
          'Key={DISCARD_TAG},Value={DISCARD_VALUE}'"
@@ -123,7 +125,12 @@ fn letter(digest: &Digest, held: &[StoredRecord]) -> Letter {
     remove.line(format!(
         "aws ec2 deregister-image --region {region_word} --image-id '<image>'"
     ));
-    let mut sections = vec![again, remove, images];
+    let mut sections = vec![again, images];
+    // Other safety checks have reasons of their own.
+    let only_limit = |record: &StoredRecord| record.held_by == ["limit"];
+    if held.iter().all(only_limit) {
+        sections.insert(1, remove);
+    }
     if sections
         .iter()
         .flat_map(|it| &it.lines)

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::alert::{self, more};
 use super::letter::{Letter, Part, Section};
 use super::message::{LONGEST_MESSAGE, bodies, cut};
-use crate::config::is_url;
 use crate::escape::{SHOWN, plain};
 use crate::record::Record;
 use crate::record::remediation::{is_command, is_word, region};
@@ -21,11 +20,7 @@ const HANGING: &str = "              ";
 pub(super) fn text(letter: &Letter, runbook: Option<&str>) -> String {
     let mut text = wrapped(&letter.happened, "", "");
     text.push('\n');
-    let runbook = match runbook {
-        Some(url) if is_url(url) => format!("{url}#{}", letter.runbook),
-        Some(file) => format!("section \"{}\" of {file}", letter.runbook),
-        None => format!("section \"{}\" of the runbook", letter.runbook),
-    };
+    let runbook = letter.read_more(runbook);
     let summary = [
         ("Done", Some(letter.done.as_str())),
         ("Production", Some(&letter.production)),
@@ -41,10 +36,8 @@ pub(super) fn text(letter: &Letter, runbook: Option<&str>) -> String {
             false => text.push_str(&wrapped(said, &label, HANGING)),
         }
     }
-    for part in [Part::Steps, Part::Why, Part::Details] {
-        let sections = letter.sections.iter().filter(|it| it.part == part);
-        sections.for_each(|section| text.push_str(&text_of_section(section)));
-    }
+    let sections = letter.sections.iter().map(text_of_section);
+    sections.for_each(|section| text.push_str(&section));
     text
 }
 
@@ -67,8 +60,9 @@ fn wrapped(text: &str, first: &str, rest: &str) -> String {
     let mut is_empty = true;
     for word in text.split_inclusive(' ') {
         let length = line.chars().count() + word.trim_end().chars().count();
-        // The value of a named line stays beside its name.
-        if length > WIDTH && !is_empty && !line.ends_with("  ") {
+        // The value of a named line stays beside its name. Text from outside must not look like a command.
+        let breaks = !line.ends_with("  ") && !matches!(word.trim_end(), "aws" | "ami-guard");
+        if length > WIDTH && !is_empty && breaks {
             wrapped.push_str(line.trim_end());
             wrapped.push('\n');
             rest.clone_into(&mut line);

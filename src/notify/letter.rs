@@ -1,5 +1,6 @@
 //! What a message says, in the order in which a reader needs it. Every channel renders the same letter in its own form.
 
+use crate::config::is_url;
 use crate::escape::plain;
 
 /// Largest length of a subject, which must be below 100 characters (SNS API reference, "Publish").
@@ -52,14 +53,25 @@ pub(super) struct Letter {
     pub(super) first: Option<String>,
     /// Section of the runbook.
     pub(super) runbook: &'static str,
-    /// The rest: what to do, why, and details.
+    /// The rest, in the order in which it is needed: what to do, why, and details.
     pub(super) sections: Vec<Section>,
+}
+
+impl Letter {
+    /// Where to read more. `runbook` is the URL or the file name of the runbook.
+    pub(super) fn read_more(&self, runbook: Option<&str>) -> String {
+        match runbook {
+            Some(url) if is_url(url) => format!("{url}#{}", self.runbook),
+            Some(file) => format!("section \"{}\" of {file}", self.runbook),
+            None => format!("section \"{}\" of the runbook", self.runbook),
+        }
+    }
 }
 
 /// What a section is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// What to do.
+    /// What to do. Has no text from outside except in commands.
     Steps,
     /// Why it happened.
     Why,

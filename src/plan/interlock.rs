@@ -122,8 +122,8 @@ impl Interlock {
             Interlock::DiscardedBefore => {
                 "the image was discarded and restored, or an earlier discard of it may have been carried out. Or an \
                  image of the same snapshot was discarded, and this one was registered afterwards. Or it has the \
-                 guard's mark, and the ledger does not say why. The guard never discards a restored image again. If \
-                 you do not want it, deregister it yourself"
+                 guard's mark, and the ledger does not say why. The guard does not discard a restored image again. \
+                 If you do not want it, deregister it yourself"
             }
             Interlock::Uncaptured => {
                 "the launch permissions of the image could not be read. Without them, the discard could not be undone \

@@ -109,7 +109,7 @@ pub(crate) fn fix(record: &Record, anew: Option<&RecreateFrom>) -> Vec<String> {
             if kind != Mismatch::Empty {
                 let first = match record.action {
                     Action::Deregister | Action::Disable => {
-                        "Restore the image if it is gone, then declare that:"
+                        "Restore the image if it is gone, then declare that. If you registered it again, name the new image:"
                     }
                     _ => "Declare that:",
                 };
@@ -202,8 +202,8 @@ fn from_instance(record: &Record, anew: &RecreateFrom, why: String) -> Vec<Strin
         command.push_str(&tags);
     }
     let mut steps = vec![
-        "The new image has what is on the instance's disks now, not what was there when the snapshot was taken. While \
-         this image has its name, use another one."
+        "The new image has what is on the instance's disks now, not what was there when the snapshot was taken. While an \
+         image with this name exists, use another name."
             .to_owned(),
         why,
         command,
@@ -249,7 +249,7 @@ fn from_another_image(record: &Record, anew: Option<&RecreateFrom>) -> Vec<Strin
         format!(
             "aws ec2 create-volume --region {region} --snapshot-id {snapshot} --availability-zone '<zone of the instance>'"
         ),
-        "4. Create the image. While this image has its name, use another one:".into(),
+        "4. Create the image. While an image with this name exists, use another name:".into(),
         format!(
             "aws ec2 create-image --no-reboot --region {region} --instance-id '<the instance>' {}",
             name_option(name)

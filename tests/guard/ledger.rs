@@ -458,7 +458,7 @@ async fn an_image_that_somebody_restored_is_told_of_once_and_never_discarded_aga
         assert_eq!((discards(&harness), harness.alerts().len()), (1, 2));
         let letter = harness.sim.world().messages[1].body("email");
         assert!(
-            letter.contains("The guard never discards a restored image again"),
+            letter.contains("The guard does not discard a restored image again"),
             "{letter}"
         );
     }

@@ -99,6 +99,28 @@ async fn while_the_rule_is_pending_a_discard_is_held_told_once_and_comes_back() 
     assert_eq!(harness.told(), [json!(null), json!("planned")]);
 }
 
+/// After one image is lost, the guard must not lose another, although it saw the rule available before.
+#[tokio::test(crate = "crate::virtual_time")]
+async fn regression_when_the_recycle_bin_lacks_an_image_the_guard_asks_for_the_rule_again() {
+    let harness = harness_with(&IMAGES, settings()).await;
+    assert_eq!(harness.record(about(IMAGES[0])).await["recycle_bin"], "in");
+    harness.sim.world().recycle_bin_rules.clear();
+    let lost = harness.record(about(IMAGES[1])).await;
+    assert_eq!(
+        (&lost["outcome"], &lost["recycle_bin"]),
+        (&json!("done"), &json!("absent"))
+    );
+    assert_eq!(asked(&harness), 1);
+
+    let held = harness.record(about(IMAGES[2])).await;
+    assert_eq!(
+        (&held["action"], &held["held_by"]),
+        (&json!("hold"), &json!(["no-way-back"]))
+    );
+    assert!(harness.sim.world().images.contains_key(IMAGES[2]));
+    assert_eq!(asked(&harness), 2);
+}
+
 #[tokio::test(crate = "crate::virtual_time")]
 async fn mismatches_of_a_new_stack_are_discarded_when_its_rule_is_active_and_can_all_be_restored() {
     let harness = harness_with(&IMAGES, settings()).await;

@@ -83,7 +83,8 @@ fn parse(text: &str) -> Result<LastRun, String> {
         match build.amis() {
             // A post-processor such as amazon-import makes AMIs from what another builder made.
             Ok(amis) => run.amis.extend(amis),
-            Err(_) if !build.makes_amis() => run.skipped.push(format!(
+            // One that names an AMI must not be skipped, whatever the builder is called.
+            Err(_) if !build.makes_amis() && !build.artifact_id.contains("ami-") => run.skipped.push(format!(
                 "Packer's build {name:?} is skipped, because its builder {builder:?} makes no AMIs"
             )),
             Err(why) => {

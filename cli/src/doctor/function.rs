@@ -92,9 +92,26 @@ pub(super) fn judge(function: &str, stack: &Stack, answer: &Result<Answer, Error
         text("mode").unwrap_or("unknown"),
         policy.unwrap_or("unknown")
     );
-    let untried: Vec<String> = in_state("unknown").map(|it| of(it, "check")).collect();
+    // Whether an AMI may be discarded shows only on one that the guard has marked.
+    let (untried, unknown): (Vec<&Value>, Vec<&Value>) = in_state("unknown").partition(|check| {
+        matches!(
+            of(check, "check").as_str(),
+            "ec2:DeregisterImage" | "ec2:DisableImage"
+        )
+    });
     if !untried.is_empty() {
-        found.push_str(&format!(". Not tried: {}", untried.join(", ")));
+        let names: Vec<String> = untried.iter().map(|it| of(it, "check")).collect();
+        found.push_str(&format!(". Not tried: {}", names.join(", ")));
+    }
+    if !unknown.is_empty() {
+        let why: Vec<String> = unknown
+            .iter()
+            .map(|it| format!("{}: {}", of(it, "check"), of(it, "found")))
+            .collect();
+        return subject.warning(
+            format!("{found}. Not known: {}", why.join("; ")),
+            "Run doctor again. If this stays, docs/reference/permissions.md says what each check needs.",
+        );
     }
     match with_reasons("slow") {
         slow if slow.is_empty() => subject.ok(found),

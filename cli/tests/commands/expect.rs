@@ -27,6 +27,13 @@ async fn expect_sets_the_tag_and_prints_the_command_that_undoes_it() {
     assert_eq!(code(&output), 0);
     // Of several values, any is right.
     let output = before(&sim, &["expect", GOOD, " RedHat", "RedHatHa,Windows "]).await;
+    assert_eq!(code(&output), 2, "it replaces another declaration");
+    assert!(err(&output).contains(" instead of "), "{}", err(&output));
+    let output = before(
+        &sim,
+        &["expect", "--yes", GOOD, " RedHat", "RedHatHa,Windows "],
+    )
+    .await;
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert_eq!(tag(&sim, GOOD).as_deref(), Some("RedHat,RedHatHa,Windows"));
     assert_eq!(changes(&sim), ["CreateTags", "CreateTags"]);
@@ -77,7 +84,7 @@ async fn on_a_terminal_a_person_confirms_a_tag_that_an_ami_is_not_billed_as() {
         assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{shown}");
         says(
             &shown,
-            "is billed as Linux/UNIX (RunInstances), and the tag would declare RedHat.",
+            "is billed as Linux/UNIX (RunInstances), and the tag would declare RedHat instead of Windows.",
         );
         says(
             &shown,
@@ -126,7 +133,7 @@ async fn expect_as_json_has_the_tag_before_and_the_undo_whatever_the_tag_was() {
     let sim = simulated().await;
     let strange = "it's, \"odd\"\u{202e}";
     sim.world().images.get_mut(UPLOADED).unwrap().tags = [(EXPECT.into(), strange.into())].into();
-    let output = before(&sim, &["expect", "--json", UPLOADED, "Linux"]).await;
+    let output = before(&sim, &["expect", "--yes", "--json", UPLOADED, "Linux"]).await;
     assert_eq!(code(&output), 0, "{}", err(&output));
     let mut row = lines(&output).remove(0);
     assert_eq!(row["record"]["verdict"], "verified");
