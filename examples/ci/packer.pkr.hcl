@@ -1,7 +1,7 @@
 # A gate in Packer: the build fails if an AMI is not billed as expected.
 #
-# Needs ami-guard on the PATH, and policy.toml in the folder in which you run `packer build`. Packer sets the tags before
-# it runs post-processors, so ami-guard sees them.
+# Needs ami-guard on the PATH, and policy.toml in the folder in which you run `packer build`. `ami-guard init '<folder>'`
+# writes policy.toml. Packer sets the tags before it runs post-processors, so ami-guard sees them.
 
 packer {
   required_plugins {
