@@ -163,6 +163,17 @@ fn of_rule(rule: &Rule) -> String {
         counted(rule.witnesses, "verified AMI"),
         says.join(", ")
     );
+    if rule.pattern.contains("]*") {
+        text.push_str(
+            "# The pattern also matches any other text after a digit or id that it leaves open.\n",
+        );
+    }
+    if rule.platforms.iter().any(|it| it == "Linux") {
+        text.push_str(
+            "# An AMI that lost its billing code is billed as Linux/UNIX, too. Read the disks of some of these first:\n\
+             # ami-guard inspect '<AMI>'\n",
+        );
+    }
     if !rule.lost.is_empty() {
         let mut named: Vec<String> = rule.lost.iter().take(NAMED).map(|id| shown(id)).collect();
         let more = rule.lost.len() - named.len();

@@ -216,7 +216,10 @@ pub(super) fn audit(
     // The period of the metric is an hour.
     let late = schedule
         .and_then(interval)
-        .map(|interval| interval * 2 + TimeDelta::hours(1));
+        .map(|interval| interval * 2)
+        // A schedule with cron. The template asks for an audit at least every three days.
+        .or_else(|| TimeDelta::try_days(3))
+        .map(|interval| interval + TimeDelta::hours(1));
     match late {
         Some(late) if now - *last > late => subject.warning(
             format!("{found}. At least one was left out since, unless the account has no AMIs any more"),
