@@ -124,6 +124,11 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print a man page
+    Man {
+        /// The command, such as check or policy test; by default ami-guard itself
+        command: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -175,6 +180,7 @@ async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Audit(arguments) => audit::run(arguments, &mut out).await,
         Command::Doctor(arguments) => doctor::run(arguments, &mut out).await,
         Command::Completions { shell } => completions(shell, &mut out),
+        Command::Man { command } => man(&command, &mut out),
     };
     let outcome = match done {
         Ok(outcome) => outcome,
@@ -209,6 +215,24 @@ fn reader_limits(variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Stri
             "{name}={value:?} is not accepted. Accepted: 1 or 0"
         )),
     }
+}
+
+/// Writes the man page of a command.
+fn man(command: &[String], out: &mut dyn Write) -> Result<Outcome, CliError> {
+    let mut page = CommandLine::command();
+    page.build();
+    for name in command {
+        let Some(found) = page.find_subcommand(name) else {
+            let names: Vec<&str> = page.get_subcommands().map(|it| it.get_name()).collect();
+            return Err(CliError::Usage(format!(
+                "there is no command {name:?}. Accepted: {}",
+                names.join(", ")
+            )));
+        };
+        page = found.clone();
+    }
+    clap_mangen::Man::new(page).render(out)?;
+    Ok(Outcome::Good)
 }
 
 fn completions(shell: Shell, out: &mut dyn Write) -> Result<Outcome, CliError> {

@@ -197,6 +197,7 @@ async fn each_command_has_help() {
         "explain",
         "init",
         "inspect",
+        "man",
         "policy",
         "policy check",
         "policy test",
@@ -830,6 +831,25 @@ async fn a_policy_is_checked_and_tested_without_any_account() {
     let output = run(&[&arguments[..], &["--json"]].concat()).await;
     assert_eq!(lines(&output)[0]["passed"], false);
     assert_eq!(lines(&output)[0]["got"]["verdict"], "verified");
+}
+
+#[tokio::test]
+async fn each_command_has_a_man_page() {
+    for (command, title) in [
+        (&[][..], ".TH ami-guard 1"),
+        (&["check"], ".TH ami-guard-check 1"),
+        (&["policy", "test"], ".TH ami-guard-policy-test 1"),
+    ] {
+        let output = run(&[&["man"], command].concat()).await;
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert!(out(&output).contains(title), "{}", out(&output));
+    }
+    let output = run(&["man", "policy", "tests"]).await;
+    assert_eq!(code(&output), 2);
+    says(
+        &err(&output),
+        "there is no command \"tests\". Accepted: check, test",
+    );
 }
 
 #[tokio::test]
