@@ -9,14 +9,15 @@ use super::{
 
 const ENFORCE: [&str; 5] = ["--enforce", "--topic", TOPIC, "--ledger", TABLE];
 
-/// A command that discards [`LOST`], and what it judges.
-fn commands() -> [(Vec<String>, &'static str); 2] {
-    let policy = temporary("enforce-policy.toml");
+/// A command that discards [`LOST`], and what it judges. Its files are those of this test alone, because an audit locks its
+/// state.
+fn commands(test: &str) -> [(Vec<String>, &'static str); 2] {
+    let policy = temporary(&format!("{test}-policy.toml"));
     let discards = "version = 1\n[discard]\nservice_registered = 'discard'";
     std::fs::write(&policy, discards).unwrap();
-    let events = temporary("enforce-events.json");
+    let events = temporary(&format!("{test}-events.json"));
     std::fs::write(&events, event(LOST, "e").to_string()).unwrap();
-    let state = temporary("enforce-state.jsonl");
+    let state = temporary(&format!("{test}-state.jsonl"));
     let _ = std::fs::remove_file(&state);
     let path = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
     let command = |command: &str, more: Vec<String>| {
@@ -50,7 +51,7 @@ fn nothing_was_discarded(sim: &Sim) {
 
 #[tokio::test]
 async fn enforce_in_a_script_needs_yes_and_calls_nothing_without_it() {
-    for (command, _) in commands() {
+    for (command, _) in commands("enforce") {
         let sim = simulated().await;
         let arguments = words(&command);
         let output = before(&sim, &arguments).await;
@@ -69,7 +70,7 @@ async fn enforce_in_a_script_needs_yes_and_calls_nothing_without_it() {
 
 #[tokio::test]
 async fn on_a_terminal_nothing_is_judged_until_the_account_s_id_is_typed() {
-    for (command, what) in commands() {
+    for (command, what) in commands("enforce-at-terminal") {
         let sim = simulated().await;
         let arguments = words(&command);
         for typed in ["\n", "yes\n", "210987654321\n", END] {
