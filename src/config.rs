@@ -217,26 +217,18 @@ impl Config {
             },
         };
         let recycle_bin_rule = rule_id(variable("GUARD_RECYCLE_BIN_RULE")?)?;
-        let queue_url = match variable("GUARD_QUEUE_URL")? {
-            Some(value) if !is_url(&value) => {
-                return Err(ConfigError::Unaccepted {
-                    variable: "GUARD_QUEUE_URL",
-                    value,
-                    accepted: "an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
-                });
-            }
-            url => url,
-        };
-        let runbook_url = match variable("GUARD_RUNBOOK_URL")? {
-            Some(value) if !is_runbook(&value) => {
-                return Err(ConfigError::Unaccepted {
-                    variable: "GUARD_RUNBOOK_URL",
-                    value,
-                    accepted: "the URL or the file name of the runbook: at most 500 characters, without spaces and `#`",
-                });
-            }
-            url => url,
-        };
+        let queue_url = checked(
+            "GUARD_QUEUE_URL",
+            variable("GUARD_QUEUE_URL")?,
+            is_url,
+            "an https:// or http:// URL of an SQS queue, such as https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+        )?;
+        let runbook_url = checked(
+            "GUARD_RUNBOOK_URL",
+            variable("GUARD_RUNBOOK_URL")?,
+            is_runbook,
+            "the URL or the file name of the runbook: at most 500 characters, without spaces and `#`",
+        )?;
         let seconds = |name: &'static str, default: u64, accepted: &'static str, most: u64| {
             let Some(value) = variable(name)? else {
                 return Ok(Duration::from_secs(default));
@@ -329,40 +321,38 @@ pub(crate) fn text(
     }
 }
 
-/// Checks that a value, if there is one, is the ARN of a topic.
-fn topic(variable: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+/// Checks a value, if there is one.
+fn checked(
+    variable: &'static str,
+    value: Option<String>,
+    fits: fn(&str) -> bool,
+    accepted: &'static str,
+) -> Result<Option<String>, ConfigError> {
     match value {
-        Some(value) if !is_topic_arn(&value) => Err(ConfigError::Unaccepted {
+        Some(value) if !fits(&value) => Err(ConfigError::Unaccepted {
             variable,
             value,
-            accepted: TOPIC_ARN,
+            accepted,
         }),
-        arn => Ok(arn),
+        value => Ok(value),
     }
+}
+
+/// Checks that a value, if there is one, is the ARN of a topic.
+fn topic(variable: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+    checked(variable, value, is_topic_arn, TOPIC_ARN)
 }
 
 /// Checks that a value, if there is one, is the name of a DynamoDB table.
 fn table_name(value: Option<String>) -> Result<Option<String>, ConfigError> {
-    match value {
-        Some(value) if !is_table_name(&value) => Err(ConfigError::Unaccepted {
-            variable: "GUARD_LEDGER_TABLE",
-            value,
-            accepted: "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`",
-        }),
-        name => Ok(name),
-    }
+    let accepted = "the name of a DynamoDB table: 3 to 255 letters, digits, `_`, `-` and `.`";
+    checked("GUARD_LEDGER_TABLE", value, is_table_name, accepted)
 }
 
 /// Checks that a value, if there is one, is the id of a retention rule.
 fn rule_id(value: Option<String>) -> Result<Option<String>, ConfigError> {
-    match value {
-        Some(value) if !is_rule_id(&value) => Err(ConfigError::Unaccepted {
-            variable: "GUARD_RECYCLE_BIN_RULE",
-            value,
-            accepted: "the id of a Recycle Bin retention rule: 11 letters and digits",
-        }),
-        id => Ok(id),
-    }
+    let accepted = "the id of a Recycle Bin retention rule: 11 letters and digits";
+    checked("GUARD_RECYCLE_BIN_RULE", value, is_rule_id, accepted)
 }
 
 /// Whether a text has the shape of a topic's ARN.

@@ -291,9 +291,9 @@ impl Findings {
         self.groups.iter().map(|(group, found)| (*group, found))
     }
 
-    /// The first image of a group.
-    pub(crate) fn first(&self, group: Group) -> Option<&Finding> {
-        self.groups.get(&group)?.first.first()
+    /// The first images of a group.
+    pub(crate) fn first(&self, group: Group) -> &[Finding] {
+        self.groups.get(&group).map_or(&[], |found| &found.first)
     }
 
     /// The number of images in a group.

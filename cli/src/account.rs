@@ -183,10 +183,7 @@ impl GuardArgs {
     pub(crate) async fn begin(&self, wait: Duration) -> Result<Session, CliError> {
         let config = self.config(wait)?;
         let policy = match self.policy() {
-            Some(path) => {
-                let (name, text) = (path.display().to_string(), read(path)?);
-                Policy::parse(&name, &text).map_err(|error| CliError::Usage(error.to_string()))?
-            }
+            Some(path) => read_policy(path)?,
             None => Policy::default(),
         };
         let aws = self.credentials.connect().await?;
@@ -220,6 +217,15 @@ impl GuardArgs {
         let aws = session.aws.in_region(region);
         self.session(config, session.policy.clone(), aws, session.account.clone())
     }
+}
+
+/// Reads a policy file.
+///
+/// # Errors
+/// [`CliError::Usage`], with every fault of the policy, or if the file cannot be read.
+pub(crate) fn read_policy(path: &Path) -> Result<Policy, CliError> {
+    Policy::parse(&path.display().to_string(), &read(path)?)
+        .map_err(|error| CliError::Usage(error.to_string()))
 }
 
 /// Maximum size of a text file, in bytes. The limit for a policy is lower, and the policy parser reports it.

@@ -90,10 +90,7 @@ pub(crate) async fn run(arguments: Arguments, out: &mut dyn Write) -> Result<Out
     }
     let is_new = declaration.before.as_deref() != Some(&declaration.value);
     if is_new && !arguments.dry_run {
-        let replaces = declaration
-            .before
-            .as_ref()
-            .is_some_and(|it| *it != declaration.value);
+        let replaces = declaration.before.is_some();
         if (replaces || differs(&declaration.record, &platforms)) && !arguments.yes {
             confirm(&declaration)?;
         }

@@ -9,7 +9,7 @@ use ami_billing_guard::policy::{Policy, schema};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::account::read;
+use crate::account::{read, read_policy};
 use crate::outcome::{CliError, Outcome};
 use crate::show::{json, lines, shown};
 use crate::suggest;
@@ -117,8 +117,7 @@ fn test(
     as_json: bool,
     out: &mut dyn Write,
 ) -> Result<Outcome, CliError> {
-    let policy = Policy::parse(&file.display().to_string(), &read(file)?);
-    let policy = policy.map_err(|error| CliError::Usage(error.to_string()))?;
+    let policy = read_policy(file)?;
     let cases = Case::parse_all(&cases.display().to_string(), &read(cases)?);
     let cases = cases.map_err(CliError::Usage)?;
     let mut failed = 0;

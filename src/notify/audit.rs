@@ -100,11 +100,7 @@ fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
     details.line("ami-guard audit --disk");
     details.field("account", Some(account));
     details.field("region", Some(region));
-    if sections
-        .iter()
-        .flat_map(|it| &it.lines)
-        .any(|line| line.contains('…'))
-    {
+    if sections.iter().any(Section::is_cut) {
         details.line("The rest of each text that ends in … here is in the record of the AMI.");
     }
     sections.push(details);
@@ -143,7 +139,7 @@ fn letter(audit: &Audit, findings: &Findings, most: usize) -> Letter {
 /// The image that the message names first.
 fn first_image(findings: &Findings) -> Option<&str> {
     let groups = PARTS.iter().flat_map(|(_, groups)| *groups);
-    let mut first = groups.filter_map(|group| findings.first(*group));
+    let mut first = groups.flat_map(|group| findings.first(*group));
     first.next()?.image_id.as_deref()
 }
 
@@ -169,11 +165,8 @@ fn list(section: &mut Section, findings: &Findings, group: Group, most: usize) {
              rules of the policy. `ami-guard policy suggest` proposes rules:"
         ),
     });
-    let found = findings.groups().find(|(it, _)| *it == group);
-    let first = found.into_iter().flat_map(|(_, found)| &found.first);
-    first
-        .take(most)
-        .for_each(|finding| section.line(line(finding)));
+    let first = findings.first(group).iter().take(most);
+    section.lines.extend(first.map(line));
     if let more @ 1.. = number.saturating_sub(most) {
         section.line(format!("and {more} more. `ami-guard audit` lists all"));
     }

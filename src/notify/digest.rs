@@ -131,11 +131,7 @@ fn letter(digest: &Digest, held: &[StoredRecord]) -> Letter {
     if held.iter().all(only_limit) {
         sections.insert(1, remove);
     }
-    if sections
-        .iter()
-        .flat_map(|it| &it.lines)
-        .any(|line| line.contains('…'))
-    {
+    if sections.iter().any(Section::is_cut) {
         let mut cut = Section::new(Part::Details, "What this message leaves out");
         cut.line("The rest of each text that ends in … here. The record of the AMI has it.");
         sections.push(cut);

@@ -236,7 +236,7 @@ fn no_request(draft: &mut Draft<'_>) {
 /// The text of a record's message.
 fn text_of(draft: &Draft<'_>) -> String {
     let mut letter = alert::letter(&draft.record, draft.note, draft.with_tags);
-    if draft.record.rebuild.is_none() && draft.left_out.iter().any(|it| it.ends_with(REQUEST)) {
+    if draft.left_out.iter().any(|it| it.ends_with(REQUEST)) {
         let mut section = Section::new(Part::Details, "Register it again");
         section.line(
             "The request is too long for this message. The record has it (`rebuild`): see below.",

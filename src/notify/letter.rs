@@ -104,6 +104,11 @@ impl Section {
         self.lines.push(line.into());
     }
 
+    /// Whether a text in it was cut. Such a text ends in this character.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lines.iter().any(|line| line.contains('…'))
+    }
+
     /// Adds a named value from outside, escaped. Without a value, adds nothing.
     pub(super) fn field(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

@@ -64,9 +64,9 @@ pub(super) fn judge(function: &str, stack: &Stack, answer: &Result<Answer, Error
         value.unwrap_or("unknown").to_owned()
     };
     let in_state = |state: &'static str| checks.iter().filter(move |check| check["state"] == state);
+    let reason = |check: &Value| format!("{}: {}", of(check, "check"), of(check, "found"));
     let with_reasons = |state: &'static str| {
-        let found =
-            in_state(state).map(|check| format!("{}: {}", of(check, "check"), of(check, "found")));
+        let found = in_state(state).map(reason);
         found.collect::<Vec<String>>().join("; ")
     };
     let failed = with_reasons("failed");
@@ -104,10 +104,7 @@ pub(super) fn judge(function: &str, stack: &Stack, answer: &Result<Answer, Error
         found.push_str(&format!(". Not tried: {}", names.join(", ")));
     }
     if !unknown.is_empty() {
-        let why: Vec<String> = unknown
-            .iter()
-            .map(|it| format!("{}: {}", of(it, "check"), of(it, "found")))
-            .collect();
+        let why: Vec<String> = unknown.into_iter().map(reason).collect();
         return subject.warning(
             format!("{found}. Not known: {}", why.join("; ")),
             "Run doctor again. If this stays, docs/reference/permissions.md says what each check needs.",
